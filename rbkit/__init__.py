@@ -1,0 +1,46 @@
+"""rbkit: regroup a corpus into semantic domains, then balance them while a model trains.
+
+The first open implementation of R&B (arXiv 2505.00358), as a workbench::
+
+    import rbkit as rb
+
+    corpus = rb.load_corpus("wiki")
+    domains = rb.regroup(corpus, k=[8, 12, 16])
+    run = rb.train(corpus, domains, mixer=rb.RnB(), run_dir="reports/first")
+
+The rooms, in the order of the data: :mod:`rbkit.data`, :mod:`rbkit.regroup`,
+:mod:`rbkit.balance`, :mod:`rbkit.train`, :mod:`rbkit.show`, :mod:`rbkit.report`.
+Importing ``rbkit`` loads none of them; each public name is imported on first use.
+"""
+
+from rbkit._lazy import attach
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, _public = attach(
+    __name__,
+    {
+        "load_corpus": ".data.corpus",
+        "about": ".data.corpus",
+        "regroup": ".regroup.choose",
+        "KMeans": ".regroup.cluster",
+        "SourceLabels": ".regroup.cluster",
+        "Domains": ".regroup.domains",
+        "TransformerEmbedder": ".regroup.embed",
+        "TfidfEmbedder": ".regroup.embed",
+        "GramTracker": ".balance.gram",
+        "MixtureSampler": ".balance.sampler",
+        "Observation": ".balance.signals",
+        "Mixer": ".balance.mixers.base",
+        "Stratified": ".balance.mixers.fixed",
+        "Proportional": ".balance.mixers.fixed",
+        "Target": ".balance.mixers.fixed",
+        "RnB": ".balance.mixers.rnb",
+        "MixtureTrainer": ".train.trainer",
+        "train": ".train.run",
+        "Run": ".train.record",
+        "InputError": ".errors",
+        "RbkitWarning": ".errors",
+    },
+)
+__all__ = [*_public, "__version__"]  # noqa: PLE0604

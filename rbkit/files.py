@@ -1,0 +1,132 @@
+"""Files that are whole or absent: atomic writes, content hashes, safe paths, the cache.
+
+A reader never sees half a file: everything is written aside, then renamed. A killed
+process leaves at most a ``.tmp-*`` file, which nobody reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rbkit.errors import InputError
+
+
+def cache_dir() -> Path:
+    """Folder for everything that can be fetched or computed again.
+
+    ``$RBKIT_CACHE`` if set, else ``$XDG_CACHE_HOME/rbkit``, else ``~/.cache/rbkit``.
+    """
+    if set_by_user := os.environ.get("RBKIT_CACHE"):
+        return Path(set_by_user).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().resolve() / "rbkit"
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> with atomic_path(target) as tmp:
+    ...     _ = tmp.write_text("whole")
+    >>> target.read_text()
+    'whole'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Keep the suffix: numpy and pyarrow choose formats (or append ".npz") by it.
+    handle, name = tempfile.mkstemp(
+        prefix=f".tmp-{path.stem}-", suffix=path.suffix, dir=path.parent
+    )
+    os.close(handle)
+    tmp = Path(name)
+    try:
+        yield tmp
+        _flush_to_disk(tmp)
+        # mkstemp makes private files; results are meant to be read by others too.
+        umask = os.umask(0)
+        os.umask(umask)
+        tmp.chmod(0o666 & ~umask)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    # Without this a power cut can leave the new name pointing at an empty file.
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` atomically, as UTF-8."""
+    with atomic_path(path) as tmp:
+        tmp.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; a broken one gives an :class:`InputError` that names it."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(str(path), f"not valid JSON ({error})", "delete or repair it") from error
+
+
+def sha256_of_file(path: str | Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(*parts: str | bytes | Iterable[str]) -> str:
+    """Short (16 hex digits) content hash of strings, bytes and iterables of strings.
+
+    Lengths are hashed with the contents, so ``("ab", "c")`` differs from ``("a", "bc")``.
+
+    Examples
+    --------
+    >>> fingerprint(["ab", "c"]) == fingerprint(["a", "bc"])
+    False
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        items = [part] if isinstance(part, str | bytes) else part
+        for item in items:
+            raw = item.encode("utf-8", "surrogatepass") if isinstance(item, str) else item
+            digest.update(len(raw).to_bytes(8, "little"))
+            digest.update(raw)
+        digest.update(b"\xff")
+    return digest.hexdigest()[:16]
+
+
+def inside(root: str | Path, relative: str | Path) -> Path:
+    """``root / relative``, refused if it leaves `root` (``..``, absolute, or a link out).
+
+    Examples
+    --------
+    >>> inside("/tmp", "../etc/passwd")
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: ../etc/passwd: leaves the folder /tmp; use a path inside it
+    """
+    root = Path(root).resolve()
+    path = (root / relative).resolve()
+    if path != root and root not in path.parents:
+        raise InputError(str(relative), f"leaves the folder {root}", "use a path inside it")
+    return path
