@@ -1,0 +1,25 @@
+"""Balance: from what training shows of the domains to the share of each.
+
+``GramTracker`` watches a linear layer and gives the Gram matrix of domain gradients,
+a ``Mixer`` turns it into proportions, a ``MixtureSampler`` draws the examples. The room
+works on arrays, torch modules and names; it knows no corpus, plot or notebook, so it can
+be taken alone.
+"""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "GramTracker": ".gram",
+        "GramEstimate": ".signals",
+        "Observation": ".signals",
+        "MixtureSampler": ".sampler",
+        "Mixer": ".mixers.base",
+        "Stratified": ".mixers.fixed",
+        "Proportional": ".mixers.fixed",
+        "Target": ".mixers.fixed",
+        "RnB": ".mixers.rnb",
+        "mixer_by_name": ".mixers.registry",
+    },
+)

@@ -1,0 +1,357 @@
+r"""The Gram matrix of domain gradients, from what training computes anyway.
+
+For a linear layer ``y = x W^T`` with inputs ``H`` (T, d) and gradients at its outputs
+``Delta`` (T, V), the gradient of W is ``Delta^T H``, a sum over rows; the part that
+domain i contributed is the same sum over the rows of its examples,
+
+.. math:: A_i = \Delta_i^T H_i ,
+
+as in Appendix E.1 of R&B (arXiv 2505.00358). No second backward pass is needed. The
+tracker adds these up over a round of K steps and then forms
+
+.. math:: G_{ij} = \langle A_i, A_j \rangle / (n_i n_j)    \qquad \text{(Algorithm 1)}.
+
+Three things are easy to get wrong here:
+
+- G holds products *across* steps, so the A_i are accumulated, never per-step Grams.
+- A mean-reduced loss hides each example's weight: `scale` undoes it.
+- The head of a tied embedding shares its ``.grad`` with the input side; H and Delta do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rbkit.balance.signals import FloatArray, GramEstimate
+from rbkit.balance.sketch import CountSketch
+from rbkit.errors import InputError
+
+_HALVES = 2
+
+
+class GramTracker:
+    """Accumulate domain gradients of linear layers over a round, and give their Gram matrix.
+
+    Parameters
+    ----------
+    layers : nn.Linear or sequence of nn.Linear
+        What to watch; gradients of several layers are concatenated. Any module works that
+        maps (..., d) to (..., V) by a matrix, biases are left out.
+    n_domains : int
+        m.
+    estimator : {"sketch", "exact"}
+        ``exact`` keeps V x d numbers per domain. ``sketch`` folds the V outputs into
+        `buckets` with random signs (see :mod:`rbkit.balance.sketch`): inner products are
+        kept in expectation at ``2 * buckets * d * 4`` bytes per domain.
+    buckets : int
+        Size of the sketch; a layer with no more outputs is tracked exactly.
+    seed : int
+        Seed of the signs.
+
+    Notes
+    -----
+    Works with padding and ignored labels (their rows of Delta are 0), gradient
+    accumulation, gradient checkpointing (outputs are hooked, not forward calls), autocast
+    (products are taken in float32), and tied embeddings.
+
+    With activation checkpointing of the watched layer itself its input is kept alive.
+
+    Examples
+    --------
+    >>> model = nn.Linear(3, 5, bias=False)
+    >>> tracker = GramTracker(model, n_domains=2)
+    >>> x, domains = torch.eye(3), torch.tensor([0, 0, 1])
+    >>> with tracker.batch(domains, scale=3):   # the loss below is a mean over 3 examples
+    ...     (model(x).sum() / 3).backward()
+    >>> tracker.estimate().gram   # g_0 = 1 (e_0 + e_1)/2, g_1 = 1 e_2, each of 5 rows
+    array([[2.5, 0. ],
+           [0. , 5. ]])
+    """
+
+    def __init__(
+        self,
+        layers: nn.Module | Sequence[nn.Module],
+        n_domains: int,
+        *,
+        estimator: Literal["sketch", "exact"] = "sketch",
+        buckets: int = 128,
+        seed: int = 0,
+    ) -> None:
+        layers = [layers] if isinstance(layers, nn.Module) else list(layers)
+        if n_domains < 1:
+            raise InputError("n_domains", f"{n_domains} is not positive", "give m >= 1")
+        if estimator not in ("sketch", "exact"):
+            raise InputError("estimator", f"{estimator!r} is unknown", "use 'sketch' or 'exact'")
+        if buckets < 1:
+            raise InputError("buckets", f"{buckets} is not positive", "try 128")
+        self.n_domains, self.estimator, self.buckets, self.seed = (
+            n_domains,
+            estimator,
+            buckets,
+            seed,
+        )
+        self.round = 0
+        self.flops = 0  # multiply-adds counted twice, as torch's counter does, plus the fold's adds
+        self.watch_with: AbstractContextManager[Any] | None = None
+        self._watched = [_Watched(layer) for layer in layers]
+        self._counts = np.zeros((_HALVES, n_domains), dtype=np.int64)
+        self._batch: tuple[dict[tuple[int, int], Tensor], float, int] | None = None
+        self._hooks = [
+            watched.layer.register_forward_hook(self._on_forward(watched))
+            for watched in self._watched
+        ]
+
+    # ------------------------------------------------------------------ watching
+
+    @contextmanager
+    def batch(self, domains: Tensor | Sequence[int], scale: float | Tensor = 1.0) -> Iterator[None]:
+        """Watch one batch: run its forward and backward pass inside.
+
+        Parameters
+        ----------
+        domains : integer tensor of shape (B,)
+            Domain of each example, in the order of the batch; -1 leaves an example out.
+        scale : float
+            What the summed loss was divided by before ``backward``: the number of valid
+            tokens for a token mean, times the steps of gradient accumulation if the loss
+            is divided by those too. A wrong constant cancels in R&B's normalised rule;
+            one that varies from batch to batch weighs batches unequally.
+        """
+        ids = torch.as_tensor(domains).detach().cpu().numpy()
+        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(
+                "domains", f"shape {ids.shape}, dtype {ids.dtype}", "give one integer per example"
+            )
+        if len(ids) and not (ids.min() >= -1 and ids.max() < self.n_domains):
+            raise InputError(
+                "domains",
+                f"ids from {ids.min()} to {ids.max()} for {self.n_domains} domains",
+                "give 0 to m - 1, or -1 to leave an example out",
+            )
+        halves, counts = self._halve(ids)
+        rows = {
+            (int(half), int(domain)): torch.from_numpy(
+                np.flatnonzero((halves == half) & (ids == domain))
+            )
+            for half, domain in {*zip(halves.tolist(), ids.tolist(), strict=True)}
+            if domain >= 0
+        }
+        self._batch = (rows, float(scale), len(ids))
+        try:
+            yield
+        finally:
+            self._batch = None
+        self._counts += counts
+
+    def _halve(self, ids: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], Any]:
+        """Send the examples of each domain alternately to the two half-rounds."""
+        halves = np.zeros(len(ids), dtype=np.int64)
+        counts = np.zeros_like(self._counts)
+        for row, domain in enumerate(ids):
+            if domain >= 0:
+                seen = self._counts[:, domain] + counts[:, domain]
+                halves[row] = int(seen[1] < seen[0])
+                counts[halves[row], domain] += 1
+        return halves, counts
+
+    def _on_forward(self, watched: _Watched) -> Any:
+        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if self._batch is None or not output.requires_grad:
+                return
+            rows, scale, size = self._batch
+            hidden = args[0].detach()
+            if hidden.ndim < 2 or len(hidden) != size:
+                raise InputError(
+                    "domains",
+                    f"{size} ids for a layer whose input has shape {tuple(hidden.shape)}",
+                    "the first dimension of the watched layer must be the examples of the batch",
+                )
+
+            def on_gradient(delta: Tensor) -> None:
+                # A hook on the tensor, not on the module: it fires once, also when gradient
+                # checkpointing runs the forward pass twice.
+                with self.watch_with or nullcontext():
+                    self._add(watched, hidden, delta, rows, scale)
+
+            output.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+
+        return hook
+
+    @torch.no_grad()
+    def _add(
+        self,
+        watched: _Watched,
+        hidden: Tensor,
+        delta: Tensor,
+        rows: Mapping[tuple[int, int], Tensor],
+        scale: float,
+    ) -> None:
+        with torch.autocast(device_type=delta.device.type, enabled=False):
+            self._prepare(watched, hidden, delta)
+            sketch, total = watched.sketch, watched.total
+            assert sketch is not None and total is not None  # for the type checker
+            size, width = len(delta), delta.shape[-1]
+            folded = sketch.fold(delta.reshape(-1, width)).reshape(size, -1, sketch.buckets)
+            hidden = hidden.reshape(size, -1, hidden.shape[-1])
+            for (half, domain), members in rows.items():
+                at = members.to(delta.device)
+                left = folded[at].flatten(0, 1).to(total.dtype)
+                right = hidden[at].flatten(0, 1).to(total.dtype)
+                part = total[half, domain]
+                torch.addmm(part, left.T, right, alpha=scale, out=part)
+                self.flops += 2 * left.shape[0] * left.shape[1] * right.shape[1]
+            if not sketch.exact:
+                self.flops += 2 * delta.numel()  # one sign, one addition per entry
+
+    def _prepare(self, watched: _Watched, hidden: Tensor, delta: Tensor) -> None:
+        if watched.sketch is None:
+            width = delta.shape[-1]
+            buckets = width if self.estimator == "exact" else self.buckets
+            watched.sketch = CountSketch(width, buckets, self._round_seed(watched))
+        if watched.total is None:
+            shape = (_HALVES, self.n_domains, watched.sketch.buckets, hidden.shape[-1])
+            dtype = torch.promote_types(delta.dtype, torch.float32)
+            watched.total = torch.zeros(shape, dtype=dtype, device=delta.device)
+
+    def _round_seed(self, watched: _Watched) -> int:
+        entropy = [self.seed, self.round, self._watched.index(watched)]
+        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    # ----------------------------------------------------------------- estimating
+
+    @torch.no_grad()
+    def estimate(self) -> GramEstimate:
+        """Return the Gram matrix of the round so far; costs ``2 m^2`` per accumulated number."""
+        n1, n2 = self._counts.astype(np.float64)
+        m = self.n_domains
+        whole, diagonal, noise = np.zeros((m, m)), np.zeros(m), np.zeros(m)
+        for watched in self._watched:
+            if watched.total is None:
+                continue
+            first, second = watched.total.flatten(2)
+            g1, g2 = _mean(first, n1), _mean(second, n2)
+            whole += _product(first + second)
+            diagonal += _row_products(g1, g2)
+            noise += _row_products(g1 - g2, g1 - g2) / 4
+        counts = self._counts.sum(axis=0)
+        absent = np.where(counts > 0, 1.0, np.nan)
+        n = np.maximum(counts, 1) * absent
+        gram = whole / np.outer(n, n)
+        split = np.where((n1 > 0) & (n2 > 0), 1.0, np.nan)
+        return GramEstimate(gram, counts, diagonal * split, noise * split)
+
+    def reset(self) -> None:
+        """Start a new round: forget the gradients, draw new signs."""
+        self.round += 1
+        self._counts[:] = 0
+        for watched in self._watched:
+            if watched.total is not None:
+                watched.total.zero_()
+            if watched.sketch is not None and not watched.sketch.exact:
+                watched.sketch = None
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the accumulators, in bytes (0 before the first batch)."""
+        totals = [w.total for w in self._watched if w.total is not None]
+        return sum(total.numel() * total.element_size() for total in totals)
+
+    def remove(self) -> None:
+        """Take the hooks off the layers."""
+        for hook in self._hooks:
+            hook.remove()
+
+    # -------------------------------------------------------------------- resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """State in the middle of a round: tensors and integers."""
+        state: dict[str, Any] = {"round": self.round, "counts": torch.from_numpy(self._counts)}
+        for index, watched in enumerate(self._watched):
+            if watched.total is not None:
+                state[f"total.{index}"] = watched.total
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state saved by :meth:`state_dict`; signs are drawn again from the seed."""
+        counts = torch.as_tensor(state["counts"]).cpu().numpy().astype(np.int64)
+        if counts.shape != self._counts.shape:
+            raise InputError(
+                "tracker state", f"saved for {counts.shape[1]} domains, not {self.n_domains}",
+                "resume with the domains of the checkpoint",
+            )  # fmt: skip
+        self.round, self._counts = int(state["round"]), counts
+        for index, watched in enumerate(self._watched):
+            total, watched.sketch = state.get(f"total.{index}"), None
+            device = next(watched.layer.parameters()).device
+            watched.total = None if total is None else total.clone().to(device)
+
+
+class _Watched:
+    """One layer with its accumulator (2 halves, m, buckets, d) and the round's sketch."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        if not any(p.ndim == 2 for p in layer.parameters(recurse=False)):
+            raise InputError(
+                "layers", f"{type(layer).__name__} has no weight matrix", "watch an nn.Linear"
+            )
+        self.layer = layer
+        self.sketch: CountSketch | None = None
+        self.total: Tensor | None = None
+
+
+def _widest(rows: Tensor) -> torch.dtype:
+    # Products in float64: G is a small difference of large sums. Apple's GPUs have none.
+    return rows.dtype if rows.device.type == "mps" else torch.float64
+
+
+def _product(rows_MxD: Tensor) -> FloatArray:
+    """Gram matrix of the rows; chunked, so that the float64 copy stays small."""
+    gram = np.zeros((len(rows_MxD), len(rows_MxD)))
+    for chunk in torch.split(rows_MxD, 1 << 16, dim=1):
+        wide = chunk.to(_widest(chunk))
+        gram += (wide @ wide.T).cpu().numpy()
+    return gram
+
+
+def _row_products(a_MxD: Tensor, b_MxD: Tensor) -> FloatArray:
+    total = torch.linalg.vecdot(a_MxD.to(_widest(a_MxD)), b_MxD.to(_widest(b_MxD)))
+    return np.asarray(total.cpu(), dtype=np.float64)
+
+
+def _mean(total_MxD: Tensor, n: np.ndarray[Any, Any]) -> Tensor:
+    counts = torch.as_tensor(np.maximum(n, 1), dtype=total_MxD.dtype, device=total_MxD.device)
+    return total_MxD / counts[:, None]
+
+
+def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
+    """Return the layer called `layer`, or the model's last linear layer (an LM's head).
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
+    >>> find_layer(net)
+    Linear(in_features=3, out_features=4, bias=True)
+    >>> find_layer(net, "0").out_features
+    3
+    """
+    if layer is not None:
+        try:
+            return model.get_submodule(layer)
+        except AttributeError as error:
+            linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+            raise InputError(
+                "layer", f"the model has no module {layer!r}", f"use one of {', '.join(linear)}"
+            ) from error
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is None:
+        head = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+    if head is None:
+        raise InputError("layer", "the model has no linear layer", "name a module to watch")
+    assert isinstance(head, nn.Module)
+    return head

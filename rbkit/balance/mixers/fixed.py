@@ -1,0 +1,56 @@
+"""Mixtures that never change: the baselines that any adaptive rule must beat."""
+
+from __future__ import annotations
+
+from rbkit.balance.mixers.base import Mixer, normalise
+from rbkit.balance.signals import FloatArray, IntArray, Observation
+
+
+class _Fixed(Mixer):
+    def update(self, seen: Observation) -> FloatArray:
+        """Keep the proportions."""
+        return seen.p
+
+
+class Stratified(_Fixed):
+    """Uniform over domains, whatever their size: the baseline of the R&B paper.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Stratified().start(q=np.array([.9, .1]), sizes=np.array([10, 1000]))
+    array([0.5, 0.5])
+    """
+
+
+class Proportional(_Fixed):
+    """Share of each domain in the training corpus: sampling as if there were no domains.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Proportional().start(q=np.array([.9, .1]), sizes=np.array([10, 30]))
+    array([0.25, 0.75])
+    """
+
+    def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
+        """Return ``n_i / n``."""
+        return normalise(sizes.astype(float), sizes > 0)
+
+
+class Target(_Fixed):
+    """Share of each domain in the eval set, ``p = q``: the baseline the R&B paper leaves out.
+
+    It is strong: since `q` is all that R&B knows of the target, much of what an adaptive
+    rule gains over :class:`Stratified` may be just this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Target().start(q=np.array([.9, .1]), sizes=np.array([10, 1000]))
+    array([0.9, 0.1])
+    """
+
+    def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
+        """Return `q`, renormalised over the domains that have training data."""
+        return normalise(q, sizes > 0)

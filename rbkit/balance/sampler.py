@@ -1,0 +1,159 @@
+"""Which example comes next: a function of (seed, history of p, position) alone.
+
+At position s a domain is drawn from the proportions in force there, then the next example
+of that domain in its shuffled order: without replacement until the domain is used up, then
+reshuffled. The random number of position s and the order of epoch e of domain i come from
+counters, not from a running generator, so a restored sampler, or one on another number of
+workers, goes on with the identical sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rbkit.balance.mixers.base import check_proportions
+from rbkit.balance.signals import FloatArray, IntArray
+from rbkit.errors import InputError
+
+_BLOCK = 4096  # positions whose random numbers are made at once
+_DOMAIN_STREAM, _ORDER_STREAM = 0, 1  # keeps the two uses of a seed apart
+
+
+class MixtureSampler:
+    """Draw training examples from a mixture of domains that may change at any position.
+
+    Parameters
+    ----------
+    labels : int array of shape (n,)
+        Domain of each training example; -1 is never drawn.
+    p : array of shape (m,)
+        Proportions to begin with.
+    seed : int
+        Seed of the sequence.
+
+    Attributes
+    ----------
+    position : int
+        Number of examples drawn so far.
+    drawn : ndarray of shape (m,), int64
+        Examples drawn so far from each domain.
+    history : list of (int, ndarray)
+        Every change of proportions, with the position from which it held.
+
+    Examples
+    --------
+    >>> sampler = MixtureSampler([0, 0, 0, 1], p=[0.5, 0.5], seed=1)
+    >>> first = sampler.take(6)
+    >>> saved = sampler.state_dict()
+    >>> then = sampler.take(6)
+    >>> again = MixtureSampler([0, 0, 0, 1], p=[0.5, 0.5], seed=1)
+    >>> again.load_state_dict(saved)
+    >>> (again.take(6) == then).all()
+    np.True_
+    """
+
+    def __init__(self, labels: ArrayLike, p: ArrayLike, seed: int = 0) -> None:
+        self.labels: IntArray = np.asarray(labels, dtype=np.int64)
+        p = np.asarray(p, dtype=np.float64)
+        if self.labels.ndim != 1 or (self.labels >= len(p)).any() or (self.labels < -1).any():
+            raise InputError(
+                "labels", f"must be one id from -1 to {len(p) - 1} per example", "check the domains"
+            )
+        self.seed = int(seed)
+        self.members = [np.flatnonzero(self.labels == i) for i in range(len(p))]
+        self.sizes: IntArray = np.array([len(members) for members in self.members])
+        self.position = 0
+        self.drawn: IntArray = np.zeros(len(p), dtype=np.int64)
+        self.history: list[tuple[int, FloatArray]] = [(0, check_proportions(p, self.sizes > 0))]
+        # Only the current epoch's order of a domain is needed; a few more cost little.
+        self._order = lru_cache(maxsize=2 * len(p) + 2)(self._shuffled)
+        self._uniform = lru_cache(maxsize=4)(self._uniform_block)
+
+    @property
+    def p(self) -> FloatArray:
+        """Proportions in force now, (m,)."""
+        return self.history[-1][1]
+
+    @property
+    def epochs(self) -> FloatArray:
+        """How many times each domain has been seen, (m,); NaN for an empty domain."""
+        return np.where(self.sizes > 0, self.drawn / np.maximum(self.sizes, 1), np.nan)
+
+    def set_proportions(self, p: ArrayLike) -> None:
+        """Draw from `p` from the current position on."""
+        p = check_proportions(np.asarray(p), self.sizes > 0)
+        if self.history[-1][0] == self.position:
+            self.history.pop()
+        self.history.append((self.position, p))
+
+    def take(self, count: int) -> IntArray:
+        """Return the row numbers of the next `count` examples, and move on."""
+        rows, drawn = self.peek(count)
+        self.position, self.drawn = self.position + count, drawn
+        return rows
+
+    def peek(self, count: int) -> tuple[IntArray, IntArray]:
+        """Return the next `count` rows, and `drawn` after them, without moving on."""
+        domains = self._domains(self.position, count)
+        drawn = self.drawn.copy()
+        rows = np.empty(count, dtype=np.int64)
+        for s, i in enumerate(domains.tolist()):
+            epoch, place = divmod(int(drawn[i]), len(self.members[i]))
+            rows[s] = self._order(i, epoch)[place]
+            drawn[i] += 1
+        return rows, drawn
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield row numbers without end."""
+        while True:
+            yield int(self.take(1)[0])
+
+    def _domains(self, start: int, count: int) -> NDArray[np.int64]:
+        blocks = range(start // _BLOCK, (start + count - 1) // _BLOCK + 1)
+        uniform = np.concatenate([self._uniform(block) for block in blocks] or [np.empty(0)])
+        offset = start - blocks.start * _BLOCK
+        # The last domain with p > 0 takes what rounding leaves above the cumulative sum.
+        edges = np.cumsum(self.p)
+        edges[np.flatnonzero(self.p)[-1] :] = 1.0
+        return np.searchsorted(edges, uniform[offset : offset + count], side="right")
+
+    def _uniform_block(self, block: int) -> FloatArray:
+        return np.random.default_rng([self.seed, _DOMAIN_STREAM, block]).random(_BLOCK)
+
+    def _shuffled(self, domain: int, epoch: int) -> IntArray:
+        rng = np.random.default_rng([self.seed, _ORDER_STREAM, domain, epoch])
+        return rng.permutation(self.members[domain])
+
+    def state_dict(self) -> dict[str, Any]:
+        """State as plain arrays: position, examples drawn per domain, history of p."""
+        return {
+            "seed": self.seed,
+            "position": self.position,
+            "drawn": self.drawn.copy(),
+            "starts": np.array([start for start, _ in self.history]),
+            "proportions": np.array([p for _, p in self.history]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where the saved sampler stood."""
+        proportions = np.asarray(state["proportions"], dtype=np.float64)
+        if proportions.shape[1] != len(self.sizes):
+            raise InputError(
+                "sampler state",
+                f"saved for {proportions.shape[1]} domains, not {len(self.sizes)}",
+                "resume with the domains of the checkpoint",
+            )
+        self.seed, self.position = int(state["seed"]), int(state["position"])
+        self.drawn = np.array(state["drawn"], dtype=np.int64)
+        starts = np.asarray(state["starts"]).tolist()
+        self.history = [
+            (int(s), check_proportions(p, self.sizes > 0))
+            for s, p in zip(starts, proportions, strict=True)
+        ]
+        self._order.cache_clear()
+        self._uniform.cache_clear()

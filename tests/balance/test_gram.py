@@ -1,0 +1,356 @@
+"""The tracked Gram matrix is Algorithm 1's, against autograd by brute force."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rbkit.balance.gram import GramTracker, find_layer
+from rbkit.balance.mixers.rnb import RnB
+from rbkit.balance.signals import Observation
+from rbkit.errors import InputError
+
+M, IGNORE = 3, -100
+
+
+def tiny_lm(*, tied=False, dtype=torch.float64):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=3,
+        num_attention_heads=2, max_position_embeddings=32, tie_word_embeddings=tied,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).to(dtype)
+
+
+def documents(rng, count):
+    return [torch.from_numpy(rng.integers(1, 61, rng.integers(3, 10))) for _ in range(count)]
+
+
+def padded(docs):
+    ids = nn.utils.rnn.pad_sequence(docs, batch_first=True)
+    mask = nn.utils.rnn.pad_sequence([torch.ones_like(d) for d in docs], batch_first=True)
+    labels = ids.masked_fill(mask == 0, IGNORE)
+    labels[:, 1] = IGNORE  # an ignored label in the middle of a document
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def summed_loss(model, batch):
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum"
+    )
+
+
+def algorithm_1(gradients, domains, q, lam):
+    """R&B's Algorithm 1, from a list of per-example gradients, in float64."""
+    total = [sum(g for g, d in zip(gradients, domains, strict=True) if d == i) for i in range(M)]
+    n = np.bincount(domains, minlength=M)
+    gram = np.array(
+        [[float((total[i] * total[j]).sum()) / (n[i] * n[j]) for j in range(M)] for i in range(M)]
+    )
+    v = gram @ q
+    z = lam * v / np.linalg.norm(v)
+    return gram, np.exp(z) / np.exp(z).sum()
+
+
+def rnb(estimate, q, lam=3.0):
+    seen = Observation(0, np.full(M, 1 / M), q, np.full(M, 9), gram=estimate)
+    return RnB(lam=lam).update(seen)
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "model.layers.1.mlp.up_proj"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_proportions_equal_algorithm_1_from_one_example_at_a_time(layer, accumulate):
+    rng, q = np.random.default_rng(1), np.array([0.6, 0.3, 0.1])
+    model = tiny_lm()
+    watched = find_layer(model, layer)
+    tracker = GramTracker(watched, M, estimator="exact")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    gradients, seen = [], []
+    for _ in range(3):
+        docs, domains = documents(rng, 8), rng.integers(0, M, 8)
+        domains[:M] = range(M)
+        for doc, domain in zip(docs, domains, strict=True):  # brute force, before the step
+            loss = summed_loss(model, padded([doc]))
+            gradients.append(torch.autograd.grad(loss, watched.weight)[0])
+            seen.append(domain)
+        for part in np.split(np.arange(8), accumulate):
+            batch = padded([docs[i] for i in part])
+            tokens = (batch["labels"][:, 1:] != IGNORE).sum()
+            with tracker.batch(domains[part], scale=tokens * accumulate):
+                (model(**batch).loss / accumulate).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    gram, p = algorithm_1(gradients, seen, q, lam=3.0)
+    estimate = tracker.estimate()
+    np.testing.assert_allclose(estimate.gram, gram, rtol=1e-6, atol=1e-9 * np.abs(gram).max())
+    np.testing.assert_array_equal(estimate.counts, np.bincount(seen, minlength=M))
+    np.testing.assert_allclose(rnb(estimate, q), p, atol=1e-6)
+
+
+def test_proportions_equal_algorithm_1_for_a_clip_like_projection():
+    """In-batch contrastive loss; each example has its own copy of the projection."""
+    torch.manual_seed(0)
+    rng, q = np.random.default_rng(2), np.array([0.2, 0.2, 0.6])
+    image = nn.Sequential(nn.Linear(12, 20), nn.GELU()).double()
+    project = nn.Linear(20, 8, bias=False).double()
+    text = nn.Linear(10, 8, bias=False).double()
+
+    def contrastive(a, b):
+        logits = 5 * F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
+        target = torch.arange(len(a))
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+    tracker = GramTracker(project, M, estimator="exact")
+    gradients, seen = [], []
+    for _ in range(2):
+        x, y = torch.randn(9, 12).double(), torch.randn(9, 10).double()
+        domains = np.r_[0, 1, 2, rng.integers(0, M, 6)]
+        copies = project.weight.detach().repeat(9, 1, 1).requires_grad_()
+        loss = 9 * contrastive(torch.einsum("bd,bed->be", image(x), copies), text(y))
+        gradients += list(torch.autograd.grad(loss, copies)[0])
+        seen += domains.tolist()
+        with tracker.batch(domains, scale=9):
+            contrastive(project(image(x)), text(y)).backward()
+    gram, p = algorithm_1(gradients, seen, q, lam=2.0)
+    np.testing.assert_allclose(tracker.estimate().gram, gram, rtol=1e-9)
+    np.testing.assert_allclose(rnb(tracker.estimate(), q, lam=2.0), p, atol=1e-6)
+
+
+def run_round(model, *, checkpointing=None, autocast=False, estimator="exact", **options):
+    if checkpointing is not None:
+        for block in model.model.layers:
+            block.mlp.forward = partial(checkpoint, block.mlp.forward, use_reentrant=checkpointing)
+    rng = np.random.default_rng(3)
+    tracker = GramTracker(find_layer(model, options.pop("layer", None)), M, estimator=estimator,
+                          **options)  # fmt: skip
+    for _ in range(4):
+        batch, domains = padded(documents(rng, 6)), rng.integers(0, M, 6)
+        with tracker.batch(domains, scale=(batch["labels"][:, 1:] != IGNORE).sum()):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+                loss = model(**batch).loss
+            loss.backward()
+    return tracker
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("layer", ["lm_head", "model.layers.1.mlp.up_proj"])
+def test_gradient_checkpointing_changes_nothing(reentrant, layer):
+    plain = run_round(tiny_lm(), layer=layer).estimate()
+    recomputed = run_round(tiny_lm(), layer=layer, checkpointing=reentrant).estimate()
+    np.testing.assert_allclose(recomputed.gram, plain.gram, rtol=1e-9)
+    np.testing.assert_array_equal(recomputed.counts, plain.counts)
+
+
+def test_tied_head_is_tracked_without_the_input_side():
+    model = tiny_lm(tied=True)
+    untied = tiny_lm(tied=False)
+    untied.load_state_dict(model.state_dict(), strict=False)
+    untied.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    np.testing.assert_allclose(
+        run_round(model).estimate().gram, run_round(untied).estimate().gram, rtol=1e-9
+    )
+
+
+def test_autocast_gives_nearly_the_same_gram():
+    plain = run_round(tiny_lm(dtype=torch.float32)).estimate().gram
+    mixed = run_round(tiny_lm(dtype=torch.float32), autocast=True).estimate().gram
+    assert np.abs(mixed - plain).max() < 0.05 * np.abs(plain).max()
+
+
+def test_backward_inside_autocast_still_multiplies_in_float32():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(32, 32), torch.randn(8, 32)
+    grams = []
+    for autocast in (False, True):
+        tracker = GramTracker(layer, 1)
+        mixed = torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast)
+        with mixed, tracker.batch([0] * 8):
+            (layer(x.bfloat16().float()).float()).sum().backward()
+        grams.append(tracker.estimate().gram)
+    np.testing.assert_allclose(grams[0], grams[1], rtol=1e-6)
+
+
+def test_domain_gradients_sum_to_the_layers_own_gradient():
+    model = tiny_lm()
+    tracker = run_round(model)
+    whole = tracker._watched[0].total.sum((0, 1))
+    batchwise = tiny_lm()
+    rng = np.random.default_rng(3)
+    for _ in range(4):
+        summed_loss(batchwise, padded(documents(rng, 6))).backward()
+        rng.integers(0, M, 6)
+    # The library computes its loss in float32.
+    torch.testing.assert_close(whole, batchwise.lm_head.weight.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_sketched_products_are_right_on_average_over_seeds():
+    exact = run_round(tiny_lm()).estimate().gram
+    sketches = np.array([
+        run_round(tiny_lm(), estimator="sketch", buckets=8, seed=s).estimate().gram
+        for s in range(60)
+    ])  # fmt: skip
+    standard_error = sketches.std(axis=0) / np.sqrt(len(sketches))
+    assert (np.abs(sketches.mean(axis=0) - exact) < 4 * standard_error).all()
+    assert standard_error.min() > 0
+
+
+def test_a_sketch_with_a_bucket_per_output_is_exact():
+    exact = run_round(tiny_lm()).estimate().gram
+    np.testing.assert_allclose(
+        run_round(tiny_lm(), estimator="sketch", buckets=61).estimate().gram, exact, rtol=1e-9
+    )
+
+
+def test_signs_change_from_round_to_round_and_come_back_from_the_seed():
+    layer, x = nn.Linear(4, 64, bias=False), torch.eye(4)
+    target = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+
+    def two_rounds(seed):
+        tracker, found = GramTracker(layer, 2, buckets=8, seed=seed), []
+        for _ in range(2):
+            with tracker.batch([0, 0, 1, 1]):
+                (layer(x) * target).sum().backward()
+            found.append(tracker.estimate().gram)
+            tracker.reset()
+        return found
+
+    first, second = two_rounds(0)
+    assert not np.allclose(first, second)
+    np.testing.assert_array_equal(two_rounds(0), [first, second])
+
+
+def test_half_rounds_remove_the_bias_of_the_diagonal():
+    """Mean gradient g plus noise: the plug-in diagonal is |g|^2 + tr(Sigma)/n."""
+    d, n, rng = 40, 10, np.random.default_rng(0)
+    g = np.ones(d)
+    layer = nn.Linear(d, 1, bias=False)
+    plug_in, debiased, floor = [], [], []
+    for _ in range(300):
+        tracker = GramTracker(layer, 1)
+        x = torch.from_numpy(g + rng.normal(0, 2, (n, d))).float()
+        with tracker.batch([0] * n):
+            layer(x).sum().backward()
+        estimate = tracker.estimate()
+        plug_in.append(estimate.gram[0, 0])
+        debiased.append(estimate.diagonal_debiased[0])
+        floor.append(estimate.noise_floor[0])
+    noise = 4 * d / n
+    assert np.mean(plug_in) == pytest.approx(d + noise, rel=0.03)
+    assert np.mean(debiased) == pytest.approx(d, rel=0.05)
+    assert np.mean(floor) == pytest.approx(noise, rel=0.05)
+
+
+@given(st.permutations(range(M)), st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_renaming_domains_permutes_the_gram(order, seed):
+    torch.manual_seed(seed)
+    layer, x, ids = nn.Linear(5, 7), torch.randn(9, 5), np.arange(9) % M
+    grams = []
+    for names in (ids, np.array(order)[ids]):
+        tracker = GramTracker(layer, M)
+        with tracker.batch(names):
+            layer(x).square().sum().backward()
+        grams.append(tracker.estimate().gram)
+    np.testing.assert_allclose(grams[1][np.ix_(order, order)], grams[0], rtol=1e-9)
+    assert np.linalg.eigvalsh(grams[0]).min() > -1e-9 * np.abs(grams[0]).max()
+
+
+def test_an_absent_domain_is_nan_and_left_out_examples_do_not_count():
+    layer = nn.Linear(3, 2)
+    tracker = GramTracker(layer, M)
+    with tracker.batch([0, 2, -1]):
+        layer(torch.randn(3, 3)).sum().backward()
+    estimate = tracker.estimate()
+    assert estimate.counts.tolist() == [1, 0, 1]
+    assert np.isnan(estimate.gram[1]).all()
+    assert np.isnan(estimate.gram[:, 1]).all()
+    assert np.isfinite(estimate.gram[np.ix_([0, 2], [0, 2])]).all()
+
+
+def test_a_saved_tracker_goes_on_in_the_middle_of_a_round():
+    torch.manual_seed(0)
+    layer, batches = nn.Linear(4, 300), torch.randn(4, 6, 4)
+
+    def watch(tracker, part):
+        for x in part:
+            with tracker.batch([0, 0, 1, 1, 2, 0]):
+                layer(x).square().sum().backward()
+
+    whole = GramTracker(layer, M, seed=5)
+    watch(whole, batches)
+    half = GramTracker(layer, M, seed=5)
+    watch(half, batches[:2])
+    rest = GramTracker(layer, M, seed=5)
+    rest.load_state_dict(half.state_dict())
+    watch(rest, batches[2:])
+    np.testing.assert_array_equal(rest.estimate().gram, whole.estimate().gram)
+    np.testing.assert_array_equal(rest.estimate().noise_floor, whole.estimate().noise_floor)
+
+
+def test_several_layers_add_up():
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 6)), torch.randn(7, 4)
+    ids = [0, 1, 2, 0, 1, 2, 0]
+    trackers = [GramTracker(net[0], M), GramTracker(net[2], M), GramTracker([net[0], net[2]], M)]
+    for tracker in trackers:
+        with tracker.batch(ids):
+            net(x).square().sum().backward()
+    first, second, both = (t.estimate().gram for t in trackers)
+    np.testing.assert_allclose(both, first + second)
+
+
+def test_nothing_is_watched_outside_a_batch():
+    layer = nn.Linear(3, 2)
+    tracker = GramTracker(layer, 1)
+    layer(torch.randn(2, 3)).sum().backward()
+    assert tracker.bytes == 0
+    tracker.remove()
+    with tracker.batch([0, 0]):
+        layer(torch.randn(2, 3)).sum().backward()
+    assert tracker.bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [([0, 3], "0 to m - 1"), ([0.5, 1.0], "one integer per example"), ([0, 1, 1], "3 ids for a")],
+)
+def test_wrong_domain_ids_are_refused_with_the_remedy(ids, message):
+    layer = nn.Linear(3, 2)
+    tracker = GramTracker(layer, M)
+    with pytest.raises(InputError, match=message), tracker.batch(ids):
+        layer(torch.randn(2, 3))
+
+
+def test_the_flops_it_reports_are_those_that_torch_counts():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    layer, x = nn.Linear(16, 500, bias=False), torch.randn(8, 10, 16)
+    tracker = GramTracker(layer, M, buckets=32)
+    tracker.watch_with = counter
+    with tracker.batch([0, 1, 2, 0, 1, 2, 0, 1]):
+        layer(x).square().sum().backward()
+    adds = 2 * 8 * 10 * 500
+    assert counter.get_total_flops() == 2 * 80 * 32 * 16 == tracker.flops - adds
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_same_gram():
+    cpu = run_round(tiny_lm(dtype=torch.float32)).estimate().gram
+    torch.set_default_device("cuda")
+    try:
+        gpu = run_round(tiny_lm(dtype=torch.float32)).estimate().gram
+    finally:
+        torch.set_default_device(None)
+    assert np.abs(cpu - gpu).max() < 1e-2 * np.abs(cpu).max()
