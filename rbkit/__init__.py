@@ -43,4 +43,4 @@ __getattr__, __dir__, _public = attach(
         "RbkitWarning": ".errors",
     },
 )
-__all__ = [*_public, "__version__"]  # noqa: PLE0604
+__all__ = [*_public, "__version__"]

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +88,24 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(str(path), f"not valid JSON ({error})", "delete or repair it") from error
+
+
+def read_npz(path: str | Path, remedy: str) -> dict[str, Any]:
+    """Read the arrays of an ``.npz`` file; a broken one gives an :class:`InputError`.
+
+    Parameters
+    ----------
+    remedy : str
+        What to do about a broken file, for the message.
+    """
+    import numpy as np
+
+    try:
+        # Opened here, since numpy leaves its own file open when the archive is broken.
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(str(path), f"cannot be read ({error})", remedy) from error
 
 
 def sha256_of_file(path: str | Path) -> str:

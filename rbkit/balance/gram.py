@@ -20,7 +20,7 @@ Three things are easy to get wrong here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -98,7 +98,8 @@ class GramTracker:
         )
         self.round = 0
         self.flops = 0  # multiply-adds counted twice, as torch's counter does, plus the fold's adds
-        self.watch_with: AbstractContextManager[Any] | None = None
+        # Wraps each piece of the tracker's work, for whoever measures it.
+        self.watch_with: Callable[[torch.device], AbstractContextManager[Any]] | None = None
         self._watched = [_Watched(layer) for layer in layers]
         self._counts = np.zeros((_HALVES, n_domains), dtype=np.int64)
         self._batch: tuple[dict[tuple[int, int], Tensor], float, int] | None = None
@@ -176,10 +177,11 @@ class GramTracker:
             def on_gradient(delta: Tensor) -> None:
                 # A hook on the tensor, not on the module: it fires once, also when gradient
                 # checkpointing runs the forward pass twice.
-                with self.watch_with or nullcontext():
+                watch = self.watch_with or nullcontext
+                with watch(delta.device):
                     self._add(watched, hidden, delta, rows, scale)
 
-            output.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+            output.register_hook(on_gradient)
 
         return hook
 
@@ -193,9 +195,7 @@ class GramTracker:
         scale: float,
     ) -> None:
         with torch.autocast(device_type=delta.device.type, enabled=False):
-            self._prepare(watched, hidden, delta)
-            sketch, total = watched.sketch, watched.total
-            assert sketch is not None and total is not None  # for the type checker
+            sketch, total = self._prepare(watched, hidden, delta)
             size, width = len(delta), delta.shape[-1]
             folded = sketch.fold(delta.reshape(-1, width)).reshape(size, -1, sketch.buckets)
             hidden = hidden.reshape(size, -1, hidden.shape[-1])
@@ -209,7 +209,9 @@ class GramTracker:
             if not sketch.exact:
                 self.flops += 2 * delta.numel()  # one sign, one addition per entry
 
-    def _prepare(self, watched: _Watched, hidden: Tensor, delta: Tensor) -> None:
+    def _prepare(
+        self, watched: _Watched, hidden: Tensor, delta: Tensor
+    ) -> tuple[CountSketch, Tensor]:
         if watched.sketch is None:
             width = delta.shape[-1]
             buckets = width if self.estimator == "exact" else self.buckets
@@ -218,6 +220,7 @@ class GramTracker:
             shape = (_HALVES, self.n_domains, watched.sketch.buckets, hidden.shape[-1])
             dtype = torch.promote_types(delta.dtype, torch.float32)
             watched.total = torch.zeros(shape, dtype=dtype, device=delta.device)
+        return watched.sketch, watched.total
 
     def _round_seed(self, watched: _Watched) -> int:
         entropy = [self.seed, self.round, self._watched.index(watched)]
@@ -229,10 +232,15 @@ class GramTracker:
     def estimate(self) -> GramEstimate:
         """Return the Gram matrix of the round so far; costs ``2 m^2`` per accumulated number."""
         n1, n2 = self._counts.astype(np.float64)
+        if self._counts.any() and any(watched.total is None for watched in self._watched):
+            raise InputError(
+                "layers", "a watched layer took no part in the backward pass",
+                "watch another, or use a loss that is not fused with it",
+            )  # fmt: skip
         m = self.n_domains
         whole, diagonal, noise = np.zeros((m, m)), np.zeros(m), np.zeros(m)
         for watched in self._watched:
-            if watched.total is None:
+            if watched.total is None:  # nothing was watched yet
                 continue
             first, second = watched.total.flatten(2)
             g1, g2 = _mean(first, n1), _mean(second, n2)
@@ -262,6 +270,11 @@ class GramTracker:
         totals = [w.total for w in self._watched if w.total is not None]
         return sum(total.numel() * total.element_size() for total in totals)
 
+    @property
+    def accumulated_per_domain(self) -> int:
+        """Numbers kept per domain and half-round: the length of a (sketched) gradient."""
+        return sum(w.total[0, 0].numel() for w in self._watched if w.total is not None)
+
     def remove(self) -> None:
         """Take the hooks off the layers."""
         for hook in self._hooks:
@@ -289,7 +302,7 @@ class GramTracker:
         for index, watched in enumerate(self._watched):
             total, watched.sketch = state.get(f"total.{index}"), None
             device = next(watched.layer.parameters()).device
-            watched.total = None if total is None else total.clone().to(device)
+            watched.total = None if total is None else torch.as_tensor(total).clone().to(device)
 
 
 class _Watched:

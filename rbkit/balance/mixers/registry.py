@@ -26,7 +26,7 @@ def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
     >>> mixer_by_name("RNB")
     Traceback (most recent call last):
         ...
-    rbkit.errors.InputError: mixer: 'RNB' is unknown; use one of Proportional, RnB, Stratified, Target (did you mean RnB?)
+    rbkit.errors.InputError: mixer: 'RNB' is unknown; use one of ... (did you mean RnB?)
     """
     if name not in MIXERS:
         close = difflib.get_close_matches(name.lower(), [n.lower() for n in MIXERS], 1, 0.5)

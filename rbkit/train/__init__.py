@@ -1,0 +1,23 @@
+"""Train: from proportions to a trained model and a run folder.
+
+``MixtureTrainer`` is ``transformers.Trainer`` with a mixture that adapts; :func:`train` is
+the whole way from a corpus and its domains to a run folder in one call; ``Run`` reads it.
+"""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "MixtureTrainer": ".trainer",
+        "train": ".run",
+        "Run": ".record",
+        "Recorder": ".record",
+        "list_runs": ".record",
+        "Ledger": ".ledger",
+        "build_model": ".models",
+        "PRESETS": ".models",
+        "train_tokenizer": ".text",
+        "tokenize": ".text",
+    },
+)

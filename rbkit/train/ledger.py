@@ -1,0 +1,158 @@
+"""The ledger: what everything beyond a plain training step cost.
+
+Three kinds of price stand side by side: FLOPs *modelled* by a formula, FLOPs *counted*
+with torch's own counter on probe steps (the first of each round) and scaled to all steps
+by tokens, and seconds *measured*. Torch counts matrix products only; the tracker's model
+adds the sign and the addition of each sketched number, so it may be above what is counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+NOTE = (
+    "FLOPs are counted by torch on the first step of each round and scaled to all steps by "
+    "padded tokens; seconds are wall-clock on this machine. 'step' is the plain training "
+    "step; 'eval' is for the curves only, no rule here needs it."
+)
+
+
+@dataclass
+class Entry:
+    """One line of the ledger."""
+
+    name: str
+    seconds: float = 0.0
+    calls: int = 0
+    flops_counted: int | None = None
+    flops_modelled: int | None = None
+    bytes: int | None = None
+
+
+class Ledger:
+    """Collect costs by name.
+
+    Examples
+    --------
+    >>> ledger = Ledger()
+    >>> with ledger.time("gram"):
+    ...     _ = torch.ones(2) @ torch.ones(2)
+    >>> ledger["gram"].calls
+    1
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self._events: list[tuple[str, Any, Any]] = []
+        self._counting = False
+        self._counted: dict[str, int] = {}
+        self._probe_tokens = 0
+        self.tokens = 0
+
+    def __getitem__(self, name: str) -> Entry:
+        return self.entries.setdefault(name, Entry(name))
+
+    @contextmanager
+    def time(self, name: str, device: torch.device | None = None) -> Iterator[None]:
+        """Add the seconds of the block to `name`.
+
+        On CUDA the block is timed by events on the stream, read later: waiting for the GPU
+        here would itself slow training down.
+        """
+        entry = self[name]
+        entry.calls += 1
+        if device is not None and device.type == "cuda":
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            try:
+                yield
+            finally:
+                end.record()
+                self._events.append((name, start, end))
+        else:
+            began = time.perf_counter()
+            try:
+                yield
+            finally:
+                entry.seconds += time.perf_counter() - began
+
+    def settle(self) -> None:
+        """Read the CUDA events so far; waits for the GPU, so once per round."""
+        if self._events:
+            torch.cuda.synchronize()
+        for name, start, end in self._events:
+            self[name].seconds += start.elapsed_time(end) / 1000
+        self._events.clear()
+
+    @contextmanager
+    def count(self, name: str) -> Iterator[None]:
+        """Count the FLOPs of the block for `name`; those counted inside it for others are left out.
+
+        Inner blocks count only inside an outer one: the outer is the probe.
+        """
+        before = sum(self._counted.values())
+        with FlopCounterMode(display=False) as counter:
+            yield
+        inner = sum(self._counted.values()) - before
+        self._counted[name] = self._counted.get(name, 0) + counter.get_total_flops() - inner
+
+    @contextmanager
+    def probe(self, tokens: int) -> Iterator[None]:
+        """Count the FLOPs of one training step of `tokens` padded tokens."""
+        self._counting = True
+        self._probe_tokens += tokens
+        try:
+            with self.count("step"):
+                yield
+        finally:
+            self._counting = False
+
+    @contextmanager
+    def track(self, device: torch.device) -> Iterator[None]:
+        """Watch the work of a Gram tracker, inside a step: time always, FLOPs on probes."""
+        with self.time("track", device):
+            if self._counting:
+                with self.count("track"):
+                    yield
+            else:
+                yield
+
+    def scaled(self) -> dict[str, int]:
+        """Return the counted FLOPs of the probes, scaled to all tokens seen."""
+        if not self._probe_tokens:
+            return {}
+        factor = self.tokens / self._probe_tokens
+        return {name: round(flops * factor) for name, flops in self._counted.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return entries and note as JSON values; 'step' is without the tracker's part."""
+        for name, flops in self.scaled().items():
+            self[name].flops_counted = flops
+        entries = [asdict(entry) for entry in self.entries.values()]
+        for entry in entries:
+            if entry["name"] == "step":
+                entry["seconds"] = max(0.0, entry["seconds"] - self["track"].seconds)
+        return {"entries": entries, "note": NOTE}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as JSON values."""
+        self.settle()
+        return {
+            "entries": {name: asdict(entry) for name, entry in self.entries.items()},
+            "counted": dict(self._counted),
+            "probe_tokens": self._probe_tokens,
+            "tokens": self.tokens,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state saved by :meth:`state_dict`."""
+        self.entries = {name: Entry(**entry) for name, entry in state["entries"].items()}
+        self._counted = {name: int(n) for name, n in state["counted"].items()}
+        self._probe_tokens, self.tokens = int(state["probe_tokens"]), int(state["tokens"])

@@ -1,0 +1,318 @@
+"""The run folder: everything one run wrote, in open formats. The folder is the truth.
+
+::
+
+    run.json        parameters, versions, status, heartbeat, domains, ledger, final losses
+    metrics.jsonl   a line per logged step or evaluation; no wall-clock, so runs compare
+                    byte for byte
+    timings.jsonl   seconds since the start, by step
+    final.npz       final eval loss of each example
+    history.npz     p, q, gram, counts, noise_floor, diagonal_debiased over the rounds
+    domains/        the domains that the run trained on
+    checkpoints/    what a resume starts from
+
+``run.json`` and ``history.npz`` are replaced atomically, the ``.jsonl`` files only grow:
+a reader, or a killed writer, never leaves half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rbkit.errors import InputError
+from rbkit.files import atomic_path, read_json, read_npz, write_json
+
+FORMAT = "rbkit-run/1"
+_STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
+_PER_ROUND = ("step", "gram", "counts", "noise_floor", "diagonal_debiased")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Recorder:
+    """Write a run folder as the run goes.
+
+    Parameters
+    ----------
+    path : path
+        The run folder; made if absent.
+    resume : bool
+        Continue the record that is there instead of starting a new one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> recorder = Recorder(tempfile.mkdtemp())
+    >>> recorder.start(parameters={"seed": 0})
+    >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
+    >>> recorder.finish("ok")
+    >>> Run.open(recorder.path).metrics("train")
+    [{'kind': 'train', 'step': 10, 'loss': 5.2}]
+    """
+
+    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.info: dict[str, Any] = {}
+        self.arrays: dict[str, list[Any]] = {name: [] for name in (*_PER_ROUND, "p")}
+        self.q: np.ndarray[Any, Any] | None = None
+        self._resuming = resume and (self.path / "run.json").exists()
+        self._began, self._last_beat = time.monotonic(), 0.0
+        self._seconds_before = 0.0
+
+    def start(self, **info: Any) -> None:
+        """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
+        old: dict[str, Any] = read_json(self.path / "run.json") if self._resuming else {}
+        self._seconds_before = float(old.get("seconds", 0.0))
+        self.info = {
+            "format": FORMAT,
+            "status": "running",
+            "error": None,
+            "started": old.get("started", _now()),
+            "resumed": [*old.get("resumed", []), _now()] if self._resuming else [],
+            "heartbeat": _now(),
+            "ended": None,
+            "seconds": self._seconds_before,
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "versions": versions(),
+            "progress": {"step": 0, "steps": None, "loss": None},
+            **info,
+            "final": None,
+        }
+        if not self._resuming:
+            for name in ("metrics.jsonl", "timings.jsonl", "history.npz", "final.npz"):
+                (self.path / name).unlink(missing_ok=True)
+        self._write_info()
+
+    # ------------------------------------------------------------------ as it goes
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of running so far, those before a resume included."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to ``metrics.jsonl``, and its time to ``timings.jsonl``."""
+        clean = {k: _plain(v) for k, v in row.items()}
+        _append(self.path / "metrics.jsonl", clean)
+        timing = {"kind": row.get("kind"), "step": row["step"], "seconds": round(self.seconds, 3)}
+        _append(self.path / "timings.jsonl", timing)
+
+    def round(self, *, step: int, p: Any, estimate: Any | None) -> None:
+        """Record the end of a round: its Gram estimate, if any, and the next `p`."""
+        self.arrays["step"].append(step)
+        self.arrays["p"].append(np.asarray(p, dtype=np.float64))
+        if estimate is not None:
+            for name in ("gram", "counts", "noise_floor", "diagonal_debiased"):
+                self.arrays[name].append(np.asarray(getattr(estimate, name)))
+        self._write_history()
+
+    def save_arrays(self, name: str, **arrays: np.ndarray[Any, Any]) -> None:
+        """Write `arrays` as the file `name` (.npz) of the folder."""
+        with atomic_path(self.path / name) as tmp:
+            np.savez_compressed(tmp, **arrays)  # type: ignore[arg-type]
+
+    def beat(self, *, every: float = 5.0, **progress: Any) -> None:
+        """Show that the run is alive, at most every `every` seconds."""
+        now = time.monotonic()
+        if now - self._last_beat >= every:
+            self._last_beat = now
+            self.info["heartbeat"], self.info["seconds"] = _now(), round(self.seconds, 3)
+            self.info["progress"] = {k: _plain(v) for k, v in progress.items()}
+            self._write_info()
+
+    def finish(self, status: str, *, error: str | None = None, **info: Any) -> None:
+        """Write the last ``run.json``: status ``ok``, ``failed`` or ``interrupted``."""
+        self.info.update(info)
+        self.info.update(
+            status=status, error=error, ended=_now(), heartbeat=_now(), seconds=self.seconds
+        )
+        self._write_info()
+
+    # -------------------------------------------------------------------- resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lengths of the files at a checkpoint: a resume cuts off what came after."""
+        return {"metrics": _size(self.path / "metrics.jsonl"),
+                "timings": _size(self.path / "timings.jsonl"),
+                "rounds": len(self.arrays["step"])}  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut the record back to a checkpoint, so that the continued run writes it once."""
+        for name in ("metrics", "timings"):
+            path = self.path / f"{name}.jsonl"
+            if path.exists():
+                with path.open("r+b") as file:
+                    file.truncate(int(state[name]))
+        history, rounds = _load_history(self.path / "history.npz"), int(state["rounds"])
+        if rounds and len(history.get("step", [])) < rounds:
+            raise InputError(
+                str(self.path / "history.npz"), f"has fewer than the checkpoint's {rounds} rounds",
+                "start the run anew in another folder",
+            )  # fmt: skip
+        for name in _PER_ROUND:
+            self.arrays[name] = list(history.get(name, []))[:rounds]
+        self.arrays["p"] = list(history.get("p", []))[: rounds + 1] or self.arrays["p"]
+        self._write_history()
+
+    # ---------------------------------------------------------------------- writing
+
+    def _write_info(self) -> None:
+        write_json(self.path / "run.json", _plain(self.info))
+
+    def _write_history(self) -> None:
+        arrays = {name: np.array(rows) for name, rows in self.arrays.items() if len(rows)}
+        if self.q is not None:
+            arrays["q"] = self.q
+        self.save_arrays("history.npz", **arrays)
+
+
+class Run:
+    """Read one run folder.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    info : dict
+        ``run.json``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.info: dict[str, Any] = read_json(self.path / "run.json")
+        if self.info.get("format") != FORMAT:
+            raise InputError(
+                str(self.path / "run.json"),
+                f"format {self.info.get('format')!r} instead of {FORMAT!r}",
+                "give the folder of a run made by rbkit",
+            )
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open the run folder `path`; :class:`InputError` if there is none."""
+        if not (Path(path) / "run.json").is_file():
+            raise InputError(str(path), "no run.json there", "give the folder of a run")
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """Mixer of the run, or the folder's name."""
+        return str(self.info.get("parameters", {}).get("mixer") or self.path.name)
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``failed``, ``interrupted``, ``running``, or ``killed``.
+
+        A run that says it is running but whose process is gone, or whose heartbeat is
+        stale, was killed: a dead process cannot say so itself.
+        """
+        status = str(self.info["status"])
+        if status != "running":
+            return status
+        if self.info.get("host") == platform.node():
+            return "running" if _alive(int(self.info["pid"])) else "killed"
+        beat = datetime.fromisoformat(self.info["heartbeat"])
+        return "running" if (datetime.now(UTC) - beat).total_seconds() < _STALE else "killed"
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Rows of ``metrics.jsonl``, of one `kind` (``train`` or ``eval``) if given."""
+        return [r for r in self._rows("metrics.jsonl") if kind is None or r.get("kind") == kind]
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Rows of ``timings.jsonl``: seconds since the start, by kind and step."""
+        return self._rows("timings.jsonl")
+
+    @cached_property
+    def history(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Arrays of ``history.npz``; empty if no round has ended yet."""
+        return _load_history(self.path / "history.npz")
+
+    @cached_property
+    def domains(self) -> Any | None:
+        """The run's :class:`~rbkit.regroup.domains.Domains`, or None."""
+        from rbkit.regroup.domains import Domains
+
+        folder = self.path / "domains"
+        return Domains.load(folder) if folder.is_dir() else None
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        # A line without its newline is still being written: it is not there yet.
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def __repr__(self) -> str:
+        return f"Run({self.path.name!r}, {self.name}, {self.status})"
+
+
+def list_runs(folder: str | Path) -> list[Run]:
+    """Return the runs directly inside `folder`, by time of their start."""
+    found = [Run(path.parent) for path in Path(folder).glob("*/run.json")]
+    return sorted(found, key=lambda run: (str(run.info.get("started")), run.path.name))
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    names = ("rbkit", "torch", "transformers", "datasets", "numpy", "faiss-cpu", "tokenizers")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _load_history(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    return read_npz(path, "delete it, or run again") if path.exists() else {}
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _plain(value: Any) -> Any:
+    """JSON values only: arrays to lists, NaN and infinity to null, paths to text."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,235 @@
+"""From a corpus and its domains to a trained model and a run folder, in one call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.utils import logging as hf_logging
+
+from rbkit.balance.mixers.base import Mixer
+from rbkit.data.corpus import about
+from rbkit.errors import InputError
+from rbkit.regroup.domains import Domains
+from rbkit.train.models import PRESETS, build_model, positions, pretrained_source
+from rbkit.train.record import Run
+from rbkit.train.state import latest_checkpoint
+from rbkit.train.text import PadCollator, tokenize, train_tokenizer
+from rbkit.train.trainer import MixtureTrainer
+
+_FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates
+
+
+def train(
+    corpus: Any,
+    domains: Domains,
+    *,
+    run_dir: str | Path,
+    mixer: Mixer | str = "RnB",
+    model: str = "tiny",
+    steps: int = 300,
+    round_steps: int = 25,
+    batch_size: int = 16,
+    accumulate: int = 1,
+    context: int = 96,
+    vocab_size: int | None = None,
+    learning_rate: float | None = None,
+    layer: str | None = None,
+    estimator: Literal["sketch", "exact"] = "sketch",
+    buckets: int = 128,
+    eval_rounds: int = 1,
+    checkpoint_rounds: int = 4,
+    seed: int = 0,
+    resume: bool = False,
+    device: str | None = None,
+    record: Mapping[str, Any] | None = None,
+    save_model: bool = True,
+    progress: bool = True,
+) -> Run:
+    """Train a causal LM on a mixture of domains; record everything in `run_dir`.
+
+    Parameters
+    ----------
+    corpus : datasets.DatasetDict
+        Splits ``train`` and ``eval`` with a column ``text``.
+    domains : Domains
+        Of that corpus.
+    run_dir : path
+        Folder of the run: see :mod:`rbkit.train.record`.
+    mixer : Mixer or str
+        Rule for the proportions.
+    model : str
+        A preset trained from scratch (``tiny``, ``small``, ``gpt-neo-125m``) with a BPE of
+        the corpus' own, or any causal LM by hub id or path, with its tokenizer.
+    steps, round_steps : int
+        Optimizer steps in all, and between two updates of p.
+    batch_size, accumulate : int
+        Examples per micro-batch; micro-batches per step.
+    context : int
+        Tokens per example, at most.
+    vocab_size : int, optional
+        Vocabulary of a preset.
+    learning_rate : float, optional
+        Peak of a cosine with 5 % warm-up; 3e-3 from scratch, 5e-5 otherwise.
+    layer, estimator, buckets
+        What is tracked and how: see :class:`~rbkit.balance.gram.GramTracker`.
+    eval_rounds, checkpoint_rounds : int
+        Evaluate, and save a checkpoint, every so many rounds.
+    seed : int
+        Of weights, order of examples, and sketches.
+    resume : bool
+        Go on from the newest checkpoint in `run_dir`, if there is one.
+    device : {"cpu"}, optional
+        Force the CPU; the best device otherwise.
+    record : mapping, optional
+        More entries for ``run.json``.
+    save_model : bool
+        Save the final model and tokenizer in ``run_dir/model``.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    Run
+        With status ``ok``, or ``interrupted`` after Ctrl-C.
+
+    Raises
+    ------
+    InputError
+        For parameters, corpus or domains that cannot work.
+    TrainingError
+        If the loss becomes NaN or infinite.
+    """
+    run_dir = Path(run_dir)
+    for name, value in (("steps", steps), ("batch_size", batch_size), ("accumulate", accumulate)):
+        if value < 1:
+            raise InputError(name, f"{value} is not positive", "give at least 1")
+    texts = {split: list(corpus[split]["text"]) for split in ("train", "eval")}
+    for split, found in texts.items():
+        if not found:
+            raise InputError("corpus", f"the split {split!r} is empty", "load more examples")
+    tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
+    lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
+    if (limit := positions(lm.config)) is not None and context > limit:
+        raise InputError("context", f"{context} tokens, but {model} takes {limit}", f"use {limit}")
+    data = {split: tokenize(found, tokenizer, context) for split, found in texts.items()}
+    checkpoints = run_dir / "checkpoints"
+    checkpoint = latest_checkpoint(checkpoints) if resume else None
+    if checkpoint is None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    if learning_rate is None:
+        learning_rate = _FROM_SCRATCH if model in PRESETS else _FINE_TUNING
+    args = TrainingArguments(
+        output_dir=str(checkpoints), max_steps=steps, seed=seed, data_seed=seed,
+        per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulate,
+        per_device_eval_batch_size=4 * batch_size, learning_rate=learning_rate,
+        lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.1,
+        max_grad_norm=1.0, save_strategy="steps", save_total_limit=2,
+        save_steps=max(1, checkpoint_rounds * round_steps), logging_strategy="no",
+        report_to="none", disable_tqdm=True, use_cpu=device == "cpu", dataloader_num_workers=0,
+    )  # fmt: skip
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    trainer = MixtureTrainer(
+        lm, args, train_dataset=data["train"], eval_dataset=data["eval"],
+        data_collator=PadCollator(int(pad or 0)), domains=domains, mixer=mixer,
+        round_steps=round_steps, layer=layer, estimator=estimator, buckets=buckets,
+        eval_rounds=eval_rounds, run_dir=run_dir,
+        record={"corpus": about(corpus), "model": _describe(model, lm, tokenizer),
+                **(record or {})},
+    )  # fmt: skip
+    trainer.record["parameters"] |= {
+        "model": model, "context": context, "vocab_size": len(tokenizer), "steps": steps,
+        "micro_batch_size": batch_size, "accumulate": accumulate,
+        **((record or {}).get("parameters", {})),
+    }  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    if progress:
+        trainer.add_callback(_Bar(trainer))
+    with _without_library_bars():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        run = Run.open(run_dir)
+        if save_model and run.status == "ok":
+            trainer.save_model(str(run_dir / "model"))
+            tokenizer.save_pretrained(str(run_dir / "model"))
+    return run
+
+
+@contextmanager
+def _without_library_bars() -> Iterator[None]:
+    """Silence the bars that transformers shows whenever it writes a file."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _tokenizer(
+    model: str, texts: list[str], vocab_size: int | None, progress: bool
+) -> PreTrainedTokenizerBase:
+    if model in PRESETS:
+        size = vocab_size or min(int(PRESETS[model]["vocab_size"]), 8192)
+        return train_tokenizer(texts, size, progress=progress and os.isatty(2))
+    if vocab_size is not None:
+        raise InputError("vocab_size", f"{model} brings its own tokenizer", "leave it out")
+    try:
+        return AutoTokenizer.from_pretrained(pretrained_source(model))
+    except (OSError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            "model", f"no tokenizer for {model!r} ({reason})",
+            f"use one of {', '.join(PRESETS)}, smollm2, a folder or a hub id",
+        ) from error  # fmt: skip
+
+
+def _describe(name: str, lm: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "name": name,
+        "class": type(lm).__name__,
+        "parameters": int(lm.num_parameters()),
+        "vocabulary": len(tokenizer),
+    }
+
+
+class _Bar(TrainerCallback):  # type: ignore[misc]
+    """A progress bar on stderr: loss, and how many domains the mixture effectively has."""
+
+    def __init__(self, trainer: MixtureTrainer) -> None:
+        self.trainer = trainer
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps, initial=state.global_step, unit="step", mininterval=1,
+            desc=f"training ({self.trainer.mixer.name})",
+        )  # fmt: skip
+
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        assert self.bar is not None
+        if self.trainer._shown_loss is not None:
+            p = self.trainer.sampler.p
+            entropy = -float((p[p > 0] * np.log(p[p > 0])).sum())
+            self.bar.set_postfix_str(
+                f"loss {self.trainer._shown_loss:.3f}, {np.exp(entropy):.1f} effective domains",
+                refresh=False,
+            )
+        self.bar.update(1)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        assert self.bar is not None
+        self.bar.close()

@@ -1,0 +1,315 @@
+"""The trainer: what it records is what happened, and what cannot work is said at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from job import M, make
+from transformers import TrainerCallback
+
+from rbkit.balance.gram import GramTracker
+from rbkit.balance.mixers.base import Mixer, normalise
+from rbkit.balance.mixers.rnb import RnB
+from rbkit.balance.signals import Observation
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.regroup.domains import Domains
+from rbkit.train.checks import TrainingError
+from rbkit.train.record import Run
+from rbkit.train.run import train
+
+
+def test_recorded_proportions_follow_from_the_recorded_gram(tmp_path):
+    trainer = make(tmp_path, mixer=RnB(lam=2))
+    trainer.train()
+    history = Run.open(tmp_path).history
+    assert history["p"].shape == (5, M)
+    assert history["gram"].shape == (4, M, M)
+    np.testing.assert_array_equal(history["step"], [10, 20, 30, 40])
+    assert history["counts"].sum(axis=1).tolist() == [60] * 4
+    for t in range(4):
+        v = history["gram"][t] @ history["q"]
+        z = np.exp(2 * v / np.linalg.norm(v))
+        np.testing.assert_allclose(history["p"][t + 1], z / z.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_trainers_gram_is_that_of_summed_losses(tmp_path, accumulate):
+    """Mean-reduced loss, padding and accumulation are undone: compare with bare autograd."""
+    trainer = make(tmp_path, steps=1, accumulate=accumulate, dropout=0.0, estimator="exact",
+                   eval_rounds=0)  # fmt: skip
+    model, per_example, domains = trainer.model, [], []
+    rows, _ = trainer.sampler.peek(3 * accumulate)
+    for row in rows.tolist():
+        batch = trainer.data_collator([trainer.train_dataset[row]])
+        loss = model(**batch).loss * (batch["labels"][:, 1:] != -100).sum()
+        head = model.lm_head.weight
+        hidden = model.model(**{k: v for k, v in batch.items() if k != "labels"}).last_hidden_state
+        logits = torch.nn.functional.linear(hidden.detach(), head)
+        loss = torch.nn.functional.cross_entropy(
+            logits[0, :-1], batch["labels"][0, 1:], reduction="sum"
+        )
+        per_example.append(torch.autograd.grad(loss, head)[0].double())
+        domains.append(int(trainer.sampler.labels[row]))
+    trainer.train()
+    total = trainer.tracker._watched[0].total.sum(0).double()
+    for i in range(M):
+        expected = sum((g for g, d in zip(per_example, domains, strict=True) if d == i),
+                       torch.zeros_like(total[i]))  # fmt: skip
+        torch.testing.assert_close(total[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_eval_losses_agree_with_the_models_own(tmp_path):
+    trainer = make(tmp_path, steps=2)
+    metrics = trainer.evaluate()
+    losses, tokens = [], []
+    for row in trainer.eval_dataset:
+        batch = trainer.data_collator([row])
+        with torch.no_grad():
+            losses.append(trainer.model.eval()(**batch).loss.item())
+        tokens.append(len(row["input_ids"]) - 1)
+    assert metrics["eval_loss"] == pytest.approx(np.average(losses, weights=tokens), rel=1e-5)
+    assert metrics["eval_loss_example"] == pytest.approx(np.mean(losses), rel=1e-5)
+    mine = trainer.domains.eval_labels == 1
+    expected = np.average(np.array(losses)[mine], weights=np.array(tokens)[mine])
+    assert metrics["eval_loss/b"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mixture_really_changes_what_is_drawn(tmp_path):
+    class OnlyFirst(Mixer):
+        def update(self, seen: Observation):
+            return normalise(np.eye(M)[0], seen.available)
+
+    trainer = make(tmp_path, mixer=OnlyFirst())
+    trainer.train()
+    assert trainer.tracker is None  # no signal asked for, none paid for
+    np.testing.assert_array_equal(trainer.sampler.drawn[1:] < 30, True)
+    assert trainer.sampler.drawn[0] > 180
+
+
+def test_a_mixer_that_asks_for_eval_losses_gets_them(tmp_path):
+    seen_losses = []
+
+    class Greedy(Mixer):
+        signals = frozenset({"eval_losses"})
+
+        def update(self, seen: Observation):
+            seen_losses.append(seen.eval_losses)
+            return normalise(np.exp(seen.eval_losses), seen.available)
+
+    make(tmp_path, mixer=Greedy(), eval_rounds=0).train()
+    assert np.shape(seen_losses) == (4, M)
+    assert np.isfinite(seen_losses).all()
+
+
+def test_a_mixer_that_leaves_the_simplex_is_stopped(tmp_path):
+    class Wrong(Mixer):
+        def update(self, seen: Observation):
+            return seen.p * 2
+
+    with pytest.raises(ValueError, match="sum to 1"):
+        make(tmp_path, mixer=Wrong()).train()
+    assert Run.open(tmp_path).status == "failed"
+
+
+def test_the_ledger_prices_what_was_done(tmp_path):
+    trainer = make(tmp_path)
+    trainer.train()
+    entries = {e["name"]: e for e in Run.open(tmp_path).info["ledger"]["entries"]}
+    assert entries["step"]["calls"] == 40
+    assert entries["track"]["calls"] == 80  # two micro-batches a step
+    assert entries["gram"]["calls"] == 4
+    assert entries["eval"]["calls"] == 5
+    assert 0 < entries["track"]["flops_counted"] < entries["step"]["flops_counted"]
+    # 64 outputs fit into 128 buckets: nothing is folded, so the model counts products only,
+    # and it knows every step where the counter saw one in ten.
+    ratio = entries["track"]["flops_counted"] / entries["track"]["flops_modelled"]
+    assert ratio == pytest.approx(1, rel=0.1)
+    assert entries["track"]["bytes"] == 2 * M * 64 * 16 * 4
+
+
+def test_training_loss_that_becomes_nan_stops_the_run(tmp_path):
+    trainer = make(tmp_path)
+
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 12:
+                with torch.no_grad():
+                    trainer.model.lm_head.weight.fill_(math.nan)
+
+    trainer.add_callback(Poison())
+    with pytest.raises(TrainingError, match=r"became nan at step 13; lower learning_rate"):
+        trainer.train()
+    run = Run.open(tmp_path)
+    assert run.status == "failed"
+    assert "became nan at step 13" in run.info["error"]
+    assert all(math.isfinite(row["loss"]) for row in run.metrics("train"))
+    saved = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert saved == ["checkpoint-7"]  # the poisoned one at step 14 was not written
+
+
+def test_a_stop_file_ends_the_run(tmp_path):
+    trainer = make(tmp_path, steps=4000)
+    stop = threading.Timer(2.0, (tmp_path / "STOP").touch)
+    stop.start()
+    began = time.monotonic()
+    trainer.train()
+    assert time.monotonic() - began < 60
+    assert Run.open(tmp_path).status == "interrupted"
+    assert not (tmp_path / "STOP").exists()
+
+
+@pytest.mark.parametrize(
+    ("train_labels", "eval_labels", "message"),
+    [([0] * 90, [0] * 29 + [2], "3% of the eval set lies in domains without training data"),
+     ([-1] * 90, [0] * 30, "no domain has training data"),
+     ([0] * 89, [0] * 30, "train_dataset: 90 rows, but the domains label 89")],
+)  # fmt: skip
+def test_domains_that_cannot_work_are_refused_before_training(
+    tmp_path, train_labels, eval_labels, message
+):
+    with pytest.warns(RbkitWarning, match="no training example"):
+        domains = Domains.from_labels(["a", "b", "c"], train_labels, eval_labels)
+    with pytest.raises(InputError, match=message):
+        make(tmp_path, domains=domains)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_domain_without_training_data_is_told_and_gets_nothing(tmp_path):
+    with pytest.warns(RbkitWarning, match="domain 'void' has no training example"):
+        domains = Domains.from_labels(["a", "b", "void"], [0, 1, 0] * 30, [0, 1, 1] * 10)
+    trainer = make(tmp_path, domains=domains)
+    trainer.train()
+    assert (Run.open(tmp_path).history["p"][:, 2] == 0).all()
+
+
+def test_data_loader_workers_change_nothing(tmp_path):
+    losses = []
+    for workers in (0, 2):
+        trainer = make(tmp_path / str(workers), steps=12)
+        trainer.args.dataloader_num_workers = workers
+        trainer.train()
+        losses.append((tmp_path / str(workers) / "metrics.jsonl").read_bytes())
+    assert losses[0] == losses[1]
+
+
+def corpus(n_train=60, n_eval=20):
+    rng = np.random.default_rng(0)
+
+    def texts(n):
+        return [" ".join(rng.choice(["ant", "bee", "sum", "root"], 12)) for _ in range(n)]
+
+    split = {"train": n_train, "eval": n_eval}
+    return DatasetDict({
+        s: Dataset.from_dict({"text": texts(n), "source": ["s"] * n}) for s, n in split.items()
+    })  # fmt: skip
+
+
+def two_domains(n_train=60, n_eval=20):
+    return Domains.from_labels(["a", "b"], np.arange(n_train) % 2, np.arange(n_eval) % 2)
+
+
+def small(tmp_path, **options):
+    return train(corpus(), two_domains(), **{
+        "run_dir": tmp_path, "vocab_size": 280, "steps": 6, "round_steps": 3, "context": 16,
+        "batch_size": 4, "progress": False, **options,
+    })  # fmt: skip
+
+
+def test_train_leaves_a_whole_run_folder(tmp_path):
+    run = small(tmp_path)
+    assert run.status == "ok"
+    assert run.domains.names == ["a", "b"]
+    assert run.info["final"]["loss_token"] == run.metrics("eval")[-1]["loss_token"]
+    assert run.info["parameters"]["mixer_options"]["lam"] == 3.0
+    assert [r["step"] for r in run.timings() if r["kind"] == "eval"] == [0, 3, 6]
+    assert len(np.load(tmp_path / "final.npz")["eval_loss_per_example"]) == 20
+    again = train(corpus(), two_domains(), run_dir=tmp_path / "b", model=str(tmp_path / "model"),
+                  steps=2, round_steps=1, context=16, progress=False)  # fmt: skip
+    assert again.info["model"]["class"] == "LlamaForCausalLM"
+    before, after = run.info["final"]["loss_token"], again.metrics("eval")[0]["loss_token"]
+    assert after == pytest.approx(before, rel=1e-4)  # it starts where the saved model ended
+
+
+def test_the_same_seed_gives_the_same_run_and_another_one_another(tmp_path):
+    files = [tmp_path / f"{i}" for i in range(3)]
+    for folder, seed in zip(files, [1, 1, 2], strict=True):
+        small(folder, seed=seed)
+    metrics = [(folder / "metrics.jsonl").read_bytes() for folder in files]
+    assert metrics[0] == metrics[1] != metrics[2]
+
+
+def test_training_does_not_depend_on_whether_it_is_tracked(tmp_path):
+    """RnB with lambda 0 draws as Stratified does, so the losses are the same."""
+    stratified = small(tmp_path / "a", mixer="Stratified")
+    tracked = small(tmp_path / "b", mixer=RnB(lam=0.0))
+    assert stratified.metrics() == tracked.metrics()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"steps": 0}, "steps: 0 is not positive"), ({"model": "nope", "vocab_size": None}, "model: .*'nope'"),
+     ({"context": 1}, "context: 1 tokens"), ({"vocab_size": 10}, "vocab_size: 10"),
+     ({"mixer": "Rnb"}, "did you mean RnB"), ({"layer": "nope"}, "layer: the model has no"),
+     ({"round_steps": 0}, "round_steps: 0"), ({"estimator": "no"}, "estimator: 'no'")],
+)  # fmt: skip
+def test_a_wrong_parameter_is_named_and_nothing_is_written(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        small(tmp_path / "run", **options)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_full_disk_fails_the_run_without_half_a_file(tmp_path, monkeypatch):
+    """The record is replaced atomically, so what was there stays readable."""
+    from rbkit.train import record
+
+    trainer = make(tmp_path)
+    real, calls = record.Recorder.save_arrays, []
+
+    def full(self, name, **arrays):
+        calls.append(name)
+        if len(calls) > 2:
+            raise OSError(28, "No space left on device", str(self.path / name))
+        real(self, name, **arrays)
+
+    monkeypatch.setattr(record.Recorder, "save_arrays", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.train()
+    run = Run.open(tmp_path)
+    assert run.status == "failed"
+    assert "No space left on device" in run.info["error"]
+    assert len(run.history["step"]) == 2
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_a_reader_never_sees_half_a_line(tmp_path):
+    run = small(tmp_path)
+    rows = len(run.metrics())
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "train", "step": 7})[:-3])
+    assert len(run.metrics()) == rows
+
+
+def test_a_tracker_on_the_side_sees_the_same_as_the_trainers_own(tmp_path):
+    trainer = make(tmp_path, steps=10)
+    side = GramTracker(trainer.model.lm_head, M, estimator="exact")
+    step, reset = trainer.training_step, trainer.tracker.reset
+    found = {}
+
+    def training_step(model, inputs, num_items_in_batch=None):
+        with side.batch(inputs["domain"], scale=float(num_items_in_batch)):
+            return step(model, inputs, num_items_in_batch)
+
+    def at_end():
+        found["gram"] = side.estimate().gram
+        reset()
+
+    trainer.training_step, trainer.tracker.reset = training_step, at_end
+    trainer.train()
+    np.testing.assert_allclose(found["gram"], Run.open(tmp_path).history["gram"][0], rtol=1e-4)
