@@ -60,8 +60,8 @@ def make(folder, *, steps=40, accumulate=2, dropout=0.1, **options):
         train_dataset=Dataset.from_list(rows(rng, train_labels)),
         eval_dataset=Dataset.from_list(rows(rng, eval_labels)),
         data_collator=PadCollator(0), run_dir=folder, log_every=4, round_steps=10,
-        domains=Domains.from_labels(list("abcd"), train_labels, eval_labels),
-        **{"mixer": RnB(prior="previous"), **options},
+        **{"mixer": RnB(prior="previous"),
+           "domains": Domains.from_labels(list("abcd"), train_labels, eval_labels), **options},
     )  # fmt: skip
 
 

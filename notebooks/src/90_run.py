@@ -1,0 +1,126 @@
+# %% [markdown]
+# # One run: regroup a corpus, balance it while a model trains
+#
+# This notebook is a template. `rbkit run` (or papermill) fills in the parameters, executes it
+# in a process of its own, and keeps the executed notebook beside the numbers in the run folder.
+# You can also simply run it here.
+#
+# **You get** a trained model, a run folder with every number in open formats, and the figures
+# below. **Time**: a minute or two on two CPU cores with the defaults, once texts are embedded.
+
+# %% tags=["setup"]
+# papermill_description=Import
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+import rbkit as rb
+from rbkit import show
+from rbkit.report import RunParameters
+from rbkit.report.job import load_inputs, train_options
+
+# %% tags=["parameters"]
+# {parameters}
+
+# %% [markdown]
+# ## Parameters
+# Every value is checked against its type and meaning before anything starts.
+
+# %%
+given = RunParameters.from_globals(globals())
+params = given.resolved()
+params
+
+# %% [markdown]
+# ## Corpus and domains
+# Examples come with human labels, the *sources*. **Regroup** replaces them by clusters of text
+# embeddings, the *domains*; every eval example goes to the nearest one, which gives the target
+# proportions $q$.
+
+# %%
+# papermill_description=Corpus_and_domains
+corpus, domains = load_inputs(params)
+domains
+
+# %%
+assert len(domains.train_labels) == len(corpus["train"])
+assert np.isclose(domains.q.sum(), 1)
+
+# %%
+show.show(show.domain_sizes(domains))
+
+# %% [markdown]
+# What each domain is about: its most telling terms, and the examples nearest to its centre.
+
+# %%
+for card in domains.cards:
+    print(f"{card.name}  ({card.size:,} train, {card.eval_size:,} eval)")
+    print("   ", " ".join(card.nearest[0].split())[:110] if card.nearest else "no example")
+
+# %% [markdown]
+# How the number of domains was chosen. On real text the silhouette is nearly flat, so its
+# neighbour counts as much: how well do clusterings from other seeds agree?
+
+# %%
+if domains.quality.get("grid"):
+    show.show(show.k_choice(domains.quality["grid"], chosen=domains.m))
+
+# %% [markdown]
+# ## Training
+# Each round of $K$ steps ends with the mixer's update of the proportions $p$. For `RnB` that is
+# $$p \leftarrow \mathrm{softmax}\left(\lambda \frac{G q}{\lVert G q \rVert_2}\right),$$
+# with $G$ the Gram matrix of the domain gradients that the round's steps produced anyway.
+
+# %%
+# papermill_description=Training
+run = rb.train(corpus, domains, **train_options(params))
+run
+
+# %%
+assert run.status == "ok", f"the run is {run.status}: {run.info['error']}"
+final = run.info["final"]
+print(f"eval loss {final['loss_token']:.4f} per token, {final['loss_example']:.4f} per example")
+
+# %% [markdown]
+# ## What happened
+# The loss on the training mixture (which changes) and on the eval set (which does not).
+
+# %%
+# papermill_description=Figures
+show.show(show.loss_curves([run], split="train"))
+
+# %%
+show.show(show.loss_curves([run], split="eval"))
+
+# %% [markdown]
+# The mixture over time; the bar at the right is the target $q$.
+
+# %%
+show.show(show.proportions(run))
+
+# %%
+p = run.history["p"]
+assert np.allclose(p.sum(axis=1), 1)
+assert (p >= 0).all()
+
+# %% [markdown]
+# The Gram matrix over time, if the mixer asked for it: red where domains pull the tracked layer
+# the same way, blue where they disagree. One scale holds for all frames.
+
+# %%
+if "gram" in run.history:
+    show.show(show.gram_over_time(run.history, domains.names)[0])
+
+# %% [markdown]
+# ## What it cost
+# Beside a plain training step, by torch's own FLOP counter and by the clock.
+
+# %%
+show.show(show.costs([run]))
+
+# %% [markdown]
+# Everything above can be rebuilt from the run folder:
+
+# %%
+sorted(path.name for path in Path(run.path).iterdir() if not path.name.startswith("."))

@@ -1,0 +1,318 @@
+"""``load_corpus``: whatever the examples are in, as one ``DatasetDict`` with train and eval.
+
+Texts stay in Arrow, memory-mapped: one pass over them makes a content hash and a source number
+per row, the split is decided on these small arrays (:mod:`rbkit.data.split`), and its rows are
+selected without copying a text. What is known about a corpus (name, licences, counts) travels
+in ``dataset.info.description`` as JSON and is read with :func:`about`.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+
+from rbkit.data.columns import Columns, Rows, Scan
+from rbkit.data.read import Opened, open_data
+from rbkit.data.split import (
+    Ints,
+    apportion,
+    draw_sources,
+    hold_out,
+    source_shares,
+    subsample,
+    uniform,
+)
+from rbkit.errors import InputError, RbkitWarning
+
+_EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
+_FORMAT = "rbkit-corpus/1"
+
+
+def load_corpus(
+    where: Any,
+    *,
+    text: str | Sequence[str] = "text",
+    source: str | None = "source",
+    eval_share: float = 0.1,
+    eval_size: int | None = None,
+    eval_sources: Mapping[str, float] | None = None,
+    max_examples: int | None = None,
+    seed: int = 0,
+    config: str | None = None,
+    split: str | None = None,
+    drop_duplicates: bool = True,
+    progress: bool = True,
+    **options: Any,
+) -> datasets.DatasetDict:
+    """Load a corpus as a ``DatasetDict`` with splits ``train`` and ``eval``.
+
+    Data that brings a split called eval, validation, valid, val, dev or test (the first of
+    these that is there) keeps it. Otherwise the split is a function of `seed` and each row's
+    text alone: adding rows moves no other row across, and copies of a text stay together.
+
+    Parameters
+    ----------
+    where : str, path, list, mapping, Dataset or DatasetDict
+        A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``); a CSV,
+        TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
+        .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
+        ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
+    text : str or sequence of str
+        Column of the texts. Several are joined by a blank line; empty ones are left out.
+    source : str or None
+        Column of the human labels. If there is none, every source is ``"unknown"``.
+    eval_share : float
+        Share of the texts to hold out, in (0, 1).
+    eval_size : int, optional
+        Examples to hold out, instead of a share.
+    eval_sources : mapping of str to float, optional
+        Shares of the sources in the eval split: a target that differs from the training mix.
+        Rows that were held out for it and not drawn are in neither split, so that training
+        data do not depend on the target.
+    max_examples : int, optional
+        At most so many training examples: a deterministic subsample, sources in proportion.
+    seed : int
+        Seed of the split and of the subsample.
+    config, split : str, optional
+        Configuration and split of a hub data set; ``split`` takes one split as the whole corpus.
+    drop_duplicates : bool
+        Leave training examples out whose text is also in the eval split that came with the data.
+    progress : bool
+        Show progress bars for what takes long.
+    **options
+        Passed to the built-in corpus (``uncategorized`` for wiki and demo; ``libraries`` and
+        ``per_library`` for docstrings) or to ``datasets.load_dataset``.
+
+    Returns
+    -------
+    datasets.DatasetDict
+        Splits ``train`` and ``eval``, each with string columns ``text`` and ``source``.
+
+    Raises
+    ------
+    InputError
+        In one line: no such file, a damaged file, a missing column, an empty corpus, too few
+        examples for the eval split, an unknown source.
+    AssetError
+        A built-in corpus that cannot be fetched.
+
+    Examples
+    --------
+    >>> rows = datasets.Dataset.from_dict({"text": [f"text {i}" for i in range(50)]})
+    >>> corpus = load_corpus(rows, eval_size=5)
+    >>> len(corpus["train"]), len(corpus["eval"]), corpus["train"].column_names
+    (45, 5, ['text', 'source'])
+    """
+    if not 0 < eval_share < 1:
+        raise InputError("eval_share", f"is {eval_share}", "give a number between 0 and 1")
+    opened = open_data(where, config=config, split=split, progress=progress, options=options)
+    train_name, eval_name = _split_names(opened)
+    columns = Columns.find(opened, train_name, text, source)
+    scans = [columns.scan(opened.splits[train_name], progress)]
+    if eval_name:
+        columns.check(opened, eval_name)
+        scans.append(columns.scan(opened.splits[eval_name], progress))
+    rows = Rows.of(scans)
+    _say_what_was_dropped(opened.name, scans)
+    if len(rows.hashes) == 0:
+        raise InputError(opened.name, "no example with a text in it", "check the file and `text`")
+
+    if eval_name:
+        first_eval = len(scans[0].rows)
+        train = np.arange(first_eval)
+        pool = np.arange(first_eval, len(rows.hashes))
+        held = _draw(pool, rows, eval_size, eval_sources, seed, f"{opened.name}, {eval_name}")
+        held_back = 0
+    else:
+        train, held, held_back = _split(rows, eval_share, eval_size, eval_sources, seed)
+    copies = np.isin(rows.hashes[train], rows.hashes[held])
+    duplicates = int(copies.sum())
+    if not eval_name or drop_duplicates:
+        train = train[~copies]
+    if eval_name and duplicates:
+        done = "left out of train" if drop_duplicates else "kept in both"
+        warnings.warn(
+            f"{opened.name}: {duplicates} training examples are also in the split {eval_name!r}; "
+            f"they are {done} (drop_duplicates={drop_duplicates})",
+            RbkitWarning,
+            stacklevel=2,
+        )
+    if max_examples is not None:
+        train = subsample(train, rows.codes, rows.hashes, max_examples, seed)
+    for name, chosen in (("train", train), ("eval", held)):
+        if len(chosen) == 0:
+            raise InputError(opened.name, f"no example is left for {name}", "give more examples")
+
+    corpus = datasets.DatasetDict()
+    for name, chosen in (("train", train), ("eval", held)):
+        own = eval_name if name == "eval" else None
+        data = opened.splits[own or train_name]
+        corpus[name] = columns.take(data, rows.position[chosen], progress)
+    facts = {
+        "format": _FORMAT,
+        "name": opened.name,
+        "licences": opened.credits,
+        "n_train": len(train),
+        "n_eval": len(held),
+        "duplicates": duplicates,
+        "dropped": sum(scan.dropped for scan in scans),
+        "held_back": held_back,
+        "sources": [rows.names[i] for i in np.unique(rows.codes[train])],
+        "seed": seed,
+        "fingerprint": rows.fingerprint(train, held),
+    }
+    return _attach(corpus, facts)
+
+
+def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
+    """Tell what is known about a corpus: name, licences, counts, duplicates, fingerprint.
+
+    Returns
+    -------
+    dict
+        ``name`` : str; ``licences`` : list of {asset, licence, attribution, url}; ``n_train``,
+        ``n_eval`` : int; ``duplicates`` : training examples found in the eval split, too;
+        ``dropped`` : rows without text; ``held_back`` : rows in neither split (see
+        `eval_sources`); ``sources`` : list of str; ``seed`` : int; ``fingerprint`` : hash of all
+        texts and sources. For a corpus that rbkit did not load, or that has been changed since,
+        counts and fingerprint are made anew.
+
+    Examples
+    --------
+    >>> rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"]})
+    >>> about(load_corpus(rows, eval_size=1))["n_train"]
+    2
+    """
+    missing = [split for split in ("train", "eval") if split not in corpus]
+    if missing:
+        raise InputError("corpus", f"no split {missing[0]!r}", "make it with load_corpus")
+    facts: dict[str, Any] = {"name": "unnamed", "licences": [], "seed": None}
+    facts |= _attached(corpus["train"])
+    stamps = facts.pop("stamps", None)
+    facts.pop("format", None)
+    if stamps == _stamps(corpus):
+        return facts
+    for split in ("train", "eval"):
+        if not {"text", "source"} <= set(corpus[split].column_names):
+            raise InputError(
+                f"corpus, {split}", "needs columns text and source", "make it with load_corpus"
+            )
+    columns = Columns(["text"], "source")
+    rows = Rows.of([columns.scan(corpus[split], False, keep=True) for split in ("train", "eval")])
+    train, held = np.split(np.arange(len(rows.hashes)), [len(corpus["train"])])
+    return facts | {
+        "n_train": len(train),
+        "n_eval": len(held),
+        "duplicates": int(np.isin(rows.hashes[train], rows.hashes[held]).sum()),
+        "dropped": facts.get("dropped", 0),
+        "held_back": facts.get("held_back", 0),
+        "sources": [rows.names[i] for i in np.unique(rows.codes[train])],
+        "fingerprint": rows.fingerprint(train, held),
+    }
+
+
+def _attach(corpus: datasets.DatasetDict, facts: dict[str, Any]) -> datasets.DatasetDict:
+    description = json.dumps({**facts, "stamps": _stamps(corpus)}, ensure_ascii=False)
+    for data in corpus.values():
+        data.info.description = description
+    return corpus
+
+
+def _attached(data: datasets.Dataset) -> dict[str, Any]:
+    try:
+        facts = json.loads(data.info.description or "{}")
+    except json.JSONDecodeError:
+        return {}  # a data set's own description: prose
+    return facts if isinstance(facts, dict) and facts.get("format") == _FORMAT else {}
+
+
+def _stamps(corpus: datasets.DatasetDict) -> list[str]:
+    # `datasets` changes a data set's fingerprint with every operation, and keeps it on disk.
+    return [str(corpus[split]._fingerprint) for split in ("train", "eval")]
+
+
+# --- which splits, which columns -------------------------------------------------------------
+
+
+def _split_names(opened: Opened) -> tuple[str, str | None]:
+    names = list(opened.splits)
+    train = "train" if "train" in names else names[0] if len(names) == 1 else None
+    if train is None:
+        raise InputError(
+            opened.name, f"has the splits {', '.join(names)} and no train", "choose one by split="
+        )
+    return train, next((name for name in _EVAL_NAMES if name in names and name != train), None)
+
+
+# --- the split -------------------------------------------------------------------------------
+
+
+def _say_what_was_dropped(name: str, scans: Sequence[Scan]) -> None:
+    dropped = sum(scan.dropped for scan in scans)
+    if dropped:
+        total = dropped + sum(len(scan.rows) for scan in scans)
+        warnings.warn(
+            f"{name}: {dropped} of {total} rows have no text and were left out",
+            RbkitWarning,
+            stacklevel=3,
+        )
+
+
+def _draw(
+    pool: Ints,
+    rows: Rows,
+    size: int | None,
+    shares: Mapping[str, float] | None,
+    seed: int,
+    where: str,
+) -> Ints:
+    """Draw the eval split from the rows that the data brought for it."""
+    if size is not None and not 1 <= size <= len(pool):
+        raise InputError("eval_size", f"{size} of {len(pool)} examples in {where}", "ask for fewer")
+    if shares is not None:
+        return draw_sources(pool, rows.codes, rows.hashes, rows.names, shares, size, seed)
+    if size is None:
+        return pool
+    order = np.argsort(uniform(rows.hashes[pool], seed, "split"), kind="stable")
+    return np.sort(pool[order[:size]])
+
+
+def _split(
+    rows: Rows,
+    share: float,
+    size: int | None,
+    shares: Mapping[str, float] | None,
+    seed: int,
+) -> tuple[Ints, Ints, int]:
+    """Split by content hash; return train rows, eval rows and how many are in neither."""
+    if shares is None:
+        mask = hold_out(rows.hashes, share, size, seed)
+        return np.flatnonzero(~mask), np.flatnonzero(mask), 0
+    target = source_shares(rows.names, shares)
+    mask = hold_out(rows.hashes, share, None, seed)
+    if size is not None:
+        _hold_out_more(mask, rows, apportion(size, target), seed)
+    pool = np.flatnonzero(mask)
+    held = draw_sources(pool, rows.codes, rows.hashes, rows.names, shares, size, seed)
+    return np.flatnonzero(~mask), held, len(pool) - len(held)
+
+
+def _hold_out_more(mask: NDArray[np.bool_], rows: Rows, needed: Ints, seed: int) -> None:
+    u = uniform(rows.hashes, seed, "split")
+    for code in np.flatnonzero(needed):
+        of_source = np.flatnonzero(rows.codes == code)
+        if needed[code] * 2 > len(of_source):
+            raise InputError(
+                "eval_sources",
+                f"{needed[code]} of the {len(of_source)} examples of source "
+                f"{rows.names[code]!r} would be held out",
+                "ask for at most half of them: lower its share or eval_size",
+            )
+        first = of_source[np.argsort(u[of_source], kind="stable")[: needed[code]]]
+        mask[first] = True

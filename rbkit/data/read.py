@@ -1,0 +1,383 @@
+"""Open what the user points at as Arrow data sets, and say in one line why it cannot be.
+
+Files, globs, folders and hub ids all go through ``datasets.load_dataset``; nothing that comes
+with a data set is ever run. When that fails, the culprit is looked for file by file, because
+the library's own error names neither the file nor the row.
+"""
+
+from __future__ import annotations
+
+import glob
+import inspect
+import json
+import re
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec  # type: ignore[import-untyped]
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rbkit.data.builtin import BUILTIN
+from rbkit.errors import InputError
+from rbkit.files import cache_dir
+
+Where = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
+
+_READERS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".parquet": "parquet",
+    ".txt": "text",
+}
+_COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_BIG = 64e6  # bytes above which reading is worth a progress bar
+
+
+@dataclass
+class Opened:
+    """Data sets by split name, what to call them, and whom to credit."""
+
+    splits: dict[str, datasets.Dataset]
+    name: str
+    credits: list[dict[str, str]]
+
+
+def open_data(
+    where: Any,
+    *,
+    config: str | None = None,
+    split: str | None = None,
+    progress: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> Opened:
+    """Open a built-in corpus, files, a folder, a hub id, or a data set that is already open.
+
+    Parameters
+    ----------
+    where : str, path, list or mapping of paths, Dataset, DatasetDict
+        A mapping gives the files of each split.
+    config, split : str, optional
+        Configuration and split of a hub data set (or of a folder laid out like one).
+    progress : bool
+        Show progress bars for what takes long.
+    options : mapping
+        Passed on to the built-in corpus or to ``datasets.load_dataset``.
+    """
+    options = dict(options or {})
+    if options.pop("streaming", False):
+        what = "a corpus is counted and split, so it must be whole"
+        raise InputError("streaming", what, "leave it out: texts stay on disk, memory-mapped")
+    if options.pop("trust_remote_code", False):
+        what = "no code that comes with data is run"
+        raise InputError("trust_remote_code", what, "convert the data to Parquet")
+    if isinstance(where, datasets.DatasetDict):
+        return Opened(dict(where), "data set", [])
+    if isinstance(where, datasets.Dataset):
+        return Opened({"train": where}, "data set", [])
+    if isinstance(where, str) and where in BUILTIN:
+        return _open_builtin(where, progress, options)
+    if isinstance(where, Mapping):
+        files = {str(name): _files(value) for name, value in where.items()}
+        return _open_files(files, _name(next(iter(where.values()), "")), progress, options)
+    if not isinstance(where, str | Path):
+        return _open_files({"train": _files(list(where))}, _name(list(where)), progress, options)
+    path = Path(where).expanduser()
+    if path.is_dir():
+        return _open_folder(path, config, split, progress, options)
+    if path.exists() or _looks_like_files(str(where)):
+        return _open_files({"train": _files(where)}, _name(where), progress, options)
+    return _open_hub(str(where), config, split, progress, options)
+
+
+def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
+    reader = BUILTIN[name]
+    known = [key for key in inspect.signature(reader).parameters if key != "progress"]
+    if unknown := [key for key in options if key not in known]:
+        remedy = f"it takes {', '.join(known)}" if known else "it takes no options"
+        raise InputError(unknown[0], f"no option of the corpus {name!r}", remedy)
+    texts = reader(progress=progress, **options)
+    table = {"text": texts.text, "source": texts.source}
+    return Opened({"train": datasets.Dataset.from_dict(table)}, name, texts.credits)
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def _suffix(path: str | Path) -> str:
+    name = Path(path).name.lower()
+    for compressed in _COMPRESSED:
+        name = name.removesuffix(compressed)
+    return Path(name).suffix
+
+
+def _looks_like_files(where: str) -> bool:
+    return bool(_suffix(where) in _READERS or glob.has_magic(where) or where.startswith((".", "/")))
+
+
+def _name(where: Any) -> str:
+    if isinstance(where, str | Path):
+        return Path(where).name
+    items = list(where)
+    return f"{Path(items[0]).name} and {len(items) - 1} more" if items else "nothing"
+
+
+def _files(where: str | Path | Sequence[str | Path]) -> list[Path]:
+    if isinstance(where, str | Path):
+        path = Path(where).expanduser()
+        if path.is_file():
+            return [path.resolve()]
+        if glob.has_magic(str(where)):
+            found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+            if files := [p.resolve() for p in found if p.is_file()]:
+                return files
+            raise InputError(str(where), "no file matches", f"check it (from {Path.cwd()})")
+        raise InputError(str(where), "no such file", f"check the path (from {Path.cwd()})")
+    if not where:
+        raise InputError("where", "an empty list of files", "give at least one file")
+    return [file for item in where for file in _files(item)]
+
+
+def _open_files(
+    files: Mapping[str, list[Path]], name: str, progress: bool, options: dict[str, Any]
+) -> Opened:
+    everything = [file for group in files.values() for file in group]
+    if not everything:
+        raise InputError("where", "no files", "give at least one file")
+    kinds = {_suffix(file) for file in everything}
+    for file in everything:
+        if _suffix(file) not in _READERS:
+            known = ", ".join(_READERS)
+            raise InputError(str(file), "unknown kind of file", f"give one of {known}, or .gz")
+        if file.stat().st_size == 0:
+            raise InputError(str(file), "is empty", "remove it or write it again")
+    readers = {_READERS[kind] for kind in kinds}
+    if len(readers) > 1 or len(kinds & {".csv", ".tsv"}) > 1:
+        raise InputError(name, f"mixes {' and '.join(sorted(kinds))}", "load one kind at a time")
+    reader = readers.pop()
+    try:
+        if reader == "csv":
+            options = _csv_options(everything, options)
+        loaded = _load_files(reader, files, progress, options)
+    except InputError:
+        raise
+    except Exception as error:  # anything at all: each reader brings its own libraries
+        bad = _diagnose(reader, everything, options)
+        if bad is None and not options.get("download_mode"):
+            # The files are good, so it may be their copy in the cache: make it again, once.
+            again = {**options, "download_mode": "force_redownload"}
+            return _open_files(files, name, progress, again)
+        culprit, what = bad or (name, _reason(error))
+        remedy = "repair it or leave it out"
+        if "zstandard" in what:
+            what, remedy = "is compressed with zstd", "pip install zstandard"
+        raise InputError(str(culprit), what, remedy) from error
+    return Opened(dict(loaded), name, [])
+
+
+def _load_files(
+    reader: str, files: Mapping[str, list[Path]], progress: bool, options: Mapping[str, Any]
+) -> Any:
+    size = sum(file.stat().st_size for group in files.values() for file in group)
+    with quiet(progress and size > _BIG):
+        return datasets.load_dataset(
+            reader,
+            # what is a name here is a pattern there
+            data_files={k: [glob.escape(str(f)) for f in v] for k, v in files.items()},
+            cache_dir=str(cache_dir() / "datasets"),
+            **options,
+        )
+
+
+def _csv_options(files: Sequence[Path], options: dict[str, Any]) -> dict[str, Any]:
+    # Every column is read as text: pandas guesses types per chunk, and a column of numbers that
+    # has its first word in row 10,001 would fail. Nor is the text "NA" a missing value.
+    options = {"keep_default_na": False, **options}
+    if _suffix(files[0]) == ".tsv":
+        options.setdefault("sep", "\t")
+    if "features" not in options:
+        passed = _for_pandas(options)
+        columns = pd.read_csv(files[0], nrows=0, **passed).columns
+        options["features"] = datasets.Features(
+            {str(column): datasets.Value("string") for column in columns}
+        )
+    return options
+
+
+def _for_pandas(options: Mapping[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(pd.read_csv).parameters
+    return {key: value for key, value in options.items() if key in known}
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if "corresponds to no data" in str(error):
+        return "has no rows"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"could not be read ({type(error).__name__}: {lines[0][:300] if lines else ''})"
+
+
+def _diagnose(
+    reader: str, files: Sequence[Path], options: Mapping[str, Any]
+) -> tuple[Path, str] | None:
+    """Find the first file that cannot be read on its own, and what is wrong with it."""
+    for file in files:
+        try:
+            if reader == "parquet":
+                for group in range((parquet := pq.ParquetFile(file)).num_row_groups):
+                    parquet.read_row_group(group)
+            elif reader == "json":
+                if what := _bad_json(file):
+                    return file, what
+            elif reader == "csv":
+                # the columns of the first file are asked of all
+                wanted = list(options.get("features") or [])
+                with pd.read_csv(
+                    file, chunksize=10_000, dtype=str, **_for_pandas(options)
+                ) as chunks:
+                    for chunk in chunks:
+                        if missing := [c for c in wanted if c not in chunk.columns]:
+                            what = f"has no column {missing[0]!r}, which {files[0].name} has"
+                            return file, what
+            else:
+                with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8") as lines:
+                    for _ in lines:
+                        pass
+        except pa.ArrowInvalid as error:
+            return file, f"truncated, or not Parquet ({str(error).splitlines()[0][:200]})"
+        except Exception as error:  # whatever it is, it is what we look for
+            return file, _reason(error)
+    return None
+
+
+def _bad_json(file: Path) -> str | None:
+    with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if number == 1 and line.lstrip()[:1] == "[":
+                break
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except json.JSONDecodeError as error:
+                return f"line {number} is not valid JSON ({error.msg} at column {error.colno})"
+            if not isinstance(row, dict):
+                return f"line {number} is not a JSON object"
+        else:
+            return None
+    with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8") as whole:
+        try:
+            json.load(whole)
+        except json.JSONDecodeError as error:
+            return f"not valid JSON ({error})"
+    return None
+
+
+# --- folders and the hub ---------------------------------------------------------------------
+
+
+def _open_folder(
+    path: Path, config: str | None, split: str | None, progress: bool, options: dict[str, Any]
+) -> Opened:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        try:
+            saved = datasets.load_from_disk(str(path))
+        except Exception as error:
+            raise InputError(str(path), _reason(error), "save the data set again") from error
+        splits = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+        return Opened(splits, path.name, [])
+    data = [
+        file for file in sorted(path.rglob("*")) if file.is_file() and _suffix(file) in _READERS
+    ]
+    if not data:
+        raise InputError(str(path), "no data file in it", f"put in one of {', '.join(_READERS)}")
+    try:
+        splits, _ = _load(str(path.resolve()), config, split, progress, options)
+    except InputError:
+        raise
+    except Exception as error:
+        culprit = next(
+            (bad for file in data if (bad := _diagnose(_READERS[_suffix(file)], [file], {}))), None
+        )
+        where, what = culprit or (path, _reason(error))
+        raise InputError(str(where), what, "repair it or leave it out") from error
+    return Opened(splits, path.name, [])
+
+
+def _open_hub(
+    hub_id: str, config: str | None, split: str | None, progress: bool, options: dict[str, Any]
+) -> Opened:
+    known = f"give a file, a folder, a hub id (owner/name) or one of {', '.join(BUILTIN)}"
+    if not _HUB_ID.fullmatch(hub_id):
+        raise InputError(hub_id, "no such file or built-in corpus, and no hub id", known)
+    try:
+        splits, licence = _load(hub_id, config, split, progress, options)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            hub_id, f"not a local file, and the hub: {_reason(error)}", known
+        ) from error
+    url = f"https://huggingface.co/datasets/{hub_id}"
+    credit = {
+        "asset": hub_id,
+        "licence": licence or "see its page",
+        "attribution": f"the authors of {hub_id}",
+        "url": url,
+    }
+    return Opened(splits, hub_id, [credit])
+
+
+def _load(
+    where: str, config: str | None, split: str | None, progress: bool, options: dict[str, Any]
+) -> tuple[dict[str, datasets.Dataset], str]:
+    with quiet(progress):
+        loaded = datasets.load_dataset(
+            where, config, split=split, cache_dir=str(cache_dir() / "datasets"), **options
+        )
+    if isinstance(loaded, datasets.Dataset):
+        return {"train": loaded}, loaded.info.license
+    return dict(loaded), next(iter(loaded.values())).info.license
+
+
+@contextmanager
+def quiet(progress: bool) -> Iterator[None]:
+    """Keep ``datasets``' logging, and its bars unless wanted, off the screen for a while.
+
+    Its log repeats as a page what our error says in a line.
+    """
+    verbosity = datasets.utils.logging.get_verbosity()
+    bars_were_off = datasets.utils.are_progress_bars_disabled()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    if not progress:
+        datasets.utils.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            # a reader that fails leaves its files and sockets to the collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            try:
+                yield
+            except BaseException as error:
+                _let_go(error)
+                raise
+    finally:
+        datasets.utils.logging.set_verbosity(verbosity)
+        if not bars_were_off:
+            datasets.utils.enable_progress_bars()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop what the frames of an error hold, so that open files are closed here and now."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,430 @@
+import bz2
+import gzip
+import json
+import lzma
+import os
+from collections import Counter
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rbkit.data.corpus import about, load_corpus
+from rbkit.errors import InputError, RbkitWarning
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+ROWS = [{"text": f"example number {i}, with a few words", "source": "ab"[i % 2]} for i in range(60)]
+
+
+def jsonl(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def rows_of(corpus):
+    return sorted(row["text"] for split in corpus.values() for row in split)
+
+
+def as_file(folder: Path, kind: str) -> Path:
+    text = jsonl(ROWS)
+    csv = "text,source\n" + "".join(f'"{row["text"]}",{row["source"]}\n' for row in ROWS)
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(ROWS), folder / "rows.parquet")
+        return folder / "rows.parquet"
+    content = {
+        "jsonl": text.encode(),
+        "json": json.dumps(ROWS).encode(),
+        "jsonl.gz": gzip.compress(text.encode()),
+        "jsonl.xz": lzma.compress(text.encode()),
+        "csv": csv.encode(),
+        "csv.bz2": bz2.compress(csv.encode()),
+        "tsv": csv.replace(",a", "\ta").replace(",b", "\tb").replace(",s", "\ts").encode(),
+    }
+    return write(folder / f"rows.{kind}", content[kind])
+
+
+@pytest.mark.parametrize(
+    "kind", ["jsonl", "json", "jsonl.gz", "jsonl.xz", "csv", "csv.bz2", "tsv", "parquet"]
+)
+def test_every_kind_of_file_gives_the_same_corpus(tmp_path, kind):
+    corpus = load_corpus(as_file(tmp_path, kind), eval_size=10)
+    assert rows_of(corpus) == sorted(row["text"] for row in ROWS)
+    assert corpus["train"].column_names == corpus["eval"].column_names == ["text", "source"]
+    assert corpus["train"].num_rows == 50
+    assert set(corpus["train"]["source"]) == {"a", "b"}
+    # the split does not depend on the kind of file
+    reference = load_corpus(datasets.Dataset.from_list(ROWS), eval_size=10)
+    assert corpus["eval"]["text"][:] == reference["eval"]["text"][:]
+    assert about(corpus)["fingerprint"] == about(reference)["fingerprint"]
+
+
+def test_texts_from_files_stay_memory_mapped(tmp_path):
+    corpus = load_corpus(as_file(tmp_path, "jsonl"))
+    assert corpus["train"].cache_files
+
+
+def test_the_cache_of_datasets_is_in_the_cache_of_rbkit(tmp_path, cache):
+    corpus = load_corpus(as_file(tmp_path, "jsonl"))
+    assert Path(corpus["train"].cache_files[0]["filename"]).is_relative_to(cache / "datasets")
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    file = write(tmp_path / "rows.jsonl", jsonl(ROWS))
+    before = load_corpus(file)
+    write(file, jsonl(ROWS[:30]))
+    os.utime(file, (1, 1))
+    assert len(rows_of(before)) == 60
+    assert len(rows_of(load_corpus(file))) == 30
+
+
+def test_a_damaged_copy_in_the_cache_is_made_again(tmp_path, cache):
+    file = as_file(tmp_path, "jsonl")
+    load_corpus(file)
+    copy = next((cache / "datasets").rglob("*.arrow"))
+    copy.write_bytes(copy.read_bytes()[:200])
+    assert len(rows_of(load_corpus(file))) == 60
+
+
+def test_globs_and_lists_and_names_that_look_like_patterns(tmp_path):
+    write(tmp_path / "part[1].jsonl", jsonl(ROWS[:30]))
+    write(tmp_path / "part 2.jsonl", jsonl(ROWS[30:]))
+    both = load_corpus(f"{tmp_path}/part*.jsonl")
+    assert rows_of(both) == sorted(row["text"] for row in ROWS)
+    listed = load_corpus([tmp_path / "part[1].jsonl", tmp_path / "part 2.jsonl"])
+    assert rows_of(listed) == rows_of(both)
+    assert len(rows_of(load_corpus(str(tmp_path / "part[1].jsonl")))) == 30
+
+
+def test_a_mapping_gives_the_files_of_each_split(tmp_path):
+    write(tmp_path / "a.jsonl", jsonl(ROWS[:40]))
+    write(tmp_path / "b.jsonl", jsonl(ROWS[40:]))
+    corpus = load_corpus({"train": tmp_path / "a.jsonl", "eval": [tmp_path / "b.jsonl"]})
+    assert (corpus["train"].num_rows, corpus["eval"].num_rows) == (40, 20)
+
+
+def test_a_folder_in_hub_layout_keeps_its_own_splits(tmp_path):
+    for name, part in (("train", ROWS[:40]), ("test", ROWS[40:50]), ("validation", ROWS[50:])):
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(part), folder / f"{name}-00000-of-00001.parquet")
+    write(tmp_path / "README.md", "---\nlicense: mit\n---\n# A data set\n")
+    corpus = load_corpus(tmp_path)
+    assert corpus["train"].num_rows == 40
+    assert corpus["eval"]["text"][:] == [row["text"] for row in ROWS[50:]]
+    one = load_corpus(tmp_path, split="test")
+    assert sum(one.num_rows.values()) == 10
+
+
+def test_a_saved_data_set_loads_from_its_folder(tmp_path):
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
+    assert len(rows_of(load_corpus(tmp_path / "saved", progress=False))) == 60
+
+
+def test_what_is_known_about_a_corpus_survives_saving(tmp_path):
+    corpus = load_corpus(datasets.Dataset.from_list(ROWS))
+    corpus.save_to_disk(str(tmp_path / "saved"))
+    assert about(datasets.load_from_disk(str(tmp_path / "saved"))) == about(corpus)
+
+
+def test_columns_can_be_mapped_and_joined():
+    rows = [
+        {"instruction": f"Do {i}.", "context": "" if i % 2 else None, "response": f"Done {i}."}
+        for i in range(20)
+    ]
+    data = datasets.Dataset.from_list([{**row, "category": "qa"} for row in rows])
+    corpus = load_corpus(data, text=["instruction", "context", "response"], source="category")
+    assert "Do 3.\n\nDone 3." in rows_of(corpus)
+    assert set(corpus["train"]["source"]) == {"qa"}
+
+
+def test_a_column_may_be_text_and_source_as_well():
+    corpus = load_corpus(datasets.Dataset.from_list(ROWS), text=["source", "text"])
+    assert rows_of(corpus)[0] == f"a\n\n{ROWS[0]['text']}"
+    assert set(corpus["train"]["source"]) == {"a", "b"}
+    same = load_corpus(
+        datasets.Dataset.from_dict({"text": ["x", "y", "z"]}), text="text", source="text"
+    )
+    assert same["train"]["text"][:] == same["train"]["source"][:]
+
+
+@pytest.mark.parametrize("text", [{"text": "source", "source": "text"}, {"text": "text"}])
+def test_columns_may_change_their_names(text):
+    corpus = load_corpus(datasets.Dataset.from_list(ROWS), **text)
+    assert ("a" in rows_of(corpus)) == (text["text"] == "source")
+
+
+def test_sources_may_be_labels_numbers_missing_or_blank():
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "source": datasets.ClassLabel(names=["x", "y"])}
+    )
+    table = {"text": [str(i) for i in range(20)], "source": [0, 1] * 10}
+    labelled = load_corpus(datasets.Dataset.from_dict(table, features=features))
+    assert set(labelled["train"]["source"]) == {"x", "y"}
+    numbered = load_corpus(datasets.Dataset.from_dict(table))
+    assert set(numbered["train"]["source"]) == {"0", "1"}
+    blank = load_corpus(datasets.Dataset.from_dict({**table, "source": ["x", " "] * 10}))
+    assert set(blank["train"]["source"]) == {"x", "unknown"}
+    without = load_corpus(datasets.Dataset.from_dict({"text": table["text"]}))
+    assert set(without["train"]["source"]) == {"unknown"}
+
+
+def test_rows_without_text_are_left_out_and_counted():
+    data = datasets.Dataset.from_dict({"text": ["a", "", None, " \n", "b", "c"]})
+    with pytest.warns(RbkitWarning, match="3 of 6 rows have no text"):
+        corpus = load_corpus(data)
+    assert rows_of(corpus) == ["a", "b", "c"]
+    assert about(corpus)["dropped"] == 3
+
+
+def test_a_csv_is_text_throughout(tmp_path):
+    # "NA" is a word, and numbers that turn into words after the first chunk do not fail
+    lines = ["text", *("7" for _ in range(10_001)), "NA", "a word"]
+    corpus = load_corpus(write(tmp_path / "n.csv", "\n".join(lines) + "\n"))
+    assert {"7", "NA", "a word"} == set(rows_of(corpus))
+
+
+def test_splits_are_disjoint_deterministic_and_follow_the_seed():
+    data = datasets.Dataset.from_list(ROWS)
+    one, two, other = load_corpus(data), load_corpus(data), load_corpus(data, seed=1)
+    assert not set(one["train"]["text"]) & set(one["eval"]["text"])
+    assert one["eval"]["text"][:] == two["eval"]["text"][:]
+    assert one["eval"]["text"][:] != other["eval"]["text"][:]
+
+
+def test_copies_between_own_splits_are_found_reported_and_left_out_of_train():
+    parts = {
+        "train": datasets.Dataset.from_dict({"text": ["same  text", "a", "b"]}),
+        "test": datasets.Dataset.from_dict({"text": ["same text", "c"]}),
+    }
+    with pytest.warns(RbkitWarning, match="1 training examples are also in the split 'test'"):
+        corpus = load_corpus(datasets.DatasetDict(parts))
+    assert corpus["train"]["text"][:] == ["a", "b"]
+    assert about(corpus)["duplicates"] == 1
+    with pytest.warns(RbkitWarning, match="kept in both"):
+        kept = load_corpus(datasets.DatasetDict(parts), drop_duplicates=False)
+    assert kept["train"].num_rows == 3
+
+
+def skewed(**options):
+    sources = ["a"] * 300 + ["b"] * 150 + ["c"] * 50
+    data = datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(500)], "source": sources})
+    return load_corpus(data, **options)
+
+
+@pytest.mark.parametrize("size", [None, 40])
+def test_the_eval_split_can_have_shares_of_its_own(size):
+    corpus = skewed(eval_sources={"a": 0.25, "b": 0.75}, eval_share=0.2, eval_size=size)
+    counts = Counter(corpus["eval"]["source"])
+    assert counts["b"] / counts.total() == pytest.approx(0.75, abs=0.02)
+    assert "c" not in counts
+    assert size in (None, counts.total())
+
+
+def test_training_data_do_not_depend_on_the_target():
+    one = skewed(eval_sources={"a": 1}, eval_share=0.2)
+    two = skewed(eval_sources={"b": 1, "c": 2}, eval_share=0.2)
+    assert one["train"]["text"][:] == two["train"]["text"][:]
+    assert about(one)["held_back"] > 0
+
+
+def test_a_target_with_too_few_examples_is_refused():
+    with pytest.raises(InputError, match="40 of the 50 examples of source 'c' would be held out"):
+        skewed(eval_sources={"c": 1}, eval_size=40)
+    with pytest.raises(InputError, match="no source 'd'; the sources are 'a', 'b', 'c'"):
+        skewed(eval_sources={"d": 1})
+
+
+def test_own_eval_splits_can_be_drawn_from():
+    own = datasets.DatasetDict(
+        train=datasets.Dataset.from_list(ROWS[:40]), test=datasets.Dataset.from_list(ROWS[40:])
+    )
+    corpus = load_corpus(own, eval_sources={"b": 1.0}, eval_size=5)
+    assert corpus["eval"]["source"][:] == ["b"] * 5
+    with pytest.raises(InputError, match="eval_size: 30 of 20 examples"):
+        load_corpus(own, eval_size=30)
+
+
+def test_max_examples_keeps_the_mix():
+    corpus = skewed(max_examples=50)
+    counts = Counter(corpus["train"]["source"])
+    assert counts.total() == 50
+    assert abs(counts["a"] - 30) <= 2
+    assert corpus["eval"]["text"][:] == skewed()["eval"]["text"][:]
+
+
+def test_about_a_foreign_or_changed_corpus_is_counted_anew():
+    corpus = skewed()
+    changed = datasets.DatasetDict(train=corpus["train"].select(range(10)), eval=corpus["eval"])
+    assert about(changed)["n_train"] == 10
+    assert about(changed)["name"] == about(corpus)["name"]
+    assert about(changed)["fingerprint"] != about(corpus)["fingerprint"]
+    foreign = datasets.Dataset.from_list(ROWS)
+    facts = about(datasets.DatasetDict(train=foreign, eval=foreign))
+    assert (facts["name"], facts["duplicates"]) == ("unnamed", 60)
+
+
+def test_the_fingerprint_is_of_the_very_texts():
+    data = datasets.Dataset.from_list(ROWS)
+    spaced = data.map(lambda row: {"text": f"{row['text']} "})
+    one, two = load_corpus(data), load_corpus(spaced)
+    assert about(one)["n_train"] == about(two)["n_train"]  # the split is blind to whitespace
+    assert about(one)["fingerprint"] != about(two)["fingerprint"]
+
+
+# --- what must give one clear line -----------------------------------------------------------
+
+
+def broken_parquet(folder):
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "rows.parquet")
+    whole = (folder / "rows.parquet").read_bytes()
+    return write(folder / "rows.parquet", whole[: len(whole) // 2])
+
+
+def damaged_pages(folder):
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "rows.parquet", compression="zstd")
+    raw = bytearray((folder / "rows.parquet").read_bytes())
+    raw[8:200] = b"\xff" * 192
+    return write(folder / "rows.parquet", bytes(raw))
+
+
+FAULTS = {
+    "truncated parquet": (broken_parquet, r"rows\.parquet: truncated, or not Parquet"),
+    "damaged parquet": (damaged_pages, r"rows\.parquet: (truncated|could not be read)"),
+    "empty file": (lambda d: write(d / "rows.csv", ""), r"rows\.csv: is empty"),
+    "no rows": (lambda d: write(d / "rows.csv", "text\n"), r"rows\.csv: has no rows"),
+    "only blank rows": (
+        lambda d: write(d / "rows.jsonl", '{"text": ""}\n'),
+        "no example with a text in it",
+    ),
+    "bad line": (
+        lambda d: write(d / "rows.jsonl", jsonl(ROWS) + '{"text": "cut of\n'),
+        r"rows\.jsonl: line 61 is not valid JSON",
+    ),
+    "not an object": (
+        lambda d: write(d / "rows.jsonl", jsonl(ROWS) + "[1]\n"),
+        r"rows\.jsonl: line 61 is not a JSON object",
+    ),
+    "cut gzip": (
+        lambda d: write(d / "rows.jsonl.gz", gzip.compress(jsonl(ROWS).encode())[:-20]),
+        r"rows\.jsonl\.gz: could not be read",
+    ),
+    "wrong encoding": (
+        lambda d: write(d / "rows.csv", b"text\n\xff\xfe\xfa\nx\n"),
+        r"rows\.csv: could not be read \(UnicodeDecodeError",
+    ),
+    "ragged csv": (
+        lambda d: write(d / "rows.csv", "text,source\na,b\nc,d,e,f\n"),
+        r"rows\.csv: could not be read \(ParserError.*line 3",
+    ),
+    "missing column": (
+        lambda d: write(d / "rows.csv", "body,source\na,b\n"),
+        r"rows\.csv: no column 'text'; it has 'body', 'source'; name the column by text=",
+    ),
+    "numbers for texts": (
+        lambda d: write(d / "rows.jsonl", '{"text": 1}\n{"text": 2}\n'),
+        r"rows\.jsonl: column 'text' holds integer, not a text",
+    ),
+    "unknown kind": (lambda d: write(d / "rows.doc", "x"), r"rows\.doc: unknown kind of file"),
+    "one text": (lambda d: write(d / "rows.csv", "text\na\na\n"), "two different texts"),
+    "no such file": (lambda d: d / "rows.jsonl", r"rows\.jsonl: no such file"),
+    "no match": (lambda d: d / "*.jsonl", r"\*\.jsonl: no file matches"),
+    "empty folder": (lambda d: d, "no data file in it"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.filterwarnings("ignore::rbkit.errors.RbkitWarning")
+def test_a_fault_gives_one_line_that_names_it_and_leaves_nothing(tmp_path, cache, fault, capfd):
+    make, said = FAULTS[fault]
+    where = make(tmp_path / "in") if (tmp_path / "in").mkdir() is None else None
+    with pytest.raises(InputError, match=said) as caught:
+        load_corpus(where, progress=False)
+    assert "\n" not in str(caught.value)
+    half_written = [p for p in cache.rglob("*") if "incomplete" in p.name and p.is_dir()]
+    assert half_written == []
+    assert capfd.readouterr().err == ""
+
+
+def test_the_faulty_file_among_many_is_named(tmp_path):
+    write(tmp_path / "a.jsonl", jsonl(ROWS))
+    write(tmp_path / "b.jsonl", "{not json}\n")
+    with pytest.raises(InputError, match=r"b\.jsonl: line 1 is not valid JSON"):
+        load_corpus(f"{tmp_path}/*.jsonl")
+    write(tmp_path / "c.csv", "text,source\na,b\n")
+    write(tmp_path / "d.csv", "text\na\n")
+    with pytest.raises(InputError, match=r"d\.csv: has no column 'source', which c\.csv has"):
+        load_corpus(f"{tmp_path}/*.csv")
+    with pytest.raises(InputError, match=r"mixes \.csv and \.jsonl"):
+        load_corpus([tmp_path / "a.jsonl", tmp_path / "c.csv"])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"eval_share": 0.0}, "eval_share: is 0.0"),
+        ({"eval_size": 60}, "eval_size: 60 of 60"),
+        ({"max_examples": 0}, "max_examples: is 0"),
+        ({"text": []}, "text: no column"),
+        ({"source": "topic"}, "no column 'topic'.*name the column by source="),
+        ({"streaming": True}, "streaming: a corpus is counted and split"),
+        ({"trust_remote_code": True}, "no code that comes with data is run"),
+    ],
+)
+def test_bad_parameters_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        load_corpus(datasets.Dataset.from_list(ROWS), **options)
+
+
+@pytest.mark.parametrize("where", ["wikki", "a b c", "../nothing/here"])
+def test_what_is_neither_file_nor_hub_id_is_refused_without_asking_the_network(where):
+    with pytest.raises(InputError, match="no such file"):
+        load_corpus(where)
+
+
+def test_a_hub_that_cannot_be_reached_gives_one_line(monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("Couldn't reach the Hub\nand a page more")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(InputError, match=r"owner/name: .*Couldn't reach the Hub\); give a file"):
+        load_corpus("owner/name")
+
+
+def test_a_hub_id_goes_to_load_dataset_and_its_licence_is_kept(monkeypatch):
+    asked = {}
+
+    def load_dataset(path, name, **options):
+        asked.update(path=path, name=name, **options)
+        data = datasets.Dataset.from_list(ROWS)
+        data.info.license = "cc-by-sa-3.0"
+        return datasets.DatasetDict(train=data)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    corpus = load_corpus("owner/name", config="en", revision="main")
+    assert (asked["path"], asked["name"], asked["revision"]) == ("owner/name", "en", "main")
+    assert "trust_remote_code" not in asked
+    assert about(corpus)["licences"][0]["licence"] == "cc-by-sa-3.0"
+    assert about(corpus)["name"] == "owner/name"
+
+
+def test_the_users_logging_and_bars_are_left_as_they_were(tmp_path):
+    before = datasets.utils.logging.get_verbosity()
+    with pytest.raises(InputError):
+        load_corpus(write(tmp_path / "a.jsonl", "{"))
+    assert datasets.utils.logging.get_verbosity() == before
+    assert not datasets.utils.are_progress_bars_disabled()
+
+
+def test_rows_keep_their_order():
+    corpus = load_corpus(datasets.Dataset.from_list(ROWS))
+    numbers = [int(text.split()[2].rstrip(",")) for text in corpus["train"]["text"]]
+    assert np.all(np.diff(numbers) > 0)
