@@ -21,7 +21,31 @@ from rbkit.report import RunParameters
 from rbkit.report.job import load_inputs, train_options
 
 # %% tags=["parameters"]
-# {parameters}
+corpus: str = "demo"  # built-in name, file, glob or hub id
+text_column: str = "text"  # column with the text of an example
+source_column: str = "source"  # column with its human label
+eval_sources: dict[str, float] | None = None  # share of each source in the eval set
+max_examples: int | None = None  # use at most this many examples
+eval_size: int | None = None  # examples held out for evaluation
+embedder: str = "minilm"  # minilm, tfidf, or a sentence-transformers id or path
+max_tokens: int = 64  # tokens of a text that the embedder reads
+cluster: Literal["kmeans", "sources"] = "kmeans"  # k-means, or the human labels
+k: tuple[int, ...] | int = (8, 12, 16, 20)  # number of domains, or a grid to choose from
+domains: str = ""  # folder of saved domains; made anew if empty
+mixer: str = "RnB"  # rule that sets the proportions
+mixer_options: dict[str, Any] = {}  # options of the mixer
+model: str = "tiny"  # preset, or a causal LM by id or path
+vocab_size: int = 4096  # tokens of the tokenizer trained for a preset
+context: int = 96  # tokens of a training example
+steps: int = 300  # optimizer steps
+round_steps: int = 25  # steps between two updates of p
+batch_size: int = 16  # examples in a step
+learning_rate: float = 0.003  # peak learning rate
+estimator: Literal["sketch", "exact"] = "sketch"  # how domain gradients are kept
+layer: str | None = None  # tracked layer; the output layer if None
+seed: int = 0  # seed of everything random
+run_dir: str = ""  # run folder; a new one under reports/ if empty
+profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
 
 # %% [markdown]
 # ## Parameters

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,0 +1,86 @@
+"""No regrouping: the domains are the human labels that the examples came with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils.validation import check_is_fitted
+
+from rbkit.errors import InputError
+
+
+class SourceLabels(ClusterMixin, BaseEstimator):  # type: ignore[misc]
+    """One domain per source: what regrouping is compared with.
+
+    A clusterer that looks at `sources` and ignores the vectors. Domains are numbered from
+    the largest source to the smallest, then by name.
+
+    Attributes
+    ----------
+    sources_ : list of str
+        Name of every domain.
+    labels_ : ndarray of int32, shape (n,)
+
+    Examples
+    --------
+    >>> labels = SourceLabels().fit(sources=["wiki", "code", "wiki"])
+    >>> labels.sources_, labels.labels_.tolist(), labels.match(["code", "mail"]).tolist()
+    (['wiki', 'code'], [0, 1, 0], [1, -1])
+    """
+
+    def fit(self, X: object = None, sources: Sequence[str] | None = None) -> Self:
+        """Learn which sources there are; `X` is ignored."""
+        if sources is None or len(sources) == 0:
+            raise InputError("sources", "there are none", "give the source of every example")
+        names, counts = np.unique(np.asarray(sources, dtype=str), return_counts=True)
+        largest_first = np.lexsort((names, -counts))
+        self.sources_ = [str(name) for name in names[largest_first]]
+        self.labels_ = self.match(sources)
+        return self
+
+    def fit_predict(
+        self, X: object = None, sources: Sequence[str] | None = None
+    ) -> NDArray[np.int32]:
+        """Fit, and return the domain of every example."""
+        return self.fit(X, sources).labels_
+
+    def match(self, sources: Sequence[str]) -> NDArray[np.int32]:
+        """Return the domain of every source, -1 where it was not seen in training."""
+        check_is_fitted(self)
+        place = {name: at for at, name in enumerate(self.sources_)}
+        return np.array([place.get(str(source), -1) for source in sources], dtype=np.int32)
+
+    def predict(self, X: object = None, sources: Sequence[str] | None = None) -> NDArray[np.int32]:
+        """Return the domain of every source: int32, shape (n,).
+
+        Raises
+        ------
+        InputError
+            A source that training lacks: it names all of them, and their share.
+        """
+        labels = self.match(sources or [])
+        if (labels < 0).any():
+            unseen = [str(s) for s, label in zip(sources or [], labels, strict=True) if label < 0]
+            raise InputError("eval", unseen_sources(unseen, len(labels)), _REMEDY)
+        return labels
+
+
+_REMEDY = 'pass unseen="drop" to leave them out, or regroup with KMeans, which places every example'
+
+
+def unseen_sources(unseen: Sequence[str], total: int) -> str:
+    """Say which sources training lacks, and how much of the eval set they are.
+
+    Examples
+    --------
+    >>> unseen_sources(["mail", "mail", "chat"], 6)
+    "50.0% of its examples come from sources that training lacks ('chat', 'mail')"
+    """
+    names = sorted(set(unseen))
+    shown = ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
+    share = f"{len(unseen) / total:.1%}"
+    return f"{share} of its examples come from sources that training lacks ({shown})"

@@ -1,0 +1,154 @@
+"""k-means: scikit-learn's conventions, and what the seed does and does not decide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.cluster import KMeans as SklearnKMeans
+from sklearn.metrics import adjusted_rand_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.regroup import KMeans, SourceLabels
+from rbkit.regroup.cluster import assign
+
+
+def blobs(n=300, d=8, k=5, seed=0):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(k, size=n)
+    return rng.normal(size=(k, d))[truth] * 10 + rng.normal(size=(n, d)), truth
+
+
+# The array-API check skips itself unless SCIPY_ARRAY_API is set before scipy is imported.
+@parametrize_with_checks([KMeans(n_clusters=2)])
+@pytest.mark.filterwarnings("ignore::rbkit.errors.RbkitWarning")
+def test_kmeans_is_a_scikit_learn_estimator(estimator, check):
+    if check.func.__name__ == "check_array_api_input":
+        pytest.skip("needs SCIPY_ARRAY_API")
+    check(estimator)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 6), st.integers(0, 3), st.integers(0, 10_000))
+def test_labels_are_the_nearest_centroid_and_largest_domain_comes_first(k, seed, data):
+    X = np.random.default_rng(data).normal(size=(40, 3)).astype(np.float32)
+    kmeans = KMeans(k, seed=seed).fit(X)
+    assert kmeans.labels_.dtype == np.int32
+    assert set(kmeans.labels_) == set(range(k))  # no domain is empty
+    sizes = np.bincount(kmeans.labels_)
+    assert (np.diff(sizes) <= 0).all()
+    squared = ((X[:, None] - kmeans.cluster_centers_) ** 2).sum(-1)
+    best = squared.min(axis=1)
+    np.testing.assert_allclose(squared[np.arange(40), kmeans.labels_], best, atol=1e-4)
+    assert kmeans.inertia_ == pytest.approx(best.sum(), rel=1e-3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(2, 8), st.integers(0, 10_000))
+def test_shuffled_rows_give_the_same_partition(k, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(60, 4)).astype(np.float32)
+    order = rng.permutation(60)
+    one, two = KMeans(k).fit(X), KMeans(k).fit(X[order])
+    assert adjusted_rand_score(one.labels_[order], two.labels_) == 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(arrays(np.float64, (30, 2), elements=st.integers(0, 3)), st.integers(1, 6))
+@pytest.mark.filterwarnings("ignore::rbkit.errors.RbkitWarning")
+def test_repeated_rows_are_one_domain(X, k):
+    kmeans = KMeans(k).fit(X)
+    for row in np.unique(X, axis=0):
+        assert len(set(kmeans.labels_[(row == X).all(axis=1)])) == 1
+    distinct = len(np.unique(X, axis=0))
+    assert len(set(kmeans.labels_)) == min(k, distinct)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    X, _ = blobs()
+    one, two = KMeans(5, seed=3).fit(X), KMeans(5, seed=3).fit(X)
+    assert np.array_equal(one.labels_, two.labels_)
+    assert np.array_equal(one.cluster_centers_, two.cluster_centers_)
+
+
+def test_it_finds_what_is_there_and_is_as_good_as_scikit_learn():
+    X, truth = blobs()
+    kmeans = KMeans(5).fit(X)
+    assert adjusted_rand_score(kmeans.labels_, truth) > 0.99
+    theirs = SklearnKMeans(5, n_init=3, random_state=0).fit(X)
+    assert kmeans.inertia_ == pytest.approx(theirs.inertia_, rel=1e-3)
+
+
+def test_a_far_origin_costs_no_precision():
+    X, truth = blobs()
+    far = KMeans(5).fit(X + 1e4)
+    assert adjusted_rand_score(far.labels_, truth) > 0.99
+    assert np.array_equal(far.predict(X + 1e4), far.labels_)
+
+
+def test_spherical_centroids_have_unit_length():
+    X, _ = blobs()
+    kmeans = KMeans(4, spherical=True).fit(X / np.linalg.norm(X, axis=1, keepdims=True))
+    np.testing.assert_allclose(np.linalg.norm(kmeans.cluster_centers_, axis=1), 1, atol=1e-5)
+
+
+def test_a_subset_can_train_and_every_row_is_assigned():
+    X, truth = blobs(n=3000)
+    kmeans = KMeans(5, max_train=500).fit(X)
+    assert adjusted_rand_score(kmeans.labels_, truth) > 0.99
+
+
+def test_fewer_different_rows_than_domains_is_told():
+    with pytest.warns(RbkitWarning, match="1 of 3 domains are empty"):
+        KMeans(3).fit([[0.0], [0.0], [1.0], [1.0]])
+
+
+def test_more_domains_than_examples_names_both():
+    with pytest.raises(InputError, match=r"k .*500 domains asked of n_samples=12 .*k <= 12"):
+        KMeans(500).fit(np.ones((12, 2)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_vectors_that_are_not_finite_are_refused(bad):
+    X = np.ones((12, 2))
+    X[3, 1] = bad
+    with pytest.raises(ValueError, match=r"NaN|infinity"):
+        KMeans(2).fit(X)
+
+
+def test_assign_agrees_with_brute_force():
+    rng = np.random.default_rng(0)
+    X, centers = rng.normal(size=(500, 7)) + 50, rng.normal(size=(9, 7)).astype(np.float32) + 50
+    labels, distances = assign(X, centers)
+    squared = ((X[:, None] - centers) ** 2).sum(-1)
+    assert np.array_equal(labels, squared.argmin(axis=1))
+    np.testing.assert_allclose(distances, squared.min(axis=1), rtol=1e-4)
+
+
+def test_faiss_and_torch_share_a_process():
+    import torch
+
+    X, _ = blobs()
+    before = KMeans(5).fit(X).labels_
+    torch.randn(200, 200) @ torch.randn(200, 200)
+    assert np.array_equal(before, KMeans(5).fit(X).labels_)
+
+
+class TestSourceLabels:
+    def test_domains_are_the_sources_largest_first(self):
+        labels = SourceLabels().fit(sources=["b", "a", "c", "c"])
+        assert labels.sources_ == ["c", "a", "b"]
+        assert labels.labels_.tolist() == [2, 1, 0, 0]
+        assert labels.fit_predict(None, ["x", "y"]).tolist() == [0, 1]
+
+    def test_unseen_sources_are_named_with_their_share_and_the_remedy(self):
+        labels = SourceLabels().fit(sources=["a", "b"])
+        with pytest.raises(InputError, match=r"50\.0% .*'chat', 'mail'.*unseen=\"drop\""):
+            labels.predict(sources=["a", "mail", "chat", "b"])
+
+    def test_no_sources_are_refused(self):
+        with pytest.raises(InputError, match="sources"):
+            SourceLabels().fit()

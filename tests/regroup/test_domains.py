@@ -1,0 +1,175 @@
+"""Domains are valid or refused; saved, they come back equal or not at all."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.regroup import Card, Domains
+
+NASTY = '<script>alert("x")</script> & more'
+
+
+def some_domains() -> Domains:
+    cards = [
+        Card("oak & elm", 2, 1, ["oak", NASTY], [NASTY], {NASTY: 1.0}),
+        Card(NASTY, 1, 1, ["car"], ["a car"], {"web": 1.0}),
+    ]
+    return Domains(
+        names=["oak & elm", NASTY],
+        train_labels=np.array([0, 1, 0]),
+        eval_labels=np.array([1, 0, -1]),
+        centroids=np.array([[0.0, 1.0], [2.0, 3.0]]),
+        method={"name": "KMeans", "params": {"n_clusters": np.int64(2)}, "seed": 0},
+        quality={"silhouette": np.float32(0.25), "grid": [{"k": 2, "silhouette": float("nan")}]},
+        cards=cards,
+    )
+
+
+def test_sizes_and_target_proportions_leave_out_what_was_dropped():
+    domains = some_domains()
+    assert domains.m == 2
+    assert domains.sizes.tolist() == [2, 1]
+    assert domains.sizes.dtype == np.int64
+    assert domains.eval_sizes.tolist() == [1, 1]
+    assert domains.q.tolist() == [0.5, 0.5]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(1, 5).flatmap(
+        lambda m: st.tuples(
+            st.just(m),
+            st.lists(st.integers(-1, m - 1), max_size=20),
+            st.lists(st.integers(-1, m - 1), max_size=20),
+        )
+    )
+)
+@pytest.mark.filterwarnings("ignore::rbkit.errors.RbkitWarning")
+def test_what_is_saved_is_loaded(tmp_path_factory, drawn):
+    m, train, evaluated = drawn
+    domains = Domains.from_labels([f"é{at}" for at in range(m)], train, evaluated)
+    loaded = Domains.load(domains.save(tmp_path_factory.mktemp("domains")))
+    assert loaded.names == domains.names
+    assert np.array_equal(loaded.train_labels, domains.train_labels)
+    assert np.array_equal(loaded.eval_labels, domains.eval_labels)
+    assert loaded.train_labels.dtype == np.int32
+    assert loaded.centroids is None
+    assert loaded.method == domains.method
+
+
+def test_centroids_cards_and_quality_come_back(tmp_path):
+    domains = some_domains()
+    loaded = Domains.load(domains.save(tmp_path))
+    assert np.array_equal(loaded.centroids, domains.centroids)
+    assert loaded.centroids.dtype == np.float32
+    assert loaded.cards == domains.cards
+    assert loaded.quality == {"silhouette": 0.25, "grid": [{"k": 2, "silhouette": None}]}
+    assert loaded.method["params"] == {"n_clusters": 2}
+
+
+def test_saving_again_replaces_all_of_it(tmp_path):
+    some_domains().save(tmp_path)
+    plain = Domains.from_labels(["all"], [0], [0])
+    plain.save(tmp_path)
+    assert Domains.load(tmp_path).names == ["all"]
+    assert not (tmp_path / "centroids.parquet").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "assignments.parquet",
+        "domains.json",
+    ]
+
+
+@pytest.mark.parametrize("name", ["assignments.parquet", "centroids.parquet", "domains.json"])
+@pytest.mark.parametrize("harm", ["cut", "gone", "other"])
+def test_a_damaged_file_is_named(tmp_path, name, harm):
+    some_domains().save(tmp_path)
+    path = tmp_path / name
+    raw = path.read_bytes()
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(raw[: len(raw) // 2] if harm == "cut" else b"[1, 2]")
+    with pytest.raises(InputError) as caught:
+        Domains.load(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.pop("names"),
+        lambda facts: facts.update(names=["one"]),
+        lambda facts: facts.update(cards=[{"no": "card"}]),
+        lambda facts: facts.update(sha256=3),
+        lambda facts: facts.update(sha256={"../../etc/passwd": "0"}),
+    ],
+)
+def test_a_tampered_header_is_an_input_error_that_names_the_folder(tmp_path, change):
+    some_domains().save(tmp_path)
+    header = tmp_path / "domains.json"
+    facts = json.loads(header.read_text())
+    change(facts)
+    header.write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=tmp_path.name):
+        Domains.load(tmp_path)
+
+
+def test_a_kill_between_the_files_leaves_nothing_that_loads(tmp_path, monkeypatch):
+    some_domains().save(tmp_path)
+    from rbkit.regroup import domains_io
+
+    monkeypatch.setattr(
+        domains_io, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        some_domains().save(tmp_path)
+    with pytest.raises(InputError, match="no saved domains"):
+        Domains.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"names": []}, "no domains"),
+        ({"names": ["a", "a"]}, "'a' occurs twice"),
+        ({"train_labels": [0, 2]}, "example 1 is in domain 2 of 2"),
+        ({"eval_labels": [-2]}, "eval_labels: example 0 is in domain -2"),
+        ({"train_labels": [0.5]}, "whole number"),
+        ({"centroids": np.ones((3, 2))}, "for 2 domains"),
+        ({"cards": [Card("a", 1, 1)]}, "1 cards for 2 domains"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change, message):
+    parts = {"names": ["a", "b"], "train_labels": [0, 1], "eval_labels": [0]} | change
+    with pytest.raises(InputError, match=message):
+        Domains(**parts)
+
+
+def test_a_domain_without_training_data_is_told():
+    with pytest.warns(RbkitWarning, match=r"'code' has no training example.*66\.7%"):
+        Domains.from_labels(["wiki", "code"], [0, 0], [0, 1, 1])
+
+
+def test_no_eval_examples_means_no_target_proportions():
+    with pytest.raises(InputError, match="no eval example"):
+        _ = Domains.from_labels(["wiki"], [0, 0], []).q
+
+
+def test_the_table_escapes_whatever_the_corpus_says():
+    html = some_domains()._repr_html_()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "oak &amp; elm" in html
+
+
+def test_the_text_table_has_a_line_per_domain():
+    text = repr(some_domains())
+    assert text.splitlines()[0].startswith("2 domains over 3 train and 3 eval examples")
+    assert len(text.splitlines()) == 4
