@@ -1,0 +1,46 @@
+# Two commands do everything on a machine with Python >= 3.11, pip, make and git:
+#   make demo    the main job: one page that compares three mixers on a real corpus
+#   make test    the tests
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lab doctor lint bench notebooks clean help
+
+help:       ## show these lines
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY)       ## regroup a real corpus, train with three mixers, write reports/demo
+	$(BIN)/rbkit demo
+
+test: $(READY)       ## lint, types and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lab: $(READY)        ## JupyterLab on the notebooks
+	$(BIN)/rbkit lab
+
+doctor: $(READY)     ## what is installed, what is cached, and does it work?
+	$(BIN)/rbkit doctor
+
+bench: $(READY)      ## measure overhead and fidelity; results in bench/results
+	$(BIN)/python bench/fidelity.py
+	$(BIN)/python bench/overhead.py
+
+notebooks: $(READY)  ## make the notebooks from their masters
+	$(BIN)/rbkit nb build
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rbkit needs Python 3.11 or newer, this is " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@# torch first and pinned: left open, pip would fetch gigabytes of CUDA for any machine.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(READY)
+
+clean:      ## remove the environment and what tools cached
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,18 @@
+"""Notebooks become reports: typed parameters, an honest engine, offline HTML, an index."""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "RunParameters": ".parameters",
+        "parameters_cell": ".parameters",
+        "execute": ".engine",
+        "NotebookError": ".engine",
+        "RbkitEngine": ".engine",
+        "notebook_to_html": ".html",
+        "assert_offline": ".html",
+        "mathml": ".html",
+        "write_index": ".index",
+    },
+)

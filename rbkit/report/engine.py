@@ -1,0 +1,202 @@
+"""Execute a notebook into a run folder, and say truthfully how it ended.
+
+:func:`execute` runs a notebook with papermill through :class:`RbkitEngine`, writes
+``run.ipynb`` whole or not at all, shows one line of progress, and raises
+:class:`NotebookError` with the last line of the traceback if a cell failed. The engine
+is also papermill's own: ``papermill --engine rbkit in.ipynb out.ipynb``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rbkit.errors import InputError, RbkitError
+from rbkit.report.coerce import did_you_mean
+from rbkit.report.nbio import read_notebook
+from rbkit.report.parameters import Parameters
+from rbkit.report.progress import Line, description
+
+
+class NotebookError(RbkitError):
+    """A notebook that did not run to its end.
+
+    Attributes
+    ----------
+    status : {"failed", "killed", "timeout"}
+        An exception in a cell; a dead kernel; a cell over its time limit.
+    path : Path
+        The notebook as far as it came, with the error in it.
+    """
+
+    def __init__(self, message: str, status: str, path: Path) -> None:
+        self.status, self.path = status, path
+        super().__init__(message)
+
+
+class RbkitEngine:
+    """papermill's door to :class:`rbkit.report.kernels.HonestEngine`.
+
+    papermill loads its engines while it is itself being imported, so this class imports
+    papermill only when it is used.
+    """
+
+    @classmethod
+    def execute_notebook(cls, nb: Any, kernel_name: str, **kwargs: Any) -> Any:
+        """Run a notebook; see ``papermill.engines.Engine.execute_notebook``."""
+        from rbkit.report.kernels import HonestEngine
+
+        return HonestEngine.execute_notebook(nb, kernel_name, **kwargs)
+
+    @classmethod
+    def nb_kernel_name(cls, nb: Any, name: str | None = None) -> str:
+        """Kernel to use: as asked, else as the notebook says."""
+        from papermill.utils import nb_kernel_name
+
+        return str(nb_kernel_name(nb, name))
+
+    @classmethod
+    def nb_language(cls, nb: Any, language: str | None = None) -> str:
+        """Language of the notebook."""
+        from papermill.utils import nb_language
+
+        return str(nb_language(nb, language))
+
+
+def execute(
+    notebook: str | Path,
+    parameters: Parameters | Mapping[str, Any] | None,
+    run_dir: str | Path,
+    *,
+    profile: str | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: int | None = None,
+    progress: bool = True,
+    label: str | None = None,
+) -> Path:
+    """Execute a notebook into ``run_dir/run.ipynb``.
+
+    Parameters
+    ----------
+    notebook : path
+        A notebook; one with parameters has a cell tagged ``parameters``.
+    parameters : Parameters, mapping or None
+        Values for that cell. ``run_dir`` and ``profile`` are filled in if it declares them.
+    run_dir : path
+        Made if missing. During the run the notebook is ``.tmp-run.ipynb`` in it.
+    profile : str, optional
+        Value for the parameter ``profile``.
+    env : mapping, optional
+        Environment variables for the kernel, beside those of this process. ``RBKIT_DISPLAY``
+        is ``batch`` unless it is set.
+    timeout : int, optional
+        Seconds that a single cell may take.
+    progress : bool
+        One line on stderr, with names from ``# papermill_description=`` comments.
+    label : str, optional
+        Name for that line; the notebook's by default.
+
+    Returns
+    -------
+    Path
+        The executed notebook.
+
+    Raises
+    ------
+    InputError
+        No such notebook, or a parameter that the notebook does not declare.
+    NotebookError
+        A cell failed, the kernel died, or a cell took too long. ``run.ipynb`` is there.
+    """
+    notebook, run_dir = Path(notebook), Path(run_dir).resolve()
+    node = read_notebook(notebook)
+    values = _values(node, parameters, run_dir, profile)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    temporary, final = run_dir / ".tmp-run.ipynb", run_dir / "run.ipynb"
+    line = Line(node, label or notebook.stem, progress)
+    try:
+        with line:
+            _papermill(node, temporary, values, {"RBKIT_DISPLAY": "batch", **(env or {})},
+                       timeout, line)  # fmt: skip
+    except Exception as error:
+        if not temporary.exists():
+            raise
+        raise _explain(error, notebook, temporary, final) from error
+    finally:
+        # Also after a failure, and after Ctrl-C: the error can be seen in the notebook.
+        if temporary.exists():
+            os.replace(temporary, final)
+    return final
+
+
+def declared_parameters(node: Any) -> list[str]:
+    """Names that the ``parameters`` cell of a notebook assigns."""
+    cells = [c for c in node.cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    names = []
+    for statement in ast.parse(cells[0]["source"]).body if cells else []:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            names.append(statement.target.id)
+        elif isinstance(statement, ast.Assign):
+            names += [t.id for t in statement.targets if isinstance(t, ast.Name)]
+    return names
+
+
+def _values(
+    node: Any, parameters: Parameters | Mapping[str, Any] | None, run_dir: Path, profile: str | None
+) -> dict[str, Any]:
+    given = parameters.to_dict() if isinstance(parameters, Parameters) else dict(parameters or {})
+    declared = declared_parameters(node)
+    for name in given:
+        if name not in declared:
+            raise InputError(
+                str(name), "the notebook declares no such parameter", did_you_mean(name, declared)
+            )
+    if "run_dir" in declared:
+        given["run_dir"] = str(run_dir)
+    if profile is not None and "profile" in declared:
+        given["profile"] = profile
+    try:
+        # papermill writes a tuple as a string; as a list it arrives as what it was.
+        plain: dict[str, Any] = json.loads(json.dumps(given, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError("parameters", str(error), "give numbers, strings, lists, dicts") from error
+    return plain
+
+
+def _papermill(
+    node: Any, out: Path, values: dict[str, Any], env: dict[str, str], timeout: int | None,
+    line: Line,
+) -> None:  # fmt: skip
+    import papermill
+    from papermill.engines import papermill_engines
+
+    # Also where rbkit is on the path without being installed, and has no entry point.
+    papermill_engines.register("rbkit", RbkitEngine)
+    papermill.execute_notebook(
+        node,
+        str(out),
+        parameters=values,
+        engine_name="rbkit",
+        kernel_name=node.metadata.get("kernelspec", {}).get("name") or "python3",
+        progress_bar=False,
+        env=env,
+        execution_timeout=timeout,
+        on_cell=line.update,
+    )
+
+
+def _explain(error: Exception, notebook: Path, ran: Path, final: Path) -> NotebookError:
+    kind = type(error).__name__
+    status = {"DeadKernelError": "killed", "CellTimeoutError": "timeout"}.get(kind, "failed")
+    where, said = "", str(error).strip().splitlines()[-1:] or [kind]
+    for cell in read_notebook(ran).cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                name = description(cell.source) or f"In [{cell.execution_count or '*'}]"
+                where = f", cell {name!r}" if description(cell.source) else f", cell {name}"
+                said = [f"{output.ename}: {output.evalue}".strip().splitlines()[0]]
+    return NotebookError(f"{notebook.name}{where}: {said[0]}; see {final}", status, final)

@@ -1,0 +1,73 @@
+"""What a run notebook does, as functions of its parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rbkit.balance.mixers.registry import mixer_by_name
+from rbkit.data.corpus import load_corpus
+from rbkit.errors import InputError
+from rbkit.regroup.domains import Domains
+from rbkit.regroup.pipeline import regroup
+from rbkit.regroup.transformer import TransformerEmbedder
+from rbkit.report.parameters import RunParameters
+
+
+def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, Domains]:
+    """Return the corpus and its domains: saved ones if `params` names a folder, else new.
+
+    Raises
+    ------
+    InputError
+        As :func:`~rbkit.data.corpus.load_corpus` and :func:`~rbkit.regroup.pipeline.regroup`,
+        and if saved domains belong to another corpus.
+    """
+    corpus = load_corpus(
+        params.corpus,
+        text=params.text_column,
+        source=params.source_column,
+        eval_size=params.eval_size,
+        eval_sources=params.eval_sources,
+        max_examples=params.max_examples,
+        seed=params.seed,
+        progress=progress,
+    )
+    if params.domains:
+        domains = Domains.load(params.domains)
+        have, need = len(domains.train_labels), len(corpus["train"])
+        if have != need or len(domains.eval_labels) != len(corpus["eval"]):
+            raise InputError(
+                "domains", f"{params.domains} labels {have} training examples, not {need}",
+                "regroup this corpus, or load the one that the domains were made from",
+            )  # fmt: skip
+        return corpus, domains
+    embedder: Any = params.embedder
+    if embedder != "tfidf":
+        embedder = TransformerEmbedder(embedder, max_tokens=params.max_tokens)
+    grid = params.k if isinstance(params.k, int) else list(params.k)
+    domains = regroup(
+        corpus, embedder=embedder, cluster=params.cluster, k=grid, seed=params.seed,
+        progress=progress,
+    )  # fmt: skip
+    return corpus, domains
+
+
+def train_options(params: RunParameters) -> dict[str, Any]:
+    """Return the options of :func:`rbkit.train.run.train` that `params` stand for."""
+    from rbkit.train.models import PRESETS
+
+    return {
+        "run_dir": params.run_dir or f"reports/{params.mixer}-{params.seed}",
+        "mixer": mixer_by_name(params.mixer, params.mixer_options),
+        "model": params.model,
+        "vocab_size": params.vocab_size if params.model in PRESETS else None,
+        "context": params.context,
+        "steps": params.steps,
+        "round_steps": params.round_steps,
+        "batch_size": params.batch_size,
+        "learning_rate": params.learning_rate,
+        "estimator": params.estimator,
+        "layer": params.layer,
+        "seed": params.seed,
+        "record": {"parameters": params.to_dict()},
+    }

@@ -1,0 +1,162 @@
+"""The engine itself: papermill's, but truthful about dead kernels, time-outs and Ctrl-C.
+
+papermill marks a cell whose kernel was killed as completed, and with it all the cells
+that never ran. Here such a cell is failed, the later ones stay pending, and the notebook
+says ``exception: true``. Kernels talk over IPC sockets where there are some, because
+notebooks started in parallel race for TCP ports (nteract/papermill#511).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.util import ensure_async, run_sync
+from nbformat.v4 import new_output
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine
+
+# Seconds that a kernel gets to end its cell after Ctrl-C, e.g. to write a checkpoint.
+GRACE = 15
+
+OnCell = Callable[[int, Any, str], None]
+
+
+class IPCKernelManager(AsyncKernelManager):
+    """A kernel manager that talks over sockets in a private folder instead of TCP ports."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._folder: str | None = None
+        if sys.platform != "win32":
+            # A socket's path has some 107 characters at most; $TMPDIR may be long.
+            long = len(tempfile.gettempdir()) > 60
+            self._folder = tempfile.mkdtemp(prefix="rbkit-", dir="/tmp" if long else None)
+            self.transport = "ipc"
+            self.ip = os.path.join(self._folder, "k")
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        await super()._async_cleanup_resources(restart=restart)
+        if self._folder and not restart:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    cleanup_resources = _async_cleanup_resources
+
+
+class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
+    """papermill's client, which says which cell failed when the kernel did not survive it."""
+
+    on_cell: OnCell | None = None
+
+    def papermill_execute_cells(self) -> None:
+        """Run the cells in order; the first that does not end well ends the run."""
+        for index, cell in enumerate(self.nb.cells):
+            self.nb_man.cell_start(cell, index)
+            self._tell(index, cell, "")
+            try:
+                self.execute_cell(cell, index)
+            except CellExecutionError as error:
+                self.nb_man.cell_exception(cell, cell_index=index, exception=error)
+                break  # papermill raises from the outputs, after saving
+            except (DeadKernelError, CellTimeoutError, KeyboardInterrupt) as error:
+                if isinstance(error, KeyboardInterrupt):
+                    self._let_cell_end()
+                self._fail(cell, index, error)
+                raise
+            finally:
+                self.nb_man.cell_complete(cell, cell_index=index)
+
+    def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
+        """Look for progress bars on their way into the notebook."""
+        if msg.get("msg_type") == "stream" and msg["content"].get("name") == "stderr":
+            self._tell(cell_index, cell, msg["content"].get("text", ""))
+        return super().process_message(msg, cell, cell_index)
+
+    def _tell(self, index: int, cell: Any, text: str) -> None:
+        if self.on_cell is not None:
+            self.on_cell(index, cell, text)
+
+    async def _async_let_cell_end(self) -> None:
+        # The kernel has a session of its own and did not see the Ctrl-C: pass it on, so that
+        # training can write its last record. What waits for the cell is still on this loop
+        # and goes on collecting its outputs.
+        await ensure_async(self.km.interrupt_kernel())
+        waiting = asyncio.all_tasks() - {asyncio.current_task()}
+        if waiting:
+            done, _ = await asyncio.wait(waiting, timeout=GRACE)
+            for task in done:
+                if not task.cancelled():
+                    task.exception()  # seen: the interrupt is what gets reported
+
+    def _let_cell_end(self) -> None:
+        # A second Ctrl-C, or no kernel any more: do not wait.
+        with suppress(KeyboardInterrupt, RuntimeError):
+            run_sync(self._async_let_cell_end)()
+
+    def _fail(self, cell: Any, index: int, error: BaseException) -> None:
+        name, said = _reason(error, self.timeout)
+        if cell.cell_type == "code":
+            # Last, so that it is the headline: a time-out first brings a KeyboardInterrupt.
+            headline: Any = new_output  # untyped in nbformat
+            cell.outputs.append(
+                headline("error", ename=name, evalue=said, traceback=[f"{name}: {said}"])
+            )
+        self.nb_man.cell_exception(cell, cell_index=index, exception=error)
+
+
+class HonestEngine(NBClientEngine):  # type: ignore[misc]
+    """papermill engine that runs a notebook with :class:`HonestClient`."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        log_output: bool = False,
+        stdout_file: Any = None,
+        stderr_file: Any = None,
+        start_timeout: int = 60,
+        execution_timeout: int | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        on_cell: OnCell | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the notebook of `nb_man` in a fresh kernel."""
+        kwargs.pop("input_path", None)
+        timeout = execution_timeout or kwargs.pop("timeout", None)
+        kwargs.setdefault("kernel_manager_class", IPCKernelManager)
+        kwargs.setdefault("coalesce_streams", True)  # a progress bar is one line, not hundreds
+        client = HonestClient(
+            nb_man,
+            timeout=timeout,
+            startup_timeout=start_timeout,
+            kernel_name=kernel_name,
+            log_output=log_output,
+            stdout_file=stdout_file,
+            stderr_file=stderr_file,
+            shutdown_kernel="immediate",  # all cells have ended, or will not: nothing to wait for
+            **kwargs,
+        )
+        client.on_cell = on_cell
+        # No warning about frozen modules in every notebook, no debugger in a batch run.
+        quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        return client.execute(env={**os.environ, **quiet, **(env or {})})
+
+
+def _reason(error: BaseException, timeout: float | None) -> tuple[str, str]:
+    if isinstance(error, DeadKernelError):
+        return "DeadKernelError", (
+            "the kernel died while this cell ran: killed, out of memory, or crashed"
+        )
+    if isinstance(error, CellTimeoutError):
+        return "CellTimeoutError", f"this cell ran longer than the limit of {timeout} s"
+    return "KeyboardInterrupt", "interrupted while this cell ran"

@@ -1,0 +1,151 @@
+"""Notebooks in git: percent-format masters make output-free notebooks, always the same bytes.
+
+``notebooks/src/NN_name.py`` is what is edited and reviewed; ``notebooks/NN_name.ipynb``
+is made from it. Cell ids come from the cells' own text, so that a change of one cell
+changes one cell. :func:`pull` brings edits made in JupyterLab back to the master.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from rbkit.errors import InputError
+from rbkit.files import write_text
+from rbkit.report.nbio import read_notebook
+
+_KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+# What of a cell's metadata belongs into git; the rest (execution times, folding) does not.
+_KEPT = ("tags", "slideshow")
+
+
+def build(src_dir: str | Path, out_dir: str | Path) -> list[Path]:
+    """Make every notebook from its master.
+
+    Parameters
+    ----------
+    src_dir : path
+        Folder with masters, ``NN_name.py``.
+    out_dir : path
+        Folder for ``NN_name.ipynb``; a file that would not change is not touched.
+
+    Returns
+    -------
+    list of Path
+        The notebooks that were written.
+    """
+    written = []
+    for source in _masters(src_dir):
+        out = Path(out_dir) / f"{source.stem}.ipynb"
+        text = render(source)
+        if not out.exists() or out.read_text(encoding="utf-8") != text:
+            write_text(out, text)
+            written.append(out)
+    return written
+
+
+def check(src_dir: str | Path, out_dir: str | Path) -> list[str]:
+    """Compare notebooks with their masters.
+
+    Returns
+    -------
+    list of str
+        One line per notebook that is missing, differs, holds outputs or has no master;
+        empty if all is well.
+    """
+    problems = []
+    masters = _masters(src_dir)
+    for source in masters:
+        out = Path(out_dir) / f"{source.stem}.ipynb"
+        if not out.exists():
+            problems.append(f"{out.name}: missing; build it from {source.name}")
+        elif out.read_text(encoding="utf-8") != render(source):
+            why = "holds outputs" if _has_outputs(out) else "differs"
+            problems.append(f"{out.name}: {why}; build it from {source.name}, or pull it back")
+    known = {source.stem for source in masters}
+    for out in sorted(Path(out_dir).glob("*.ipynb")):
+        if out.stem not in known:
+            problems.append(f"{out.name}: has no master; pull it into {Path(src_dir).name}/")
+    return problems
+
+
+def pull(ipynb: str | Path, src: str | Path) -> Path:
+    """Write the cells of a notebook to its percent-format master, without outputs.
+
+    Parameters
+    ----------
+    ipynb : path
+        A notebook, e.g. edited in JupyterLab.
+    src : path
+        The master to write.
+
+    Returns
+    -------
+    Path
+        `src`.
+    """
+    src = Path(src)
+    notebook = _clean(read_notebook(ipynb))
+    # No header: it would hold versions, and change with them.
+    notebook.metadata = {"jupytext": {"notebook_metadata_filter": "-all"}}
+    write_text(src, _jupytext().writes(notebook, fmt="py:percent"))
+    return src
+
+
+def render(source: str | Path) -> str:
+    """Return the text of the notebook that a master makes."""
+    jupytext = _jupytext()
+    try:
+        notebook = jupytext.read(source, fmt="py:percent")
+    except (ValueError, TypeError, AttributeError) as error:  # what nbformat raises is one, too
+        what = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(str(source), f"makes no notebook ({what[0]})", "repair it") from error
+    return json.dumps(_clean(notebook), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _clean(notebook: Any) -> Any:
+    import nbformat
+
+    new: Any = nbformat.v4  # its makers of cells are untyped
+    made, seen = [], dict[str, int]()
+    for cell in notebook.cells:
+        source = cell.source.rstrip()
+        digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+        seen[digest] = seen.get(digest, 0) + 1
+        kept = {k: cell.metadata[k] for k in _KEPT if cell.metadata.get(k)}
+        make = getattr(new, f"new_{cell.cell_type}_cell")
+        # Twice the same text is possible: count the occurrences from 0.
+        made.append(make(source, id=f"{digest}-{seen[digest] - 1}", metadata=kept))
+    clean = new.new_notebook(
+        cells=made, metadata={"kernelspec": _KERNEL, "language_info": {"name": "python"}}
+    )
+    clean.nbformat_minor = 5
+    nbformat.validate(clean)
+    return clean
+
+
+def _masters(src_dir: str | Path) -> list[Path]:
+    if not Path(src_dir).is_dir():
+        raise InputError(str(src_dir), "no such folder", "give the folder with the masters")
+    return sorted(Path(src_dir).glob("[0-9]*.py"))
+
+
+def _has_outputs(path: Path) -> bool:
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8")).get("cells", [])
+    except json.JSONDecodeError:
+        return False
+    return any(cell.get("outputs") for cell in cells)
+
+
+def _jupytext() -> Any:
+    try:
+        import jupytext
+    except ImportError as error:
+        raise InputError(
+            "jupytext", "not installed, and needed to build notebooks", "pip install 'rbkit[dev]'"
+        ) from error
+    return jupytext

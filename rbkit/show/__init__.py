@@ -1,0 +1,35 @@
+"""A run folder becomes something to look at: figures, alt texts, display in a notebook.
+
+Figures are functions of data and an optional ``ax``; they return the axes, never call
+``plt.show()`` and leave the global settings of matplotlib alone.
+"""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "rbkit_style": ".style",
+        "set_alt": ".style",
+        "alt_text": ".style",
+        "mixer_colour": ".style",
+        "domain_colours": ".style",
+        "show": ".display",
+        "png": ".display",
+        "data_uri": ".display",
+        "loss_curves": ".curves",
+        "loss_gap": ".curves",
+        "loss_by_domain": ".curves",
+        "proportions": ".mixture",
+        "proportions_side_by_side": ".mixture",
+        "gram": ".gram_figure",
+        "gram_over_time": ".gram_figure",
+        "domain_order": ".gram_figure",
+        "to_cosine": ".gram_figure",
+        "domain_cards": ".cards",
+        "domain_sizes": ".cards",
+        "k_choice": ".cards",
+        "costs": ".cost_figure",
+        "cost_table": ".cost_figure",
+    },
+)

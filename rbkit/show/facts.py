@@ -1,0 +1,154 @@
+"""What figures and reports read out of run folders: names, final losses, prices.
+
+Runs may be unfinished, killed or written by somebody else, so nothing is taken for
+granted: what is missing comes back as None, NaN or an empty list.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+# Ledger entries that exist because p adapts, beside the training step that always is.
+ADAPTING = ("track", "gram", "mixer")
+
+
+class RunLike(Protocol):
+    """What is needed of :class:`rbkit.train.record.Run`."""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What ``run.json`` says."""
+
+    @property
+    def status(self) -> str:
+        """One of running, ok, failed, interrupted, killed."""
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """Arrays by round (``history.npz``); empty if there are none."""
+
+    @property
+    def domains(self) -> Any:
+        """The :class:`rbkit.regroup.domains.Domains` of the run, or None."""
+
+    def metrics(self, kind: str) -> list[dict[str, Any]]:
+        """Return the records of ``metrics.jsonl`` of one kind: ``train`` or ``eval``."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Final eval losses in nats: per token, per example, and by domain (per token)."""
+
+    token: float | None
+    example: float | None
+    by_domain: Array
+    worst: int | None
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Price of adapting p, in percent of the plain training steps; None if not measured."""
+
+    flops: float | None
+    seconds: float | None
+
+
+def parameter(run: RunLike, name: str, default: Any = None) -> Any:
+    """Value of one parameter of a run."""
+    return (run.info.get("parameters") or {}).get(name, default)
+
+
+def mixer_of(run: RunLike) -> str:
+    """Name of the mixer of a run."""
+    return str(parameter(run, "mixer") or run.path.name)
+
+
+def labels(runs: Sequence[RunLike]) -> list[str]:
+    """Name each run by its mixer, and by seed or folder only where that is not enough."""
+    names = [mixer_of(run) for run in runs]
+    for extra in (lambda run: f"seed {parameter(run, 'seed')}", lambda run: run.path.name):
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        names = [
+            f"{name}, {extra(run)}" if name in twice else name
+            for name, run in zip(names, runs, strict=True)
+        ]
+    return names
+
+
+def domain_names(run: RunLike) -> list[str]:
+    """Names of the domains of a run."""
+    return [str(name) for name in (run.info.get("domains") or {}).get("names") or []]
+
+
+def target(run: RunLike) -> Array | None:
+    """Target proportions q of a run, shape (m,)."""
+    q = (run.info.get("domains") or {}).get("q")
+    if q is None and "q" in run.history:
+        q = run.history["q"]
+    return None if q is None else np.asarray(q, dtype=np.float64)
+
+
+def losses(run: RunLike) -> Losses:
+    """Return the final eval losses, or those of the last evaluation of an unfinished run."""
+    record: Mapping[str, Any] = run.info.get("final") or {}
+    if not record:
+        evaluated = run.metrics("eval")
+        record = evaluated[-1] if evaluated else {}
+    by_domain = as_floats(record.get("by_domain_token") or [])
+    known = np.isfinite(by_domain)
+    worst = int(np.nanargmax(np.where(known, by_domain, -np.inf))) if known.any() else None
+    return Losses(
+        _finite(record.get("loss_token")), _finite(record.get("loss_example")), by_domain, worst
+    )
+
+
+def as_floats(values: Sequence[float | None]) -> Array:
+    """Array of floats, NaN where JSON said null."""
+    return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+
+
+def ledger(run: RunLike) -> list[dict[str, Any]]:
+    """Entries of the ledger of a run, as written."""
+    return list((run.info.get("ledger") or {}).get("entries") or [])
+
+
+def overhead(run: RunLike) -> Overhead:
+    """Sum up tracking, Gram matrix and mixer, in percent of the plain training steps.
+
+    FLOPs are those counted, or those modelled where nothing could count them.
+    """
+    entries = {entry["name"]: entry for entry in ledger(run) if entry.get("calls") != 0}
+    step, extra = entries.get("step", {}), [entries[n] for n in ADAPTING if n in entries]
+    flops = [_first(entry, "flops_counted", "flops_modelled") for entry in extra]
+    if all(value is None for value in flops) and entries.keys() & {"track", "gram"}:
+        flops = []  # something was done that nobody counted: not free, but unknown
+        of_flops = None
+    else:
+        of_flops = _first(step, "flops_counted", "flops_modelled")
+    seconds = [_finite(entry.get("seconds")) for entry in extra]
+    return Overhead(_percent(flops, of_flops), _percent(seconds, _finite(step.get("seconds"))))
+
+
+def _first(entry: Mapping[str, Any], *columns: str) -> float | None:
+    return next((v for c in columns if (v := _finite(entry.get(c))) is not None), None)
+
+
+def _percent(parts: Sequence[float | None], whole: float | None) -> float | None:
+    return 100.0 * sum(part or 0.0 for part in parts) / whole if whole else None

@@ -1,0 +1,269 @@
+"""One look for all figures, and the words that stand for them.
+
+The style is a context manager: nothing global changes when it ends. Every figure
+function builds an alternative text from its data (``set_alt``), which notebooks, HTML
+exports and reports show to people who cannot see the picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure, SubFigure
+
+INK, MUTED, RULE, PAPER = "#1f2933", "#5b6673", "#dfe3e8", "#ffffff"
+
+# Okabe and Ito's colours, darkened where needed so that a label in the colour of its
+# line keeps a contrast of at least 3:1 on white. A marker goes with each: never colour alone.
+_MIXERS: dict[str, tuple[str, str]] = {
+    "RnB": ("#0072B2", "o"),
+    "Target": ("#D55E00", "D"),
+    "Stratified": ("#59636e", "s"),
+    "Proportional": ("#00835F", "^"),
+}
+_OTHERS = [("#A23B7C", "v"), ("#8A6D00", "P"), ("#3B8EC2", "X"), ("#7A4FBF", "<"), ("#B3403A", ">")]
+
+_ALT: WeakKeyDictionary[Artist, str] = WeakKeyDictionary()
+
+
+@contextmanager
+def rbkit_style(**overrides: Any) -> Iterator[None]:
+    """Draw in the look of rbkit inside the block; outside it nothing has changed.
+
+    Parameters
+    ----------
+    **overrides
+        rcParams with ``_`` for ``.``, for this block only, e.g. ``font_size=12``.
+
+    Examples
+    --------
+    >>> before = matplotlib.rcParams["axes.grid"]
+    >>> with rbkit_style(font_size=12):
+    ...     matplotlib.rcParams["font.size"]
+    12.0
+    >>> matplotlib.rcParams["axes.grid"] == before
+    True
+    """
+    extra = {name.replace("_", ".", 1): value for name, value in overrides.items()}
+    settings: Any = _settings() | extra
+    with matplotlib.rc_context(settings):
+        yield
+
+
+@functools.cache
+def _settings() -> dict[str, Any]:
+    # Only installed fonts: matplotlib logs a line for each name that it cannot find.
+    wanted = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
+    installed = set(font_manager.get_font_names())
+    return {
+        "font.family": [name for name in wanted if name in installed] or ["sans-serif"],
+        "font.size": 10,
+        "axes.titlesize": 11.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 9,
+        "axes.labelsize": 10,
+        "axes.labelcolor": MUTED,
+        "axes.edgecolor": "#9aa3ad",
+        "axes.linewidth": 0.8,
+        "axes.facecolor": PAPER,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": True,
+        "text.color": INK,
+        "text.parse_math": False,  # names come from a corpus: "$" is a dollar, not mathematics
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "xtick.major.size": 3,
+        "ytick.major.size": 3,
+        "grid.color": RULE,
+        "grid.linewidth": 0.7,
+        "lines.linewidth": 1.9,
+        "lines.solid_capstyle": "round",
+        "figure.facecolor": PAPER,  # opaque: a transparent figure vanishes in dark mode
+        "figure.dpi": 100,
+        "savefig.facecolor": PAPER,
+        "hatch.linewidth": 0.6,
+    }
+
+
+def new_axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
+    """Return `ax`, or axes of a new figure of the given size in inches, unknown to pyplot."""
+    if ax is not None:
+        return ax
+    # A Figure of its own, not plt.figure(): nothing to close, nothing kept by pyplot.
+    axes: Axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    return axes
+
+
+def tidy(ax: Axes, grid: str | None = "y") -> None:
+    """Quiet spines and grid, also on axes that were made outside of :func:`rbkit_style`."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(False)
+    if grid:
+        ax.grid(True, axis=grid, color=RULE, linewidth=0.7)  # type: ignore[arg-type]
+    ax.set_axisbelow(True)
+
+
+def plain_ticks(axis: Axis, names: Sequence[str], **kwargs: Any) -> None:
+    """Label ticks 0, 1, ... with `names` as they are: no ``$...$`` mathematics in them."""
+    axis.set_ticks(range(len(names)))
+    for tick in axis.set_ticklabels(list(names), **kwargs):
+        tick.set_parse_math(False)
+
+
+def shorten(text: str, width: int = 28) -> str:
+    """Cut `text` to `width` characters, the last one an ellipsis.
+
+    Examples
+    --------
+    >>> shorten("03 species, genus, bird", 12)
+    '03 species…'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1].rstrip(" ,;·-") + "…"
+
+
+def mixer_colour(mixer: str) -> str:
+    """Colour of a mixer, the same in every figure of every report."""
+    return _mixer_look(mixer)[0]
+
+
+def mixer_marker(mixer: str) -> str:
+    """Marker of a mixer: what tells mixers apart without colour."""
+    return _mixer_look(mixer)[1]
+
+
+def _mixer_look(mixer: str) -> tuple[str, str]:
+    if mixer in _MIXERS:
+        return _MIXERS[mixer]
+    # By the letters of the name and not by the order of appearance, so that it is stable.
+    return _OTHERS[sum(map(ord, mixer)) % len(_OTHERS)]
+
+
+def domain_colours(m: int) -> list[tuple[float, float, float]]:
+    """`m` colours for domains in order of similarity: neighbours differ in lightness.
+
+    Hue follows the order, so that related domains get related colours; lightness
+    alternates, so that two neighbours differ for people who do not see hues.
+    """
+    import seaborn
+
+    light = seaborn.husl_palette(m, h=0.08, s=0.62, l=0.82)
+    dark = seaborn.husl_palette(m, h=0.08, s=0.55, l=0.62)
+    return [tuple(dark[i] if i % 2 else light[i]) for i in range(m)]
+
+
+def label_line_ends(
+    ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 9.5
+) -> None:
+    """Write (x, y, text, colour) to the right of line ends, moved apart where they collide."""
+    if not ends:
+        return
+    ax.autoscale_view()  # lazily put off by matplotlib: without it the limits are not yet true
+    order = sorted(range(len(ends)), key=lambda i: ends[i][1])
+    to_pixels = ax.transData.transform
+    height = ax.get_figure(root=True).dpi * size * 1.25 / 72  # type: ignore[union-attr]
+    wanted = [float(to_pixels((ends[i][0], ends[i][1]))[1]) for i in order]
+    for i, y in zip(order, spread(wanted, height), strict=True):
+        x_data, y_data, text, colour = ends[i]
+        offset = (y - float(to_pixels((x_data, y_data))[1])) * 72 / ax.figure.dpi
+        ax.annotate(
+            text,
+            (x_data, y_data),
+            xytext=(7, offset),
+            textcoords="offset points",
+            va="center",
+            ha="left",
+            color=colour,
+            fontsize=size,
+            fontweight="bold",
+            parse_math=False,
+            annotation_clip=False,
+        )
+
+
+def spread(positions: Sequence[float], gap: float) -> list[float]:
+    """Move sorted positions as little as needed to be at least `gap` apart.
+
+    Examples
+    --------
+    >>> spread([0.0, 0.0, 10.0], 2.0)
+    [-1.0, 1.0, 10.0]
+    """
+    # Pool neighbours that collide and centre each pool on its mean (isotonic regression
+    # of the positions minus i * gap).
+    pools: list[tuple[float, int]] = []
+    for i, position in enumerate(positions):
+        mean, size = position - i * gap, 1
+        while pools and pools[-1][0] > mean:
+            other, count = pools.pop()
+            mean, size = (mean * size + other * count) / (size + count), size + count
+        pools.append((mean, size))
+    flat = [mean for mean, size in pools for _ in range(size)]
+    return [value + i * gap for i, value in enumerate(flat)]
+
+
+def legend_above(ax: Axes) -> None:
+    """Legend on the line of the title, at the right: it never covers a mark."""
+    ax.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.3,
+        columnspacing=1.2,
+        borderaxespad=0.2,
+    )
+
+
+def set_alt(where: Axes | Figure | SubFigure, text: str) -> None:
+    """Set the alternative text of axes or of a whole figure."""
+    _ALT[where] = " ".join(text.split())
+
+
+def alt_text(where: Axes | Figure | SubFigure) -> str:
+    """Alternative text: as set, else that of the figure's axes one after the other.
+
+    Examples
+    --------
+    >>> figure = Figure()
+    >>> set_alt(figure.subplots(), "Two lines that cross at step 40.")
+    >>> alt_text(figure)
+    'Two lines that cross at step 40.'
+    """
+    if where in _ALT:
+        return _ALT[where]
+    if isinstance(where, Axes):
+        return f"Figure: {where.get_title(loc='left') or where.get_title() or 'untitled'}."
+    parts = [_ALT[ax] for ax in where.axes if ax in _ALT]
+    return " ".join(parts) or " ".join(alt_text(ax) for ax in where.axes[:1]) or "Empty figure."
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Format a number for people: a true minus sign, a dash for what is not known.
+
+    Examples
+    --------
+    >>> number(-0.31234), number(None)
+    ('−0.312', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.{digits}f}".replace("-", "−")

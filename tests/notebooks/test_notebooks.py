@@ -1,0 +1,81 @@
+"""Every notebook is its master, runs from top to bottom, and stays readable."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from rbkit.report.engine import declared_parameters, execute
+from rbkit.report.html import assert_offline, notebook_to_html
+from rbkit.report.notebooks import check
+from rbkit.report.parameters import RunParameters, parameters_cell
+from rbkit.train.record import Run, list_runs
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def cells(path, kind):
+    return [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == kind]
+
+
+def test_notebooks_and_masters_are_in_step():
+    assert check(FOLDER / "src", FOLDER) == []
+    assert len(NOTEBOOKS) == len(list((FOLDER / "src").glob("[0-9]*.py"))) > 0
+
+
+@each
+def test_no_outputs_are_committed_and_cell_ids_are_unique(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(c.get("outputs") or c.get("execution_count") for c in notebook.cells)
+    ids = [c.id for c in notebook.cells]
+    assert len(set(ids)) == len(ids)
+
+
+@each
+def test_cells_are_short_and_explained(path):
+    code = [c for c in cells(path, "code") if "parameters" not in c.metadata.get("tags", [])]
+    lines = [len([x for x in c.source.splitlines() if x.strip()]) for c in code]
+    assert np.median(lines) <= 4
+    assert np.percentile(lines, 90) <= 12
+    assert max(lines) <= 25
+    assert len(cells(path, "markdown")) >= len(code) / 2
+    assert any("assert " in c.source for c in code), "a claim wants a check"
+
+
+@each
+def test_every_notebook_can_be_made_small(path):
+    assert "profile" in declared_parameters(nbformat.read(path, as_version=4))
+
+
+def test_the_run_template_declares_the_parameters_of_a_run():
+    (cell,) = [c for c in cells(FOLDER / "90_run.ipynb", "code")
+               if "parameters" in c.metadata.get("tags", [])]  # fmt: skip
+    assert cell.source == parameters_cell(RunParameters)
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+@each
+def test_the_notebook_runs_from_top_to_bottom_and_exports_offline(path, tmp_path):
+    done = execute(path, {}, tmp_path, profile="smoke", progress=False, timeout=300)
+    notebook = nbformat.read(done, as_version=4)
+    assert notebook.metadata.papermill.exception is None
+    assert all(c.execution_count for c in notebook.cells if c.cell_type == "code" and c.source)
+    runs = [Run.open(tmp_path)] if path.stem == "90_run" else list_runs(tmp_path)
+    assert runs
+    assert all(run.status == "ok" for run in runs)
+    html = notebook_to_html(done, tmp_path / "run.html").read_text()
+    assert assert_offline(html) == []
+    assert "<math" in html
+    assert str(Path.home()) not in json.dumps([c.source for c in notebook.cells])
+    images = html.count("<img")
+    assert images >= 5
+    assert html.count('alt="') >= images
+    assert os.path.getsize(tmp_path / "run.html") < 3e6

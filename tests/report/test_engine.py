@@ -1,0 +1,150 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from rbkit.errors import InputError
+from rbkit.report.engine import NotebookError, declared_parameters, execute
+
+pytestmark = pytest.mark.notebook
+KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+PARAMETERS = 'k: tuple[int, ...] = (1,)\nrun_dir: str = ""\nprofile: str = "full"\nseed = 0'
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    def write(*sources, parameters=PARAMETERS):
+        first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        cells = [new_markdown_cell("# Test"), first, *map(new_code_cell, sources)]
+        path = tmp_path / "test.ipynb"
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
+        return path
+
+    return write
+
+
+def _states(path):
+    ran = nbformat.read(path, as_version=4)
+    ours = [c.metadata.papermill.status for c in ran.cells if "papermill" in c.metadata]
+    return ran.metadata.papermill.exception, ours[-2:]
+
+
+def test_parameters_arrive_with_their_types(notebook, tmp_path):
+    source = (
+        "import os\nassert k == [3, 4] and profile == 'smoke' and seed == 0\n"
+        f"assert run_dir == {str(tmp_path / 'run')!r}\n"
+        "assert os.environ['RBKIT_DISPLAY'] == 'batch' and os.environ['MINE'] == 'yes'"
+    )
+    path = execute(notebook(source), {"k": (3, 4)}, tmp_path / "run", profile="smoke",
+                   env={"MINE": "yes"}, progress=False)  # fmt: skip
+    assert path == tmp_path / "run" / "run.ipynb"
+    assert [p.name for p in path.parent.iterdir()] == ["run.ipynb"]
+    assert _states(path)[0] is None
+
+
+def test_a_failing_cell_is_reported_by_its_last_line(notebook, tmp_path):
+    path = notebook("# papermill_description=Training\nraise ValueError('loss is NaN')", "2")
+    with pytest.raises(NotebookError, match="cell 'Training': ValueError: loss is NaN") as error:
+        execute(path, None, tmp_path / "run", progress=False)
+    assert error.value.status == "failed"
+    assert _states(error.value.path) == (True, ["failed", "pending"])
+
+
+def test_a_killed_kernel_is_not_a_completed_run(notebook, tmp_path):
+    path = notebook("import os\nos.kill(os.getpid(), 9)", "2")
+    with pytest.raises(NotebookError, match="DeadKernelError") as error:
+        execute(path, None, tmp_path / "run", progress=False)
+    assert error.value.status == "killed"
+    assert _states(error.value.path) == (True, ["failed", "pending"])
+
+
+def test_a_cell_over_its_time_is_stopped(notebook, tmp_path):
+    path = notebook("import time\ntime.sleep(60)", "2")
+    with pytest.raises(NotebookError, match="longer than the limit of 2 s") as error:
+        execute(path, None, tmp_path / "run", timeout=2, progress=False)
+    assert error.value.status == "timeout"
+    assert _states(error.value.path) == (True, ["failed", "pending"])
+
+
+def test_ctrl_c_lets_the_cell_end_and_leaves_no_kernel(notebook, tmp_path):
+    pid_file = tmp_path / "pid"
+    path = notebook(
+        f"import os, pathlib, time\npathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('ended cleanly')",
+        "2",
+    )
+    code = "import sys; from rbkit.report.engine import execute; execute(*sys.argv[1:2], None, "
+    code += "sys.argv[2], progress=False)"
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "run")]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.3)
+        parent.send_signal(signal.SIGINT)
+        _, said = parent.communicate(timeout=60)
+    finally:
+        parent.kill()
+    assert b"KeyboardInterrupt" in said
+    assert not Path(f"/proc/{pid_file.read_text()}").exists() if os.name == "posix" else True
+    assert _states(tmp_path / "run" / "run.ipynb") == (True, ["failed", "pending"])
+    assert "ended cleanly" in (tmp_path / "run" / "run.ipynb").read_text()
+
+
+def test_progress_names_the_cell_and_its_bar(notebook, tmp_path, capsys):
+    bar = "import sys\nprint('train:  63%|######   | 63/100', file=sys.stderr)"
+    path = notebook(f"# papermill_description=Training\n{bar}", "1")
+    execute(path, None, tmp_path / "run", label="RnB")
+    said = capsys.readouterr().err
+    assert "RnB" in said
+    assert "done" in said
+    assert "starting a kernel" in said
+
+
+def test_an_unknown_parameter_is_refused_before_anything_runs(notebook, tmp_path):
+    with pytest.raises(InputError, match=r"sed: the notebook declares no .* did you mean seed"):
+        execute(notebook("1"), {"sed": 1}, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_that_are_no_json_are_refused(notebook, tmp_path):
+    for value in (object(), float("nan")):
+        with pytest.raises(InputError, match=r"^parameters: "):
+            execute(notebook("1"), {"seed": value}, tmp_path / "run", progress=False)
+
+
+def test_what_is_no_notebook_is_refused(tmp_path):
+    (tmp_path / "x.ipynb").write_text("{")
+    for name, why in (("x.ipynb", "not a notebook"), ("y.ipynb", "no such notebook")):
+        with pytest.raises(InputError, match=why):
+            execute(tmp_path / name, None, tmp_path / "run", progress=False)
+
+
+def test_declared_parameters_are_those_of_the_tagged_cell(notebook):
+    node = nbformat.read(notebook("other = 1"), as_version=4)
+    assert declared_parameters(node) == ["k", "run_dir", "profile", "seed"]
+
+
+def test_papermill_knows_the_engine_by_name(notebook, tmp_path):
+    # As a fresh process, in which papermill loads its engines while it is imported itself.
+    code = (
+        "import sys, papermill; papermill.execute_notebook(sys.argv[1], sys.argv[2],"
+        " engine_name='rbkit', progress_bar=False)"
+    )
+    command = [sys.executable, "-c", code, str(notebook("import os; os._exit(137)")),
+               str(tmp_path / "out.ipynb")]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "DeadKernelError" in ran.stderr
+    assert nbformat.read(tmp_path / "out.ipynb", as_version=4).metadata.papermill.exception is True
+
+
+def test_importing_the_engine_does_not_import_papermill():
+    code = "import rbkit.report.engine, sys; assert 'papermill' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

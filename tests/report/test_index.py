@@ -1,0 +1,127 @@
+import json
+import re
+
+import pytest
+from bs4 import BeautifulSoup
+
+from rbkit.report.html import assert_offline
+from rbkit.report.index import write_index
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, write_run):
+    folder = tmp_path_factory.mktemp("report")
+    runs = [write_run(folder / "runs" / mixer, mixer) for mixer in ("Stratified", "Target", "RnB")]
+    (runs[2].path / "run.html").write_text("report")
+    out = write_index(runs, folder / "index.html", title="A comparison")
+    return out.read_text()
+
+
+@pytest.fixture(scope="module")
+def soup(page):
+    return BeautifulSoup(page, "html.parser")
+
+
+def test_the_page_refers_to_nothing_outside_and_is_small(page):
+    assert assert_offline(page) == []
+    assert not re.search(r"https?://(?!www\.w3\.org/1998/Math)", page)
+    assert len(page) < 3_000_000
+
+
+def test_every_picture_is_described_from_its_data(soup):
+    images = soup.find_all("img")
+    assert len(images) >= 8
+    for image in images:
+        assert image["src"].startswith("data:image/png")
+        assert len(image["alt"]) > 40
+
+
+def test_the_only_script_is_the_one_whose_hash_is_allowed(page, soup):
+    import base64
+    import hashlib
+
+    code = [s for s in soup.find_all("script") if s.get("type") != "application/json"]
+    assert len(code) == 1
+    digest = base64.b64encode(hashlib.sha256(code[0].string.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+
+
+def test_the_rule_is_there_as_mathml(soup):
+    rule = soup.find("math", display="block")
+    assert rule.find("mfrac")
+    assert "softmax" in rule.get_text()
+
+
+def test_runs_are_rows_sorted_by_loss_with_status_in_words(soup):
+    bodies = soup.select("table.runs tbody")
+    assert [b.th.get_text() for b in bodies] == ["RnB", "Target", "Stratified"]
+    assert [b.select_one(".status").get_text() for b in bodies] == ["ok"] * 3
+
+
+def test_links_are_relative_and_only_to_files_that_exist(soup):
+    links = [a["href"] for a in soup.select("td.links a")]
+    assert links == ["runs/RnB/run.html"]
+
+
+def test_the_frames_are_the_recorded_ones(soup, write_run, tmp_path):
+    frames = json.loads(soup.find(id="frames").string)
+    m = len(frames["names"])
+    assert len(frames["frames"]) == frames["rounds"] == 12
+    assert all(len(f["g"]) == m * (m + 1) // 2 for f in frames["frames"])
+    assert any(None in f["g"] for f in frames["frames"])  # a domain without examples
+    assert sum(frames["frames"][-1]["next"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
+    names = [f"{i} {HOSTILE} $x$ {{{{ 7*7 }}}}" for i in range(4)]
+    runs = [write_run(tmp_path / "a", "RnB", names=names),
+            write_run(tmp_path / "b", HOSTILE[:40].replace("/", ""), names=names, status="failed",
+                      error=HOSTILE)]  # fmt: skip
+    runs[0].info["corpus"] |= {"name": HOSTILE, "licences": [{"asset": HOSTILE, "url": HOSTILE}]}
+    runs[0].info["versions"] = {HOSTILE: HOSTILE}
+    for card in runs[0].domains.cards:
+        card.terms, card.nearest, card.sources = [HOSTILE], [HOSTILE], {HOSTILE: 1.0}
+    page = write_index(runs, tmp_path / "index.html", title=HOSTILE, intro_html=HOSTILE).read_text()
+    soup = BeautifulSoup(page, "html.parser")
+    assert assert_offline(page) == []
+    assert len(soup.find_all("script")) == 2  # the frames and our own
+    assert not [t for t in soup.find_all(True) if any(a.startswith("on") for a in t.attrs)]
+    assert "49" not in soup.h1.get_text()
+    assert HOSTILE in soup.select_one("tr.error").get_text()
+    assert json.loads(soup.find(id="frames").string)["names"][0].startswith(("0", "1", "2", "3"))
+
+
+@pytest.mark.parametrize("status", ["failed", "killed", "interrupted", "running"])
+def test_runs_that_did_not_end_well_are_shown_as_such(tmp_path, write_run, status):
+    run = write_run(tmp_path / "run", status=status, error=None if status == "killed" else "why")
+    if status == "running":
+        run.info["pid"] = 1  # alive on every Unix
+    soup = BeautifulSoup(write_index([run], tmp_path / "i.html").read_text(), "html.parser")
+    assert soup.select_one(".status").get_text() == status
+    assert bool(soup.select_one("tr.error")) == (status != "killed")
+
+
+def test_a_page_of_no_runs_says_so(tmp_path):
+    page = write_index([], tmp_path / "index.html").read_text()
+    assert "No run has finished yet" in page
+
+
+def test_runs_without_history_domains_or_ledger_have_a_page(tmp_path, write_run):
+    run = write_run(tmp_path / "run")
+    for name in ("history.npz", "metrics.jsonl"):
+        (run.path / name).unlink()
+    (run.path / "domains").rename(tmp_path / "elsewhere")
+    run = type(run).open(run.path)
+    run.info |= {"ledger": None, "versions": None, "corpus": None, "final": None, "domains": None}
+    page = write_index([run], tmp_path / "index.html").read_text()
+    assert assert_offline(page) == []
+
+
+def test_no_half_written_page_is_left(tmp_path, write_run, monkeypatch):
+    run = write_run(tmp_path / "run", rounds=2)
+    monkeypatch.setattr("rbkit.report.index.headline", lambda runs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_index([run], tmp_path / "index.html")
+    assert not list(tmp_path.glob("*.html"))

@@ -1,0 +1,115 @@
+"""The page in a real browser: no error, no request, and a slider that does something."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rbkit.report.index import write_index
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update",
+         "--disable-sync"]  # fmt: skip
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, write_run):
+    folder = tmp_path_factory.mktemp("browser")
+    runs = [write_run(folder / mixer, mixer) for mixer in ("Stratified", "Target", "RnB")]
+    runs.append(write_run(folder / "bad", "Bad", status="failed", error="ValueError: <b>no</b>"))
+    yield write_index(runs, folder / "index.html").as_uri()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    contexts, noise = [], []
+
+    def to(width):
+        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: noise.append(message.text))
+        page.on("pageerror", lambda error: noise.append(str(error)))
+        page.on("request", lambda r: r.url.startswith(("data:", "file:")) or noise.append(r.url))
+        page.goto(address)
+        return page
+
+    yield to
+    for context in contexts:
+        context.close()
+    assert noise == []
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_the_page_is_quiet_and_fits(visit, width):
+    page = visit(width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    broken = "Array.from(document.images).filter((i) => !i.complete || !i.naturalWidth).length"
+    assert page.evaluate(broken) == 0
+
+
+def _pixels(page):
+    return page.evaluate("document.getElementById('matrix').toDataURL()")
+
+
+def test_the_slider_shows_another_round(visit):
+    page = visit(1280)
+    last = _pixels(page)
+    assert page.text_content("#when") == "round 12 of 12, step 300"
+    page.fill("#round", "0")
+    assert page.text_content("#when") == "round 1 of 12, step 25"
+    assert _pixels(page) != last
+
+
+def test_the_colour_scale_stays_the_same_over_rounds(visit):
+    page = visit(1280)
+    scale = page.text_content("#high")
+    page.fill("#round", "0")
+    assert page.text_content("#high") == scale
+    page.check("input[value=raw]")
+    assert page.text_content("#high") != scale
+
+
+def test_a_cell_says_its_pair_of_domains(visit):
+    page = visit(1280)
+    page.hover("#matrix", position={"x": 300, "y": 100})
+    assert " / " in page.text_content("#pair")
+    page.focus("#matrix")
+    before = page.text_content("#pair")
+    page.keyboard.press("ArrowRight")
+    assert page.text_content("#pair") != before
+
+
+def test_play_runs_through_the_rounds(visit):
+    page = visit(1280)
+    page.click("#play")
+    rounds = {page.wait_for_timeout(200) or page.input_value("#round") for _ in range(12)}
+    assert {"1", "2"} <= rounds
+    page.click("#play")
+    assert page.text_content("#play") == "▶ play"
+
+
+def test_the_table_sorts_with_unknown_values_last(visit):
+    page = visit(1280)
+    names = "Array.from(document.querySelectorAll('.runs tbody th')).map((t) => t.textContent)"
+    button = ".runs thead tr:last-child button >> text=per token"
+    page.click(button)
+    assert page.evaluate(names) == ["RnB", "Target", "Stratified", "Bad"]
+    page.click(button)
+    assert page.evaluate(names) == ["Stratified", "Target", "RnB", "Bad"]

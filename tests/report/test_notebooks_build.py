@@ -1,0 +1,131 @@
+import json
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_output
+
+from rbkit.errors import InputError
+from rbkit.report.notebooks import build, check, pull, render
+
+pytest.importorskip("jupytext")
+MASTER = """# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Other
+#     language: python
+#     name: other
+# ---
+
+# %% [markdown]
+# # A title
+#
+# Some *text*.
+
+# %% tags=["parameters"]
+steps: int = 3  # steps
+
+# %%
+print(steps)
+
+# %%
+print(steps)
+"""
+
+
+@pytest.fixture
+def folders(tmp_path):
+    src, out = tmp_path / "src", tmp_path / "out"
+    src.mkdir()
+    (src / "00_tour.py").write_text(MASTER)
+    build(src, out)
+    return src, out
+
+
+def test_building_twice_gives_the_same_bytes(folders):
+    src, out = folders
+    first = (out / "00_tour.ipynb").read_bytes()
+    assert build(src, out) == []  # nothing changed, nothing written
+    (out / "00_tour.ipynb").unlink()
+    build(src, out)
+    assert (out / "00_tour.ipynb").read_bytes() == first
+
+
+def test_cells_have_their_tags_and_ids_from_their_own_text(folders):
+    made = json.loads((folders[1] / "00_tour.ipynb").read_text())
+    assert made["cells"][1]["metadata"] == {"tags": ["parameters"]}
+    assert made["metadata"]["kernelspec"]["name"] == "python3"
+    ids = [cell["id"] for cell in made["cells"]]
+    assert len(set(ids)) == 4
+    assert ids[2][:-2] == ids[3][:-2]
+    assert (ids[2][-2:], ids[3][-2:]) == ("-0", "-1")
+
+
+def test_changing_one_cell_changes_one_id(folders):
+    src, out = folders
+    before = [cell["id"] for cell in json.loads((out / "00_tour.ipynb").read_text())["cells"]]
+    (src / "00_tour.py").write_text(MASTER.replace("Some *text*", "Other text"))
+    build(src, out)
+    after = [cell["id"] for cell in json.loads((out / "00_tour.ipynb").read_text())["cells"]]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [False, True, True, True]
+
+
+def test_a_built_notebook_is_valid_and_has_no_outputs(folders):
+    made = nbformat.read(folders[1] / "00_tour.ipynb", as_version=4)
+    nbformat.validate(made)
+    assert all(not cell.get("outputs") for cell in made.cells)
+
+
+def test_check_finds_what_is_out_of_step(folders):
+    src, out = folders
+    assert check(src, out) == []
+    made = nbformat.read(out / "00_tour.ipynb", as_version=4)
+    made.cells[2].outputs = [new_output("stream", text="3")]
+    nbformat.write(made, out / "00_tour.ipynb")
+    (src / "01_new.py").write_text("# %%\n1\n")
+    (out / "09_stray.ipynb").write_text("{}")
+    problems = check(src, out)
+    assert [p.split(";")[0] for p in problems] == [
+        "00_tour.ipynb: holds outputs", "01_new.ipynb: missing", "09_stray.ipynb: has no master",
+    ]  # fmt: skip
+
+
+def test_edits_made_in_the_notebook_come_back(folders):
+    src, out = folders
+    made = nbformat.read(out / "00_tour.ipynb", as_version=4)
+    made.cells[2].source = "print(steps + 1)"
+    made.cells[2].outputs = [new_output("stream", text="4")]
+    nbformat.write(made, out / "00_tour.ipynb")
+    pull(out / "00_tour.ipynb", src / "00_tour.py")
+    assert "print(steps + 1)" in (src / "00_tour.py").read_text()
+    build(src, out)
+    assert check(src, out) == []
+
+
+def test_a_pulled_master_has_no_header_that_changes_with_versions(folders):
+    src, out = folders
+    pull(out / "00_tour.ipynb", src / "00_tour.py")
+    assert (src / "00_tour.py").read_text().startswith("# %% [markdown]\n# # A title")
+
+
+def test_a_master_that_makes_no_notebook_is_named(folders):
+    (folders[0] / "00_tour.py").write_text("# ---\n# jupyter:\n#   kernelspec: 3\n# ---\n")
+    with pytest.raises(InputError, match=r"00_tour\.py: "):
+        build(*folders)
+
+
+def test_pulling_a_built_notebook_changes_no_cell(folders):
+    src, out = folders
+    pull(out / "00_tour.ipynb", src / "00_tour.py")
+    assert render(src / "00_tour.py") == (out / "00_tour.ipynb").read_text()
+
+
+def test_without_jupytext_the_remedy_is_named(folders, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jupytext", None)
+    with pytest.raises(InputError, match=r"pip install 'rbkit\[dev\]'"):
+        build(*folders)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        build(tmp_path / "nowhere", tmp_path)

@@ -1,0 +1,98 @@
+"""The command line: one line for every error, and help that is good to read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from rbkit.cli import app, main
+
+COMMANDS = ["doctor", "demo", "run", "report", "lab", "assets", "nb"]
+
+
+def test_help_shows_every_command():
+    said = CliRunner().invoke(app, ["--help"]).output
+    assert all(command in said for command in COMMANDS)
+    assert "Start with: rbkit doctor" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from rbkit.cli import app; from typer.testing import CliRunner; "
+        "CliRunner().invoke(app, ['run', '--help']); "
+        "assert not {'torch', 'transformers', 'datasets', 'papermill'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--out", "x", "-p", "setps=10"], "setps: no such parameter; did you mean steps?"),
+        (["run", "--out", "x", "-p", "steps=many"], "steps: 'many' (str) is not allowed; give int"),
+        (["run", "--out", "x", "-p", "steps=0"], "steps: 0 is not positive"),
+        (["demo", "--out", "x", "-p", "mixer_options=[1]"], "mixer_options: '[1]'"),
+        (["report", "nowhere"], "nowhere: no run folder in there; give the folder that holds runs"),
+        (["assets", "path", "wikipedia"], "wikipedia"),
+    ],
+)  # fmt: skip
+def test_an_error_is_one_line_with_the_remedy(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rbkit", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert said.startswith("rbkit: ")
+    assert message in said
+    assert "\n" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parameter_without_a_value_is_explained():
+    done = CliRunner().invoke(app, ["run", "--out", "x", "-p", "steps"])
+    assert done.exit_code == 2
+    assert "NAME=VALUE" in done.output
+
+
+def test_doctor_tells_what_is_there_and_tries_a_run():
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 0, done.output
+    for word in ("Installed", "torch", "Device", "Cache", "minilm", "Smoke run", "works"):
+        assert word in done.output
+
+
+def test_assets_are_listed_with_their_licence():
+    said = CliRunner().invoke(app, ["assets", "list"]).output
+    assert "CC BY-SA 4.0" in said
+    assert "smollm2" in said
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_run_and_report_make_offline_pages(tmp_path):
+    runner, out = CliRunner(), tmp_path / "runs"
+    for mixer in ("Target", "RnB"):
+        done = runner.invoke(
+            app, ["run", "--out", str(out / mixer), "-p", "profile=smoke", "-p", f"mixer={mixer}"]
+        )
+        assert done.exit_code == 0, done.output
+        assert (out / mixer / "run.html").exists()
+    done = runner.invoke(app, ["report", str(out)])
+    assert done.exit_code == 0, done.output
+    from rbkit.report.html import assert_offline
+
+    page = (out / "index.html").read_text()
+    assert assert_offline(page) == []
+    assert "Target" in page
+    assert "RnB/run.html" in page

@@ -1,0 +1,99 @@
+"""Files are whole or absent, and paths stay where they belong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rbkit.errors import InputError
+from rbkit.files import (
+    atomic_path,
+    cache_dir,
+    fingerprint,
+    inside,
+    read_json,
+    read_npz,
+    write_json,
+)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": True})
+    with pytest.raises(RuntimeError), atomic_path(path) as tmp:
+        tmp.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"old": True}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": True})
+    code = (
+        "import os, sys; from rbkit.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as tmp:\n"
+        "    tmp.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert read_json(path) == {"old": True}
+
+
+def test_nan_is_not_written_as_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [(b'{"a": ', read_json), (b"\xff\xfe", read_json), (b"PK\x03\x04 cut", None), (b"", None)],
+)
+def test_a_broken_file_is_named_with_the_remedy(tmp_path, content, read):
+    path = tmp_path / "broken"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{path}: .*; delete"):
+        (read or (lambda p: read_npz(p, "delete it")))(path)
+
+
+def test_arrays_survive(tmp_path):
+    with atomic_path(tmp_path / "a.npz") as tmp:
+        np.savez(tmp, x=np.arange(3))
+    assert read_npz(tmp_path / "a.npz", "")["x"].tolist() == [0, 1, 2]
+
+
+def test_pickled_arrays_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(InputError, match="cannot be read"):
+        read_npz(tmp_path / "a.npz", "delete it")
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "link/x"])
+def test_a_path_that_leaves_its_folder_is_refused(tmp_path, path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leaves the folder"):
+        inside(root, path)
+    assert inside(root, "a/b") == root / "a" / "b"
+
+
+def test_the_fingerprint_sees_every_boundary():
+    assert fingerprint(["a", "b"]) != fingerprint(["ab"])
+    assert fingerprint(["a"], ["b"]) != fingerprint(["a", "b"])
+    assert fingerprint("a") == fingerprint(b"a")
+
+
+def test_the_cache_can_be_put_elsewhere(monkeypatch):
+    monkeypatch.setenv("RBKIT_CACHE", "~/there")
+    assert cache_dir() == Path(os.path.expanduser("~/there")).resolve()
+    monkeypatch.delenv("RBKIT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/x")
+    assert cache_dir() == Path("/var/x/rbkit")

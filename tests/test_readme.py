@@ -1,0 +1,87 @@
+"""README's promises: scripts become adaptive with few changed lines, and they run."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rbkit.train.models import build_model
+from rbkit.train.text import train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+@pytest.fixture(scope="module")
+def strangers_files(tmp_path_factory):
+    """A model folder and two JSONL files, as a stranger would have them."""
+    folder = tmp_path_factory.mktemp("stranger")
+    rng = np.random.default_rng(0)
+    words = [["ant", "bee", "fly", "moth"], ["sum", "root", "prime"], ["salt", "egg", "flour"]]
+    texts = {}
+    for name, n in {"train": 80, "eval": 24}.items():
+        texts[name] = [" ".join(rng.choice(words[i % 3], 12)) for i in range(n)]
+        lines = [json.dumps({"text": text}) for text in texts[name]]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    tokenizer = train_tokenizer(texts["train"], 270, progress=False)
+    build_model("tiny", vocab_size=len(tokenizer), context=64).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["trainer_plain", "trainer_rbkit", "loop_plain", "loop_rbkit"])
+def test_the_example_runs(strangers_files, tmp_path, name):
+    files = [str(strangers_files / f) for f in ("model", "train.jsonl", "eval.jsonl")]
+    script = (ROOT / "examples" / f"{name}.py").read_text()
+    # Without the packaged embedder, which would be a download.
+    script = script.replace("rb.regroup(corpus, k", 'rb.regroup(corpus, embedder="tfidf", k')
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py", *files], cwd=tmp_path, text=True,
+                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0 < float(done.stdout.split()[-1]) < 6
+    if name == "trainer_rbkit":
+        history = np.load(tmp_path / "out" / "history.npz")
+        assert history["p"].shape[0] == 5
+        assert np.abs(history["p"][-1] - history["p"][0]).max() > 0.01
+
+
+def changed(before, after):
+    """Lines removed and added, docstrings apart, as in README."""
+    old, new = ((ROOT / "examples" / f"{n}.py").read_text().splitlines()[1:]
+                for n in (before, after))  # fmt: skip
+    return [line for line in difflib.unified_diff(old, new, lineterm="", n=0)
+            if line[:1] in "+-" and line[:3] not in ("+++", "---")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "most"), [("trainer", 10), ("loop", 15)])
+def test_few_lines_change_and_readme_shows_just_these(kind, most):
+    lines = [line for line in changed(f"{kind}_plain", f"{kind}_rbkit") if line.strip("+-").strip()]
+    added = [line for line in lines if line.startswith("+")]
+    assert len(added) <= most
+    blocks = re.findall(r"```diff\n(.*?)```", README.read_text(), re.S)
+    shown = [[x for x in b.splitlines() if x[:1] in "+-" and x[1:].strip()] for b in blocks]
+    assert lines in shown, f"README lacks this diff:\n{chr(10).join(lines)}"
+
+
+def test_readme_names_files_and_commands_that_exist():
+    text = README.read_text()
+    for path in re.findall(r"\]\(((?!https?:)[^)#]+)\)", text):
+        assert (ROOT / path).exists(), path
+    from typer.main import get_command
+
+    from rbkit.cli import app
+
+    known = set(get_command(app).commands)
+    used = set(re.findall(r"`rbkit ([a-z]+)", text))
+    assert used <= known
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
