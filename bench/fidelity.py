@@ -1,4 +1,4 @@
-"""Sketch against exact on a real run: how far apart are the proportions?
+"""Sketch against exact on a real run: how far apart the proportions are.
 
 A model trains on a regrouped corpus with R&B. Several trackers watch the same head in the
 same steps, one exact and sketches of several sizes and seeds; at the end of each round the

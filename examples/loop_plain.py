@@ -14,13 +14,13 @@ corpus = load_dataset("json", data_files={"train": train_file, "eval": eval_file
 rows = [tokenizer(text, truncation=True, max_length=64) for text in corpus["train"]["text"]]
 collate = DataCollatorForLanguageModeling(tokenizer, mlm=False)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-order = iter(torch.randint(len(rows), (40, 4)).tolist())
 
 for step in range(40):
-    picked = next(order)
+    picked = torch.randint(len(rows), (4,)).tolist()
     batch = collate([rows[i] for i in picked])
     loss = model(**batch).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-print(loss.item())
+    if step % 10 == 9:
+        print(f"step {step + 1}: loss {loss.item():.3f}")

@@ -29,8 +29,8 @@ for step in range(40):
         loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    if step % 10 == 9:  # a round ends
+    if step % 10 == 9:
+        print(f"step {step + 1}: loss {loss.item():.3f}")
         seen = (step // 10, sampler.p, domains.q, domains.sizes, tracker.estimate())
         sampler.set_proportions(mixer.update(rb.Observation(*seen)))
         tracker.reset()
-print(loss.item())

@@ -19,7 +19,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-assets_app = typer.Typer(help="Models and corpora that come as pinned wheels.", no_args_is_help=True)
+assets_app = typer.Typer(
+    help="Models and corpora that come as pinned wheels.", no_args_is_help=True
+)
 nb_app = typer.Typer(help="Keep notebooks and their masters in step.", no_args_is_help=True)
 app.add_typer(assets_app, name="assets")
 app.add_typer(nb_app, name="nb")
@@ -111,7 +113,9 @@ def assets_list() -> None:
 
     from rbkit.data.assets import status
 
-    table = Table("asset", "what", "MB", "cached", "licence", "attribution", box=None, pad_edge=False)
+    table = Table(
+        "asset", "what", "MB", "cached", "licence", "attribution", box=None, pad_edge=False
+    )
     for row in status():
         cached = row["problem"] or ("yes" if row["cached"] else "no")
         table.add_row(row["asset"], row["what"], f"{row['size_mb']:.0f}", cached, row["licence"],

@@ -26,9 +26,14 @@ from rbkit.files import (
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": True})
-    with pytest.raises(RuntimeError), atomic_path(path) as tmp:
-        tmp.write_text("half")
-        raise RuntimeError
+
+    def failing_write():
+        with atomic_path(path) as tmp:
+            tmp.write_text("half")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        failing_write()
     assert read_json(path) == {"old": True}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -47,7 +47,7 @@ def test_the_example_runs(strangers_files, tmp_path, name):
     done = subprocess.run([sys.executable, "script.py", *files], cwd=tmp_path, text=True,
                           capture_output=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert 0 < float(done.stdout.split()[-1]) < 6
+    assert 0 < float(re.findall(r"\d+\.\d+", done.stdout)[-1]) < 6
     if name == "trainer_rbkit":
         history = np.load(tmp_path / "out" / "history.npz")
         assert history["p"].shape[0] == 5

@@ -121,7 +121,8 @@ show.show(show.gram_over_time(history, domains.names)[0])
 # ## The formula, by hand
 # $Gq$ says how well a step on each domain serves the eval mix, to first order. A softmax over it
 # is the next mixture:
-# $$p_{t+1} = \mathrm{softmax}\left(\lambda \frac{G_t q}{\lVert G_t q \rVert_2}\right), \quad \lambda = 3.$$
+# $$p_{t+1} = \mathrm{softmax}\left(\lambda \frac{G_t q}{\lVert G_t q \rVert_2}\right),
+# \quad \lambda = 3.$$
 # **Predict**: which domain gets most? Then run.
 
 
@@ -159,7 +160,10 @@ for lam in (0, 1, 3, 10, 30):
 gain = q @ np.nan_to_num(G[t])
 uniform = np.full(len(q), 1 / len(q))
 assert gain @ mine >= gain @ uniform
-print(f"gain over uniform {gain @ mine / (gain @ uniform):.2f}x; of p = q {gain @ q / (gain @ uniform):.2f}x")
+
+# %%
+for name, mixture in {"RnB": mine, "p = q": q}.items():
+    print(f"{name}: {gain @ mixture / (gain @ uniform):.2f} times the gain of uniform")
 
 # %% [markdown]
 # ## How sure is the matrix?
@@ -179,7 +183,8 @@ show.show(show.costs(runs))
 # %% [markdown]
 # ## What to remember
 # - *Regroup*: cluster train, assign eval; that gives $q$.
-# - *Balance*: accumulate gradients by domain over a round, then $\mathrm{softmax}(\lambda Gq/\lVert Gq\rVert)$.
+# - *Balance*: add up gradients by domain over a round, then
+#   $\mathrm{softmax}(\lambda Gq/\lVert Gq\rVert)$.
 # - Judge it against `Target`, with several seeds.
 #
 # **Break it**: set `RnB(lam=30)` and see how many domains survive; then add `floor=0.2`.

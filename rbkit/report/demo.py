@@ -79,7 +79,7 @@ def demo(
     for number, mixer in enumerate(mixers, 1):
         say(f"run {number} of {len(mixers)}: {mixer}, {shared.steps} steps")
         run_dir = out / "runs" / mixer
-        values = {**settings.to_dict(), "mixer": mixer, "domains": str(domains.resolve())}
+        values = {**settings.to_dict(), "mixer": mixer, "domains": str(domains)}
         if settings.profile == "smoke":
             values["domains"] = ""
         try:

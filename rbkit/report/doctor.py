@@ -1,4 +1,4 @@
-"""What is installed, which device is used, which assets are there; and does it all work?"""
+"""What is installed, which device is used, which assets are there, and whether it all works."""
 
 from __future__ import annotations
 

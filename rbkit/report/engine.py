@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -176,17 +178,30 @@ def _papermill(
 
     # Also where rbkit is on the path without being installed, and has no entry point.
     papermill_engines.register("rbkit", RbkitEngine)
-    papermill.execute_notebook(
-        node,
-        str(out),
-        parameters=values,
-        engine_name="rbkit",
-        kernel_name=node.metadata.get("kernelspec", {}).get("name") or "python3",
-        progress_bar=False,
-        env=env,
-        execution_timeout=timeout,
-        on_cell=line.update,
-    )
+    with _errors_only("papermill"):
+        papermill.execute_notebook(
+            node,
+            str(out),
+            parameters=values,
+            engine_name="rbkit",
+            kernel_name=node.metadata.get("kernelspec", {}).get("name") or "python3",
+            progress_bar=False,
+            env=env,
+            execution_timeout=timeout,
+            on_cell=line.update,
+        )
+
+
+@contextmanager
+def _errors_only(name: str) -> Iterator[None]:
+    """Quieten a logger: papermill warns of every annotation that its regex cannot parse."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _explain(error: Exception, notebook: Path, ran: Path, final: Path) -> NotebookError:

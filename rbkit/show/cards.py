@@ -142,7 +142,10 @@ def k_choice(
         ax.set_title("Choice of k")
         if chosen is not None:
             ax.axvline(chosen, color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
-            ax.annotate(f"chosen: k = {chosen}", (chosen, 1), (0, 3), ha="center", fontsize=9,
+            # Inside the frame, on the side with room: above it the title may be in the way.
+            left = chosen > (min(ks) + max(ks)) / 2
+            ax.annotate(f"chosen: k = {chosen}", (chosen, 1), (-5 if left else 5, -4),
+                        ha="right" if left else "left", va="top", fontsize=9,
                         xycoords=("data", "axes fraction"), textcoords="offset points",
                         color=MUTED)  # fmt: skip
         said_of = "; ".join(said) or "nothing measured"

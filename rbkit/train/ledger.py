@@ -104,6 +104,13 @@ class Ledger:
         self._counted[name] = self._counted.get(name, 0) + counter.get_total_flops() - inner
 
     @contextmanager
+    def count_all(self, name: str) -> Iterator[None]:
+        """Count the FLOPs of a block that is counted every time, so needs no scaling."""
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self[name].flops_counted = (self[name].flops_counted or 0) + counter.get_total_flops()
+
+    @contextmanager
     def probe(self, tokens: int) -> Iterator[None]:
         """Count the FLOPs of one training step of `tokens` padded tokens."""
         self._counting = True
@@ -136,9 +143,10 @@ class Ledger:
         for name, flops in self.scaled().items():
             self[name].flops_counted = flops
         entries = [asdict(entry) for entry in self.entries.values()]
+        tracked = self.entries["track"].seconds if "track" in self.entries else 0.0
         for entry in entries:
             if entry["name"] == "step":
-                entry["seconds"] = max(0.0, entry["seconds"] - self["track"].seconds)
+                entry["seconds"] = max(0.0, entry["seconds"] - tracked)
         return {"entries": entries, "note": NOTE}
 
     def state_dict(self) -> dict[str, Any]:

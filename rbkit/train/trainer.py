@@ -250,7 +250,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         losses = self._evaluate_domains(step) if wanted or due else None
         estimate = None
         if self.tracker is not None:
-            with self.ledger.time("gram"):
+            with self.ledger.time("gram"), self.ledger.count_all("gram"):
                 estimate = self.tracker.estimate()
                 self.tracker.reset()
             self.ledger["track"].flops_modelled = self.tracker.flops

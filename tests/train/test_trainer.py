@@ -125,6 +125,7 @@ def test_the_ledger_prices_what_was_done(tmp_path):
     assert entries["step"]["calls"] == 40
     assert entries["track"]["calls"] == 80  # two micro-batches a step
     assert entries["gram"]["calls"] == 4
+    assert entries["gram"]["flops_counted"] == 4 * 2 * M * M * 64 * 16
     assert entries["eval"]["calls"] == 5
     assert 0 < entries["track"]["flops_counted"] < entries["step"]["flops_counted"]
     # 64 outputs fit into 128 buckets: nothing is folded, so the model counts products only,
