@@ -22,7 +22,7 @@ __getattr__, __dir__, _public = attach(
     {
         "load_corpus": ".data.corpus",
         "about": ".data.corpus",
-        "regroup": ".regroup.pipeline",
+        "regroup": ".regroup",
         "KMeans": ".regroup.cluster",
         "SourceLabels": ".regroup.sources",
         "Domains": ".regroup.domains",
@@ -37,7 +37,7 @@ __getattr__, __dir__, _public = attach(
         "Target": ".balance.mixers.fixed",
         "RnB": ".balance.mixers.rnb",
         "MixtureTrainer": ".train.trainer",
-        "train": ".train.run",
+        "train": ".train",
         "Run": ".train.record",
         "InputError": ".errors",
         "RbkitWarning": ".errors",

@@ -70,6 +70,21 @@ def test_every_public_name_can_be_imported():
         rbkit.nonsense  # noqa: B018
 
 
+@pytest.mark.parametrize("first", ["rbkit.regroup.domains", "rbkit.train.record", "rbkit.cli"])
+def test_regroup_and_train_can_be_called_whatever_was_imported_before(first):
+    code = (
+        f"import inspect, importlib, rbkit as rb; importlib.import_module({first!r})\n"
+        "assert callable(rb.regroup) and callable(rb.train)\n"
+        "assert 'run_dir' in inspect.signature(rb.train).parameters\n"
+        "from rbkit.regroup import KMeans; assert rb.regroup.KMeans is KMeans\n"
+        "try: rb.regroup(None, k=0)\n"
+        "except TypeError as error: assert 'module' not in str(error), error\n"
+        "except Exception: print('called')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_file_is_a_grab_bag():
     long = {str(p.relative_to(PACKAGE)): n for p in FILES
             if (n := len(p.read_text(encoding="utf-8").splitlines())) > 420}  # fmt: skip

@@ -1,7 +1,8 @@
 """Regroup: from examples to semantic domains (R&B, arXiv 2505.00358, Algorithm 2).
 
 corpus -> vectors (`embed_corpus`) -> k (`choose_k`) -> domains (`KMeans`) -> cards.
-:func:`regroup` does all of it; each part can be taken alone.
+:func:`regroup`, which is also ``rbkit.regroup(...)``, does all of it; each part can be taken
+alone.
 """
 
 from rbkit._lazy import attach
@@ -24,4 +25,5 @@ __getattr__, __dir__, __all__ = attach(
         "regroup": ".pipeline",
         "silhouettes": ".choose",
     },
+    call="regroup",
 )

@@ -157,11 +157,13 @@ def _columns(corpus: DatasetDict) -> tuple[dict[str, list[str]], dict[str, list[
             raise InputError("corpus", f"no split {split!r}", remedy)
         if not len(corpus[split]):
             raise InputError("corpus", f"the split {split!r} is empty", "give it examples")
-        for column in ("text", "source"):
-            if column not in corpus[split].column_names:
-                raise InputError("corpus", f"no column {column!r} in the split {split!r}", remedy)
+        if "text" not in corpus[split].column_names:
+            raise InputError("corpus", f"no column 'text' in the split {split!r}", remedy)
         texts[split] = list(corpus[split]["text"])
-        sources[split] = [str(source) for source in corpus[split]["source"]]
+        # Sources only describe the domains, so a corpus of someone's own may lack them.
+        has = "source" in corpus[split].column_names
+        found = corpus[split]["source"] if has else ["unknown"] * len(texts[split])
+        sources[split] = [str(source) for source in found]
     return texts, sources
 
 

@@ -23,7 +23,7 @@ TARGET = {"recipes": 0.3, "Biology and health sciences": 0.4, "code": 0.2, "Ever
 
 SETTINGS: dict[str, Any] = {
     "corpus": "demo", "eval_sources": TARGET, "eval_size": 600, "embedder": "minilm",
-    "max_tokens": 64, "k": (8, 12, 16, 20, 24), "model": "tiny", "steps": 300, "round_steps": 25,
+    "max_tokens": 64, "k": (4, 6, 8, 10, 12, 16, 20, 24), "model": "tiny", "steps": 300, "round_steps": 25,
 }  # fmt: skip
 
 INTRO = (

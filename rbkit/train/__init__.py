@@ -1,7 +1,8 @@
 """Train: from proportions to a trained model and a run folder.
 
 ``MixtureTrainer`` is ``transformers.Trainer`` with a mixture that adapts; :func:`train` is
-the whole way from a corpus and its domains to a run folder in one call; ``Run`` reads it.
+the whole way from a corpus and its domains to a run folder in one call, which is also
+``rbkit.train(...)``; ``Run`` reads the folder.
 """
 
 from rbkit._lazy import attach
@@ -20,4 +21,5 @@ __getattr__, __dir__, __all__ = attach(
         "train_tokenizer": ".text",
         "tokenize": ".text",
     },
+    call="train",
 )

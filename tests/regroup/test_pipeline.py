@@ -123,7 +123,7 @@ def test_more_domains_than_examples_names_both(corpus):
     [
         (lambda c: c.pop("eval"), "no split 'eval'"),
         (lambda c: c.update(train=c["train"].select([])), "'train' is empty"),
-        (lambda c: c.update(eval=c["eval"].remove_columns("source")), "no column 'source'"),
+        (lambda c: c.update(eval=c["eval"].remove_columns("text")), "no column 'text'"),
     ],
 )
 def test_an_incomplete_corpus_is_refused(make_corpus, change, message):
@@ -131,6 +131,14 @@ def test_an_incomplete_corpus_is_refused(make_corpus, change, message):
     change(corpus)
     with pytest.raises(InputError, match=message):
         regroup(corpus, **TFIDF)
+
+
+def test_sources_may_be_missing(make_corpus):
+    corpus = make_corpus(20, 10)
+    for split in ("train", "eval"):
+        corpus[split] = corpus[split].remove_columns("source")
+    domains = regroup(corpus, k=2, **TFIDF)
+    assert [card.sources for card in domains.cards] == [{"unknown": 1.0}] * 2
 
 
 @pytest.mark.parametrize("option", [{"cluster": "luck"}, {"cluster": "sources", "unseen": "luck"}])

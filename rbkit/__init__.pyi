@@ -1,0 +1,25 @@
+# For type checkers and editors: the lazy names of __init__.py, spelt out.
+from rbkit.balance.gram import GramTracker as GramTracker
+from rbkit.balance.mixers.base import Mixer as Mixer
+from rbkit.balance.mixers.fixed import Proportional as Proportional
+from rbkit.balance.mixers.fixed import Stratified as Stratified
+from rbkit.balance.mixers.fixed import Target as Target
+from rbkit.balance.mixers.rnb import RnB as RnB
+from rbkit.balance.sampler import MixtureSampler as MixtureSampler
+from rbkit.balance.signals import Observation as Observation
+from rbkit.data.corpus import about as about
+from rbkit.data.corpus import load_corpus as load_corpus
+from rbkit.errors import InputError as InputError
+from rbkit.errors import RbkitWarning as RbkitWarning
+from rbkit.regroup.cluster import KMeans as KMeans
+from rbkit.regroup.domains import Domains as Domains
+from rbkit.regroup.pipeline import regroup as regroup
+from rbkit.regroup.sources import SourceLabels as SourceLabels
+from rbkit.regroup.tfidf import TfidfEmbedder as TfidfEmbedder
+from rbkit.regroup.transformer import TransformerEmbedder as TransformerEmbedder
+from rbkit.train.record import Run as Run
+from rbkit.train.run import train as train
+from rbkit.train.trainer import MixtureTrainer as MixtureTrainer
+
+__version__: str
+__all__: list[str]
