@@ -61,6 +61,7 @@ def demo(
 def run(
     out: Annotated[Path, typer.Option(help="Run folder.")],
     parameter: Parameter = None,
+    resume: Annotated[bool, typer.Option(help="Go on from an unfinished run there.")] = False,
     timeout: Annotated[int | None, typer.Option(help="Seconds that one cell may take.")] = None,
 ) -> None:
     """Execute the run notebook with parameters of your own, and export it as offline HTML.
@@ -72,7 +73,8 @@ def run(
     from rbkit.report.html import notebook_to_html
     from rbkit.report.parameters import RunParameters
 
-    params = RunParameters.from_mapping(_parameters(parameter))
+    given = _parameters(parameter)
+    params = RunParameters.from_mapping({**given, "resume": True} if resume else given)
     try:
         execute(find_notebook("90_run"), params, out, timeout=timeout, label=params.mixer)
     except NotebookError as error:

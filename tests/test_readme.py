@@ -47,7 +47,7 @@ def test_the_example_runs(strangers_files, tmp_path, name):
     done = subprocess.run([sys.executable, "script.py", *files], cwd=tmp_path, text=True,
                           capture_output=True, timeout=300, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert 0 < float(re.findall(r"\d+\.\d+", done.stdout)[-1]) < 6
+    assert 0 < float(re.findall(r"\d+\.\d+", done.stdout)[-1]) < 5  # untrained: ln 270 = 5.6
     if name == "trainer_rbkit":
         history = np.load(tmp_path / "out" / "history.npz")
         assert history["p"].shape[0] == 5
@@ -65,8 +65,7 @@ def changed(before, after):
 @pytest.mark.parametrize(("kind", "most"), [("trainer", 10), ("loop", 15)])
 def test_few_lines_change_and_readme_shows_just_these(kind, most):
     lines = [line for line in changed(f"{kind}_plain", f"{kind}_rbkit") if line.strip("+-").strip()]
-    added = [line for line in lines if line.startswith("+")]
-    assert len(added) <= most
+    assert len(lines) <= most  # removed and added ones
     blocks = re.findall(r"```diff\n(.*?)```", README.read_text(), re.S)
     shown = [[x for x in b.splitlines() if x[:1] in "+-" and x[1:].strip()] for b in blocks]
     assert lines in shown, f"README lacks this diff:\n{chr(10).join(lines)}"

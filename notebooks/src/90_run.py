@@ -44,6 +44,7 @@ learning_rate: float = 0.003  # peak learning rate
 estimator: Literal["sketch", "exact"] = "sketch"  # how domain gradients are kept
 layer: str | None = None  # tracked layer; the output layer if None
 seed: int = 0  # seed of everything random
+resume: bool = False  # go on from the last checkpoint of an unfinished run
 run_dir: str = ""  # run folder; a new one under reports/ if empty
 profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
 

@@ -20,6 +20,8 @@ Three things are easy to get wrong here:
 
 from __future__ import annotations
 
+import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
@@ -28,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rbkit.balance.signals import FloatArray, GramEstimate
+from rbkit.balance.signals import GramEstimate
 from rbkit.balance.sketch import CountSketch
 from rbkit.errors import InputError
 
@@ -48,7 +50,7 @@ class GramTracker:
     estimator : {"sketch", "exact"}
         ``exact`` keeps V x d numbers per domain. ``sketch`` folds the V outputs into
         `buckets` with random signs (see :mod:`rbkit.balance.sketch`): inner products are
-        kept in expectation at ``2 * buckets * d * 4`` bytes per domain.
+        kept in expectation at ``2 * buckets * d * 4`` bytes per domain (0.79 MB for d = 768).
     buckets : int
         Size of the sketch; a layer with no more outputs is tracked exactly.
     seed : int
@@ -166,6 +168,11 @@ class GramTracker:
             if self._batch is None or not output.requires_grad:
                 return
             rows, scale, size = self._batch
+            if not args:
+                raise InputError(
+                    "layers", "the watched layer is called with its input by name",
+                    "watch one that is called as layer(x)",
+                )  # fmt: skip
             hidden = args[0].detach()
             if hidden.ndim < 2 or len(hidden) != size:
                 raise InputError(
@@ -197,17 +204,18 @@ class GramTracker:
         with torch.autocast(device_type=delta.device.type, enabled=False):
             sketch, total = self._prepare(watched, hidden, delta)
             size, width = len(delta), delta.shape[-1]
-            folded = sketch.fold(delta.reshape(-1, width)).reshape(size, -1, sketch.buckets)
-            hidden = hidden.reshape(size, -1, hidden.shape[-1])
+            folded = sketch.fold(delta.reshape(-1, width))
+            folded = folded.reshape(sketch.blocks, size, -1, sketch.buckets)
+            hidden = sketch.split(hidden.reshape(size, -1, hidden.shape[-1]))
             for (half, domain), members in rows.items():
                 at = members.to(delta.device)
-                left = folded[at].flatten(0, 1).to(total.dtype)
-                right = hidden[at].flatten(0, 1).to(total.dtype)
-                part = total[half, domain]
-                torch.addmm(part, left.T, right, alpha=scale, out=part)
-                self.flops += 2 * left.shape[0] * left.shape[1] * right.shape[1]
-            if not sketch.exact:
-                self.flops += 2 * delta.numel()  # one sign, one addition per entry
+                left = folded[:, at].flatten(1, 2).to(total.dtype)
+                right = hidden[:, at].flatten(1, 2).to(total.dtype)
+                part = torch.bmm(left.mT, right)
+                # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
+                total[half, domain] += torch.where(part.isfinite().all(), scale * part, 0.0)
+                self.flops += 2 * left.numel() * right.shape[-1]
+            self.flops += 2 * sketch.additions * delta.numel() // width  # a sign with each
 
     def _prepare(
         self, watched: _Watched, hidden: Tensor, delta: Tensor
@@ -217,7 +225,9 @@ class GramTracker:
             buckets = width if self.estimator == "exact" else self.buckets
             watched.sketch = CountSketch(width, buckets, self._round_seed(watched))
         if watched.total is None:
-            shape = (_HALVES, self.n_domains, watched.sketch.buckets, hidden.shape[-1])
+            sketch = watched.sketch
+            width = math.ceil(hidden.shape[-1] / sketch.blocks)
+            shape = (_HALVES, self.n_domains, sketch.blocks, sketch.buckets, width)
             dtype = torch.promote_types(delta.dtype, torch.float32)
             watched.total = torch.zeros(shape, dtype=dtype, device=delta.device)
         return watched.sketch, watched.total
@@ -238,21 +248,22 @@ class GramTracker:
                 "watch another, or use a loss that is not fused with it",
             )  # fmt: skip
         m = self.n_domains
-        whole, diagonal, noise = np.zeros((m, m)), np.zeros(m), np.zeros(m)
+        whole, squares = np.zeros((m, m)), np.zeros((3, m))
         for watched in self._watched:
-            if watched.total is None:  # nothing was watched yet
-                continue
-            first, second = watched.total.flatten(2)
-            g1, g2 = _mean(first, n1), _mean(second, n2)
-            whole += _product(first + second)
-            diagonal += _row_products(g1, g2)
-            noise += _row_products(g1 - g2, g1 - g2) / 4
+            if watched.total is not None:  # None: nothing was watched yet
+                for first, second in _chunks(watched.total):
+                    both = first + second
+                    whole += (both @ both.T).cpu().numpy()
+                    pairs = ((first, second), (first, first), (second, second))
+                    squares += [torch.linalg.vecdot(a, b).cpu().numpy() for a, b in pairs]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cross, one, two = squares / np.array([n1 * n2, n1 * n1, n2 * n2])
         counts = self._counts.sum(axis=0)
         absent = np.where(counts > 0, 1.0, np.nan)
         n = np.maximum(counts, 1) * absent
         gram = whole / np.outer(n, n)
         split = np.where((n1 > 0) & (n2 > 0), 1.0, np.nan)
-        return GramEstimate(gram, counts, diagonal * split, noise * split)
+        return GramEstimate(gram, counts, cross * split, (one + two - 2 * cross) / 4 * split)
 
     def reset(self) -> None:
         """Start a new round: forget the gradients, draw new signs."""
@@ -284,62 +295,66 @@ class GramTracker:
 
     def state_dict(self) -> dict[str, Any]:
         """State in the middle of a round: tensors and integers."""
-        state: dict[str, Any] = {"round": self.round, "counts": torch.from_numpy(self._counts)}
+        state: dict[str, Any] = {
+            "settings": self._settings(),
+            "round": self.round,
+            "counts": torch.from_numpy(self._counts),
+        }
         for index, watched in enumerate(self._watched):
             if watched.total is not None:
                 state[f"total.{index}"] = watched.total
         return state
 
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "n_domains": self.n_domains,
+            "estimator": self.estimator,
+            "buckets": self.buckets,
+            "seed": self.seed,
+            "layers": [list(w.weight.shape) for w in self._watched],
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state saved by :meth:`state_dict`; signs are drawn again from the seed."""
+        for name, mine in self._settings().items():
+            if state["settings"].get(name) != mine:
+                raise InputError(
+                    "tracker state", f"saved with {name} {state['settings'].get(name)}, not {mine}",
+                    f"resume with the {name} of the checkpoint",
+                )  # fmt: skip
         counts = torch.as_tensor(state["counts"]).cpu().numpy().astype(np.int64)
-        if counts.shape != self._counts.shape:
-            raise InputError(
-                "tracker state", f"saved for {counts.shape[1]} domains, not {self.n_domains}",
-                "resume with the domains of the checkpoint",
-            )  # fmt: skip
         self.round, self._counts = int(state["round"]), counts
         for index, watched in enumerate(self._watched):
             total, watched.sketch = state.get(f"total.{index}"), None
-            device = next(watched.layer.parameters()).device
+            device = watched.weight.device
             watched.total = None if total is None else torch.as_tensor(total).clone().to(device)
 
 
 class _Watched:
-    """One layer with its accumulator (2 halves, m, buckets, d) and the round's sketch."""
+    """One layer, the round's sketch, and its sums: (2 halves, m, blocks, buckets, d / blocks)."""
 
     def __init__(self, layer: nn.Module) -> None:
-        if not any(p.ndim == 2 for p in layer.parameters(recurse=False)):
+        matrices = [p for p in layer.parameters(recurse=False) if p.ndim == 2]
+        if len(matrices) != 1 or isinstance(layer, nn.Embedding):
             raise InputError(
-                "layers", f"{type(layer).__name__} has no weight matrix", "watch an nn.Linear"
+                "layers", f"{type(layer).__name__} is not a linear layer", "watch an nn.Linear"
             )
-        self.layer = layer
+        self.layer, self.weight = layer, matrices[0]
         self.sketch: CountSketch | None = None
         self.total: Tensor | None = None
 
 
-def _widest(rows: Tensor) -> torch.dtype:
-    # Products in float64: G is a small difference of large sums. Apple's GPUs have none.
-    return rows.dtype if rows.device.type == "mps" else torch.float64
+def _chunks(total: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the two half-rounds, (m, some) each, in chunks whose float64 copies stay small.
 
-
-def _product(rows_MxD: Tensor) -> FloatArray:
-    """Gram matrix of the rows; chunked, so that the float64 copy stays small."""
-    gram = np.zeros((len(rows_MxD), len(rows_MxD)))
-    for chunk in torch.split(rows_MxD, 1 << 16, dim=1):
-        wide = chunk.to(_widest(chunk))
-        gram += (wide @ wide.T).cpu().numpy()
-    return gram
-
-
-def _row_products(a_MxD: Tensor, b_MxD: Tensor) -> FloatArray:
-    total = torch.linalg.vecdot(a_MxD.to(_widest(a_MxD)), b_MxD.to(_widest(b_MxD)))
-    return np.asarray(total.cpu(), dtype=np.float64)
-
-
-def _mean(total_MxD: Tensor, n: np.ndarray[Any, Any]) -> Tensor:
-    counts = torch.as_tensor(np.maximum(n, 1), dtype=total_MxD.dtype, device=total_MxD.device)
-    return total_MxD / counts[:, None]
+    Products are taken in float64, since G is a small difference of large sums. Apple's GPUs
+    have no such numbers.
+    """
+    widest = total.dtype if total.device.type == "mps" else torch.float64
+    flat = total.flatten(2)
+    for chunk in torch.split(flat, max(1, (1 << 20) // flat.shape[1]), dim=2):
+        first, second = chunk.to(widest)
+        yield first, second
 
 
 def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
@@ -358,8 +373,9 @@ def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
             return model.get_submodule(layer)
         except AttributeError as error:
             linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+            close = difflib.get_close_matches(layer, linear, 3, 0.3) or linear[-3:]
             raise InputError(
-                "layer", f"the model has no module {layer!r}", f"use one of {', '.join(linear)}"
+                "layer", f"the model has no module {layer!r}", f"try {' or '.join(close)}"
             ) from error
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if head is None:

@@ -199,11 +199,10 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
     if stamps == _stamps(corpus):
         return facts
     for split in ("train", "eval"):
-        if not {"text", "source"} <= set(corpus[split].column_names):
-            raise InputError(
-                f"corpus, {split}", "needs columns text and source", "make it with load_corpus"
-            )
-    columns = Columns(["text"], "source")
+        if "text" not in corpus[split].column_names:
+            raise InputError(f"corpus, {split}", "needs a column text", "make it with load_corpus")
+    sourced = all("source" in corpus[split].column_names for split in ("train", "eval"))
+    columns = Columns(["text"], "source" if sourced else None)
     rows = Rows.of([columns.scan(corpus[split], False, keep=True) for split in ("train", "eval")])
     train, held = np.split(np.arange(len(rows.hashes)), [len(corpus["train"])])
     return facts | {

@@ -12,6 +12,7 @@ from datasets import DatasetDict
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from rbkit.data.corpus import about
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.cards import make_cards
 from rbkit.regroup.choose import DEFAULT_GRID, choose_k
@@ -93,10 +94,13 @@ def regroup(
     [0.5, 0.5]
     """
     texts, sources = _columns(corpus)
+    origin = about(corpus)["fingerprint"]
     if isinstance(cluster, str) and cluster == "sources":
         cluster = SourceLabels()
     if isinstance(cluster, SourceLabels):
-        return _by_source(texts["train"], sources, unseen, seed)
+        domains = _by_source(texts["train"], sources, unseen, seed)
+        domains.method["corpus"] = origin
+        return domains
     tool = make_embedder(embedder)
     vectors = embed_corpus(corpus, tool, cache=cache, progress=progress)
     X = vectors["train"]
@@ -130,7 +134,7 @@ def regroup(
         train_labels=labels,
         eval_labels=eval_labels,
         centroids=centroids,
-        method=plain({**method, "embedder": embedded}),
+        method=plain({**method, "embedder": embedded, "corpus": origin}),
         quality=plain(quality),
         cards=cards,
     )

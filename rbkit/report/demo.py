@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.errors import InputError
-from rbkit.files import fingerprint, write_json
 from rbkit.report.engine import NotebookError, execute
 from rbkit.report.html import notebook_to_html
 from rbkit.report.index import write_index
@@ -23,7 +22,8 @@ TARGET = {"recipes": 0.3, "Biology and health sciences": 0.4, "code": 0.2, "Ever
 
 SETTINGS: dict[str, Any] = {
     "corpus": "demo", "eval_sources": TARGET, "eval_size": 600, "embedder": "minilm",
-    "max_tokens": 64, "k": (4, 6, 8, 10, 12, 16, 20, 24), "model": "tiny", "steps": 300, "round_steps": 25,
+    "max_tokens": 64, "k": (4, 6, 8, 10, 12, 16, 20, 24), "model": "tiny", "steps": 300,
+    "round_steps": 25,
 }  # fmt: skip
 
 INTRO = (
@@ -62,9 +62,11 @@ def demo(
     InputError
         If a parameter, the corpus or an asset is at fault.
     NotebookError
-        If no run came to its end; the page is written all the same.
+        If a run did not come to its end; the page is written all the same.
     """
     out, began = Path(out), time.monotonic()
+    for mixer in mixers:
+        mixer_by_name(mixer)
     template = find_notebook("90_run")
     settings = RunParameters.from_mapping({**SETTINGS, **(overrides or {})})
     shared = settings.resolved()
@@ -82,28 +84,37 @@ def demo(
         values = {**settings.to_dict(), "mixer": mixer, "domains": str(domains)}
         if settings.profile == "smoke":
             values["domains"] = ""
+        (run_dir / "run.json").unlink(missing_ok=True)  # no result of an earlier call
         try:
             execute(template, values, run_dir, progress=progress, label=mixer)
         except NotebookError as error:
             errors.append(error)
             say(f"{mixer} stopped: {error}")
+            _record_failure(run_dir, values, error)
         if (run_dir / "run.ipynb").exists():
             notebook_to_html(run_dir / "run.ipynb", run_dir / "run.html", title=f"{mixer} · rbkit")
     say("writing the report")
-    page = write_report(out / "runs", out / "index.html", title="R&B in one page", intro=INTRO)
-    if len(errors) == len(mixers):
+    ours = (shared.corpus, shared.eval_sources) == ("demo", TARGET)
+    page = write_report(
+        [out / "runs" / mixer for mixer in mixers], out / "index.html",
+        title="R&B in one page", intro=INTRO if ours else "",
+    )  # fmt: skip
+    if errors:
         raise errors[0]
     say(f"done: {page}")
     return page
 
 
 def write_report(
-    runs: str | Path, out: str | Path, *, title: str = "Runs", intro: str = ""
+    runs: str | Path | Sequence[Path], out: str | Path, *, title: str = "Runs", intro: str = ""
 ) -> Path:
-    """Write the page that compares the runs inside the folder `runs`."""
-    from rbkit.train.record import list_runs
+    """Write the page that compares runs: those in the folder `runs`, or these run folders."""
+    from rbkit.train.record import Run, list_runs
 
-    found = list_runs(runs)
+    if not isinstance(runs, str | Path):
+        found = [Run.open(path) for path in runs]
+    else:
+        found = list_runs(runs)
     if not found:
         raise InputError(str(runs), "no run folder in there", "give the folder that holds runs")
     order = {name: i for i, name in enumerate(MIXERS)}
@@ -128,18 +139,19 @@ def find_notebook(name: str) -> Path:
 
 
 def _domains(params: RunParameters, out: Path, progress: bool) -> Path:
-    """Make the domains once for all runs, unless the very same ones are there already."""
+    """Make the domains that all runs share, and say where they are."""
     from rbkit.report.job import load_inputs
 
-    names = ("corpus", "text_column", "source_column", "eval_sources", "max_examples", "eval_size",
-             "embedder", "max_tokens", "cluster", "k", "seed")  # fmt: skip
-    recipe = {name: params.to_dict()[name] for name in names}
-    folder, stamp = out / "domains", out / "domains.recipe.json"
-    began = time.perf_counter()
     _, domains = load_inputs(params, progress=progress)
-    domains.save(folder)
-    write_json(stamp, {
-        "recipe": recipe, "fingerprint": fingerprint(json.dumps(recipe, sort_keys=True)),
-        "seconds": round(time.perf_counter() - began, 1),
-    })  # fmt: skip
-    return folder
+    domains.save(out / "domains")
+    return out / "domains"
+
+
+def _record_failure(run_dir: Path, values: Mapping[str, Any], error: NotebookError) -> None:
+    """Leave a record where the notebook failed before training could begin one."""
+    from rbkit.train.record import Recorder
+
+    if not (run_dir / "run.json").exists():
+        recorder = Recorder(run_dir)
+        recorder.start(parameters=dict(values))
+        recorder.finish("failed", error=str(error))

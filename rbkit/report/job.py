@@ -6,11 +6,12 @@ from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.data.corpus import load_corpus
-from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.pipeline import regroup
 from rbkit.regroup.transformer import TransformerEmbedder
 from rbkit.report.parameters import RunParameters
+from rbkit.train.models import PRESETS
+from rbkit.train.run import check_origin
 
 
 def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, Domains]:
@@ -34,12 +35,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     )
     if params.domains:
         domains = Domains.load(params.domains)
-        have, need = len(domains.train_labels), len(corpus["train"])
-        if have != need or len(domains.eval_labels) != len(corpus["eval"]):
-            raise InputError(
-                "domains", f"{params.domains} labels {have} training examples, not {need}",
-                "regroup this corpus, or load the one that the domains were made from",
-            )  # fmt: skip
+        check_origin(domains, corpus)
         return corpus, domains
     embedder: Any = params.embedder
     if embedder != "tfidf":
@@ -54,8 +50,6 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
 
 def train_options(params: RunParameters) -> dict[str, Any]:
     """Return the options of :func:`rbkit.train.run.train` that `params` stand for."""
-    from rbkit.train.models import PRESETS
-
     return {
         "run_dir": params.run_dir or f"reports/{params.mixer}-{params.seed}",
         "mixer": mixer_by_name(params.mixer, params.mixer_options),
@@ -69,5 +63,6 @@ def train_options(params: RunParameters) -> dict[str, Any]:
         "estimator": params.estimator,
         "layer": params.layer,
         "seed": params.seed,
+        "resume": params.resume or None,  # never overwrite an unfinished run in silence
         "record": {"parameters": params.to_dict()},
     }

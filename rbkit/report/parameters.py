@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
+from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.errors import InputError
 from rbkit.report.coerce import check, did_you_mean, hint_source, source_of
 
@@ -114,6 +115,7 @@ class RunParameters(Parameters):
     estimator: Literal["sketch", "exact"] = declare("sketch", "how domain gradients are kept")
     layer: str | None = declare(None, "tracked layer; the output layer if None")
     seed: int = declare(0, "seed of everything random")
+    resume: bool = declare(False, "go on from the last checkpoint of an unfinished run")
     run_dir: str = declare("", "run folder; a new one under reports/ if empty")
     profile: Literal["full", "smoke"] = declare("full", "smoke: a few seconds, to test")
 
@@ -129,6 +131,7 @@ class RunParameters(Parameters):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(name, f"{value} is not positive", "give a number above 0")
+        mixer_by_name(self.mixer, self.mixer_options)
         ks = self.k if isinstance(self.k, tuple) else (self.k,)
         if not ks or min(ks) < 1:
             raise InputError(

@@ -50,6 +50,10 @@ def check_arguments(args: TrainingArguments, mixer: Mixer, round_steps: int) -> 
             "devices", f"{max(args.world_size, args.n_gpu)} processes or GPUs",
             "run one process on one device (set CUDA_VISIBLE_DEVICES)",
         )  # fmt: skip
+    if args.save_strategy == "epoch":
+        raise InputError(
+            "save_strategy", "a mixture has no epochs", "use save_strategy='steps' with save_steps"
+        )
     if args.torch_compile and "gram" in mixer.signals:
         raise InputError("torch_compile", "the tracker's hooks are not compiled", "turn it off")
 
@@ -61,5 +65,5 @@ def check_losses(losses: Any, last_step: int, args: TrainingArguments) -> None:
         raise TrainingError(
             f"loss: became {losses[bad[0]]} at step {last_step - len(losses) + 1 + int(bad[0])}; "
             f"lower learning_rate (now {args.learning_rate:g}) or max_grad_norm, then resume from "
-            f"the last checkpoint in {args.output_dir}"
+            f"the last checkpoint in {args.output_dir}, if there is one, or start anew"
         )

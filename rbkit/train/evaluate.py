@@ -74,7 +74,7 @@ def evaluate(
     Parameters
     ----------
     labels : int array of shape (n,)
-        Domain of each eval example; -1 counts only overall.
+        Domain of each eval example; -1 leaves it out, also of the overall loss.
     n_domains : int
         m.
     """
@@ -111,7 +111,7 @@ def summarise(
             return float("nan"), float("nan")
         return float(total[rows].sum() / count[rows].sum()), float(mean[rows].mean())
 
-    overall = averages(np.ones(len(total), dtype=bool))
+    overall = averages(labels >= 0)  # examples left out of all domains count nowhere
     by_domain = np.array([averages(labels == i) for i in range(n_domains)]).reshape(-1, 2)
     return EvalLosses(*overall, by_domain[:, 0], by_domain[:, 1], mean)
 

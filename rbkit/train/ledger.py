@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 NOTE = (
     "FLOPs are counted by torch on the first step of each round and scaled to all steps by "
-    "padded tokens; seconds are wall-clock on this machine. 'step' is the plain training "
-    "step; 'eval' is for the curves only, no rule here needs it."
+    "padded tokens; seconds are wall-clock on this machine, of all other steps and scaled "
+    "likewise. 'step' is the plain training step; 'eval' is for the curves only."
 )
 
 
@@ -31,6 +31,7 @@ class Entry:
     name: str
     seconds: float = 0.0
     calls: int = 0
+    probes: int = 0  # calls under torch's counter, which is slow: not part of `seconds`
     flops_counted: int | None = None
     flops_modelled: int | None = None
     bytes: int | None = None
@@ -68,7 +69,10 @@ class Ledger:
         """
         entry = self[name]
         entry.calls += 1
-        if device is not None and device.type == "cuda":
+        if self._counting:
+            entry.probes += 1
+            yield
+        elif device is not None and device.type == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             try:
@@ -121,6 +125,13 @@ class Ledger:
         finally:
             self._counting = False
 
+    def add(self, name: str, seconds: float, *, probe: bool) -> None:
+        """Add one call that was timed elsewhere."""
+        entry = self[name]
+        entry.calls += 1
+        entry.probes += probe
+        entry.seconds += 0.0 if probe else seconds
+
     @contextmanager
     def track(self, device: torch.device) -> Iterator[None]:
         """Watch the work of a Gram tracker, inside a step: time always, FLOPs on probes."""
@@ -143,10 +154,14 @@ class Ledger:
         for name, flops in self.scaled().items():
             self[name].flops_counted = flops
         entries = [asdict(entry) for entry in self.entries.values()]
-        tracked = self.entries["track"].seconds if "track" in self.entries else 0.0
         for entry in entries:
-            if entry["name"] == "step":
-                entry["seconds"] = max(0.0, entry["seconds"] - tracked)
+            timed = entry["calls"] - entry.pop("probes")
+            entry["seconds"] *= entry["calls"] / timed if timed else 0.0
+        by_name = {entry["name"]: entry for entry in entries}
+        if "track" in by_name and "step" in by_name:
+            by_name["step"]["seconds"] -= min(
+                by_name["track"]["seconds"], by_name["step"]["seconds"]
+            )
         return {"entries": entries, "note": NOTE}
 
     def state_dict(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def build_model(
     Examples
     --------
     >>> build_model("tiny", vocab_size=300).num_parameters()
-    431232
+    465024
     """
     if model in PRESETS:
         set_seed(seed)

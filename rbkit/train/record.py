@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,8 +30,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, read_json, read_npz, write_json
 
 FORMAT = "rbkit-run/1"
@@ -69,13 +71,14 @@ class Recorder:
         self.info: dict[str, Any] = {}
         self.arrays: dict[str, list[Any]] = {name: [] for name in (*_PER_ROUND, "p")}
         self.q: np.ndarray[Any, Any] | None = None
-        self._resuming = resume and (self.path / "run.json").exists()
+        self._resuming = resume
         self._began, self._last_beat = time.monotonic(), 0.0
         self._seconds_before = 0.0
 
     def start(self, **info: Any) -> None:
         """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
-        old: dict[str, Any] = read_json(self.path / "run.json") if self._resuming else {}
+        known = self._resuming and (self.path / "run.json").exists()
+        old: dict[str, Any] = read_json(self.path / "run.json") if known else {}
         self._seconds_before = float(old.get("seconds", 0.0))
         self.info = {
             "format": FORMAT,
@@ -153,11 +156,13 @@ class Recorder:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Cut the record back to a checkpoint, so that the continued run writes it once."""
-        for name in ("metrics", "timings"):
-            path = self.path / f"{name}.jsonl"
-            if path.exists():
-                with path.open("r+b") as file:
-                    file.truncate(int(state[name]))
+        logs = {self.path / f"{name}.jsonl": int(state[name]) for name in ("metrics", "timings")}
+        for path, size in logs.items():
+            if _size(path) < size:
+                raise InputError(
+                    str(path), f"has {_size(path)} bytes, but {size} at the checkpoint",
+                    "start the run anew in another folder",
+                )  # fmt: skip
         history, rounds = _load_history(self.path / "history.npz"), int(state["rounds"])
         if rounds and len(history.get("step", [])) < rounds:
             raise InputError(
@@ -167,6 +172,9 @@ class Recorder:
         for name in _PER_ROUND:
             self.arrays[name] = list(history.get(name, []))[:rounds]
         self.arrays["p"] = list(history.get("p", []))[: rounds + 1] or self.arrays["p"]
+        for path, size in logs.items():  # everything is there: now cut
+            if path.exists():
+                os.truncate(path, size)
         self._write_history()
 
     # ---------------------------------------------------------------------- writing
@@ -201,6 +209,11 @@ class Run:
                 f"format {self.info.get('format')!r} instead of {FORMAT!r}",
                 "give the folder of a run made by rbkit",
             )
+        if missing := {"status", "parameters", "heartbeat", "pid"} - set(self.info):
+            raise InputError(
+                str(self.path / "run.json"), f"lacks {', '.join(sorted(missing))}",
+                "repair it, or run again",
+            )  # fmt: skip
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -224,9 +237,9 @@ class Run:
         status = str(self.info["status"])
         if status != "running":
             return status
-        if self.info.get("host") == platform.node():
-            return "running" if _alive(int(self.info["pid"])) else "killed"
         beat = datetime.fromisoformat(self.info["heartbeat"])
+        if self.info.get("host") == platform.node():
+            return "running" if _alive(int(self.info["pid"]), beat) else "killed"
         return "running" if (datetime.now(UTC) - beat).total_seconds() < _STALE else "killed"
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
@@ -256,15 +269,28 @@ class Run:
             return []
         lines = path.read_text(encoding="utf-8").split("\n")
         # A line without its newline is still being written: it is not there yet.
-        return [json.loads(line) for line in lines[:-1] if line]
+        try:
+            return [json.loads(line) for line in lines[:-1] if line]
+        except json.JSONDecodeError as error:
+            raise InputError(str(path), f"a line is not JSON ({error})", "repair it") from error
 
     def __repr__(self) -> str:
         return f"Run({self.path.name!r}, {self.name}, {self.status})"
 
 
 def list_runs(folder: str | Path) -> list[Run]:
-    """Return the runs directly inside `folder`, by time of their start."""
-    found = [Run(path.parent) for path in Path(folder).glob("*/run.json")]
+    """Return the runs directly inside `folder`, by time of their start.
+
+    A folder that cannot be read is told of with an :class:`RbkitWarning` and left out.
+    """
+    found = []
+    for path in Path(folder).glob("*/run.json"):
+        try:
+            run = Run(path.parent)
+            run.metrics(), run.history
+            found.append(run)
+        except InputError as error:
+            warnings.warn(f"run left out: {error}", RbkitWarning, stacklevel=2)
     return sorted(found, key=lambda run: (str(run.info.get("started")), run.path.name))
 
 
@@ -308,11 +334,10 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def _alive(pid: int) -> bool:
+def _alive(pid: int, beat: datetime) -> bool:
+    """Whether the process that gave the heartbeat lives: a later one may have its number."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        born = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
+    return bool(born <= beat.timestamp() + 1)  # heartbeats are whole seconds

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from tqdm import tqdm
 from transformers import (
     AutoTokenizer,
@@ -53,7 +54,7 @@ def train(
     eval_rounds: int = 1,
     checkpoint_rounds: int = 4,
     seed: int = 0,
-    resume: bool = False,
+    resume: bool | None = None,
     device: str | None = None,
     record: Mapping[str, Any] | None = None,
     save_model: bool = True,
@@ -90,10 +91,11 @@ def train(
         Evaluate, and save a checkpoint, every so many rounds.
     seed : int
         Of weights, order of examples, and sketches.
-    resume : bool
-        Go on from the newest checkpoint in `run_dir`, if there is one.
-    device : {"cpu"}, optional
-        Force the CPU; the best device otherwise.
+    resume : bool, optional
+        True: go on from the newest checkpoint in `run_dir`, if there is one. False: start
+        anew. Not given: start anew, but refuse if an unfinished run would be lost.
+    device : {"cpu", "cuda", "mps"}, optional
+        The best one by default.
     record : mapping, optional
         More entries for ``run.json``.
     save_model : bool
@@ -114,24 +116,26 @@ def train(
         If the loss becomes NaN or infinite.
     """
     run_dir = Path(run_dir)
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("accumulate", accumulate)):
+    if learning_rate is None:
+        learning_rate = _FROM_SCRATCH if model in PRESETS else _FINE_TUNING
+    at_least_one = {"steps": steps, "batch_size": batch_size, "accumulate": accumulate,
+                    "checkpoint_rounds": checkpoint_rounds}  # fmt: skip
+    for name, value in at_least_one.items():
         if value < 1:
             raise InputError(name, f"{value} is not positive", "give at least 1")
-    texts = {split: list(corpus[split]["text"]) for split in ("train", "eval")}
-    for split, found in texts.items():
-        if not found:
-            raise InputError("corpus", f"the split {split!r} is empty", "load more examples")
+    if eval_rounds < 0:
+        raise InputError("eval_rounds", f"{eval_rounds} is negative", "0 means never")
+    if not 0 < learning_rate < float("inf"):
+        raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
+    _check_device(device)
+    texts = _texts(corpus, domains)
+    checkpoints = run_dir / "checkpoints"
+    checkpoint = _checkpoint(run_dir, checkpoints, resume)
     tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
     lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
     if (limit := positions(lm.config)) is not None and context > limit:
         raise InputError("context", f"{context} tokens, but {model} takes {limit}", f"use {limit}")
     data = {split: tokenize(found, tokenizer, context) for split, found in texts.items()}
-    checkpoints = run_dir / "checkpoints"
-    checkpoint = latest_checkpoint(checkpoints) if resume else None
-    if checkpoint is None:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    if learning_rate is None:
-        learning_rate = _FROM_SCRATCH if model in PRESETS else _FINE_TUNING
     args = TrainingArguments(
         output_dir=str(checkpoints), max_steps=steps, seed=seed, data_seed=seed,
         per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulate,
@@ -155,6 +159,8 @@ def train(
         "micro_batch_size": batch_size, "accumulate": accumulate,
         **((record or {}).get("parameters", {})),
     }  # fmt: skip
+    if checkpoint is None:  # everything has been checked: now the last run may go
+        _clear(run_dir)
     trainer.remove_callback(PrinterCallback)
     if progress:
         trainer.add_callback(_Bar(trainer))
@@ -162,7 +168,7 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         run = Run.open(run_dir)
         if save_model and run.status == "ok":
-            trainer.save_model(str(run_dir / "model"))
+            trainer.model.save_pretrained(str(run_dir / "model"))
             tokenizer.save_pretrained(str(run_dir / "model"))
     return run
 
@@ -177,6 +183,70 @@ def _without_library_bars() -> Iterator[None]:
     finally:
         if shown:
             hf_logging.enable_progress_bar()
+
+
+def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
+    """Return the texts of both splits, checked, and known to be those of the domains."""
+    texts = {}
+    for split in ("train", "eval"):
+        if split not in corpus or "text" not in corpus[split].column_names:
+            raise InputError(
+                "corpus", f"no split {split!r} with a column 'text'", "load it with rb.load_corpus"
+            )
+        texts[split] = list(corpus[split]["text"])
+        if not texts[split]:
+            raise InputError("corpus", f"the split {split!r} is empty", "load more examples")
+        blank = next((i for i, text in enumerate(texts[split]) if not text), None)
+        if blank is not None:
+            raise InputError(
+                "corpus", f"row {blank} of {split!r} has no text", "load it with rb.load_corpus"
+            )
+    check_origin(domains, corpus)
+    return texts
+
+
+def check_origin(domains: Domains, corpus: Any) -> None:
+    """Refuse domains that were made from another corpus, or from another split of it."""
+    made_from, found = domains.method.get("corpus"), about(corpus)["fingerprint"]
+    if made_from is not None and made_from != found:
+        raise InputError(
+            "domains", f"made from the corpus {made_from}, not from this one ({found})",
+            "regroup this corpus, or load it with the seed and sizes of before",
+        )  # fmt: skip
+
+
+def _check_device(device: str | None) -> None:
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device is not None and not there.get(device, False):
+        found = " or ".join(name for name, is_there in there.items() if is_there)
+        raise InputError("device", f"{device!r} is not here", f"use {found}, or leave it out")
+
+
+def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool | None) -> Path | None:
+    """Return the checkpoint to go on from; refuse to overwrite a run that could go on."""
+    newest = latest_checkpoint(checkpoints)
+    if resume or newest is None:
+        return newest
+    unfinished = (run_dir / "run.json").is_file() and Run.open(run_dir).status != "ok"
+    if resume is None and unfinished:
+        raise InputError(
+            "run_dir", f"{run_dir} holds a run that is {Run.open(run_dir).status} at {newest.name}",
+            "give resume=True to go on, resume=False to start anew, or another folder",
+        )  # fmt: skip
+    return None
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
+    for old in (run_dir / "checkpoints").glob("checkpoint-*"):
+        if (old / "trainer_state.json").exists() or (old / "model.safetensors").exists():
+            shutil.rmtree(old)
+    if (run_dir / "run.json").exists() and (run_dir / "model" / "config.json").exists():
+        shutil.rmtree(run_dir / "model")
 
 
 def _tokenizer(

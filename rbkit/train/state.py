@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
+from rbkit.errors import InputError
 from rbkit.files import atomic_path, read_json, read_npz, write_json
 
 _ARRAYS, _VALUES = "rbkit_state.npz", "rbkit_state.json"
@@ -38,6 +40,8 @@ def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
         if isinstance(value, np.ndarray):
             arrays[path] = value
             return _MARK + path
+        if isinstance(value, list | tuple):
+            return [split(v, f"{path}/{i}") for i, v in enumerate(value)]
         return value.item() if isinstance(value, np.generic) else value
 
     values = split(state, "")
@@ -48,6 +52,11 @@ def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
 
 def load_state(folder: str | Path) -> dict[str, Any]:
     """Read what :func:`save_state` wrote; arrays come back as numpy arrays."""
+    if not (Path(folder) / _VALUES).is_file():
+        raise InputError(
+            str(folder), "not a checkpoint of a mixture (no rbkit_state.json)",
+            "resume from a complete checkpoint that MixtureTrainer wrote",
+        )  # fmt: skip
     values = read_json(Path(folder) / _VALUES)
     arrays = read_npz(
         Path(folder) / _ARRAYS, "delete the checkpoint's folder and resume from another"
@@ -56,11 +65,26 @@ def load_state(folder: str | Path) -> dict[str, Any]:
     def join(value: Any) -> Any:
         if isinstance(value, dict):
             return {k: join(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [join(v) for v in value]
         if isinstance(value, str) and value.startswith(_MARK):
             return arrays[value.removeprefix(_MARK)]
         return value
 
     return dict(join(values))
+
+
+def check_weights(folder: str | Path) -> None:
+    """Refuse a checkpoint whose weights cannot be read, naming the file."""
+    for path in Path(folder).glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                str(path), f"cannot be read ({error})",
+                "delete the checkpoint's folder and resume from another",
+            ) from error  # fmt: skip
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:

@@ -81,7 +81,7 @@ def tokenize(
     >>> tokenizer = train_tokenizer(["an ant and an aunt"] * 9, vocab_size=262, progress=False)
     >>> rows = tokenize(["an ant", "an ant and an aunt and an ant"], tokenizer, context=9)
     >>> [len(ids) for ids in rows["input_ids"]]
-    [5, 9]
+    [4, 9]
     """
     if context < 2:
         raise InputError("context", f"{context} tokens leave nothing to predict", "try 128")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from rbkit.balance.gram import GramTracker, find_layer
 from rbkit.balance.mixers.base import Mixer, check_proportions
@@ -32,7 +32,8 @@ from rbkit.train.interrupt import StopRequest
 from rbkit.train.ledger import Ledger
 from rbkit.train.loader import DOMAIN, MixtureLoader
 from rbkit.train.record import Recorder
-from rbkit.train.state import latest_checkpoint, load_state, save_state
+from rbkit.train.resume import collect, restore
+from rbkit.train.state import latest_checkpoint, save_state
 
 
 class MixtureTrainer(Trainer):  # type: ignore[misc]
@@ -84,7 +85,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.domains, self.round_steps = domains, round_steps
+        self.domains, self.round_steps, self.layer = domains, round_steps, layer
         self.mixer = mixer_by_name(mixer) if isinstance(mixer, str) else mixer
         self.eval_rounds, self.log_every, self.loss_of = eval_rounds, log_every, loss_of
         check_rows("train_dataset", self.train_dataset, domains.train_labels)
@@ -116,10 +117,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             **(record or {}),
         }  # fmt: skip
         self.rounds_done = 0
-        self._window: list[torch.Tensor] = []  # losses since the last logged one
+        self.window: list[torch.Tensor] = []  # losses since the last logged one
+        self.tokens = 0
+        self.last_eval: tuple[int, EvalLosses] | None = None  # of this very training
         self._loss = torch.zeros(())  # of the step in progress
-        self._tokens = 0
-        self._last_eval: tuple[int, EvalLosses] | None = None
+        self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
         self.add_callback(_Steps(self))
@@ -153,11 +155,16 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             if checkpoint is None:
                 raise InputError(str(self.args.output_dir), "no complete checkpoint to resume from",
                                  "train without resuming")  # fmt: skip
+        elif checkpoint is None and self.sampler.position > 0:
+            raise InputError(
+                "train()", "this trainer has trained already",
+                "make a new one, or give resume_from_checkpoint=True",
+            )  # fmt: skip
         self.recorder = Recorder(self.run_dir, resume=checkpoint is not None)
         self.recorder.q = np.asarray(self.domains.q)
         self.recorder.arrays["p"] = [self.sampler.p]
-        if checkpoint is not None:
-            self._load_rbkit_state(Path(checkpoint))
+        self.last_eval = None
+        step = restore(self, Path(checkpoint)) if checkpoint is not None else 0
         self.args.ignore_data_skip = True  # the sampler itself knows where it stands
         self.recorder.start(
             **self.record,
@@ -169,9 +176,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.domains.save(self.run_dir / "domains")
         try:
             with self._stop.listening():
-                output = super().train(
-                    resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs
-                )
+                # The library takes a step before it looks at the limit, so it must not be asked.
+                output = self._only_load(str(checkpoint)) if step >= self.args.max_steps else (
+                    super().train(str(checkpoint) if checkpoint else None, **kwargs)
+                )  # fmt: skip
                 done = self.state.global_step >= self.args.max_steps
                 final = self._final() if done else None
         except BaseException as error:
@@ -181,6 +189,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._finish("ok" if done else "interrupted", final=final)
         return output
 
+    def _only_load(self, checkpoint: str) -> TrainOutput:
+        """Take up a run that had already made all its steps."""
+        self._load_from_checkpoint(checkpoint)
+        self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        self._move_model_to_device(self.model, self.args.device)
+        return TrainOutput(self.state.global_step, float("nan"), {})
+
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
@@ -189,7 +204,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         domains = inputs.pop(DOMAIN)
         tokens = int(next(v for v in inputs.values() if isinstance(v, torch.Tensor)).numel())
         self.ledger.tokens += tokens
-        self._tokens += tokens
+        self.tokens += tokens
         first_of_round = self.state.global_step % self.round_steps == 0
         with ExitStack() as stack:
             if self.tracker is not None:
@@ -219,9 +234,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     # ------------------------------------------------------------------ per step
 
     def _end_step(self, step: int, seconds: float) -> None:
-        self.ledger["step"].seconds += seconds
-        self.ledger["step"].calls += 1
-        self._window.append(self._loss)
+        self.ledger.add("step", seconds, probe=(step - 1) % self.round_steps == 0)
+        self.window.append(self._loss)
         self._loss = torch.zeros((), device=self._loss.device)
         if step % self.log_every == 0 or step == self.args.max_steps:
             self._log_window(step)
@@ -233,15 +247,15 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def _log_window(self, step: int) -> None:
         # One transfer from the device per window, not per step.
-        losses = torch.stack(self._window).double().cpu().numpy()
+        losses = torch.stack(self.window).double().cpu().numpy()
         check_losses(losses, step, self.args)
         self._shown_loss = float(losses.mean())
         self.recorder.log({
             "kind": "train", "step": step, "loss": self._shown_loss,
-            "examples": step * self._examples_per_step, "tokens": self._tokens,
+            "examples": step * self._examples_per_step, "tokens": self.tokens,
             "lr": self.lr_scheduler.get_last_lr()[0],
         })  # fmt: skip
-        self._window.clear()
+        self.window.clear()
 
     def _end_round(self, step: int) -> None:
         self.ledger.settle()
@@ -282,7 +296,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Evaluate by domain, log and return ``eval_loss`` (per token) and its parts."""
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
             return dict(super().evaluate(eval_dataset, *args, **kwargs))
-        losses = self._evaluate_domains(self.state.global_step)
+        losses = self._measure()
         metrics = {"eval_loss": losses.token, "eval_loss_example": losses.example}
         for name, value in zip(self.domains.names, losses.by_domain_token, strict=True):
             metrics[f"eval_loss/{name}"] = float(value)
@@ -292,31 +306,36 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         return metrics
 
     def _evaluate_domains(self, step: int) -> EvalLosses:
-        if self._last_eval is not None and self._last_eval[0] == step:
-            return self._last_eval[1]
+        """Evaluate as part of the run: once per step, and recorded."""
+        if self.last_eval is not None and self.last_eval[0] == step:
+            return self.last_eval[1]
+        losses = self._measure()
+        self.last_eval = (step, losses)
+        self.recorder.log({
+            "kind": "eval", "step": step, "round": step // self.round_steps,
+            "loss_token": losses.token, "loss_example": losses.example,
+            "by_domain_token": losses.by_domain_token,
+            "by_domain_example": losses.by_domain_example,
+        })  # fmt: skip
+        return losses
+
+    def _measure(self) -> EvalLosses:
         if self.eval_dataset is None:
             raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
         with self.ledger.time("eval"), self.compute_loss_context_manager():
-            losses = evaluate(
+            return evaluate(
                 self.model, self._eval_batches(), np.asarray(self.domains.eval_labels),
                 self.domains.m, loss_of=self.loss_of,
             )  # fmt: skip
-        self._last_eval = (step, losses)
-        if hasattr(self, "recorder"):
-            self.recorder.log({
-                "kind": "eval", "step": step, "round": step // self.round_steps,
-                "loss_token": losses.token, "loss_example": losses.example,
-                "by_domain_token": losses.by_domain_token,
-                "by_domain_example": losses.by_domain_example,
-            })  # fmt: skip
-        return losses
 
     def _eval_batches(self) -> Any:
         data = self.eval_dataset
         if hasattr(data, "column_names"):
             data = self._remove_unused_columns(data, description="evaluation")
-        lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
-        for rows in length_batches(np.array(lengths), self.args.eval_batch_size):
+        if self._eval_plan is None:
+            lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
+            self._eval_plan = length_batches(np.array(lengths), self.args.eval_batch_size)
+        for rows in self._eval_plan:
             batch = self.data_collator([data[int(i)] for i in rows])
             yield rows, self._prepare_inputs(dict(batch))
 
@@ -340,51 +359,21 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     # ------------------------------------------------------------------ resuming
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self._window:  # a poisoned model must not be saved
-            check_losses(
-                np.array([float(x) for x in self._window]), self.state.global_step, self.args
-            )
+        if self.window:  # a poisoned model must not be saved
+            losses = torch.stack(self.window).double().cpu().numpy()
+            check_losses(losses, self.state.global_step, self.args)
         # An older checkpoint may go only when this one is complete, so rotate afterwards.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            save_state(folder, self._rbkit_state())
+            save_state(folder, collect(self))
         finally:
             self.args.save_total_limit = limit
         rotate_checkpoints(
             output_dir=self._get_output_dir(trial), save_total_limit=limit, use_mtime=True,
             best_model_checkpoint=self.state.best_model_checkpoint,
         )  # fmt: skip
-
-    def _rbkit_state(self) -> dict[str, Any]:
-        return {
-            "sampler": self.sampler.state_dict(),
-            "mixer": self.mixer.state_dict(),
-            "tracker": self.tracker.state_dict() if self.tracker is not None else {},
-            "ledger": self.ledger.state_dict(),
-            "recorder": self.recorder.state_dict(),
-            "rounds_done": self.rounds_done,
-            "window": [float(loss) for loss in self._window],
-            "tokens": self._tokens,
-            "mixer_name": self.mixer.name,
-        }
-
-    def _load_rbkit_state(self, checkpoint: Path) -> None:
-        state = load_state(checkpoint)
-        if state["mixer_name"] != self.mixer.name:
-            raise InputError(
-                str(checkpoint), f"made by {state['mixer_name']}, not by {self.mixer.name}",
-                "resume with the same mixer",
-            )  # fmt: skip
-        self.sampler.load_state_dict(state["sampler"])
-        self.mixer.load_state_dict(state["mixer"])
-        if self.tracker is not None:
-            self.tracker.load_state_dict(state["tracker"])
-        self.ledger.load_state_dict(state["ledger"])
-        self.recorder.load_state_dict(state["recorder"])
-        self.rounds_done, self._tokens = int(state["rounds_done"]), int(state["tokens"])
-        self._window = [torch.tensor(loss) for loss in state["window"]]
 
 
 class _Steps(TrainerCallback):  # type: ignore[misc]

@@ -183,7 +183,7 @@ def test_backward_inside_autocast_still_multiplies_in_float32():
 def test_domain_gradients_sum_to_the_layers_own_gradient():
     model = tiny_lm()
     tracker = run_round(model)
-    whole = tracker._watched[0].total.sum((0, 1))
+    whole = tracker._watched[0].total.sum((0, 1, 2))
     batchwise = tiny_lm()
     rng = np.random.default_rng(3)
     for _ in range(4):
@@ -348,8 +348,37 @@ def test_the_flops_it_reports_are_those_that_torch_counts():
     tracker.watch_with = lambda _device: counter
     with tracker.batch([0, 1, 2, 0, 1, 2, 0, 1]):
         layer(x).square().sum().backward()
-    adds = 2 * 8 * 10 * 500
+    adds = 2 * 80 * (500 + 16 * 500)  # a sign and an addition, in two stages
     assert counter.get_total_flops() == 2 * 80 * 32 * 16 == tracker.flops - adds
+
+
+def test_an_overflowing_batch_does_not_spoil_the_round():
+    torch.manual_seed(0)
+    layer, x = nn.Linear(3, 2), torch.randn(4, 3)
+    grams = []
+    for factors in ([1.0], [1.0, float("inf")]):
+        tracker = GramTracker(layer, 2)
+        for factor in factors:
+            with tracker.batch([0, 0, 1, 1]):
+                (layer(x).sum() * factor).backward()
+        estimate = tracker.estimate()
+        grams.append(estimate.gram * np.outer(estimate.counts, estimate.counts))
+    np.testing.assert_allclose(*grams)
+
+
+@pytest.mark.parametrize("changed", [{"buckets": 8}, {"estimator": "exact"}, {"seed": 1}])
+def test_a_tracker_with_other_settings_cannot_go_on(changed):
+    saved = GramTracker(nn.Linear(4, 300), M).state_dict()
+    with pytest.raises(InputError, match=f"resume with the {next(iter(changed))}"):
+        GramTracker(nn.Linear(4, 300), M, **changed).load_state_dict(saved)
+    with pytest.raises(InputError, match="resume with the layers"):
+        GramTracker(nn.Linear(4, 200), M).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(5, 4), nn.LayerNorm(4), nn.Bilinear(2, 2, 2)])
+def test_what_is_not_linear_is_refused(layer):
+    with pytest.raises(InputError, match="is not a linear layer"):
+        GramTracker(layer, 1)
 
 
 def test_a_layer_that_the_loss_goes_around_is_reported():

@@ -59,8 +59,8 @@ def make(folder, *, steps=40, accumulate=2, dropout=0.1, **options):
         LlamaForCausalLM(config), args,
         train_dataset=Dataset.from_list(rows(rng, train_labels)),
         eval_dataset=Dataset.from_list(rows(rng, eval_labels)),
-        data_collator=PadCollator(0), run_dir=folder, log_every=4, round_steps=10,
-        **{"mixer": RnB(prior="previous"),
+        data_collator=PadCollator(0), run_dir=folder, log_every=4,
+        **{"mixer": RnB(prior="previous"), "round_steps": 10,
            "domains": Domains.from_labels(list("abcd"), train_labels, eval_labels), **options},
     )  # fmt: skip
 

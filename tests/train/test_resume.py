@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
+from rbkit.regroup.domains import Domains
 from rbkit.train.record import Run
 from rbkit.train.state import latest_checkpoint
 
@@ -103,5 +106,92 @@ def test_another_mixer_cannot_continue_a_run(tmp_path):
     from job import make
 
     make(tmp_path, steps=7).train()
-    with pytest.raises(InputError, match="made by RnB, not by Target"):
+    with pytest.raises(InputError, match="mixer was 'RnB', and is 'Target' now"):
         make(tmp_path, steps=9, mixer="Target").train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"mixer": RnB(prior="previous", lam=30)}, "mixer_options"),
+        ({"round_steps": 5}, "round_steps"),
+        ({"accumulate": 1}, "gradient_accumulation_steps"),
+        ({"layer": "model.layers.0.mlp.down_proj"}, "layer"),
+        ({"buckets": 8}, "buckets"),
+        ({"domains": Domains.from_labels(list("abcd"), [0, 1, 2, 3, 0, 1] * 15, [0] * 30)}, "dom"),
+    ],
+)
+def test_a_changed_setting_is_named_and_the_record_left_alone(tmp_path, changed, name):
+    from job import make
+
+    make(tmp_path, steps=7).train()
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=f"{name}.* was|with {name}"):
+        make(tmp_path, steps=9, **changed).train(resume_from_checkpoint=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("steps", [14, 20])
+def test_resuming_a_finished_run_changes_nothing(tmp_path, steps):
+    from job import make
+
+    first = make(tmp_path, steps=steps)
+    first.train()
+    metrics, info = (tmp_path / "metrics.jsonl").read_bytes(), Run.open(tmp_path).info
+    again = make(tmp_path, steps=steps)
+    again.train(resume_from_checkpoint=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == metrics
+    assert Run.open(tmp_path).info["final"] == info["final"]
+    assert Run.open(tmp_path).status == "ok"
+    for ours, theirs in zip(again.model.parameters(), first.model.parameters(), strict=True):
+        assert (ours == theirs).all()
+
+
+def test_a_trainer_trains_once(tmp_path):
+    from job import make
+
+    trainer = make(tmp_path, steps=7)
+    trainer.train()
+    with pytest.raises(InputError, match="has trained already"):
+        trainer.train()
+
+
+def test_evaluating_by_hand_sees_the_weights_of_now_and_leaves_the_record_alone(tmp_path):
+    from job import make
+
+    trainer = make(tmp_path, steps=7)
+    before = trainer.evaluate()["eval_loss"]
+    with torch.no_grad():
+        trainer.model.lm_head.weight.mul_(5)
+    assert trainer.evaluate()["eval_loss"] != before
+    trainer.train()
+    assert [row["step"] for row in Run.open(tmp_path).metrics("eval")] == [0, 7]
+
+
+def test_damaged_weights_name_the_file(tmp_path):
+    from job import make
+
+    make(tmp_path, steps=7).train()
+    path = tmp_path / "checkpoints" / "checkpoint-7" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
+        make(tmp_path, steps=9).train(resume_from_checkpoint=True)
+
+
+def test_a_record_shorter_than_the_checkpoint_is_refused_before_anything_is_cut(tmp_path):
+    from job import make
+
+    make(tmp_path, steps=7).train()
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"metrics\.jsonl: has 40 bytes, but"):
+        make(tmp_path, steps=9).train(resume_from_checkpoint=True)
+    assert path.stat().st_size == 40
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    from job import make
+
+    (tmp_path / "theirs").mkdir()
+    with pytest.raises(InputError, match="not a checkpoint of a mixture"):
+        make(tmp_path).train(resume_from_checkpoint=str(tmp_path / "theirs"))

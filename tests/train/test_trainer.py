@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -58,7 +56,7 @@ def test_the_trainers_gram_is_that_of_summed_losses(tmp_path, accumulate):
         per_example.append(torch.autograd.grad(loss, head)[0].double())
         domains.append(int(trainer.sampler.labels[row]))
     trainer.train()
-    total = trainer.tracker._watched[0].total.sum(0).double()
+    total = trainer.tracker._watched[0].total.sum((0, 2)).double()  # halves; the one block
     for i in range(M):
         expected = sum((g for g, d in zip(per_example, domains, strict=True) if d == i),
                        torch.zeros_like(total[i]))  # fmt: skip
@@ -124,6 +122,7 @@ def test_the_ledger_prices_what_was_done(tmp_path):
     entries = {e["name"]: e for e in Run.open(tmp_path).info["ledger"]["entries"]}
     assert entries["step"]["calls"] == 40
     assert entries["track"]["calls"] == 80  # two micro-batches a step
+    assert 0 < entries["track"]["seconds"] < entries["step"]["seconds"]
     assert entries["gram"]["calls"] == 4
     assert entries["gram"]["flops_counted"] == 4 * 2 * M * M * 64 * 16
     assert entries["eval"]["calls"] == 5
@@ -157,12 +156,16 @@ def test_training_loss_that_becomes_nan_stops_the_run(tmp_path):
 
 def test_a_stop_file_ends_the_run(tmp_path):
     trainer = make(tmp_path, steps=4000)
-    stop = threading.Timer(2.0, (tmp_path / "STOP").touch)
-    stop.start()
-    began = time.monotonic()
+
+    class Touch(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 5:
+                (tmp_path / "STOP").touch()
+
+    trainer.add_callback(Touch())
     trainer.train()
-    assert time.monotonic() - began < 60
     assert Run.open(tmp_path).status == "interrupted"
+    assert trainer.state.global_step == 6
     assert not (tmp_path / "STOP").exists()
 
 
@@ -259,7 +262,9 @@ def test_training_does_not_depend_on_whether_it_is_tracked(tmp_path):
      ({"model": "nope", "vocab_size": None}, "model: .*'nope'"),
      ({"context": 1}, "context: 1 tokens"), ({"vocab_size": 10}, "vocab_size: 10"),
      ({"mixer": "Rnb"}, "did you mean RnB"), ({"layer": "nope"}, "layer: the model has no"),
-     ({"round_steps": 0}, "round_steps: 0"), ({"estimator": "no"}, "estimator: 'no'")],
+     ({"round_steps": 0}, "round_steps: 0"), ({"estimator": "no"}, "estimator: 'no'"),
+     ({"learning_rate": math.nan}, "learning_rate: nan"), ({"device": "tpu"}, "device: 'tpu'"),
+     ({"eval_rounds": -1}, "eval_rounds: -1"), ({"checkpoint_rounds": 0}, "checkpoint_rounds: 0")],
 )  # fmt: skip
 def test_a_wrong_parameter_is_named_and_nothing_is_written(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
@@ -315,3 +320,79 @@ def test_a_tracker_on_the_side_sees_the_same_as_the_trainers_own(tmp_path):
     trainer.training_step, trainer.tracker.reset = training_step, at_end
     trainer.train()
     np.testing.assert_allclose(found["gram"], Run.open(tmp_path).history["gram"][0], rtol=1e-4)
+
+
+def test_an_unfinished_run_is_not_overwritten_without_a_word(tmp_path):
+    run = small(tmp_path, checkpoint_rounds=1)
+    info = json.loads((tmp_path / "run.json").read_text()) | {"status": "interrupted"}
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    with pytest.raises(InputError, match="interrupted at checkpoint-6; give resume=True"):
+        small(tmp_path)
+    assert small(tmp_path, resume=True).info["final"] == run.info["final"]
+    assert small(tmp_path, resume=False).metrics() == run.metrics()
+
+
+def test_a_wrong_parameter_leaves_an_earlier_run_as_it_is(tmp_path):
+    small(tmp_path)
+    other = tmp_path / "checkpoints" / "mine.txt"
+    other.write_text("keep")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="layer"):
+        small(tmp_path, layer="nope")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+    small(tmp_path)
+    assert other.read_text() == "keep"
+
+
+def test_domains_of_another_corpus_are_refused(tmp_path):
+    domains = two_domains()
+    domains.method["corpus"] = "0123456789abcdef"
+    with pytest.raises(InputError, match="made from the corpus 0123456789abcdef"):
+        train(corpus(), domains, run_dir=tmp_path, progress=False)
+
+
+def test_a_mixer_used_twice_starts_anew(tmp_path):
+    mixer = RnB()
+    first = small(tmp_path / "a", mixer=mixer)
+    assert small(tmp_path / "b", mixer=mixer).metrics() == first.metrics()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(lambda c: c.pop("eval"), "no split 'eval' with a column 'text'"),
+     (lambda c: c.update(train=c["train"].rename_column("text", "body")), "no split 'train' with"),
+     (lambda c: c.update(eval=c["eval"].select([])), "the split 'eval' is empty"),
+     (lambda c: c.update(train=Dataset.from_dict({"text": ["a", None]})), "row 1 of 'train' has")],
+)  # fmt: skip
+def test_a_corpus_that_cannot_be_trained_on_is_named(tmp_path, change, message):
+    data = corpus()
+    change(data)
+    with pytest.raises(InputError, match=message):
+        train(data, two_domains(), run_dir=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_examples_left_out_of_all_domains_count_nowhere():
+    from rbkit.train.evaluate import summarise
+
+    one = np.ones(2)
+    assert summarise(np.array([1.0, 100.0]), one, np.array([0, -1]), 1).token == 1.0
+
+
+def test_a_broken_run_folder_does_not_stop_the_others(tmp_path):
+    from rbkit.train.record import list_runs
+
+    small(tmp_path / "good")
+    small(tmp_path / "bad")
+    (tmp_path / "bad" / "metrics.jsonl").write_text("no json\n")
+    with pytest.warns(RbkitWarning, match=r"run left out: .*metrics\.jsonl: a line is not JSON"):
+        runs = list_runs(tmp_path)
+    assert [run.path.name for run in runs] == ["good"]
+
+
+def test_a_later_process_with_the_same_number_is_not_taken_for_the_run(tmp_path):
+    small(tmp_path)
+    info = json.loads((tmp_path / "run.json").read_text())
+    stale = {"status": "running", "heartbeat": "2020-01-01T00:00:00+00:00"}
+    (tmp_path / "run.json").write_text(json.dumps(info | stale))
+    assert Run.open(tmp_path).status == "killed"

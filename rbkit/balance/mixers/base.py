@@ -41,7 +41,10 @@ class Mixer(ABC):
         return type(self).__name__
 
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
-        """Return the proportions of the first round, (m,): uniform over the domains with data."""
+        """Begin a run: forget any earlier one, and return the proportions of the first round.
+
+        Uniform over the domains with data, (m,), unless a rule says otherwise.
+        """
         return normalise(np.ones(len(q)), np.asarray(sizes) > 0)
 
     @abstractmethod

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from rbkit.balance.mixers.base import Mixer, normalise
-from rbkit.balance.signals import FloatArray, Observation
+from rbkit.balance.signals import FloatArray, IntArray, Observation
 from rbkit.errors import InputError
 
 
@@ -49,7 +49,7 @@ class RnB(Mixer):
         so that none is starved.
     effective_domains : float, optional
         Choose lambda anew each round so that :math:`\exp H(p)` is this number (at most
-        that of the prior). Overrides `lam`.
+        that of the prior), before the floor. Overrides `lam`.
     diagonal : {"paper", "debiased"}
         Plug-in diagonal of G, as printed, or its unbiased estimate from two half-rounds.
 
@@ -73,6 +73,11 @@ class RnB(Mixer):
     signals: ClassVar[frozenset[str]] = frozenset({"gram"})
 
     def __post_init__(self) -> None:
+        for name in ("lam", "floor", "effective_domains"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number or (value is None and name == "effective_domains")):
+                raise InputError(f"RnB({name}=...)", f"{value!r} is not a number", "give a number")
         if not (np.isfinite(self.lam) and self.lam >= 0):
             raise InputError("RnB(lam=...)", f"{self.lam} is not a number >= 0", "try lam=3")
         if self.prior not in ("uniform", "target", "previous"):
@@ -89,6 +94,11 @@ class RnB(Mixer):
             raise InputError(
                 "RnB(diagonal=...)", f"{self.diagonal!r} is unknown", "use paper or debiased"
             )
+
+    def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
+        """Begin a run, with no product known yet."""
+        self._gram = None
+        return super().start(q, sizes)
 
     def update(self, seen: Observation) -> FloatArray:
         """Return the next proportions, (m,)."""
