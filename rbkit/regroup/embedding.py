@@ -89,13 +89,15 @@ def embed(
     # after an hour, and the estimate of the time left errs on the safe side.
     todo = sorted(np.flatnonzero(~found), key=lambda at: -len(texts[first[at]]))
     pending: list[NDArray[np.float16]] = []
-    saved, written = 0, time.monotonic()
+    saved, written, spent = 0, time.monotonic(), 0.0
     with tqdm(
         total=len(todo), desc="embed", unit="doc", mininterval=1, disable=not (progress and todo)
     ) as bar:
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
+            began = time.monotonic()
             fresh = _as_float16(embedder.transform([texts[first[at]] for at in chunk]), embedder)
+            spent += time.monotonic() - began
             if vectors is None:
                 vectors = np.zeros((len(keys), fresh.shape[1]), dtype=np.float32)
             vectors[chunk] = fresh
@@ -106,10 +108,21 @@ def embed(
             if store is not None and (
                 late or done - saved >= _TEXTS_PER_SHARD or done == len(todo)
             ):
-                store.append(keys[todo[saved:done]], np.concatenate(pending))
-                pending, saved, written = [], done, time.monotonic()
+                store.append(keys[todo[saved:done]], np.concatenate(pending), spent)
+                pending, saved, written, spent = [], done, time.monotonic(), 0.0
     assert vectors is not None  # there is at least one text, read or computed
     return vectors[inverse]
+
+
+def embedding_seconds(
+    texts: Sequence[str], embedder: Embedder, *, cache: Path | str | bool | None = True
+) -> float:
+    """Return what computing the cached vectors of `texts` took, in seconds, whenever that was.
+
+    A second run reads them in no time; what regrouping costs is this. 0 without a cache.
+    """
+    store = _store(embedder, cache)
+    return 0.0 if store is None else store.seconds(text_keys(texts))
 
 
 def embed_corpus(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from rbkit.regroup.choose import DEFAULT_GRID, choose_k
 from rbkit.regroup.cluster import KMeans, assign
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.domains_io import plain
-from rbkit.regroup.embedding import Embedder, embed_corpus
+from rbkit.regroup.embedding import Embedder, embed_corpus, embedding_seconds
 from rbkit.regroup.sources import SourceLabels
 
 # An eval example is "far" if it lies farther from its centroid than 99 of 100 training
@@ -102,7 +103,12 @@ def regroup(
         domains.method["corpus"] = origin
         return domains
     tool = make_embedder(embedder)
+    began = perf_counter()
     vectors = embed_corpus(corpus, tool, cache=cache, progress=progress)
+    embedding = perf_counter() - began
+    everything = texts["train"] + texts["eval"]
+    seconds = {"embed": max(embedding, embedding_seconds(everything, tool, cache=cache))}
+    began = perf_counter()
     X = vectors["train"]
     if isinstance(cluster, str):
         if cluster != "kmeans":
@@ -116,6 +122,7 @@ def regroup(
         estimator, quality = clone(cluster), {"silhouette": None, "grid": []}
     labels, centroids = _cluster(estimator, X)
     eval_labels, eval_distances = assign(vectors["eval"], centroids)
+    seconds["cluster"] = perf_counter() - began
     own = np.sum((X - centroids[labels]) ** 2, axis=1)
     quality["eval_far_share"] = _far_share(own, eval_distances)
     cards = make_cards(
@@ -134,7 +141,7 @@ def regroup(
         train_labels=labels,
         eval_labels=eval_labels,
         centroids=centroids,
-        method=plain({**method, "embedder": embedded, "corpus": origin}),
+        method=plain({**method, "embedder": embedded, "corpus": origin, "seconds": seconds}),
         quality=plain(quality),
         cards=cards,
     )

@@ -68,12 +68,17 @@ class VectorStore:
         if not path.exists():
             write_json(path, identity)
 
-    def append(self, keys: NDArray[np.bytes_], vectors: NDArray[np.float16]) -> None:
-        """Add one shard: `keys` of shape (n,), `vectors` of shape (n, d), float16."""
+    def append(
+        self, keys: NDArray[np.bytes_], vectors: NDArray[np.float16], seconds: float = 0.0
+    ) -> None:
+        """Add one shard: `keys` (n,), `vectors` (n, d) in float16, and what they took."""
         path = self.folder / f"shard-{fingerprint(keys.tobytes())}.npz"
         with atomic_path(path) as tmp:
             # A zip archive carries a CRC-32 of each array: damage is found when reading.
-            np.savez(tmp, keys=keys.view(np.uint8).reshape(-1, KEY_BYTES), vectors=vectors)
+            np.savez(
+                tmp, keys=keys.view(np.uint8).reshape(-1, KEY_BYTES), vectors=vectors,
+                seconds=np.float64(seconds),
+            )  # fmt: skip
 
     def read(
         self, keys: NDArray[np.bytes_]
@@ -101,7 +106,7 @@ class VectorStore:
         found = np.zeros(len(keys), dtype=bool)
         vectors: NDArray[np.float32] | None = None
         for path in sorted(self.folder.glob("shard-*.npz")):
-            shard_keys, shard_vectors = _read_shard(path)
+            shard_keys, shard_vectors, _ = _read_shard(path)
             if vectors is None:
                 vectors = np.zeros((len(keys), shard_vectors.shape[1]), dtype=np.float32)
             elif vectors.shape[1] != shard_vectors.shape[1]:
@@ -114,15 +119,24 @@ class VectorStore:
             found[rows] = True
         return found, vectors
 
+    def seconds(self, keys: NDArray[np.bytes_]) -> float:
+        """Return how long computing the vectors of `keys` took, whenever that was."""
+        total = 0.0
+        for path in sorted(self.folder.glob("shard-*.npz")):
+            shard_keys, _, seconds = _read_shard(path)
+            total += seconds * float(np.isin(shard_keys, keys).mean())
+        return total
+
 
 _REMEDY = "delete this file; its vectors will be computed again"
 
 
-def _read_shard(path: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float16]]:
+def _read_shard(path: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float16], float]:
     try:
         # Opened here: np.load leaves its own handle open when the archive is broken.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys, vectors = archive["keys"], archive["vectors"]
+            seconds = float(archive["seconds"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(str(path), f"damaged cache file ({error})", _REMEDY) from error
     if (
@@ -133,4 +147,4 @@ def _read_shard(path: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float16]]:
         or not np.isfinite(vectors).all()
     ):
         raise InputError(str(path), "damaged cache file (not a shard of vectors)", _REMEDY)
-    return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").reshape(-1), vectors
+    return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").reshape(-1), vectors, seconds

@@ -131,8 +131,8 @@ def find_notebook(name: str) -> Path:
     >>> find_notebook("90_run").name
     '90_run.ipynb'
     """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parent / "notebooks", package / "notebooks"):
+    repository = Path(__file__).resolve().parents[2]
+    for folder in (repository / "notebooks", Path(sys.prefix) / "share" / "rbkit" / "notebooks"):
         if (folder / f"{name}.ipynb").is_file():
             return folder / f"{name}.ipynb"
     raise InputError(name, "no such notebook", "build them with: rbkit nb build")

@@ -29,6 +29,8 @@ MEANING = {
     "mixer": "next proportions",
     "eval": "evaluation",
     "record": "writing the record",
+    "embed": "embedding, once",
+    "cluster": "clustering, once",
 }
 _ORDER = {name: i for i, name in enumerate(MEANING)}
 

@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 NOTE = (
     "FLOPs are counted by torch on the first step of each round and scaled to all steps by "
     "padded tokens; seconds are wall-clock on this machine, of all other steps and scaled "
-    "likewise. 'step' is the plain training step; 'eval' is for the curves only."
+    "likewise. 'step' is the plain training step; 'embed' and 'cluster' are Regroup's, once for "
+    "all runs of a corpus; 'eval' is for the curves only."
 )
 
 

@@ -99,6 +99,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         p = check_proportions(self.mixer.start(domains.q, sizes), sizes > 0)
         self.sampler = MixtureSampler(domains.train_labels, p, seed=seed)
         self.ledger = Ledger()
+        for name, seconds in domains.method.get("seconds", {}).items():
+            self.ledger.add(name, float(seconds), probe=False)  # what Regroup cost, once
         self.tracker: GramTracker | None = None
         if "gram" in self.mixer.signals:
             watched = find_layer(self.model, layer)

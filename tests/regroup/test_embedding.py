@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 
 from rbkit.errors import InputError
 from rbkit.regroup import TfidfEmbedder, VectorStore, embed, embed_corpus
+from rbkit.regroup.embedding import embedding_seconds
 from rbkit.regroup.store import text_keys
 
 
@@ -53,6 +54,20 @@ def test_a_second_call_computes_nothing_and_gives_the_same_bits(tmp_path):
     assert np.array_equal(fresh, again)
     assert np.array_equal(fresh, embed(texts, Letters(), cache=None, progress=False))
     assert np.array_equal(fresh[0], fresh[2])
+
+
+def test_what_cached_vectors_cost_is_still_known(tmp_path):
+    class Slow(Letters):
+        def transform(self, texts):
+            time.sleep(0.05)
+            return super().transform(texts)
+
+    embed(["abc", "dad"], Slow(), cache=tmp_path, progress=False)
+    whole = embedding_seconds(["abc", "dad"], Slow(), cache=tmp_path)
+    assert whole >= 0.05
+    assert embedding_seconds(["dad"], Slow(), cache=tmp_path) == pytest.approx(whole / 2)
+    assert embedding_seconds(["new"], Slow(), cache=tmp_path) == 0
+    assert embedding_seconds(["dad"], Slow(), cache=None) == 0
 
 
 def test_only_texts_that_are_new_are_computed(tmp_path):

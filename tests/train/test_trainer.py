@@ -134,6 +134,15 @@ def test_the_ledger_prices_what_was_done(tmp_path):
     assert entries["track"]["bytes"] == 2 * M * 64 * 16 * 4
 
 
+def test_the_ledger_has_what_regrouping_cost(tmp_path):
+    domains = two_domains()
+    domains.method["seconds"] = {"embed": 80.0, "cluster": 2.0}
+    run = train(corpus(), domains, run_dir=tmp_path, vocab_size=280, steps=2, round_steps=1,
+                context=16, progress=False)  # fmt: skip
+    entries = {e["name"]: e["seconds"] for e in run.info["ledger"]["entries"]}
+    assert (entries["embed"], entries["cluster"]) == (80.0, 2.0)
+
+
 def test_training_loss_that_becomes_nan_stops_the_run(tmp_path):
     trainer = make(tmp_path)
 
