@@ -79,8 +79,12 @@ def test_ctrl_c_lets_the_cell_end_and_leaves_no_kernel(notebook, tmp_path):
         "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('ended cleanly')",
         "2",
     )
-    code = "import sys; from rbkit.report.engine import execute; execute(*sys.argv[1:2], None, "
-    code += "sys.argv[2], progress=False)"
+    # A shell starts background jobs with SIGINT ignored, and children inherit that.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from rbkit.report.engine import execute; execute(sys.argv[1], None, sys.argv[2], "
+        "progress=False)"
+    )
     command = [sys.executable, "-c", code, str(path), str(tmp_path / "run")]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     try:

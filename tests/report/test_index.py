@@ -1,5 +1,7 @@
 import json
+import os
 import re
+from datetime import UTC, datetime
 
 import pytest
 from bs4 import BeautifulSoup
@@ -97,7 +99,8 @@ def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
 def test_runs_that_did_not_end_well_are_shown_as_such(tmp_path, write_run, status):
     run = write_run(tmp_path / "run", status=status, error=None if status == "killed" else "why")
     if status == "running":
-        run.info["pid"] = 1  # alive on every Unix
+        run.info["pid"] = os.getpid()
+        run.info["heartbeat"] = datetime.now(UTC).isoformat()
     soup = BeautifulSoup(write_index([run], tmp_path / "i.html").read_text(), "html.parser")
     assert soup.select_one(".status").get_text() == status
     assert bool(soup.select_one("tr.error")) == (status != "killed")
