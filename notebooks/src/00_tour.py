@@ -92,10 +92,11 @@ print(card.name, "|", ", ".join(card.terms[:8]))
 print("\n".join(" ".join(text.split())[:100] for text in card.nearest))
 
 # %% [markdown]
-# Where the human labels and the domains differ is what Regroup is for:
+# Human labels and domains cut differently. This domain is the most mixed:
 
 # %%
-sorted(card.sources.items(), key=lambda item: -item[1])[:3]
+mixed = min(domains.cards, key=lambda card: max(card.sources.values()))
+print(mixed.name, "|", ", ".join(f"{s} {share:.0%}" for s, share in mixed.sources.items()))
 
 # %% [markdown]
 # ## What Balance did

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from rbkit.regroup.domains import Card, Domains
 
 _CSS = (
-    "<style>.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif}"
-    ".rbkit-domains :is(th,td){padding:3px 12px 3px 0;text-align:left;vertical-align:top;"
-    "border-bottom:1px solid #8884}.rbkit-domains td.n{text-align:right;"
+    "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif}"
+    "table.rbkit-domains :is(th,td){padding:3px 12px 3px 0;text-align:left;vertical-align:top;"
+    "border-bottom:1px solid #8884}table.rbkit-domains td.n{text-align:right;"
     "font-variant-numeric:tabular-nums;white-space:nowrap}.rbkit-domains i{display:inline-block;"
     "height:9px;background:#3b75af;margin-left:6px}.rbkit-domains td.n+td.n i{background:#d1813a}"
     ".rbkit-domains summary{cursor:pointer}.rbkit-domains blockquote{margin:4px 0 4px 12px;"
