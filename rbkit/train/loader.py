@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rbkit.balance.sampler import MixtureSampler
 
-DOMAIN = "domain"  # key under which a batch carries the domain of each example
+DOMAIN = "rbkit_domain"  # key under which a batch carries the domain of each example
 
 
 class MixtureLoader:

@@ -157,7 +157,6 @@ def train(
     trainer.record["parameters"] |= {
         "model": model, "context": context, "vocab_size": len(tokenizer), "steps": steps,
         "micro_batch_size": batch_size, "accumulate": accumulate,
-        **((record or {}).get("parameters", {})),
     }  # fmt: skip
     if checkpoint is None:  # everything has been checked: now the last run may go
         _clear(run_dir)

@@ -109,14 +109,16 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             )
             self.tracker.watch_with = self.ledger.track
         self.run_dir = Path(run_dir or self.args.output_dir)
+        record = dict(record or {})
         self.record = {
             "parameters": {
+                **record.pop("parameters", {}),
                 "mixer": self.mixer.name, "mixer_options": self.mixer.options(), "seed": seed,
                 "round_steps": round_steps, "layer": layer, "estimator": estimator,
                 "buckets": buckets, "steps": self.args.max_steps,
                 "batch_size": self._examples_per_step, "learning_rate": self.args.learning_rate,
             },
-            **(record or {}),
+            **record,
         }  # fmt: skip
         self.rounds_done = 0
         self.window: list[torch.Tensor] = []  # losses since the last logged one
@@ -131,6 +133,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     @property
     def _examples_per_step(self) -> int:
         return int(self.args.train_batch_size * self.args.gradient_accumulation_steps)
+
+    @property
+    def _evaluates(self) -> bool:
+        return self.eval_dataset is not None and self.eval_rounds > 0
 
     # ------------------------------------------------------------------- training
 
@@ -262,7 +268,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def _end_round(self, step: int) -> None:
         self.ledger.settle()
         wanted = "eval_losses" in self.mixer.signals
-        due = self.eval_rounds > 0 and (self.rounds_done + 1) % self.eval_rounds == 0
+        due = self._evaluates and (self.rounds_done + 1) % self.eval_rounds == 0
         losses = self._evaluate_domains(step) if wanted or due else None
         estimate = None
         if self.tracker is not None:
@@ -343,7 +349,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def _final(self) -> dict[str, Any]:
         final: dict[str, Any] = {"proportions": self.sampler.p, "epochs": self.sampler.epochs}
-        if self.eval_dataset is not None and self.eval_rounds > 0:
+        if self._evaluates:
             losses = self._evaluate_domains(self.state.global_step)
             self.recorder.save_arrays("final.npz", eval_loss_per_example=losses.per_example)
             final.update(
@@ -387,9 +393,8 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        trainer = self.trainer
-        if state.global_step == 0 and trainer.eval_rounds > 0 and trainer.eval_dataset is not None:
-            trainer._evaluate_domains(0)
+        if state.global_step == 0 and self.trainer._evaluates:
+            self.trainer._evaluate_domains(0)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self.began = perf_counter()

@@ -19,6 +19,7 @@ from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train.checks import TrainingError
+from rbkit.train.loader import DOMAIN
 from rbkit.train.record import Run
 from rbkit.train.run import train
 
@@ -319,7 +320,7 @@ def test_a_tracker_on_the_side_sees_the_same_as_the_trainers_own(tmp_path):
     found = {}
 
     def training_step(model, inputs, num_items_in_batch=None):
-        with side.batch(inputs["domain"], scale=float(num_items_in_batch)):
+        with side.batch(inputs[DOMAIN], scale=float(num_items_in_batch)):
             return step(model, inputs, num_items_in_batch)
 
     def at_end():
@@ -329,6 +330,22 @@ def test_a_tracker_on_the_side_sees_the_same_as_the_trainers_own(tmp_path):
     trainer.training_step, trainer.tracker.reset = training_step, at_end
     trainer.train()
     np.testing.assert_allclose(found["gram"], Run.open(tmp_path).history["gram"][0], rtol=1e-4)
+
+
+def test_without_an_eval_set_nothing_is_evaluated(tmp_path):
+    trainer = make(tmp_path)
+    trainer.eval_dataset = None
+    trainer.train()
+    run = Run.open(tmp_path)
+    assert run.status == "ok"
+    assert run.metrics("eval") == []
+    assert run.history["p"].shape == (5, M)
+
+
+def test_options_of_the_mixer_are_recorded_as_they_were(tmp_path):
+    run = small(tmp_path, mixer=RnB(lam=2), record={"parameters": {"mixer_options": {}, "k": 9}})
+    assert run.info["parameters"]["mixer_options"]["lam"] == 2
+    assert run.info["parameters"]["k"] == 9
 
 
 def test_an_unfinished_run_is_not_overwritten_without_a_word(tmp_path):
