@@ -99,7 +99,7 @@ class GramTracker:
             seed,
         )
         self.round = 0
-        self.flops = 0  # multiply-adds counted twice, as torch's counter does, plus the fold's adds
+        self.flops = 0  # of products, as torch counts them, and of the sketch's signs and additions
         # Wraps each piece of the tracker's work, for whoever measures it.
         self.watch_with: Callable[[torch.device], AbstractContextManager[Any]] | None = None
         self._watched = [_Watched(layer) for layer in layers]
@@ -215,7 +215,7 @@ class GramTracker:
                 # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
                 total[half, domain] += torch.where(part.isfinite().all(), scale * part, 0.0)
                 self.flops += 2 * left.numel() * right.shape[-1]
-            self.flops += 2 * sketch.additions * delta.numel() // width  # a sign with each
+            self.flops += sketch.flops * delta.numel() // width
 
     def _prepare(
         self, watched: _Watched, hidden: Tensor, delta: Tensor

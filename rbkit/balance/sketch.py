@@ -8,11 +8,12 @@ simply goes to bucket ``j mod c``: consecutive memory is read once, without a sc
 
 How far an estimate strays is another matter. Rows of a language model's head point mostly
 the same way, along the mean hidden state, so two rows in one bucket have a large product
-whose single random sign decides all. With signs drawn anew for each of B blocks of the
-inputs, B smaller products come with independent signs and mostly cancel. To read the
-logits only once for all that, outputs are folded in two stages: into 16 c buckets, the
-same for all blocks, then into c with signs of each block's own. At the same memory and the
-same products this cuts the error to about a third (``bench/fidelity.py``).
+whose single random sign decides all. Remedy: inputs are cut into B blocks, and how the
+outputs are folded differs from block to block. Outputs are first folded, with random signs,
+into B groups of c buckets; block b then adds the groups up with the signs of row b of a
+Hadamard matrix. For two outputs in different groups the products of these signs sum to zero
+over the blocks, so where their rows point the same way in all blocks, nothing is left of the
+error. At the same memory this cuts the error to a quarter (``bench/fidelity.py``).
 
 Signs are drawn anew each round, so that the errors of rounds are independent.
 """
@@ -26,7 +27,7 @@ from torch import Tensor
 
 # Elements of the temporary that one chunk of the fold may take: it should stay in cache.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
-_FIRST_STAGE = 16  # buckets of the first stage, as a multiple of those of the second
+_BLOCKS = 16  # more are closer still, but cost more products
 
 
 class CountSketch:
@@ -42,22 +43,22 @@ class CountSketch:
     seed : int
         Seed of the signs: the same seed gives the same sketch on every device.
     blocks : int
-        B, blocks of inputs that get signs of their own.
+        B, at most: a power of two; fewer are taken if there are fewer groups to tell apart.
 
     Examples
     --------
-    >>> CountSketch(size=10, buckets=4, seed=0, blocks=2).fold(torch.ones(3, 10)).shape
-    torch.Size([2, 3, 4])
+    >>> CountSketch(size=10, buckets=4, seed=0).fold(torch.ones(3, 10)).shape
+    torch.Size([4, 3, 4])
     """
 
-    def __init__(self, size: int, buckets: int, seed: int, blocks: int = 16) -> None:
+    def __init__(self, size: int, buckets: int, seed: int, blocks: int = _BLOCKS) -> None:
         self.size = size
         self.buckets = min(buckets, size)
-        self.blocks = 1 if self.exact else blocks
+        groups = math.ceil(size / self.buckets)
+        self.blocks = min(blocks, 1 << (groups - 1).bit_length())
         generator = torch.Generator().manual_seed(seed)
-        self._wide = min(size, _FIRST_STAGE * self.buckets)
-        self._first = _signs((size,), generator)
-        self._second = _signs((self.blocks, self._wide), generator)
+        self._signs = torch.randint(0, 2, (size,), generator=generator).mul_(2).sub_(1).float()
+        self._mix = _hadamard(self.blocks)
 
     @property
     def exact(self) -> bool:
@@ -65,25 +66,24 @@ class CountSketch:
         return self.buckets == self.size
 
     @property
-    def additions(self) -> int:
-        """Additions (each with a sign) that one row of outputs takes."""
-        return 0 if self.exact else self.size + self.blocks * self._wide
+    def flops(self) -> int:
+        """Operations that folding one row takes: signs and additions, then the mixing."""
+        return 0 if self.exact else 2 * self.size + 2 * self.blocks**2 * self.buckets
 
     def fold(self, delta: Tensor) -> Tensor:
         """Return the sketch of `delta` (T, size) as (blocks, T, buckets), float32 or float64."""
         dtype = torch.promote_types(delta.dtype, torch.float32)
         if self.exact:
             return delta.to(dtype)[None]
-        first = self._first.to(device=delta.device, dtype=dtype)
-        second = self._second.to(device=delta.device, dtype=dtype)
-        folded = delta.new_empty((self.blocks, len(delta), self.buckets), dtype=dtype)
+        signs = self._signs.to(device=delta.device, dtype=dtype)
+        mix = self._mix.to(device=delta.device, dtype=dtype)
+        width = self.blocks * self.buckets
+        groups = delta.new_empty((len(delta), width), dtype=dtype)
         rows = max(1, _CHUNK.get(delta.device.type, 1 << 22) // self.size)
         for start in range(0, len(delta), rows):
-            wide = _fold(delta[start : start + rows] * first, self._wide)
-            for block in range(self.blocks):
-                signed = wide * second[block]
-                folded[block, start : start + rows] = _fold(signed, self.buckets)
-        return folded
+            groups[start : start + rows] = _fold(delta[start : start + rows] * signs, width)
+        mixed = mix @ groups.reshape(len(delta), self.blocks, self.buckets)
+        return mixed.movedim(1, 0)
 
     def split(self, hidden: Tensor) -> Tensor:
         """Return `hidden` (..., d) as (blocks, ..., ceil(d / blocks)), zeros at the end."""
@@ -95,8 +95,12 @@ class CountSketch:
         return blocks.movedim(-2, 0)
 
 
-def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, shape, generator=generator).mul_(2).sub_(1).float()
+def _hadamard(size: int) -> Tensor:
+    """Return Sylvester's matrix of +1 and -1 with orthogonal rows; `size` is a power of two."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
+    return matrix
 
 
 def _fold(rows_TxV: Tensor, buckets: int) -> Tensor:
