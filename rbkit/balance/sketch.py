@@ -82,8 +82,10 @@ class CountSketch:
         rows = max(1, _CHUNK.get(delta.device.type, 1 << 22) // self.size)
         for start in range(0, len(delta), rows):
             groups[start : start + rows] = _fold(delta[start : start + rows] * signs, width)
-        mixed = mix @ groups.reshape(len(delta), self.blocks, self.buckets)
-        return mixed.movedim(1, 0)
+        # One product over all rows, in the order in which they are needed.
+        groups = groups.view(len(delta), self.blocks, self.buckets).movedim(1, 0)
+        mixed = mix @ groups.reshape(self.blocks, -1)
+        return mixed.view(self.blocks, len(delta), self.buckets)
 
     def split(self, hidden: Tensor) -> Tensor:
         """Return `hidden` (..., d) as (blocks, ..., ceil(d / blocks)), zeros at the end."""
