@@ -282,9 +282,10 @@ class GramTracker:
         return sum(total.numel() * total.element_size() for total in totals)
 
     @property
-    def accumulated_per_domain(self) -> int:
-        """Numbers kept per domain and half-round: the length of a (sketched) gradient."""
-        return sum(w.total[0, 0].numel() for w in self._watched if w.total is not None)
+    def estimate_flops(self) -> int:
+        """Operations of one :meth:`estimate`, by formula: the product and the half-rounds' rows."""
+        numbers = sum(w.total[0, 0].numel() for w in self._watched if w.total is not None)
+        return (2 * self.n_domains + 8) * self.n_domains * numbers
 
     def remove(self) -> None:
         """Take the hooks off the layers."""

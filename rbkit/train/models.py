@@ -89,11 +89,16 @@ def build_model(
             source, trust_remote_code=trust_remote_code, use_safetensors=True
         )
     except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            "model", f"{model!r} cannot be loaded ({reason})",
-            f"use one of {', '.join(PRESETS)}, smollm2, a folder or a hub id",
-        ) from error  # fmt: skip
+        raise not_loadable(model, error) from error
+
+
+def not_loadable(model: str, error: Exception) -> InputError:
+    """Return the error for a model, or its tokenizer, that ``from_pretrained`` cannot load."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(
+        "model", f"{model!r} cannot be loaded ({reason})",
+        f"use one of {', '.join(PRESETS)}, smollm2, a folder or a hub id",
+    )  # fmt: skip
 
 
 def pretrained_source(model: str) -> str:

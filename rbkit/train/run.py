@@ -25,7 +25,13 @@ from rbkit.balance.mixers.base import Mixer
 from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
-from rbkit.train.models import PRESETS, build_model, positions, pretrained_source
+from rbkit.train.models import (
+    PRESETS,
+    build_model,
+    not_loadable,
+    positions,
+    pretrained_source,
+)
 from rbkit.train.record import Run
 from rbkit.train.state import latest_checkpoint
 from rbkit.train.text import PadCollator, tokenize, train_tokenizer
@@ -259,11 +265,7 @@ def _tokenizer(
     try:
         return AutoTokenizer.from_pretrained(pretrained_source(model))
     except (OSError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(
-            "model", f"no tokenizer for {model!r} ({reason})",
-            f"use one of {', '.join(PRESETS)}, smollm2, a folder or a hub id",
-        ) from error  # fmt: skip
+        raise not_loadable(model, error) from error
 
 
 def _describe(name: str, lm: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -125,6 +125,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.tokens = 0
         self.last_eval: tuple[int, EvalLosses] | None = None  # of this very training
         self._loss = torch.zeros(())  # of the step in progress
+        self._shown_loss: float | None = None  # mean of the last logged window
         self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
@@ -142,10 +143,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self) -> Any:
         """Return the loader of the mixture; it never reads ahead of a change of p."""
-        data = self._remove_unused_columns(self.train_dataset, description="training") if hasattr(
-            self.train_dataset, "column_names") else self.train_dataset  # fmt: skip
         return MixtureLoader(
-            data, self.sampler, batch_size=self.args.train_batch_size,
+            self._used_columns(self.train_dataset, "training"), self.sampler,
+            batch_size=self.args.train_batch_size,
             batches_per_round=self.round_steps * self.args.gradient_accumulation_steps,
             collate=self.data_collator, workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
@@ -251,8 +251,6 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self._end_round(step)
         self.recorder.beat(step=step, steps=self.args.max_steps, loss=self._shown_loss)
 
-    _shown_loss: float | None = None
-
     def _log_window(self, step: int) -> None:
         # One transfer from the device per window, not per step.
         losses = torch.stack(self.window).double().cpu().numpy()
@@ -277,7 +275,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self.tracker.reset()
             self.ledger["track"].flops_modelled = self.tracker.flops
             self.ledger["track"].bytes = self.tracker.bytes
-            self._price_gram()
+            entry = self.ledger["gram"]
+            entry.flops_modelled = (entry.flops_modelled or 0) + self.tracker.estimate_flops
         seen = Observation(
             self.rounds_done, self.sampler.p, np.asarray(self.domains.q),
             np.asarray(self.domains.sizes), gram=estimate,
@@ -290,13 +289,6 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         with self.ledger.time("record"):
             self.recorder.round(step=step, p=p, estimate=estimate)
         self.recorder.info["ledger"] = self.ledger.to_json()
-
-    def _price_gram(self) -> None:
-        assert self.tracker is not None
-        numbers = self.tracker.accumulated_per_domain
-        m, entry = self.domains.m, self.ledger["gram"]
-        flops = 2 * m * m * numbers + 8 * m * numbers  # the product; half-rounds' rows
-        entry.flops_modelled = (entry.flops_modelled or 0) + flops
 
     # ---------------------------------------------------------------- evaluation
 
@@ -336,10 +328,12 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self.domains.m, loss_of=self.loss_of,
             )  # fmt: skip
 
+    def _used_columns(self, data: Any, description: str) -> Any:
+        named = hasattr(data, "column_names")
+        return self._remove_unused_columns(data, description=description) if named else data
+
     def _eval_batches(self) -> Any:
-        data = self.eval_dataset
-        if hasattr(data, "column_names"):
-            data = self._remove_unused_columns(data, description="evaluation")
+        data = self._used_columns(self.eval_dataset, "evaluation")
         if self._eval_plan is None:
             lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
             self._eval_plan = length_batches(np.array(lengths), self.args.eval_batch_size)
