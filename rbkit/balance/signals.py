@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+
+# Every signal that a mixer may declare, and what it is.
+SIGNALS: dict[str, str] = {
+    "gram": "Gram matrix of the domain gradients that training yields",
+    "eval_losses": "eval loss of each domain at the end of the round",
+    "train_losses": "training loss of each domain in each step",
+    "excess_losses": "training loss above that of a reference model, trained first",
+    "target_gradient": "products of fresh domain gradients with the eval set's, all parameters",
+    "domain_gradients": "Gram matrix of fresh domain gradients, all parameters",
+    "probe_runs": "a short training run on each domain alone, before the first step",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,73 @@ class GramEstimate:
 
 
 @dataclass(frozen=True)
+class TrainLosses:
+    """Training losses of the K steps of a round, by domain, in nats.
+
+    Attributes
+    ----------
+    loss : ndarray of shape (K, m), float64
+        Mean loss per token of each domain's examples in each step; NaN where a domain had
+        no token in the step.
+    tokens, examples : ndarray of shape (K, m), int64
+        Predicted tokens, and examples, of each domain in each step.
+    excess : ndarray of shape (K, m), float64, or None
+        Signal ``"excess_losses"``: mean over the same tokens of ``max(loss - reference, 0)``.
+    """
+
+    loss: FloatArray
+    tokens: IntArray
+    examples: IntArray
+    excess: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class FreshGradients:
+    """Inner products of gradients on batches drawn for the purpose, over all parameters.
+
+    One batch per domain, of training data, and one of the eval set; each gradient is of the
+    mean loss per token.
+
+    Attributes
+    ----------
+    norms : ndarray of shape (m,), float64
+        Norms of the domain gradients; NaN for a domain without data.
+    target : ndarray of shape (m,), float64, or None
+        Products with the gradient of the eval batch (``"target_gradient"``).
+    target_norm : float or None
+        Norm of that gradient.
+    gram : ndarray of shape (m, m), float64, or None
+        Products among the domains (``"domain_gradients"``).
+    """
+
+    norms: FloatArray
+    target: FloatArray | None = None
+    target_norm: float | None = None
+    gram: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class ProbeRuns:
+    """Eval losses before and after short training runs, each on one domain alone.
+
+    Attributes
+    ----------
+    before : ndarray of shape (m,), float64
+        Eval loss per token of each domain, of the model that every run started from; NaN for
+        a domain without eval examples.
+    after : ndarray of shape (m, m), float64
+        ``after[i, j]``: eval loss of domain j after training on domain i alone; rows of
+        domains without training data are NaN.
+    steps : int
+        Steps of each run.
+    """
+
+    before: FloatArray
+    after: FloatArray
+    steps: int
+
+
+@dataclass(frozen=True)
 class Observation:
     """Everything that one round showed; a mixer reads the signals that it declared.
 
@@ -68,6 +146,18 @@ class Observation:
     eval_losses : ndarray of shape (m,) or None
         Signal ``"eval_losses"``: mean loss per token of each domain's eval examples at the
         end of the round, in nats; NaN for a domain without eval examples.
+    train_losses : TrainLosses or None
+        Signal ``"train_losses"`` (and, with `excess`, ``"excess_losses"``).
+    gradients : FreshGradients or None
+        Signals ``"target_gradient"`` and ``"domain_gradients"``.
+    step : int
+        Optimizer steps made so far; 0 if unknown.
+    steps : int
+        Optimizer steps of the whole run; 0 if unknown.
+    learning_rate : float
+        Learning rate of the round's last step; NaN if unknown.
+    peak_learning_rate : float
+        Largest learning rate of the schedule; NaN if unknown.
     """
 
     round: int
@@ -76,6 +166,12 @@ class Observation:
     sizes: IntArray
     gram: GramEstimate | None = None
     eval_losses: FloatArray | None = None
+    train_losses: TrainLosses | None = None
+    gradients: FreshGradients | None = None
+    step: int = 0
+    steps: int = 0
+    learning_rate: float = field(default=float("nan"))
+    peak_learning_rate: float = field(default=float("nan"))
 
     @property
     def available(self) -> NDArray[np.bool_]:

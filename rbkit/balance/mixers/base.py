@@ -4,20 +4,42 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from rbkit.balance.signals import FloatArray, IntArray, Observation
+from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
 
 
 class Mixer(ABC):
     """A rule that turns what a round showed into the proportions of the next.
 
     A rule of one's own is a subclass with an :meth:`update`. It declares in `signals`
-    what it needs (``"gram"``, ``"eval_losses"``); the trainer produces just that, and the
-    ledger writes down its price. The trainer checks what comes back: finite, on the
-    simplex, zero where a domain has no training data.
+    what it needs (see :data:`rbkit.balance.signals.SIGNALS`); the trainer produces just
+    that, and the ledger writes down its price. The trainer checks what comes back: finite,
+    on the simplex, zero where a domain has no training data.
+
+    Attributes
+    ----------
+    signals : frozenset of str
+        What the rule needs.
+    acts : {"sampling", "loss"}
+        How its proportions act: examples are *sampled* from p, or they are sampled uniformly
+        over domains and the *loss* of an example of domain i is weighted by ``p_i`` over its
+        sampling probability.
+    normalise_loss : bool
+        With ``acts="loss"``: divide by the sum of the weights of the step's tokens instead
+        of by their number.
+    per_step : bool
+        The published rule updates after every step: use ``round_steps=1`` for it. With
+        longer rounds the rule goes through the round's steps one by one, while p stays.
+    gram_decay : float
+        With the signal ``"gram"``: share, in [0, 1), of the earlier rounds' sums of gradients
+        that is kept when a round ends.
+    max_epochs : float or None
+        Repetition cap: no domain is seen more often than this in a run.
+    paper, cost : str
+        Where the rule is from, and what its signals cost, in a few words.
 
     Examples
     --------
@@ -34,6 +56,13 @@ class Mixer(ABC):
     """
 
     signals: ClassVar[frozenset[str]] = frozenset()
+    acts: Literal["sampling", "loss"] = "sampling"
+    normalise_loss: bool = False
+    per_step: ClassVar[bool] = False
+    gram_decay: float = 0.0
+    max_epochs: float | None = None
+    paper: ClassVar[str] = ""
+    cost: ClassVar[str] = "none"
 
     @property
     def name(self) -> str:
@@ -46,6 +75,28 @@ class Mixer(ABC):
         Uniform over the domains with data, (m,), unless a rule says otherwise.
         """
         return normalise(np.ones(len(q)), np.asarray(sizes) > 0)
+
+    def probe_steps(self) -> int:
+        """Return the steps of each probe run, for rules with the signal ``"probe_runs"``."""
+        raise NotImplementedError(f"{self.name} asks for probe runs: say how long")
+
+    def prepare(self, found: ProbeRuns) -> FloatArray:
+        """Take up the probe runs, made after :meth:`start`; return the first proportions."""
+        raise NotImplementedError(f"{self.name} asks for probe runs: say what they mean")
+
+    def round_length(self, round_steps: int) -> int:
+        """Return how many steps the coming round has; `round_steps` unless a rule plans more finely.
+
+        Called once after :meth:`start` (and :meth:`prepare`) and after each :meth:`update`.
+        """
+        return round_steps
+
+    def proposal(self) -> FloatArray | None:
+        """Return the fixed mixture that the run so far proposes for another training run.
+
+        None for rules whose product is the run itself.
+        """
+        return None
 
     @abstractmethod
     def update(self, seen: Observation) -> FloatArray:
@@ -79,6 +130,34 @@ def normalise(weights: FloatArray, available: np.ndarray[Any, np.dtype[np.bool_]
         raise ValueError(f"no usable weight on a domain with training data: {weights}")
     p: FloatArray = weights / total
     return p
+
+
+def limit(p: FloatArray, most: FloatArray) -> FloatArray:
+    """Return `p` with no entry above `most`; what is cut off goes to the others, in proportion.
+
+    If `most` sums to less than 1, which nothing on the simplex can satisfy, the result is
+    `most` scaled up.
+
+    Examples
+    --------
+    >>> limit(np.array([0.6, 0.3, 0.1]), np.array([0.2, 1.0, 1.0]))
+    array([0.2, 0.6, 0.2])
+    """
+    p, most = np.asarray(p, dtype=np.float64), np.asarray(most, dtype=np.float64)
+    if most.sum() <= 1:
+        return most / most.sum()
+    limited = np.zeros(len(p), dtype=bool)
+    scaled = p
+    while (over := ~limited & (scaled > most)).any():
+        limited |= over
+        rest = p[~limited].sum()
+        left = 1 - most[limited].sum()
+        if rest > 0:
+            scaled = np.where(limited, most, p * (left / rest))
+        else:  # only domains without a share are left: by what they may still give
+            room = np.where(limited, 0.0, most)
+            scaled = np.where(limited, most, room * (left / room.sum()))
+    return scaled
 
 
 def check_proportions(p: FloatArray, available: np.ndarray[Any, np.dtype[np.bool_]]) -> FloatArray:
