@@ -35,6 +35,9 @@ class MixtureSampler:
         Proportions to begin with.
     seed : int
         Seed of the sequence.
+    max_epochs : float, optional
+        Repetition cap: a domain is drawn at most this often its size (rounded down to whole
+        examples); later its share goes to the others. An error once all are used up.
 
     Attributes
     ----------
@@ -57,7 +60,9 @@ class MixtureSampler:
     np.True_
     """
 
-    def __init__(self, labels: ArrayLike, p: ArrayLike, seed: int = 0) -> None:
+    def __init__(
+        self, labels: ArrayLike, p: ArrayLike, seed: int = 0, max_epochs: float | None = None
+    ) -> None:
         self.labels: IntArray = np.asarray(labels, dtype=np.int64)
         p = np.asarray(p, dtype=np.float64)
         if self.labels.ndim != 1 or (self.labels >= len(p)).any() or (self.labels < -1).any():
@@ -67,6 +72,11 @@ class MixtureSampler:
         self.seed = int(seed)
         self.members = [np.flatnonzero(self.labels == i) for i in range(len(p))]
         self.sizes: IntArray = np.array([len(members) for members in self.members])
+        if max_epochs is not None and not max_epochs > 0:
+            raise InputError("max_epochs", f"{max_epochs} is not positive", "try 4")
+        cap = np.inf if max_epochs is None else max_epochs * (1 + 1e-12)
+        self.most: FloatArray = np.zeros(len(p))  # examples that each domain may give in all
+        self.most[self.sizes > 0] = np.floor(self.sizes[self.sizes > 0] * cap)
         self.position = 0
         self.drawn: IntArray = np.zeros(len(p), dtype=np.int64)
         self.history: list[tuple[int, FloatArray]] = [(0, check_proportions(p, self.sizes > 0))]
@@ -99,28 +109,58 @@ class MixtureSampler:
 
     def peek(self, count: int) -> tuple[IntArray, IntArray]:
         """Return the next `count` rows, and `drawn` after them, without moving on."""
-        domains = self._domains(self.position, count)
+        rows, _, drawn = self._next(count)
+        return rows, drawn
+
+    def plan(self, count: int) -> tuple[IntArray, IntArray]:
+        """Return the next `count` rows, and the half that each belongs to, without moving on.
+
+        The examples of a domain go by turns to half 0 and half 1.
+        """
+        rows, halves, _ = self._next(count)
+        return rows, halves
+
+    def _next(self, count: int) -> tuple[IntArray, IntArray, IntArray]:
+        domains, uniform = self._domains(self.position, count)
         drawn = self.drawn.copy()
         rows = np.empty(count, dtype=np.int64)
+        halves = np.empty(count, dtype=np.int64)
         for s, i in enumerate(domains.tolist()):
+            if drawn[i] >= self.most[i]:
+                i = self._another(uniform[s], drawn)
             epoch, place = divmod(int(drawn[i]), len(self.members[i]))
-            rows[s] = self._order(i, epoch)[place]
+            rows[s], halves[s] = self._order(i, epoch)[place], drawn[i] % 2
             drawn[i] += 1
-        return rows, drawn
+        return rows, halves, drawn
+
+    def _another(self, uniform: float, drawn: IntArray) -> int:
+        """Return the domain of a position whose own is used up, by the same random number."""
+        left = drawn < self.most
+        if not left.any():
+            raise InputError(
+                "max_epochs", f"all examples are used up after {int(drawn.sum())} draws",
+                "allow more epochs, or train for fewer steps",
+            )  # fmt: skip
+        p = np.where(left, self.p, 0.0)
+        edges = np.cumsum(p if p.sum() > 0 else left.astype(np.float64))
+        inside = min(uniform, np.nextafter(1, 0)) * edges[-1]
+        return int(np.flatnonzero(edges > inside)[0])
 
     def __iter__(self) -> Iterator[int]:
         """Yield row numbers without end."""
         while True:
             yield int(self.take(1)[0])
 
-    def _domains(self, start: int, count: int) -> NDArray[np.int64]:
+    def _domains(self, start: int, count: int) -> tuple[NDArray[np.int64], FloatArray]:
+        """Return the domains of `count` positions, and the random numbers that chose them."""
         blocks = range(start // _BLOCK, (start + count - 1) // _BLOCK + 1)
         uniform = np.concatenate([self._uniform(block) for block in blocks] or [np.empty(0)])
         offset = start - blocks.start * _BLOCK
         # The last domain with p > 0 takes what rounding leaves above the cumulative sum.
         edges = np.cumsum(self.p)
         edges[np.flatnonzero(self.p)[-1] :] = 1.0
-        return np.searchsorted(edges, uniform[offset : offset + count], side="right")
+        uniform = uniform[offset : offset + count]
+        return np.searchsorted(edges, uniform, side="right"), uniform
 
     def _uniform_block(self, block: int) -> FloatArray:
         return np.random.default_rng([self.seed, _DOMAIN_STREAM, block]).random(_BLOCK)

@@ -61,6 +61,8 @@ def train_options(params: RunParameters) -> dict[str, Any]:
         "batch_size": params.batch_size,
         "learning_rate": params.learning_rate,
         "estimator": params.estimator,
+        "fraction": params.fraction,
+        "fidelity_rounds": params.fidelity_rounds,
         "layer": params.layer,
         "seed": params.seed,
         "resume": params.resume or None,  # never overwrite an unfinished run in silence

@@ -112,8 +112,12 @@ class RunParameters(Parameters):
     round_steps: int = declare(25, "steps between two updates of p")
     batch_size: int = declare(16, "examples in a step")
     learning_rate: float = declare(3e-3, "peak learning rate")
-    estimator: Literal["sketch", "exact"] = declare("sketch", "how domain gradients are kept")
-    layer: str | None = declare(None, "tracked layer; the output layer if None")
+    estimator: Literal["sketch", "exact", "grouped"] = declare(
+        "sketch", "how domain gradients are kept"
+    )
+    fraction: float = declare(1.0, "share of the steps whose gradients are tracked")
+    layer: tuple[str, ...] | str | None = declare(None, "tracked layers; the output layer if None")
+    fidelity_rounds: int = declare(0, "rounds between two checks of the tracked layer; 0: none")
     seed: int = declare(0, "seed of everything random")
     resume: bool = declare(False, "go on from the last checkpoint of an unfinished run")
     run_dir: str = declare("", "run folder; a new one under reports/ if empty")
@@ -126,7 +130,7 @@ class RunParameters(Parameters):
     def validate(self) -> None:
         """Refuse numbers that cannot work, by name."""
         positive = ("max_examples", "eval_size", "max_tokens", "vocab_size", "context", "steps",
-                    "round_steps", "batch_size", "learning_rate")  # fmt: skip
+                    "round_steps", "batch_size", "learning_rate", "fraction")  # fmt: skip
         for name in positive:
             value = getattr(self, name)
             if value is not None and not value > 0:

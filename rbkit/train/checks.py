@@ -8,6 +8,7 @@ import numpy as np
 from transformers import TrainingArguments
 
 from rbkit.balance.mixers.base import Mixer
+from rbkit.balance.signals import SIGNALS
 from rbkit.errors import InputError, RbkitError
 from rbkit.regroup.domains import Domains
 
@@ -41,15 +42,37 @@ def check_domains(domains: Domains) -> None:
         )
 
 
-def check_arguments(args: TrainingArguments, mixer: Mixer, round_steps: int) -> None:
+def check_arguments(
+    args: TrainingArguments, mixer: Mixer, round_steps: int, eval_dataset: Any
+) -> None:
     """Refuse settings under which the numbers would be silently wrong."""
     if round_steps < 1:
         raise InputError("round_steps", f"{round_steps} is not positive", "try 200")
-    if args.world_size > 1 or args.n_gpu > 1:
+    if args.n_gpu > 1:
         raise InputError(
-            "devices", f"{max(args.world_size, args.n_gpu)} processes or GPUs",
-            "run one process on one device (set CUDA_VISIBLE_DEVICES)",
+            "devices", f"{args.n_gpu} GPUs in one process",
+            f"start {args.n_gpu} processes with torchrun, or set CUDA_VISIBLE_DEVICES to one GPU",
         )  # fmt: skip
+    if unknown := mixer.signals - set(SIGNALS):
+        raise InputError(
+            f"signals of {mixer.name}", f"{', '.join(sorted(unknown))} unknown",
+            f"use some of {', '.join(SIGNALS)}",
+        )  # fmt: skip
+    needs_eval = mixer.signals & {"eval_losses", "target_gradient", "probe_runs"}
+    if needs_eval and eval_dataset is None:
+        raise InputError(
+            "eval_dataset", f"{mixer.name} needs it for {', '.join(sorted(needs_eval))}", "give one"
+        )
+    if mixer.acts == "loss" and "gram" in mixer.signals:
+        raise InputError(
+            f"mixer {mixer.name}", "tracks gradients of losses that it weighs itself",
+            "let it act by sampling, or use another signal",
+        )  # fmt: skip
+    whole = mixer.signals & {"target_gradient", "domain_gradients", "probe_runs", "excess_losses"}
+    if args.fsdp and whole:
+        raise InputError(
+            "fsdp", f"{', '.join(sorted(whole))} need the whole model in each process", "use DDP"
+        )
     if args.save_strategy == "epoch":
         raise InputError(
             "save_strategy", "a mixture has no epochs", "use save_strategy='steps' with save_steps"

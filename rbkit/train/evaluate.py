@@ -6,18 +6,22 @@ Two means of the same losses: *per token* pools all tokens (what perplexity is m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from rbkit.balance.signals import FloatArray
+from rbkit.errors import InputError
+from rbkit.train.losses import LossOf, example_losses
+from rbkit.train.parallel import all_sum, processes, rank
 
-LossOf = Callable[[Any, dict[str, Any]], tuple[torch.Tensor, torch.Tensor]]
+if TYPE_CHECKING:
+    from rbkit.train.trainer import MixtureTrainer
 
 
 @dataclass(frozen=True)
@@ -41,24 +45,6 @@ class EvalLosses:
     per_example: FloatArray
 
 
-def example_losses(model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed loss and the number of predicted tokens of each example, (B,) each.
-
-    For a causal LM, labels are shifted by one; for a classifier with labels of shape (B,)
-    each example is one "token". Other models: give the trainer a function like this one.
-    """
-    labels = batch["labels"]
-    logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
-    if labels.ndim == 1:
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
-        return losses, torch.ones_like(losses)
-    losses = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(),
-        reduction="none", ignore_index=-100,
-    ).view(len(labels), -1)  # fmt: skip
-    return losses.sum(1), (labels[:, 1:] != -100).sum(1)
-
-
 @torch.no_grad()
 def evaluate(
     model: Any,
@@ -73,6 +59,9 @@ def evaluate(
 
     Parameters
     ----------
+    batches : iterable
+        Of this process: each row in one batch of one process. A batch with no row numbers is
+        run and forgotten: sharded models need all processes to run as many batches.
     labels : int array of shape (n,)
         Domain of each eval example; -1 leaves it out, also of the overall loss.
     n_domains : int
@@ -84,10 +73,19 @@ def evaluate(
     try:
         for rows, batch in tqdm(batches, "evaluating", disable=not progress, mininterval=1):
             loss, tokens = loss_of(model, batch)
+            if not len(rows):
+                continue
+            if len(loss) != len(rows):
+                raise InputError(
+                    "eval batch", f"losses of {len(loss)} rows for {len(rows)} examples",
+                    "give an eval_collator that does not pack examples",
+                )  # fmt: skip
             total[rows] = loss.double().cpu().numpy()
             count[rows] = tokens.cpu().numpy()
     finally:
         model.train(training)
+    device = next(model.parameters()).device
+    total, count = all_sum(np.stack([total, count]), device)
     return summarise(total, count, labels, n_domains)
 
 
@@ -126,3 +124,69 @@ def length_batches(lengths: np.ndarray[Any, Any], batch_size: int) -> list[np.nd
     """
     order = np.argsort(lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def shares(plan: list[np.ndarray[Any, Any]]) -> Iterator[tuple[np.ndarray[Any, Any], bool]]:
+    """Yield this process' batches of a plan, and whether each counts; as many in each process.
+
+    Examples
+    --------
+    >>> [(rows.tolist(), counts) for rows, counts in shares([np.array([3, 1]), np.array([2])])]
+    [([3, 1], True), ([2], True)]
+    """
+    world, me = processes(), rank()
+    for start in range(0, len(plan), world):
+        mine = start + me
+        # Where batches run out, another is run once more, and forgotten.
+        yield plan[min(mine, len(plan) - 1)], mine < len(plan)
+
+
+class DomainEvaluator:
+    """Evaluates a trainer's model on its eval set, by domain, in all processes together."""
+
+    def __init__(self, trainer: MixtureTrainer) -> None:
+        self.trainer = trainer
+        self._plan: list[np.ndarray[Any, Any]] | None = None  # rows of each batch
+        self._flops: int | None = None  # of one evaluation: they are all alike
+
+    def measure(self) -> EvalLosses:
+        """Evaluate now; the price goes to the mixer that asks for eval losses, or to the curves."""
+        trainer = self.trainer
+        if trainer.eval_dataset is None:
+            raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
+        name = "eval_losses" if "eval_losses" in trainer.mixer.signals else "eval"
+        ledger = trainer.ledger
+        with ExitStack() as watching:
+            watching.enter_context(trainer.compute_loss_context_manager())
+            if self._flops is None:
+                before = ledger[name].flops_counted or 0
+                watching.enter_context(ledger.count_all(name))
+            else:
+                watching.enter_context(ledger.time(name))
+                ledger.count_again(name, self._flops)
+            losses = evaluate(
+                trainer.model, self._batches(), np.asarray(trainer.domains.eval_labels),
+                trainer.domains.m, loss_of=trainer.loss_of,
+            )  # fmt: skip
+        if self._flops is None:
+            self._flops = (ledger[name].flops_counted or 0) - before
+            ledger.add(name, 0.0, probe=True)  # torch's counter is slow: not timed
+        return losses
+
+    def metrics(self) -> dict[str, float]:
+        """Evaluate, and return the losses by name."""
+        losses = self.measure()
+        metrics = {"eval_loss": losses.token, "eval_loss_example": losses.example}
+        for name, value in zip(self.trainer.domains.names, losses.by_domain_token, strict=True):
+            metrics[f"eval_loss/{name}"] = float(value)
+        return metrics
+
+    def _batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
+        trainer = self.trainer
+        data = trainer._used_columns(trainer.eval_dataset, "evaluation")
+        if self._plan is None:
+            lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
+            self._plan = length_batches(np.array(lengths), trainer.args.eval_batch_size)
+        for rows, counts in shares(self._plan):
+            batch = trainer.eval_collator([data[int(i)] for i in rows])
+            yield rows if counts else rows[:0], trainer._prepare_inputs(dict(batch))

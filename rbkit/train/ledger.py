@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,11 +18,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 NOTE = (
-    "FLOPs are counted by torch on the first step of each round and scaled to all steps by "
-    "padded tokens; seconds are wall-clock on this machine, of all other steps and scaled "
-    "likewise. 'step' is the plain training step; 'embed' and 'cluster' are Regroup's, once for "
-    "all runs of a corpus; 'eval' is for the curves only."
+    "FLOPs are counted by torch on the first step of a round, at most every 25 steps, and scaled "
+    "to all steps by padded tokens; seconds are wall-clock on this machine, of all other steps and "
+    "scaled likewise. Compiled code cannot be counted. With several processes FLOPs and bytes are "
+    "those of the first, times their number. 'step' is the plain training step; 'embed' and "
+    "'cluster' are Regroup's, once for all runs of a corpus; 'eval' is for the curves only, "
+    "'eval_losses' for the mixer."
 )
+_WITHIN = ("track", "reference")  # happen inside a step, and are not training
+_PROBE_EVERY = 25  # steps at least between two probes: torch's counter makes a step slow
 
 
 @dataclass
@@ -50,12 +54,15 @@ class Ledger:
     1
     """
 
-    def __init__(self) -> None:
+    def __init__(self, processes: int = 1) -> None:
+        self.processes = processes
         self.entries: dict[str, Entry] = {}
         self._events: list[tuple[str, Any, Any]] = []
         self._counting = False
         self._counted: dict[str, int] = {}
         self._probe_tokens = 0
+        self._next_probe = 0
+        self._side: dict[str, dict[str, list[float]]] = {}
         self.tokens = 0
 
     def __getitem__(self, name: str) -> Entry:
@@ -106,18 +113,29 @@ class Ledger:
         with FlopCounterMode(display=False) as counter:
             yield
         inner = sum(self._counted.values()) - before
-        self._counted[name] = self._counted.get(name, 0) + counter.get_total_flops() - inner
+        self._counted[name] = (
+            self._counted.get(name, 0) + self.processes * counter.get_total_flops() - inner
+        )
 
     @contextmanager
     def count_all(self, name: str) -> Iterator[None]:
         """Count the FLOPs of a block that is counted every time, so needs no scaling."""
         with FlopCounterMode(display=False) as counter:
             yield
-        self[name].flops_counted = (self[name].flops_counted or 0) + counter.get_total_flops()
+        counted = self.processes * counter.get_total_flops()
+        self[name].flops_counted = (self[name].flops_counted or 0) + counted
+
+    def count_again(self, name: str, flops: int) -> None:
+        """Add the FLOPs of work that was counted once and is the same each time."""
+        self[name].flops_counted = (self[name].flops_counted or 0) + flops
+
+    def probe_due(self, step: int) -> bool:
+        """Whether the FLOPs of step `step`, from 0, the first of a round, should be counted."""
+        return step >= self._next_probe
 
     @contextmanager
     def probe(self, tokens: int) -> Iterator[None]:
-        """Count the FLOPs of one training step of `tokens` padded tokens."""
+        """Count the FLOPs of a micro-batch of `tokens` padded tokens."""
         self._counting = True
         self._probe_tokens += tokens
         try:
@@ -125,6 +143,29 @@ class Ledger:
                 yield
         finally:
             self._counting = False
+
+    def probed(self, step: int) -> None:
+        """End the probe of step `step`: the next is due some steps later."""
+        self._next_probe = step + _PROBE_EVERY
+
+    def model(self, name: str, flops: float) -> None:
+        """Add FLOPs that a formula gives for `name`."""
+        self[name].flops_modelled = (self[name].flops_modelled or 0) + round(flops)
+
+    def hold(self, name: str, held: int) -> None:
+        """Note that `name` takes `held` bytes in each process now; the peak is kept."""
+        self[name].bytes = max(self[name].bytes or 0, held * self.processes)
+
+    def absorb(self, name: str, key: str, other: Mapping[str, Any]) -> None:
+        """Take the price of another run, ``Ledger.to_json()``, as the part `key` of `name`."""
+        entries = other["entries"]
+        self._side.setdefault(name, {})[key] = [
+            sum(e["seconds"] for e in entries), sum(e["flops_counted"] or 0 for e in entries)
+        ]  # fmt: skip
+        parts = self._side[name].values()
+        entry = self[name]
+        entry.calls, entry.seconds = len(parts), sum(part[0] for part in parts)
+        entry.flops_counted = round(sum(part[1] for part in parts))
 
     def add(self, name: str, seconds: float, *, probe: bool) -> None:
         """Add one call that was timed elsewhere."""
@@ -134,14 +175,18 @@ class Ledger:
         entry.seconds += 0.0 if probe else seconds
 
     @contextmanager
-    def track(self, device: torch.device) -> Iterator[None]:
-        """Watch the work of a Gram tracker, inside a step: time always, FLOPs on probes."""
-        with self.time("track", device):
+    def within(self, name: str, device: torch.device) -> Iterator[None]:
+        """Watch work inside a step that is not training's: time always, FLOPs on probes."""
+        with self.time(name, device):
             if self._counting:
-                with self.count("track"):
+                with self.count(name):
                     yield
             else:
                 yield
+
+    def track(self, device: torch.device) -> AbstractContextManager[None]:
+        """Watch the work of a Gram tracker."""
+        return self.within("track", device)
 
     def scaled(self) -> dict[str, int]:
         """Return the counted FLOPs of the probes, scaled to all tokens seen."""
@@ -159,10 +204,9 @@ class Ledger:
             timed = entry["calls"] - entry.pop("probes")
             entry["seconds"] *= entry["calls"] / timed if timed else 0.0
         by_name = {entry["name"]: entry for entry in entries}
-        if "track" in by_name and "step" in by_name:
-            by_name["step"]["seconds"] -= min(
-                by_name["track"]["seconds"], by_name["step"]["seconds"]
-            )
+        if "step" in by_name:  # its seconds hold those of the work inside it
+            inside = sum(by_name[name]["seconds"] for name in _WITHIN if name in by_name)
+            by_name["step"]["seconds"] -= min(inside, by_name["step"]["seconds"])
         return {"entries": entries, "note": NOTE}
 
     def state_dict(self) -> dict[str, Any]:
@@ -173,6 +217,8 @@ class Ledger:
             "counted": dict(self._counted),
             "probe_tokens": self._probe_tokens,
             "tokens": self.tokens,
+            "next_probe": self._next_probe,
+            "side": self._side,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -180,3 +226,4 @@ class Ledger:
         self.entries = {name: Entry(**entry) for name, entry in state["entries"].items()}
         self._counted = {name: int(n) for name, n in state["counted"].items()}
         self._probe_tokens, self.tokens = int(state["probe_tokens"]), int(state["tokens"])
+        self._next_probe, self._side = int(state["next_probe"]), dict(state["side"])

@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rbkit.balance.sampler import MixtureSampler
+from rbkit.train.parallel import processes, rank
 
 DOMAIN = "rbkit_domain"  # key under which a batch carries the domain of each example
+HALF = "rbkit_half"  # ... and the half of the round that each example belongs to
+LENGTH = "rbkit_length"  # ... and, if examples are packed into one row, their lengths
+KEYS = (DOMAIN, HALF, LENGTH)
 
 
 class MixtureLoader:
@@ -21,16 +26,22 @@ class MixtureLoader:
     sampler moves on only as batches are handed out, so its state is always that of the
     training loop.
 
+    Several training processes share one sequence: each takes its part of every
+    ``processes x batch_size`` examples, so the examples of a step do not depend on how many
+    processes there are.
+
     Parameters
     ----------
     dataset : map-style dataset
         Aligned with ``sampler.labels``.
     sampler : MixtureSampler
     batch_size : int
-    batches_per_round : int
-        After so many batches p may change.
+        Of this process.
+    until : callable
+        Position in the sequence up to which p stays as it is.
     collate : callable
-        Makes a batch (a dict) of a list of rows.
+        Makes a batch (a dict) of a list of rows. One that packs all rows into a single one,
+        as transformers' ``DataCollatorWithFlattening``, is recognised.
     workers : int
         Processes that fetch rows; 0 fetches in this one.
     """
@@ -41,24 +52,25 @@ class MixtureLoader:
         sampler: MixtureSampler,
         *,
         batch_size: int,
-        batches_per_round: int,
+        until: Callable[[], int],
         collate: Callable[[list[Any]], dict[str, Any]],
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
         self.dataset, self.sampler, self.collate = dataset, sampler, collate
-        self.batch_size, self.batches_per_round = batch_size, batches_per_round
+        self.batch_size, self.until = batch_size, until
         self.workers, self.pin_memory = workers, pin_memory
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while True:
-            done = self.sampler.position // self.batch_size % self.batches_per_round
-            count = self.batches_per_round - done
-            rows, _ = self.sampler.peek(count * self.batch_size)
-            plan = rows.reshape(count, self.batch_size).tolist()
+            together = self.batch_size * processes()
+            count = max(1, (self.until() - self.sampler.position) // together)
+            rows, halves = self.sampler.plan(count * together)
+            mine = slice(rank() * self.batch_size, (rank() + 1) * self.batch_size)
+            plan = torch.stack((torch.from_numpy(rows), torch.from_numpy(halves)), 1)
             loader: DataLoader[Any] = DataLoader(
                 _WithIndex(self.dataset),
-                batch_sampler=plan,
+                batch_sampler=[part[mine].tolist() for part in plan.split(together)],
                 collate_fn=self._collate,
                 num_workers=self.workers,
                 pin_memory=self.pin_memory,
@@ -66,21 +78,39 @@ class MixtureLoader:
                 generator=torch.Generator(),
             )
             for batch in loader:
-                self.sampler.take(self.batch_size)
+                self.sampler.take(together)
                 yield batch
 
-    def _collate(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-        batch = dict(self.collate([row for _, row in items]))
-        batch[DOMAIN] = torch.as_tensor(self.sampler.labels[[index for index, _ in items]])
+    def _collate(self, items: Sequence[tuple[int, int, Any]]) -> dict[str, Any]:
+        rows = [row for _, _, row in items]
+        # Counted before collating: some collators change the rows they are given.
+        lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in rows]
+        batch = dict(self.collate(rows))
+        batch[DOMAIN] = torch.as_tensor(self.sampler.labels[[index for index, _, _ in items]])
+        batch[HALF] = torch.tensor([half for _, half, _ in items])
+        if len(rows) > 1 and getattr(batch.get("input_ids"), "shape", None) == (1, sum(lengths)):
+            batch[LENGTH] = torch.tensor(lengths)
         return batch
 
 
-class _WithIndex(Dataset[tuple[int, Any]]):
+def per_token(values: Tensor, lengths: Tensor) -> Tensor:
+    """Return values of packed examples, (B,), as values of their tokens, (1, T).
+
+    Examples
+    --------
+    >>> per_token(torch.tensor([7, 8]), torch.tensor([2, 1]))
+    tensor([[7, 7, 8]])
+    """
+    return values.repeat_interleave(lengths)[None]
+
+
+class _WithIndex(Dataset[tuple[int, int, Any]]):
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        return index, self.dataset[index]
+    def __getitem__(self, index: Sequence[int]) -> tuple[int, int, Any]:
+        row, half = index
+        return row, half, self.dataset[row]

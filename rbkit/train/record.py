@@ -53,6 +53,8 @@ class Recorder:
         The run folder; made if absent.
     resume : bool
         Continue the record that is there instead of starting a new one.
+    active : bool
+        Whether to write at all: of several processes, only the first does.
 
     Examples
     --------
@@ -65,15 +67,17 @@ class Recorder:
     [{'kind': 'train', 'step': 10, 'loss': 5.2}]
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
-        self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: str | Path, *, resume: bool = False, active: bool = True) -> None:
+        self.path, self.active = Path(path), active
+        if active:
+            self.path.mkdir(parents=True, exist_ok=True)
         self.info: dict[str, Any] = {}
         self.arrays: dict[str, list[Any]] = {name: [] for name in (*_PER_ROUND, "p")}
         self.q: np.ndarray[Any, Any] | None = None
         self._resuming = resume
         self._began, self._last_beat = time.monotonic(), 0.0
         self._seconds_before = 0.0
+        self._history_due = 0.0  # when history.npz may be written again
 
     def start(self, **info: Any) -> None:
         """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
@@ -96,7 +100,7 @@ class Recorder:
             **info,
             "final": None,
         }
-        if not self._resuming:
+        if self.active and not self._resuming:
             for name in ("metrics.jsonl", "timings.jsonl", "history.npz", "final.npz"):
                 (self.path / name).unlink(missing_ok=True)
         self._write_info()
@@ -110,22 +114,36 @@ class Recorder:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to ``metrics.jsonl``, and its time to ``timings.jsonl``."""
+        if not self.active:
+            return
         clean = {k: _plain(v) for k, v in row.items()}
         _append(self.path / "metrics.jsonl", clean)
         timing = {"kind": row.get("kind"), "step": row["step"], "seconds": round(self.seconds, 3)}
         _append(self.path / "timings.jsonl", timing)
 
     def round(self, *, step: int, p: Any, estimate: Any | None) -> None:
-        """Record the end of a round: its Gram estimate, if any, and the next `p`."""
+        """Record the end of a round: its Gram estimate, if any, and the next `p`.
+
+        ``history.npz`` is written anew with all rounds, so with very short rounds not each time,
+        but such that writing stays below a twentieth of the time; a checkpoint and the end
+        always write it.
+        """
         self.arrays["step"].append(step)
         self.arrays["p"].append(np.asarray(p, dtype=np.float64))
         if estimate is not None:
             for name in ("gram", "counts", "noise_floor", "diagonal_debiased"):
                 self.arrays[name].append(np.asarray(getattr(estimate, name)))
-        self._write_history()
+        if time.monotonic() >= self._history_due:
+            self._write_history()
+
+    def fidelity(self, found: Mapping[str, Any]) -> None:
+        """Add a check of the tracked layers to ``metrics.jsonl``, as a row of kind ``fidelity``."""
+        self.log({"kind": "fidelity", **found})
 
     def save_arrays(self, name: str, **arrays: np.ndarray[Any, Any]) -> None:
         """Write `arrays` as the file `name` (.npz) of the folder."""
+        if not self.active:
+            return
         with atomic_path(self.path / name) as tmp:
             np.savez_compressed(tmp, **arrays)  # type: ignore[arg-type]
 
@@ -144,12 +162,15 @@ class Recorder:
         self.info.update(
             status=status, error=error, ended=_now(), heartbeat=_now(), seconds=self.seconds
         )
+        if status != "failed":  # the disk may be why it failed
+            self._write_history()
         self._write_info()
 
     # -------------------------------------------------------------------- resuming
 
     def state_dict(self) -> dict[str, Any]:
         """Lengths of the files at a checkpoint: a resume cuts off what came after."""
+        self._write_history()
         return {"metrics": _size(self.path / "metrics.jsonl"),
                 "timings": _size(self.path / "timings.jsonl"),
                 "rounds": len(self.arrays["step"])}  # fmt: skip
@@ -173,20 +194,26 @@ class Recorder:
             self.arrays[name] = list(history.get(name, []))[:rounds]
         self.arrays["p"] = list(history.get("p", []))[: rounds + 1] or self.arrays["p"]
         for path, size in logs.items():  # everything is there: now cut
-            if path.exists():
+            if self.active and path.exists():
                 os.truncate(path, size)
+        if self.active and not rounds:
+            (self.path / "history.npz").unlink(missing_ok=True)
         self._write_history()
 
     # ---------------------------------------------------------------------- writing
 
     def _write_info(self) -> None:
-        write_json(self.path / "run.json", _plain(self.info))
+        if self.active:
+            write_json(self.path / "run.json", _plain(self.info))
 
     def _write_history(self) -> None:
         arrays = {name: np.array(rows) for name, rows in self.arrays.items() if len(rows)}
         if self.q is not None:
             arrays["q"] = self.q
-        self.save_arrays("history.npz", **arrays)
+        began = time.monotonic()
+        if arrays.keys() - {"p", "q"}:  # a round has ended
+            self.save_arrays("history.npz", **arrays)
+        self._history_due = time.monotonic() + 20 * (time.monotonic() - began)
 
 
 class Run:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from rbkit.errors import InputError
 from rbkit.files import fingerprint
@@ -23,22 +22,28 @@ def identity(trainer: MixtureTrainer) -> dict[str, Any]:
     """Return what must not change between a run and its continuation, by name.
 
     Not in it, so free to change: the number of steps, the learning rate, how often to
-    evaluate, log and save.
+    evaluate, log and save, and into how many processes and micro-batches a step is divided.
     """
-    domains, args = trainer.domains, trainer.args
-    labels = np.asarray(domains.train_labels), np.asarray(domains.eval_labels)
     return {
         "mixer": trainer.mixer.name,
         "mixer_options": trainer.mixer.options(),
+        **common(trainer),
+        "layer": list(trainer.layers),
+    }
+
+
+def common(trainer: MixtureTrainer) -> dict[str, Any]:
+    """Return what a run shares with the runs beside it, by name."""
+    domains, args = trainer.domains, trainer.args
+    labels = np.asarray(domains.train_labels), np.asarray(domains.eval_labels)
+    return {
         "domains": fingerprint(
             list(domains.names), *(x.astype(np.int64).tobytes() for x in labels)
         ),
         "train_dataset": _fingerprint_of(trainer.train_dataset),
         "round_steps": trainer.round_steps,
-        "batch_size": args.train_batch_size,
-        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "examples_per_step": trainer.examples_per_step,
         "seed": args.seed,
-        "layer": trainer.layer,
     }
 
 
@@ -48,14 +53,12 @@ def collect(trainer: MixtureTrainer) -> dict[str, Any]:
     return {
         "identity": identity(trainer),
         "step": trainer.state.global_step,
-        "sampler": trainer.sampler.state_dict(),
-        "mixer": trainer.mixer.state_dict(),
-        "tracker": trainer.tracker.state_dict() if trainer.tracker is not None else {},
+        "mixture": trainer.mixture.state_dict(),
+        "observer": trainer.observer.state_dict(),
         "ledger": trainer.ledger.state_dict(),
         "recorder": trainer.recorder.state_dict(),
-        "rounds_done": trainer.rounds_done,
-        "window": [float(loss) for loss in trainer.window],
-        "tokens": trainer.tokens,
+        "window": trainer.window.pool(),
+        "tokens": trainer.window.tokens,
         "last_eval": {"step": step, **vars(losses)} if losses is not None else None,
     }
 
@@ -71,6 +74,11 @@ def restore(trainer: MixtureTrainer, checkpoint: Path) -> int:
     """
     state = load_state(checkpoint)
     check_weights(checkpoint)
+    if any(checkpoint.glob("pytorch_model_fsdp*")) and not trainer.is_fsdp_enabled:
+        raise InputError(
+            str(checkpoint), "holds the optimiser of a sharded run",
+            "resume with FSDP on, in two or more processes",
+        )  # fmt: skip
     for name, mine in identity(trainer).items():
         theirs = state["identity"].get(name)
         if theirs != mine:
@@ -78,14 +86,11 @@ def restore(trainer: MixtureTrainer, checkpoint: Path) -> int:
                 str(checkpoint), f"{name} was {theirs!r}, and is {mine!r} now",
                 "resume with the same, or start a new run in another folder",
             )  # fmt: skip
-    trainer.sampler.load_state_dict(state["sampler"])
-    trainer.mixer.load_state_dict(state["mixer"])
-    if trainer.tracker is not None:
-        trainer.tracker.load_state_dict(state["tracker"])
+    trainer.mixture.load_state_dict(state["mixture"])
+    trainer.observer.load_state_dict(state["observer"])
     trainer.ledger.load_state_dict(state["ledger"])
-    trainer.rounds_done, trainer.tokens = int(state["rounds_done"]), int(state["tokens"])
-    device = trainer.args.device
-    trainer.window = [torch.tensor(loss, device=device) for loss in state["window"]]
+    trainer.window.losses = [float(loss) for loss in state["window"]]
+    trainer.window.tokens = int(state["tokens"])
     if (last := state["last_eval"]) is not None:
         trainer.last_eval = (int(last.pop("step")), EvalLosses(**last))
     trainer.recorder.load_state_dict(state["recorder"])

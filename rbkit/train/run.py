@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from rbkit.train.models import (
     positions,
     pretrained_source,
 )
+from rbkit.train.parallel import is_first, wait
 from rbkit.train.record import Run
 from rbkit.train.state import latest_checkpoint
 from rbkit.train.text import PadCollator, tokenize, train_tokenizer
@@ -54,10 +55,12 @@ def train(
     context: int = 96,
     vocab_size: int | None = None,
     learning_rate: float | None = None,
-    layer: str | None = None,
-    estimator: Literal["sketch", "exact"] = "sketch",
-    buckets: int = 128,
+    layer: str | Sequence[str] | None = None,
+    estimator: Literal["sketch", "exact", "grouped"] = "sketch",
+    buckets: int | None = None,
+    fraction: float = 1.0,
     eval_rounds: int = 1,
+    fidelity_rounds: int = 0,
     checkpoint_rounds: int = 4,
     seed: int = 0,
     resume: bool | None = None,
@@ -84,17 +87,19 @@ def train(
     steps, round_steps : int
         Optimizer steps in all, and between two updates of p.
     batch_size, accumulate : int
-        Examples per micro-batch; micro-batches per step.
+        Examples per micro-batch of one process; micro-batches per step.
     context : int
         Tokens per example, at most.
     vocab_size : int, optional
         Vocabulary of a preset.
     learning_rate : float, optional
         Peak of a cosine with 5 % warm-up; 3e-3 from scratch, 5e-5 otherwise.
-    layer, estimator, buckets
+    layer, estimator, buckets, fraction
         What is tracked and how: see :class:`~rbkit.balance.gram.GramTracker`.
     eval_rounds, checkpoint_rounds : int
         Evaluate, and save a checkpoint, every so many rounds.
+    fidelity_rounds : int
+        Compare the tracked layer with all parameters every so many rounds; 0 never.
     seed : int
         Of weights, order of examples, and sketches.
     resume : bool, optional
@@ -149,14 +154,16 @@ def train(
         lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.1,
         max_grad_norm=1.0, save_strategy="steps", save_total_limit=2,
         save_steps=max(1, checkpoint_rounds * round_steps), logging_strategy="no",
-        report_to="none", disable_tqdm=True, use_cpu=device == "cpu", dataloader_num_workers=0,
+        report_to="none", disable_tqdm=True, ddp_find_unused_parameters=False,
+        use_cpu=device == "cpu", dataloader_num_workers=0,
     )  # fmt: skip
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = MixtureTrainer(
         lm, args, train_dataset=data["train"], eval_dataset=data["eval"],
         data_collator=PadCollator(int(pad or 0)), domains=domains, mixer=mixer,
         round_steps=round_steps, layer=layer, estimator=estimator, buckets=buckets,
-        eval_rounds=eval_rounds, run_dir=run_dir,
+        fraction=fraction, eval_rounds=eval_rounds, fidelity_rounds=fidelity_rounds,
+        run_dir=run_dir,
         record={"corpus": about(corpus), "model": _describe(model, lm, tokenizer),
                 **(record or {})},
     )  # fmt: skip
@@ -164,17 +171,22 @@ def train(
         "model": model, "context": context, "vocab_size": len(tokenizer), "steps": steps,
         "micro_batch_size": batch_size, "accumulate": accumulate,
     }  # fmt: skip
-    if checkpoint is None:  # everything has been checked: now the last run may go
-        _clear(run_dir)
+    wait()  # until all processes have looked for checkpoints
+    if checkpoint is None and is_first():  # all is checked: now the last run may go
+        _clear(run_dir, side=not resume)
     trainer.remove_callback(PrinterCallback)
-    if progress:
+    if progress and is_first():
         trainer.add_callback(_Bar(trainer))
     with _without_library_bars():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         run = Run.open(run_dir)
         if save_model and run.status == "ok":
-            trainer.model.save_pretrained(str(run_dir / "model"))
-            tokenizer.save_pretrained(str(run_dir / "model"))
+            if trainer.is_fsdp_enabled:
+                trainer.save_model(str(run_dir / "model"))  # gathers what is sharded
+            elif is_first():
+                trainer.bare_model.save_pretrained(str(run_dir / "model"))
+            if is_first():
+                tokenizer.save_pretrained(str(run_dir / "model"))
     return run
 
 
@@ -245,8 +257,10 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool | None) -> Path |
     return None
 
 
-def _clear(run_dir: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
+def _clear(run_dir: Path, *, side: bool) -> None:
+    """Remove what an earlier run left, its side runs too if asked, and nothing else."""
+    for run in (run_dir / "side").glob("*/run.json") if side else ():
+        shutil.rmtree(run.parent)
     for old in (run_dir / "checkpoints").glob("checkpoint-*"):
         if (old / "trainer_state.json").exists() or (old / "model.safetensors").exists():
             shutil.rmtree(old)
@@ -293,7 +307,7 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         assert self.bar is not None
         if self.trainer._shown_loss is not None:
-            p = self.trainer.sampler.p
+            p = self.trainer.mixture.p
             entropy = -float((p[p > 0] * np.log(p[p > 0])).sum())
             self.bar.set_postfix_str(
                 f"loss {self.trainer._shown_loss:.3f}, {np.exp(entropy):.1f} effective domains",

@@ -115,7 +115,7 @@ def test_another_mixer_cannot_continue_a_run(tmp_path):
     [
         ({"mixer": RnB(prior="previous", lam=30)}, "mixer_options"),
         ({"round_steps": 5}, "round_steps"),
-        ({"accumulate": 1}, "gradient_accumulation_steps"),
+        ({"accumulate": 1}, "examples_per_step"),
         ({"layer": "model.layers.0.mlp.down_proj"}, "layer"),
         ({"buckets": 8}, "buckets"),
         ({"domains": Domains.from_labels(list("abcd"), [0, 1, 2, 3, 0, 1] * 15, [0] * 30)}, "dom"),

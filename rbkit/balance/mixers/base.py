@@ -36,6 +36,9 @@ class Mixer(ABC):
     gram_decay : float
         With the signal ``"gram"``: share, in [0, 1), of the earlier rounds' sums of gradients
         that is kept when a round ends.
+    reference_steps : int or None
+        With the signal ``"excess_losses"``: steps of the reference model's training; as many
+        as the run's if None.
     max_epochs : float or None
         Repetition cap: no domain is seen more often than this in a run.
     paper, cost : str
@@ -60,6 +63,7 @@ class Mixer(ABC):
     normalise_loss: bool = False
     per_step: ClassVar[bool] = False
     gram_decay: float = 0.0
+    reference_steps: int | None = None
     max_epochs: float | None = None
     paper: ClassVar[str] = ""
     cost: ClassVar[str] = "none"
@@ -85,7 +89,7 @@ class Mixer(ABC):
         raise NotImplementedError(f"{self.name} asks for probe runs: say what they mean")
 
     def round_length(self, round_steps: int) -> int:
-        """Return how many steps the coming round has; `round_steps` unless a rule plans more finely.
+        """Return how many steps the coming round has; `round_steps` unless planned finer.
 
         Called once after :meth:`start` (and :meth:`prepare`) and after each :meth:`update`.
         """

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.signals import FloatArray, IntArray, Observation
+from rbkit.errors import InputError
 
 
 class _Fixed(Mixer):
@@ -54,3 +60,37 @@ class Target(_Fixed):
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
         """Return `q`, renormalised over the domains that have training data."""
         return normalise(q, sizes > 0)
+
+
+class Fixed(_Fixed):
+    """A mixture given by hand, or proposed by another method.
+
+    Parameters
+    ----------
+    p : sequence of m floats
+        Shares, scaled to sum to 1 over the domains with training data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Fixed([3, 1]).start(q=np.array([.5, .5]), sizes=np.array([10, 30]))
+    array([0.75, 0.25])
+    """
+
+    def __init__(self, p: Sequence[float]) -> None:
+        self.p = [float(share) for share in p]
+        shares = np.asarray(self.p)
+        if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
+            raise InputError("Fixed(p=...)", f"{self.p} are no shares", "give numbers >= 0")
+
+    def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
+        """Return the mixture, renormalised over the domains that have training data."""
+        if len(self.p) != len(q):
+            raise InputError(
+                "Fixed(p=...)", f"{len(self.p)} shares for {len(q)} domains", "give one per domain"
+            )
+        return normalise(np.array(self.p), np.asarray(sizes) > 0)
+
+    def options(self) -> dict[str, Any]:
+        """Return the mixture."""
+        return {"p": self.p}

@@ -1,0 +1,363 @@
+"""Each signal is what it says, and the price of each is in the ledger."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from job import M, make
+from transformers import DataCollatorWithFlattening
+
+from rbkit.balance.mixers.base import Mixer, normalise
+from rbkit.balance.mixers.rnb import RnB
+from rbkit.errors import InputError
+from rbkit.train.losses import token_losses
+from rbkit.train.record import Run
+from rbkit.train.text import PadCollator
+
+
+class Watching(Mixer):
+    """Keeps what it was shown, and goes to proportions of its own."""
+
+    def __init__(self, *signals, p=(1, 2, 3, 4), **attributes):
+        self.signals = frozenset(signals)
+        self.seen, self.found, self.to = [], None, np.array(p, dtype=float)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def probe_steps(self):
+        return 3
+
+    def prepare(self, found):
+        self.found = found
+        return normalise(self.to, np.ones(M, dtype=bool))
+
+    def update(self, seen):
+        self.seen.append(seen)
+        return normalise(self.to, seen.available)
+
+
+def ran(folder, mixer, **options):
+    trainer = make(folder, mixer=mixer, **{"steps": 6, "round_steps": 3, "dropout": 0.0, **options})
+    trainer.train()
+    return trainer
+
+
+def entries(folder):
+    return {e["name"]: e for e in Run.open(folder).info["ledger"]["entries"]}
+
+
+def losses_by_hand(model, trainer, rows):
+    """Summed loss, tokens and domain of each row, one at a time."""
+    found = []
+    for row in rows:
+        batch = trainer.data_collator([trainer.train_dataset[int(row)]])
+        each, valid = token_losses(model, batch)
+        found.append((each.sum(), int(valid.sum()), int(trainer.sampler.labels[row])))
+    return found
+
+
+def first_step(folder, mixer, **options):
+    """Make one step of plain gradient descent; return the trainer, and the gradient it took."""
+    arguments = {"optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
+                 "learning_rate": 1.0, **options.pop("arguments", {})}  # fmt: skip
+    trainer = make(folder, mixer=mixer, steps=1, round_steps=1, dropout=0.0, eval_rounds=0,
+                   arguments=arguments, **options)  # fmt: skip
+    rows = trainer.sampler.peek(trainer.examples_per_step)[0]
+    before = {k: v.detach().clone() for k, v in trainer.model.named_parameters()}
+    expected = losses_by_hand(trainer.model, trainer, rows)
+    parameters = list(trainer.model.parameters())
+    grads = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss, _, _ in expected]
+    trainer.train()
+    moved = [before[k] - v.detach() for k, v in trainer.model.named_parameters()]
+    return trainer, moved, expected, grads
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_training_losses_are_those_of_each_step_and_domain(tmp_path, accumulate):
+    mixer = Watching("train_losses")
+    trainer, _, expected, _ = first_step(tmp_path, mixer, accumulate=accumulate)
+    shown = mixer.seen[0].train_losses
+    assert shown.loss.shape == shown.tokens.shape == (1, M)
+    assert shown.excess is None
+    for i in range(M):
+        mine = [(float(loss.detach()), tokens) for loss, tokens, domain in expected if domain == i]
+        assert shown.examples[0, i] == len(mine)
+        assert shown.tokens[0, i] == sum(tokens for _, tokens in mine)
+        if mine:
+            mean = sum(loss for loss, _ in mine) / sum(tokens for _, tokens in mine)
+            assert shown.loss[0, i] == pytest.approx(mean, rel=1e-5)
+        else:
+            assert np.isnan(shown.loss[0, i])
+    assert trainer.sampler.p.tolist() == [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_asking_for_training_losses_does_not_change_training(tmp_path, accumulate):
+    plain = ran(tmp_path / "plain", Watching(), accumulate=accumulate)
+    shown = ran(tmp_path / "shown", Watching("train_losses"), accumulate=accumulate)
+    for one, other in zip(plain.model.parameters(), shown.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_rule_that_weighs_losses_trains_on_the_weighted_loss(tmp_path, accumulate, normalised):
+    class Starts(Watching):
+        def start(self, q, sizes):
+            return np.array([0.7, 0.1, 0.1, 0.1])
+
+    mixer = Starts("train_losses", acts="loss", normalise_loss=normalised)
+    trainer, moved, expected, grads = first_step(tmp_path, mixer, accumulate=accumulate)
+    np.testing.assert_array_equal(trainer.sampler.history[0][1], np.full(M, 0.25))
+    weights = np.array([0.7, 0.1, 0.1, 0.1]) / 0.25
+    tokens = np.array([n for _, n, _ in expected])
+    ours = np.array([weights[domain] for _, _, domain in expected])
+    total = (ours * tokens).sum() if normalised else tokens.sum()
+    for k, change in enumerate(moved):
+        wanted = sum(w * g[k] for w, g in zip(ours, grads, strict=True)) / total
+        torch.testing.assert_close(change, wanted.float(), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(Run.open(tmp_path).history["p"][0], [0.7, 0.1, 0.1, 0.1])
+
+
+def test_excess_is_the_loss_above_a_reference_trained_first(tmp_path):
+    mixer = Watching("excess_losses", reference_steps=4)
+    trainer = ran(tmp_path, mixer)
+    reference = Run.open(tmp_path / "side" / "reference")
+    assert reference.status == "ok"
+    sizes = np.asarray(trainer.domains.sizes)
+    np.testing.assert_allclose(reference.history["p"][0], sizes / sizes.sum())
+    assert reference.info["parameters"]["steps"] == 4
+    last = trainer.observer.reference
+    batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[5]])
+    ours, valid = token_losses(trainer.model.eval(), batch)
+    theirs, _ = token_losses(last, batch)
+    mine = trainer.observer.losses
+    mine.clear()
+    trainer.mixture.round_began = trainer.state.global_step
+    trainer.observer.example_losses(trainer.model, batch, torch.tensor([0, 1]))
+    found = mine.collect(1, torch.device("cpu")).excess[0]
+    wanted = ((ours - theirs).clamp(min=0).sum(1) / valid.sum(1)).detach()
+    np.testing.assert_allclose(found[:2], wanted, rtol=1e-5)
+    assert (wanted > 0).any()
+    assert entries(tmp_path)["reference_run"]["flops_counted"] > 0
+    assert entries(tmp_path)["reference"]["flops_counted"] > 0
+
+
+def test_fresh_gradients_are_those_of_all_parameters(tmp_path):
+    mixer = Watching("target_gradient", "domain_gradients")
+    trainer = make(tmp_path, mixer=mixer, steps=3, round_steps=3, dropout=0.0)
+    batches = trainer.observer._batches()
+    trainer.train()
+    shown, model = mixer.seen[0].gradients, trainer.model.eval()
+
+    def gradient(data, rows):
+        model.zero_grad()
+        each, valid = token_losses(model, trainer.data_collator([data[int(r)] for r in rows]))
+        (each.sum() / valid.sum()).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()]).double()
+
+    g = [gradient(trainer.train_dataset, batches.rows(0, i, 6)) for i in range(M)]
+    target = gradient(trainer.eval_dataset, batches.rows(0, None, 6))
+    gram = torch.stack(g) @ torch.stack(g).T
+    np.testing.assert_allclose(shown.gram, gram, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(shown.target, torch.stack(g) @ target, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(shown.norms, gram.diag().sqrt(), rtol=1e-4)
+    assert shown.target_norm == pytest.approx(float(target.norm()), rel=1e-4)
+    numbers = sum(p.numel() for p in model.parameters())
+    assert entries(tmp_path)["domain_gradients"]["bytes"] == 4 * numbers * (M + 1)
+
+
+def test_fresh_batches_do_not_touch_the_sequence_that_trains(tmp_path):
+    plain = ran(tmp_path / "plain", Watching())
+    fresh = ran(tmp_path / "fresh", Watching("domain_gradients"))
+    for one, other in zip(plain.model.parameters(), fresh.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_probe_runs_train_on_one_domain_each_and_leave_the_model_alone(tmp_path):
+    mixer = Watching("probe_runs", "eval_losses")
+    trainer = make(tmp_path, mixer=mixer, steps=3, round_steps=3, dropout=0.0)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    at_start = []
+    prepare = mixer.prepare
+    mixer.prepare = lambda found: (
+        at_start.append([p.detach().clone() for p in trainer.model.parameters()]) or prepare(found)
+    )
+    trainer.train()
+    assert all(torch.equal(a, b) for a, b in zip(before, at_start[0], strict=True))
+    found = mixer.found
+    assert found.steps == 3
+    assert found.before.shape == (M,)
+    assert found.after.shape == (M, M)
+    gain = found.before[None] - found.after
+    assert (gain.argmax(axis=1) == np.arange(M)).all()  # domains share no tokens here
+    np.testing.assert_allclose(Run.open(tmp_path).history["p"][0], [0.1, 0.2, 0.3, 0.4])
+    assert entries(tmp_path)["probe_runs"]["calls"] == M
+
+
+def test_side_runs_that_ended_well_are_not_made_again(tmp_path):
+    ran(tmp_path, Watching("probe_runs", "eval_losses"))
+    runs = sorted((tmp_path / "side").glob("*/run.json"))
+    started = [json.loads(path.read_text())["started"] for path in runs]
+    stamps = [path.stat().st_mtime_ns for path in runs]
+    mixer = Watching("probe_runs", "eval_losses")
+    ran(tmp_path, mixer)
+    assert [path.stat().st_mtime_ns for path in runs] == stamps
+    assert [json.loads(path.read_text())["started"] for path in runs] == started
+    assert mixer.found is not None
+    ran(tmp_path, Watching("probe_runs", "eval_losses"), arguments={"seed": 4})
+    assert [path.stat().st_mtime_ns for path in runs] != stamps  # another run: other probes
+
+
+def test_rounds_are_as_long_as_the_rule_plans(tmp_path):
+    class Planned(Watching):
+        def round_length(self, round_steps):
+            return 2 if len(self.seen) < 3 else round_steps
+
+    mixer = Planned("eval_losses")
+    trainer = ran(tmp_path, mixer, steps=20, round_steps=5)
+    assert [seen.step for seen in mixer.seen] == [2, 4, 6, 11, 16]
+    assert Run.open(tmp_path).history["step"].tolist() == [2, 4, 6, 11, 16]
+    assert [s for s, _ in trainer.sampler.history] == [6 * n for n in (0, 2, 4, 6, 11, 16)]
+
+
+def test_rounds_of_one_step_are_all_recorded_in_the_end(tmp_path):
+    ran(tmp_path, RnB(), steps=30, round_steps=1)
+    history = Run.open(tmp_path).history
+    assert history["step"].tolist() == list(range(1, 31))
+    assert history["p"].shape == (31, M)
+
+
+def test_no_domain_is_seen_more_often_than_the_cap_allows(tmp_path):
+    mixer = Watching(p=(1000, 1, 1, 1), max_epochs=1.5)
+    trainer = ran(tmp_path, mixer, steps=20)
+    sizes = np.bincount(trainer.domains.train_labels, minlength=M)
+    assert (trainer.sampler.drawn <= np.floor(1.5 * sizes)).all()
+    assert trainer.sampler.drawn[0] == np.floor(1.5 * sizes[0])
+    assert Run.open(tmp_path).history["p"][-1][0] < 0.5
+
+
+def test_a_corpus_used_up_under_a_cap_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(InputError, match="used up"):
+        ran(tmp_path, Watching(max_epochs=0.2), steps=20)
+
+
+def test_the_repetition_cap_survives_a_resume(tmp_path):
+    whole = ran(tmp_path / "whole", Watching(p=(1000, 1, 1, 1), max_epochs=1.5), steps=20)
+    ran(tmp_path / "parts", Watching(p=(1000, 1, 1, 1), max_epochs=1.5), steps=7)
+    again = make(tmp_path / "parts", mixer=Watching(p=(1000, 1, 1, 1), max_epochs=1.5),
+                 steps=20, round_steps=3, dropout=0.0)  # fmt: skip
+    again.train(resume_from_checkpoint=True)
+    assert (again.sampler.drawn == whole.sampler.drawn).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "tolerance"),
+    [({"dataloader_num_workers": 2}, 0), ({"gradient_checkpointing": True}, 1e-7)],
+)
+def test_settings_that_must_not_matter_do_not(tmp_path, changed, tolerance):
+    plain = ran(tmp_path / "plain", RnB(), steps=12)
+    other = ran(tmp_path / "other", RnB(), steps=12, arguments=changed)
+    p, theirs = (Run.open(t.run_dir).history["p"] for t in (plain, other))
+    np.testing.assert_allclose(p, theirs, rtol=0, atol=tolerance)
+    assert (plain.sampler.drawn == other.sampler.drawn).all()
+
+
+def test_accumulating_gradients_gives_the_p_of_one_large_batch(tmp_path):
+    whole = ran(tmp_path / "whole", RnB(), accumulate=1,
+                arguments={"per_device_train_batch_size": 6}, steps=12)  # fmt: skip
+    parts = ran(tmp_path / "parts", RnB(), accumulate=3,
+                arguments={"per_device_train_batch_size": 2}, steps=12)  # fmt: skip
+    p, theirs = (Run.open(t.run_dir).history["p"] for t in (whole, parts))
+    np.testing.assert_allclose(p, theirs, atol=1e-5)
+
+
+def test_autocast_moves_p_only_by_its_rounding(tmp_path):
+    plain = ran(tmp_path / "plain", RnB(), steps=12)
+    half = ran(tmp_path / "half", RnB(), steps=12, arguments={"bf16": True})
+    p, theirs = (Run.open(t.run_dir).history["p"] for t in (plain, half))
+    assert not np.array_equal(p, theirs)
+    np.testing.assert_allclose(p, theirs, atol=0.02)
+
+
+def test_compiled_models_train_on_the_same_examples_but_are_not_tracked(tmp_path):
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
+    with pytest.raises(InputError, match="torch_compile: the tracker's hooks are not compiled"):
+        make(tmp_path / "no", mixer=RnB(), arguments=compiled)
+    plain = ran(tmp_path / "plain", Watching("eval_losses"))
+    other = ran(tmp_path / "other", Watching("eval_losses"), arguments=compiled)
+    for one, two in zip(plain.mixer.seen, other.mixer.seen, strict=True):
+        np.testing.assert_allclose(one.eval_losses, two.eval_losses, rtol=1e-4)
+
+
+def test_packed_batches_have_the_gram_matrix_of_padded_ones(tmp_path):
+    padded = ran(tmp_path / "padded", RnB())
+    packed = make(tmp_path / "packed", mixer=RnB(), steps=6, round_steps=3, dropout=0.0,
+                  eval_collator=PadCollator(0))  # fmt: skip
+    packed.data_collator = DataCollatorWithFlattening()
+    packed.train()
+    ours, theirs = (Run.open(t.run_dir).history for t in (packed, padded))
+    np.testing.assert_array_equal(ours["counts"], theirs["counts"])
+    np.testing.assert_allclose(ours["gram"], theirs["gram"], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(ours["p"], theirs["p"], atol=1e-5)
+
+
+def test_packed_batches_cannot_give_losses_of_examples(tmp_path):
+    trainer = make(tmp_path, mixer=Watching("train_losses"), steps=3, eval_collator=PadCollator(0))
+    trainer.data_collator = DataCollatorWithFlattening()
+    with pytest.raises(InputError, match="do not pack"):
+        trainer.train()
+
+
+def test_several_layers_are_tracked_together(tmp_path):
+    layers = ["lm_head", "model.layers.0.mlp.down_proj"]
+    both = ran(tmp_path / "both", RnB(), layer=layers, steps=3, estimator="exact")
+    apart = [ran(tmp_path / name, RnB(), layer=name, steps=3, estimator="exact") for name in layers]
+    grams = [Run.open(t.run_dir).history["gram"][0] for t in (both, *apart)]
+    np.testing.assert_allclose(grams[0], grams[1] + grams[2], rtol=1e-4)
+
+
+def test_a_fraction_of_the_steps_is_tracked(tmp_path):
+    ran(tmp_path, RnB(), steps=8, round_steps=4, fraction=0.5)
+    assert Run.open(tmp_path).history["counts"].sum(axis=1).tolist() == [12, 12]
+
+
+def test_the_tracked_layer_is_compared_with_all_parameters_on_demand(tmp_path):
+    trainer = ran(tmp_path, RnB(), fidelity_rounds=1)
+    (first, second) = Run.open(tmp_path).metrics("fidelity")
+    assert (first["step"], second["step"]) == (3, 6)
+    assert -1 <= first["correlation"] <= 1
+    assert 0 <= first["tv"] <= 1
+    assert 0 <= first["noise_tv_layer"] <= 1
+    assert 0 <= first["noise_tv_all"] <= 1
+    assert entries(tmp_path)["fidelity"]["flops_counted"] > 0
+    plain = ran(tmp_path / "plain", RnB())
+    for one, other in zip(plain.model.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(one, other)  # looking changes nothing
+
+
+def test_all_parameters_compared_with_themselves_agree(tmp_path):
+    """A model whose only trainable matrix is the tracked one."""
+    trainer = make(tmp_path, mixer=RnB(), steps=3, round_steps=3, dropout=0.0, tied=False,
+                   fidelity_rounds=1, estimator="exact")  # fmt: skip
+    for name, parameter in trainer.model.named_parameters():
+        parameter.requires_grad_(name == "lm_head.weight")
+    trainer.train()
+    (row,) = Run.open(tmp_path).metrics("fidelity")
+    assert row["correlation"] == pytest.approx(1, abs=1e-6)
+    assert row["tv"] == pytest.approx(0, abs=1e-5)
+    assert row["noise_tv_layer"] == pytest.approx(row["noise_tv_all"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mixer", "options", "word"),
+    [(Watching("loses"), {}, "loses unknown"),
+     (Watching("gram", acts="loss"), {}, "tracks gradients of losses that it weighs"),
+     (Watching("eval_losses"), {"eval_dataset": None}, "needs it for eval_losses")],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_training(tmp_path, mixer, options, word):
+    with pytest.raises(InputError, match=word):
+        make(tmp_path, mixer=mixer, **options)
