@@ -74,11 +74,6 @@ def restore(trainer: MixtureTrainer, checkpoint: Path) -> int:
     """
     state = load_state(checkpoint)
     check_weights(checkpoint)
-    if any(checkpoint.glob("pytorch_model_fsdp*")) and not trainer.is_fsdp_enabled:
-        raise InputError(
-            str(checkpoint), "holds the optimiser of a sharded run",
-            "resume with FSDP on, in two or more processes",
-        )  # fmt: skip
     for name, mine in identity(trainer).items():
         theirs = state["identity"].get(name)
         if theirs != mine:

@@ -38,6 +38,7 @@ from rbkit.train.resume import collect, restore
 from rbkit.train.side import Stopped
 from rbkit.train.state import latest_checkpoint, save_state
 from rbkit.train.steps import StepCallback
+from rbkit.train.unshard import readable
 from rbkit.train.weighing import Weighing
 
 
@@ -225,7 +226,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                     if first is not None:
                         self.mixture.change(first)
                         self.recorder.arrays["p"] = [self.mixture.p]
-                    output = super().train(str(checkpoint) if checkpoint else None, **kwargs)
+                    source = str(checkpoint) if checkpoint else None
+                    with readable(source, sharded=self.is_fsdp_enabled) as source:
+                        output = super().train(source, **kwargs)
                 if self.state.global_step >= self.args.max_steps:
                     final = self._final()
         except Stopped:  # in a run beside this one, before the first step

@@ -59,9 +59,19 @@ def build(folder, options):
 
 
 def main(folder, what, options):
+    """Make one run in `folder`, or, given a list of mixers, one for each in a folder below it."""
     torch.set_num_threads(1)
     allow_fsdp_on_cpu()
-    trainer = build(folder, json.loads(options))
+    options = json.loads(options)
+    for name, mixer_options in options.pop("mixers", {}).items():
+        one = build(Path(folder) / name, {**options, "mixer": name, "mixer_options": mixer_options})
+        one.train()
+    if what != "mixers":
+        run(folder, what, options)
+
+
+def run(folder, what, options):
+    trainer = build(folder, options)
     drawn, take = [], trainer.sampler.take
     trainer.sampler.take = lambda n: drawn.append(take(n)) or drawn[-1]
     word, *numbers = what.split(":")

@@ -19,14 +19,22 @@ JOB = Path(__file__).parent / "parallel_job.py"
 pytestmark = pytest.mark.slow
 
 
-def launch(folder, world, what="run", **options):
+TORCHRUN = ["torch.distributed.run", "--nproc-per-node={world}", "--master-addr=127.0.0.1",
+            "--master-port={port}"]  # fmt: skip
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes={world}",
+              "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
+              "--main_process_ip=127.0.0.1", "--main_process_port={port}"]  # fmt: skip
+
+
+def launch(folder, world, what="run", launcher=TORCHRUN, **options):
     """Run the job in `world` processes; return its exit status and what it printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    starter = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}",
-               "--master-addr=127.0.0.1", f"--master-port={port}"]  # fmt: skip
-    command = [*(starter if world > 1 else [sys.executable]), str(JOB)]
+    starter = [sys.executable]
+    if world > 1:
+        starter += ["-m", *(part.format(world=world, port=port) for part in launcher)]
+    command = [*starter, str(JOB)]
     done = subprocess.run(
         [*command, str(folder), what, json.dumps(options)], capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}, check=False,
@@ -59,7 +67,8 @@ def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     status, _ = launch(folder, 2, "kill:1:17")
     assert status != 0
-    assert Run.open(folder).status == "killed"
+    # The first process is ended with the other, or hears of its death before that.
+    assert Run.open(folder).status in ("killed", "failed")
     assert (folder / "checkpoints" / "checkpoint-14" / "rbkit_state.json").exists()
     return folder
 
@@ -82,6 +91,10 @@ def same(one, other):
 
 def test_two_processes_draw_and_balance_as_one(alone, pair):
     same(pair, alone)
+
+
+def test_accelerate_launch_works_as_torchrun_does(alone, tmp_path):
+    same(finished(tmp_path, 2, launcher=ACCELERATE), alone)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -121,6 +134,24 @@ def test_a_checkpoint_of_a_sharded_model_resumes_in_one_process_and_in_four(alon
         same(finished(folder, world, "resume", arguments=arguments), alone)
 
 
+def test_every_signal_is_the_same_in_two_processes(tmp_path):
+    """Losses, fresh gradients, probe runs and a reference model, each for a rule that needs it."""
+    options = {"mixers": SIGNALS, "steps": 6, "round_steps": 3}
+    for world in (1, 2):
+        status, said = launch(tmp_path / str(world), world, "mixers", **options)
+        assert status == 0, said[-3000:]
+    for name in SIGNALS:
+        one, two = (Run.open(tmp_path / str(world) / name) for world in (1, 2))
+        assert one.status == two.status == "ok"
+        assert np.ptp(one.history["p"], axis=0).max() > 1e-4, f"{name} does not move"
+        np.testing.assert_allclose(one.history["p"], two.history["p"], atol=1e-5, err_msg=name)
+        assert one.info["progress"]["loss"] == pytest.approx(two.info["progress"]["loss"], rel=1e-4)
+
+
+SIGNALS = {
+    "GroupDRO": {"eta": 1.0}, "DGA": {}, "DoGE": {}, "SkillIt": {"probe_steps": 3},
+    "DoReMi": {}, "Aioli": {"lp_steps": 1},
+}  # fmt: skip
 FSDP = {
     "fsdp": True,
     "fsdp_config": {"fsdp_version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],

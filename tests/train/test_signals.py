@@ -256,7 +256,7 @@ def test_the_repetition_cap_survives_a_resume(tmp_path):
 
 @pytest.mark.parametrize(
     ("changed", "tolerance"),
-    [({"dataloader_num_workers": 2}, 0), ({"gradient_checkpointing": True}, 1e-7)],
+    [({"dataloader_num_workers": 2}, 0), ({"activation_checkpointing": True}, 1e-7)],
 )
 def test_settings_that_must_not_matter_do_not(tmp_path, changed, tolerance):
     plain = ran(tmp_path / "plain", RnB(), steps=12)
