@@ -32,6 +32,18 @@ class KillRank(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def kill_while_saving(trainer, who, step):
+    """One process kills itself when weights are saved, but the state of the mixture is not."""
+    state_dict = trainer.mixture.state_dict
+
+    def dying():
+        if rank() == who and trainer.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return state_dict()
+
+    trainer.mixture.state_dict = dying
+
+
 def allow_fsdp_on_cpu():
     """Shard on CPUs too: torch can, only accelerate keeps it to GPUs."""
     plain = AcceleratorState.__init__
@@ -77,6 +89,8 @@ def run(folder, what, options):
     word, *numbers = what.split(":")
     if word == "kill":
         trainer.add_callback(KillRank(*map(int, numbers)))
+    if word == "kill-saving":
+        kill_while_saving(trainer, *map(int, numbers))
     trainer.train(resume_from_checkpoint=word == "resume" or None)
     sharded = any(isinstance(p, DTensor) for p in trainer.model.parameters())
     if is_first():

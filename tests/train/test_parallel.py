@@ -113,6 +113,15 @@ def test_a_kill_of_any_process_loses_nothing_but_the_steps_since_the_checkpoint(
     np.testing.assert_array_equal(run.history["p"], pair[0].history["p"])
 
 
+def test_a_kill_in_the_middle_of_a_checkpoint_goes_back_to_the_one_before(pair, tmp_path):
+    status, _ = launch(tmp_path, 2, "kill-saving:0:14")
+    assert status != 0
+    unfinished = tmp_path / "checkpoints" / "checkpoint-14"
+    assert unfinished.exists()
+    assert not (unfinished / "rbkit_state.json").exists()
+    same(finished(tmp_path, 2, "resume"), pair)
+
+
 @pytest.mark.parametrize("world", [1, 4])
 def test_a_checkpoint_of_two_processes_resumes_with_another_number(killed, alone, tmp_path, world):
     folder = shutil.copytree(killed, tmp_path / "run")
@@ -136,7 +145,7 @@ def test_a_checkpoint_of_a_sharded_model_resumes_in_one_process_and_in_four(alon
 
 def test_every_signal_is_the_same_in_two_processes(tmp_path):
     """Losses, fresh gradients, probe runs and a reference model, each for a rule that needs it."""
-    options = {"mixers": SIGNALS, "steps": 6, "round_steps": 3}
+    options = {"mixers": SIGNALS, "steps": 6, "round_steps": 3, "fidelity_rounds": 2}
     for world in (1, 2):
         status, said = launch(tmp_path / str(world), world, "mixers", **options)
         assert status == 0, said[-3000:]
@@ -149,8 +158,8 @@ def test_every_signal_is_the_same_in_two_processes(tmp_path):
 
 
 SIGNALS = {
-    "GroupDRO": {"eta": 1.0}, "DGA": {}, "DoGE": {}, "SkillIt": {"probe_steps": 3},
-    "DoReMi": {}, "Aioli": {"lp_steps": 1},
+    "GroupDRO": {"eta": 1.0}, "DGA": {}, "DoGE": {}, "SkillIt": {"graph_steps": 3},
+    "DoReMi": {}, "ODM": {}, "MGDA": {},
 }  # fmt: skip
 FSDP = {
     "fsdp": True,

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from job import make
 
+from rbkit.balance.mixers.aioli import Aioli
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.fixed import Stratified, Target
+from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
 from rbkit.train.record import Run
@@ -23,12 +25,13 @@ class LossSeeking(Mixer):
         return normalise(np.exp(seen.eval_losses), seen.available)
 
 
-RULES = [RnB(), RnB(lam=8, prior="previous", floor=0.1), RnB(diagonal="debiased"), LossSeeking(),
-         Stratified(), Target()]  # fmt: skip
+RULES = [RnB(), RnB(lam=8, prior="previous", floor=0.1), RnB(diagonal="debiased"),
+         RnB(smoothing=0.5), LossSeeking(), Aioli(lp_steps=1, lead_steps=2), Stratified(),
+         Target()]  # fmt: skip
 
 
 def trained(folder, rule):
-    make(folder, steps=20, round_steps=4, accumulate=1, mixer=rule).train()
+    make(folder, steps=24, round_steps=8, accumulate=1, mixer=rule).train()
     return Run.open(folder)
 
 
@@ -37,7 +40,7 @@ def run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("run"), RnB())
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.name}-{len(r.options())}")
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_replaying_a_runs_own_rule_gives_its_proportions_exactly(rule, tmp_path):
     found = replay(trained(tmp_path, rule), rule)
     np.testing.assert_array_equal(found.p, found.recorded)
@@ -50,13 +53,13 @@ def test_other_rules_read_the_same_evidence_differently(run):
     assert (sharp.effective_domains[1:] < mild.effective_domains[1:]).all()
     assert (sharp.distance[1:] > 0).all()
     assert sharp.distance.max() <= 1
-    assert "RnB, 5 rounds, 4 domains" in repr(sharp)
+    assert "RnB, 3 rounds, 4 domains" in repr(sharp)
 
 
 def test_rules_of_eval_losses_are_replayed_where_every_round_was_evaluated(run):
     found = replay(run, LossSeeking())
     for row in run.metrics("eval"):
-        after = int(row["step"]) // 4
+        after = int(row["step"]) // 8
         if after:
             expected = np.exp(row["by_domain_token"])
             np.testing.assert_allclose(found.p[after], expected / expected.sum())
@@ -80,6 +83,29 @@ def test_a_run_without_a_finished_round_is_told_of(run, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(info))
     with pytest.raises(InputError, match="no finished round recorded"):
         replay(Run.open(tmp_path), "Target")
+
+
+def test_other_sums_of_gradients_cannot_be_replayed(run, tmp_path):
+    with pytest.raises(InputError, match=r"needs the sums of gradients.* with gram_decay=0\.0"):
+        replay(run, RnB(smoothing=0.5))
+    smooth = trained(tmp_path, RnB(smoothing=0.5))
+    with pytest.raises(InputError, match=r"replay it with gram_decay=0\.5"):
+        replay(smooth, RnB())
+
+
+@pytest.mark.parametrize("rule", ["UPGrad", "MGDA"])
+def test_rules_of_the_gram_matrix_can_be_replayed_on_any_run_that_has_it(run, rule):
+    pytest.importorskip("torchjd")
+    found = replay(run, rule)
+    assert np.isfinite(found.p).all()
+    np.testing.assert_allclose(found.p.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("rule", ["DGA", "DoGE", "DoReMi", "ADO", "ODM", "GroupDRO", "SkillIt"])
+def test_rules_of_other_signals_say_which_they_lack(run, rule):
+    (lacking,) = MIXERS[rule].signals - {"eval_losses"}
+    with pytest.raises(InputError, match=rf"replay of {rule}: it needs '{lacking}' \("):
+        replay(run, rule)
 
 
 def test_options_go_with_a_name(run):
