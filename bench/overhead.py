@@ -1,9 +1,10 @@
-"""What tracking costs on a GPT-Neo-125M-shaped model: counted FLOPs, memory, paired step times.
+"""What tracking costs on a GPT-Neo-125M-shaped model: FLOPs, memory, time, and many domains.
 
-The default settings of the library: sketch of 128 buckets, m = 30 domains, K = 200 steps a
-round. FLOPs of a round are counted for one step and scaled to K; the Gram matrix, the mixer
-and the redrawn signs are counted once. Step times are paired: with and without tracking in
-turn, in random order, on the same batch; the figure is the median of the ratios.
+FLOPs are counted by torch for the paper's batch of 16 x 512 tokens (``bench/pricing.py``), for a
+round of K steps: tracking scales with K; the Gram matrix and the mixer come once. Step times
+are paired: with and without tracking by turns, in random order, on the same real batch; the
+figure is the median of the ratios. `scaling` repeats tracking, Gram matrix and update for more
+and more domains, on the head alone.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from pricing import price
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rbkit.balance import GramTracker, Observation, RnB
@@ -22,6 +29,115 @@ from rbkit.files import write_json
 from rbkit.train.models import build_model
 
 RESULTS = Path(__file__).parent / "results"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Clock:
+    """Seconds spent in blocks, waiting for the GPU at both ends."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    @contextmanager
+    def __call__(self, _device: Any = None) -> Iterator[None]:
+        """Time the block."""
+        began = now()
+        yield
+        self.seconds.append(now() - began)
+
+
+def now() -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def update(estimate: Any) -> None:
+    m = len(estimate.counts)
+    q = np.full(m, 1 / m)
+    RnB().update(Observation(0, q, q, np.full(m, 9), gram=estimate))
+
+
+def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+    """Time pairs of steps of the whole model, with and without tracking."""
+    model = build_model(a.model).to(DEVICE).train()
+    tracker = GramTracker(model.get_output_embeddings(), a.domains, **options)
+    own = Clock()
+    tracker.watch_with = own
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    rng = np.random.default_rng(0)
+
+    def step(ids: torch.Tensor, domains: np.ndarray, tracked: bool) -> float:
+        began = now()
+        if tracked:
+            with tracker.batch(domains, scale=ids.numel() - len(ids)):
+                model(input_ids=ids, labels=ids).loss.backward()
+        else:
+            model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return now() - began
+
+    def batch() -> tuple[torch.Tensor, np.ndarray]:
+        ids = rng.integers(0, model.config.vocab_size, (a.batch, a.context))
+        return torch.from_numpy(ids).to(DEVICE), rng.integers(0, a.domains, a.batch)
+
+    for tracked in (False, True):
+        step(*batch(), tracked)
+    own.seconds.clear()
+    pairs = []
+    for _ in range(a.pairs):
+        work = batch()
+        order = rng.permutation([False, True])
+        took = {bool(tracked): step(*work, bool(tracked)) for tracked in order}
+        pairs.append((took[False], took[True]))
+    ratios = np.array([tracked / plain for plain, tracked in pairs])
+    medians = [np.median(rng.choice(ratios, len(ratios))) for _ in range(5000)]
+    plain = float(np.median([plain for plain, _ in pairs]))
+    return {
+        "model": a.model, "parameters": model.num_parameters(), "device": str(DEVICE),
+        "threads": torch.get_num_threads(), "batch": a.batch, "context": a.context,
+        "pairs": a.pairs, "median_step_seconds": plain,
+        "step_time_ratio_median": float(np.median(ratios)),
+        "step_time_ratio_95": np.percentile(medians, [2.5, 97.5]).tolist(),
+        "tracking_seconds_per_step": sum(own.seconds) / a.pairs,
+        "tracking_share_of_step_percent": 100 * sum(own.seconds) / a.pairs / plain,
+        "bytes_per_domain": tracker.bytes / a.domains,
+    }  # fmt: skip
+
+
+def scaling(a: argparse.Namespace, options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Track a head of the same shape with more and more domains."""
+    rows = []
+    for m in a.scaling:
+        torch.manual_seed(0)
+        head = nn.Linear(768, 50257, bias=False, device=DEVICE)
+        tracker, own, rng = GramTracker(head, m, **options), Clock(), np.random.default_rng(0)
+        tracker.watch_with = own
+        x = torch.randn(a.batch, a.context, 768, device=DEVICE)
+        for _ in range(8):
+            with tracker.batch(rng.integers(0, m, a.batch)):
+                head(x).square().sum().backward()
+        flops = tracker.flops // 8
+        for domain in range(m):  # so that G has no gaps
+            tracker._counts[:, domain] += 1
+        began = now()
+        with FlopCounterMode(display=False) as counter:
+            estimate = tracker.estimate()
+        gram = now() - began
+        began = now()
+        update(estimate)
+        mixer = now() - began
+        began = now()
+        tracker.reset()
+        rows.append({
+            "domains": m, "tracking_flops_per_step": flops,
+            "tracking_seconds_per_step": float(np.median(own.seconds)),
+            "gram_flops": counter.get_total_flops(), "gram_seconds": gram,
+            "mixer_seconds": mixer, "reset_seconds": now() - began, "bytes": tracker.bytes,
+        })  # fmt: skip
+        tracker.remove()
+    return rows
 
 
 def main() -> None:
@@ -31,87 +147,28 @@ def main() -> None:
     parse.add_argument("--round-steps", type=int, default=200)
     parse.add_argument("--batch", type=int, default=4)
     parse.add_argument("--context", type=int, default=128)
-    parse.add_argument("--pairs", type=int, default=12)
+    parse.add_argument("--pairs", type=int, default=20)
+    parse.add_argument("--estimator", default="sketch")
+    parse.add_argument("--buckets", type=int)
+    parse.add_argument("--fraction", type=float, default=1.0)
+    parse.add_argument("--token-fraction", type=float, default=1.0)
+    parse.add_argument("--scaling", type=int, nargs="*", default=[30, 100, 300, 1000])
     a = parse.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(a.model).to(device).train()
-    tracker = GramTracker(model.get_output_embeddings(), a.domains)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    rng = np.random.default_rng(0)
-    vocabulary = model.config.vocab_size
-
-    def batch() -> tuple[torch.Tensor, np.ndarray]:
-        ids = torch.from_numpy(rng.integers(0, vocabulary, (a.batch, a.context))).to(device)
-        return ids, rng.integers(0, a.domains, a.batch)
-
-    def step(ids: torch.Tensor, domains: np.ndarray, tracked: bool) -> None:
-        if tracked:
-            with tracker.batch(domains, scale=ids.numel() - len(ids)):
-                model(input_ids=ids, labels=ids).loss.backward()
-        else:
-            model(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def seconds(*args: object) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        step(*args)  # type: ignore[arg-type]
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
-
-    # Counted FLOPs. Every domain is present in a round of K steps, so also here.
-    ids, domains = batch()
-    with FlopCounterMode(display=False) as plain:
-        step(ids, domains, tracked=False)
-    before = tracker.flops
-    with FlopCounterMode(display=False) as with_tracking:
-        step(ids, domains, tracked=True)
-    track = with_tracking.get_total_flops() - plain.get_total_flops()
-    adds = tracker.flops - before - track
-    m, q = a.domains, np.full(a.domains, 1 / a.domains)
-    began = time.perf_counter()
-    with FlopCounterMode(display=False) as round_end:
-        estimate = tracker.estimate()
-    gram_seconds = time.perf_counter() - began
-    began = time.perf_counter()
-    RnB().update(Observation(0, q, q, np.full(m, 9), gram=estimate))
-    mixer_seconds = time.perf_counter() - began
-    mixer = 2 * m * m + 10 * m
-    training = a.round_steps * plain.get_total_flops()
-    # The Gram product does not depend on how many domains came up; tracking scales with K.
-    extra = a.round_steps * track + round_end.get_total_flops() + mixer
-
-    # Paired step times.
-    for tracked in (False, True):
-        step(*batch(), tracked)
-    pairs = []
-    for _ in range(a.pairs):
-        work = batch()
-        order = rng.permutation([False, True])
-        took = {bool(tracked): seconds(*work, bool(tracked)) for tracked in order}
-        pairs.append((took[False], took[True]))
-    ratios = np.array([t / p for p, t in pairs])
-    low, high = np.percentile(
-        [np.median(rng.choice(ratios, len(ratios))) for _ in range(2000)], [2.5, 97.5]
-    )
-    result = {
-        "model": a.model, "parameters": model.num_parameters(), "device": str(device),
-        "threads": torch.get_num_threads(), "domains": m, "round_steps": a.round_steps,
-        "batch": a.batch, "context": a.context, "buckets": tracker.buckets,
-        "step_flops": plain.get_total_flops(),
-        "overhead_counted_percent": 100 * extra / training,
-        "overhead_with_additions_percent": 100 * (extra + a.round_steps * adds) / training,
-        "gram_share_of_overhead_percent": 100 * round_end.get_total_flops() / extra,
-        "bytes_per_domain": tracker.bytes / m,
-        "gram_seconds_per_round": gram_seconds, "mixer_seconds_per_round": mixer_seconds,
-        "median_step_seconds": float(np.median([p for p, _ in pairs])),
-        "step_time_ratio_median": float(np.median(ratios)),
-        "step_time_ratio_95": [float(low), float(high)], "pairs": a.pairs,
+    options = {
+        "estimator": a.estimator, "buckets": a.buckets, "fraction": a.fraction,
+        "token_fraction": a.token_fraction,
     }  # fmt: skip
-    write_json(RESULTS / f"overhead-{device.type}.json", result)
+    flops = price(domains=a.domains, round_steps=a.round_steps, **options)
+    result = {
+        "options": options, "domains": a.domains, "round_steps": a.round_steps,
+        "flops": {"batch": 16, "context": 512, **asdict(flops)},
+        "overhead_counted_percent": flops.counted,
+        "overhead_with_additions_percent": flops.with_additions,
+        **step_times(a, options),
+        "scaling": scaling(a, options) if a.estimator == "sketch" else [],
+    }  # fmt: skip
+    name = "overhead" if a.estimator == "sketch" else f"overhead-{a.estimator}"
+    write_json(RESULTS / f"{name}-{DEVICE.type}.json", result)
     print(json.dumps(result, indent=2))
 
 

@@ -20,21 +20,30 @@ Three things are easy to get wrong here:
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from fractions import Fraction
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from rbkit.balance.signals import GramEstimate
-from rbkit.balance.sketch import CountSketch
+from rbkit.balance.estimate import gram_estimate
+from rbkit.balance.grouped import GroupedLayer
+from rbkit.balance.groups import Groups, Ids, alternate, amounts, check_halves, check_ids
+from rbkit.balance.layers import find_layer as find_layer
+from rbkit.balance.pooled import rank
+from rbkit.balance.signals import FloatArray, GramEstimate, IntArray
+from rbkit.balance.sketch import default_buckets
+from rbkit.balance.tracker_state import restore, save
+from rbkit.balance.watched import Price, Watch, WatchedLayer
 from rbkit.errors import InputError
 
-_HALVES = 2
+Estimator = Literal["sketch", "exact", "grouped"]
+_LEAST = 1e-6  # examples: what decay leaves of a domain below this is forgotten
 
 
 class GramTracker:
@@ -43,26 +52,48 @@ class GramTracker:
     Parameters
     ----------
     layers : nn.Linear or sequence of nn.Linear
-        What to watch; gradients of several layers are concatenated. Any module works that
-        maps (..., d) to (..., V) by a matrix, biases are left out.
+        What to watch; gradients of several layers are concatenated, so G is the sum of
+        theirs. Any module works that maps (..., d) to (..., V) by a matrix; biases are left
+        out. ``grouped`` needs ``nn.Linear`` itself.
     n_domains : int
         m.
-    estimator : {"sketch", "exact"}
-        ``exact`` keeps V x d numbers per domain. ``sketch`` folds the V outputs into
-        `buckets` with random signs (see :mod:`rbkit.balance.sketch`): inner products are
-        kept in expectation at ``2 * buckets * d * 4`` bytes per domain (0.79 MB for d = 768).
-    buckets : int
-        Size of the sketch; a layer with no more outputs is tracked exactly.
+    estimator : {"sketch", "exact", "grouped"}
+        ``sketch`` keeps ``buckets * d`` numbers per domain and half-round, whose inner
+        products are right in expectation (:mod:`rbkit.balance.sketch`). ``exact`` keeps
+        V x d, from a product of its own. ``grouped`` keeps as many, from the layer's own
+        weight gradient, made domain by domain (:mod:`rbkit.balance.grouped`): no further
+        products, but V x d additions for each domain in a batch.
+    buckets : int, optional
+        Size of the sketch; a layer with no more outputs is tracked exactly. By default what
+        gives 6,144 numbers (8 for d = 768), on which the error depends.
     seed : int
-        Seed of the signs.
+        Seed of the signs, and of which tokens are looked at.
+    fraction : float
+        Share, in (0, 1], of the batches that are tracked, evenly spaced.
+    token_fraction : float
+        Share, in (0, 1], of the tokens of a batch that are looked at; the estimate of each
+        A_i stays unbiased. Not with ``grouped``.
+    decay : float
+        Share, in [0, 1), of earlier rounds' sums and counts that :meth:`reset` keeps. With
+        it signs stay the same from round to round.
+
+    Attributes
+    ----------
+    round : int
+        Rounds so far.
+    watch_with : callable or None
+        ``watch_with(device)`` gives a context manager that is put around each piece of the
+        tracker's own work, for whoever measures it.
 
     Notes
     -----
     Works with padding and ignored labels (their rows of Delta are 0), gradient
     accumulation, gradient checkpointing (outputs are hooked, not forward calls), autocast
-    (products are taken in float32), and tied embeddings.
+    (products are taken in float32, but for ``grouped``), and tied embeddings. With
+    activation checkpointing of the watched layer itself its input is kept alive.
 
-    With activation checkpointing of the watched layer itself its input is kept alive.
+    Several processes (``torch.distributed``): each tracks its own batches;
+    :meth:`estimate` and :meth:`state_dict` are called by all together, and sum over them.
 
     Examples
     --------
@@ -81,199 +112,156 @@ class GramTracker:
         layers: nn.Module | Sequence[nn.Module],
         n_domains: int,
         *,
-        estimator: Literal["sketch", "exact"] = "sketch",
-        buckets: int = 128,
+        estimator: Estimator = "sketch",
+        buckets: int | None = None,
         seed: int = 0,
+        fraction: float = 1.0,
+        token_fraction: float = 1.0,
+        decay: float = 0.0,
     ) -> None:
         layers = [layers] if isinstance(layers, nn.Module) else list(layers)
         if n_domains < 1:
             raise InputError("n_domains", f"{n_domains} is not positive", "give m >= 1")
-        if estimator not in ("sketch", "exact"):
-            raise InputError("estimator", f"{estimator!r} is unknown", "use 'sketch' or 'exact'")
-        if buckets < 1:
-            raise InputError("buckets", f"{buckets} is not positive", "try 128")
+        if estimator not in get_args(Estimator):
+            raise InputError(
+                "estimator", f"{estimator!r} is unknown", "use 'sketch', 'exact' or 'grouped'"
+            )
+        if buckets is not None and buckets < 1:
+            raise InputError("buckets", f"{buckets} is not positive", "leave it out")
+        for name, share in (("fraction", fraction), ("token_fraction", token_fraction)):
+            if not 0 < share <= 1:
+                raise InputError(name, f"{share} is not in (0, 1]", "give 1 to look at all")
+        if token_fraction < 1 and estimator == "grouped":
+            raise InputError(
+                "token_fraction", "the layer's own gradient needs all tokens",
+                "use estimator='sketch', or fraction",
+            )  # fmt: skip
+        if not 0 <= decay < 1:
+            raise InputError("decay", f"{decay} is not in [0, 1)", "give 0 to keep nothing")
         self.n_domains, self.estimator, self.buckets, self.seed = (
-            n_domains,
-            estimator,
-            buckets,
-            seed,
-        )
+            n_domains, estimator, buckets, seed
+        )  # fmt: skip
+        self.fraction, self.token_fraction, self.decay = fraction, token_fraction, decay
         self.round = 0
-        self.flops = 0  # of products, as torch counts them, and of the sketch's signs and additions
-        # Wraps each piece of the tracker's work, for whoever measures it.
         self.watch_with: Callable[[torch.device], AbstractContextManager[Any]] | None = None
-        self._watched = [_Watched(layer) for layer in layers]
-        self._counts = np.zeros((_HALVES, n_domains), dtype=np.int64)
-        self._batch: tuple[dict[tuple[int, int], Tensor], float, int] | None = None
-        self._hooks = [
-            watched.layer.register_forward_hook(self._on_forward(watched))
-            for watched in self._watched
+        self._price = Price()
+        kind = GroupedLayer if estimator == "grouped" else WatchedLayer
+        self._watched = [
+            kind(layer, n_domains, self._buckets, self._signs(place), self._price)
+            for place, layer in enumerate(layers)
         ]
+        self._counts: FloatArray = np.zeros((2, n_domains))  # n, of each half
+        self._examples: FloatArray = np.zeros(n_domains)  # of this round alone
+        self._turn: IntArray = np.zeros(n_domains, dtype=np.int64)
+        self._calls = 0
+        self._hooks = [watched.hook() for watched in self._watched]
+
+    def _buckets(self, outputs: int, inputs: int) -> int:
+        if self.estimator != "sketch":
+            return outputs
+        return default_buckets(inputs) if self.buckets is None else self.buckets
+
+    def _signs(self, place: int) -> Callable[[], int]:
+        """Return what gives the seed of the signs of a layer in the present round."""
+
+        def seed() -> int:
+            entropy = [self.seed, 0 if self.decay else self.round, place]
+            words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+            return int(words[0] >> np.uint64(1))
+
+        return seed
 
     # ------------------------------------------------------------------ watching
 
     @contextmanager
-    def batch(self, domains: Tensor | Sequence[int], scale: float | Tensor = 1.0) -> Iterator[None]:
+    def batch(
+        self,
+        domains: Ids,
+        scale: float | Tensor = 1.0,
+        *,
+        step: int | None = None,
+        halves: Ids | None = None,
+        counts: ArrayLike | Tensor | None = None,
+    ) -> Iterator[None]:
         """Watch one batch: run its forward and backward pass inside.
 
         Parameters
         ----------
-        domains : integer tensor of shape (B,)
-            Domain of each example, in the order of the batch; -1 leaves an example out.
+        domains : integer tensor of shape (B,) or (B, T)
+            Domain of each example, in the order of the batch, or of each token, where
+            examples are packed; -1 leaves an example or token out.
         scale : float
             What the summed loss was divided by before ``backward``: the number of valid
             tokens for a token mean, times the steps of gradient accumulation if the loss
             is divided by those too. A wrong constant cancels in R&B's normalised rule;
             one that varies from batch to batch weighs batches unequally.
+        step : int, optional
+            Number of the optimizer step, from 0: with `fraction` < 1 it decides whether the
+            batch is tracked, so that all its micro-batches, in all processes, are or are
+            not. Without it the tracker counts its calls.
+        halves : integer tensor of the shape of `domains`, optional
+            Half of the round, 0 or 1, that each example (or token) belongs to. By default
+            the examples of a domain take turns; so do documents, runs of equal ids in a row.
+        counts : array of shape (m,) or (2, m), optional
+            Examples of each domain (and half) that the batch adds to n. By default the ids
+            are counted: examples, or tokens.
         """
-        ids = torch.as_tensor(domains).detach().cpu().numpy()
-        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
-            raise InputError(
-                "domains", f"shape {ids.shape}, dtype {ids.dtype}", "give one integer per example"
-            )
-        if len(ids) and not (ids.min() >= -1 and ids.max() < self.n_domains):
-            raise InputError(
-                "domains",
-                f"ids from {ids.min()} to {ids.max()} for {self.n_domains} domains",
-                "give 0 to m - 1, or -1 to leave an example out",
-            )
-        halves, counts = self._halve(ids)
-        rows = {
-            (int(half), int(domain)): torch.from_numpy(
-                np.flatnonzero((halves == half) & (ids == domain))
-            )
-            for half, domain in {*zip(halves.tolist(), ids.tolist(), strict=True)}
-            if domain >= 0
-        }
-        self._batch = (rows, float(scale), len(ids))
-        try:
+        call = self._calls
+        self._calls += 1
+        if not self._looks(call if step is None else step):
             yield
-        finally:
-            self._batch = None
-        self._counts += counts
+            return
+        ids = check_ids(domains, self.n_domains)
+        turn = self._turn.copy()
+        if halves is None:
+            half = alternate(ids, turn, first=rank() % 2)
+        else:
+            half = check_halves(halves, ids)
+        groups = Groups.of(ids, half)
+        added = amounts(groups, counts, self.n_domains)
+        start = float(np.random.default_rng([self.seed, rank(), call]).random())
+        watch = Watch(groups, float(scale), self.token_fraction, start)
+        with ExitStack() as stack:
+            for watched in self._watched:
+                watched.watch_with = self.watch_with
+                stack.enter_context(watched.watching(watch))
+            yield
+        self._turn = turn
+        np.add.at(self._counts, tuple(groups.keys.T), added)
+        np.add.at(self._examples, groups.keys[:, 1], added)
 
-    def _halve(self, ids: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], Any]:
-        """Send the examples of each domain alternately to the two half-rounds."""
-        halves = np.zeros(len(ids), dtype=np.int64)
-        counts = np.zeros_like(self._counts)
-        for row, domain in enumerate(ids):
-            if domain >= 0:
-                seen = self._counts[:, domain] + counts[:, domain]
-                halves[row] = int(seen[1] < seen[0])
-                counts[halves[row], domain] += 1
-        return halves, counts
-
-    def _on_forward(self, watched: _Watched) -> Any:
-        def hook(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if self._batch is None or not output.requires_grad:
-                return
-            rows, scale, size = self._batch
-            if not args:
-                raise InputError(
-                    "layers", "the watched layer is called with its input by name",
-                    "watch one that is called as layer(x)",
-                )  # fmt: skip
-            hidden = args[0].detach()
-            if hidden.ndim < 2 or len(hidden) != size:
-                raise InputError(
-                    "domains",
-                    f"{size} ids for a layer whose input has shape {tuple(hidden.shape)}",
-                    "the first dimension of the watched layer must be the examples of the batch",
-                )
-
-            def on_gradient(delta: Tensor) -> None:
-                # A hook on the tensor, not on the module: it fires once, also when gradient
-                # checkpointing runs the forward pass twice.
-                watch = self.watch_with or nullcontext
-                with watch(delta.device):
-                    self._add(watched, hidden, delta, rows, scale)
-
-            output.register_hook(on_gradient)
-
-        return hook
-
-    @torch.no_grad()
-    def _add(
-        self,
-        watched: _Watched,
-        hidden: Tensor,
-        delta: Tensor,
-        rows: Mapping[tuple[int, int], Tensor],
-        scale: float,
-    ) -> None:
-        with torch.autocast(device_type=delta.device.type, enabled=False):
-            sketch, total = self._prepare(watched, hidden, delta)
-            size, width = len(delta), delta.shape[-1]
-            folded = sketch.fold(delta.reshape(-1, width))
-            folded = folded.reshape(sketch.blocks, size, -1, sketch.buckets)
-            hidden = sketch.split(hidden.reshape(size, -1, hidden.shape[-1]))
-            for (half, domain), members in rows.items():
-                at = members.to(delta.device)
-                left = folded[:, at].flatten(1, 2).to(total.dtype)
-                right = hidden[:, at].flatten(1, 2).to(total.dtype)
-                part = torch.bmm(left.mT, right)
-                # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
-                total[half, domain] += torch.where(part.isfinite().all(), scale * part, 0.0)
-                self.flops += 2 * left.numel() * right.shape[-1]
-            self.flops += sketch.flops * delta.numel() // width
-
-    def _prepare(
-        self, watched: _Watched, hidden: Tensor, delta: Tensor
-    ) -> tuple[CountSketch, Tensor]:
-        if watched.sketch is None:
-            width = delta.shape[-1]
-            buckets = width if self.estimator == "exact" else self.buckets
-            watched.sketch = CountSketch(width, buckets, self._round_seed(watched))
-        if watched.total is None:
-            sketch = watched.sketch
-            width = math.ceil(hidden.shape[-1] / sketch.blocks)
-            shape = (_HALVES, self.n_domains, sketch.blocks, sketch.buckets, width)
-            dtype = torch.promote_types(delta.dtype, torch.float32)
-            watched.total = torch.zeros(shape, dtype=dtype, device=delta.device)
-        return watched.sketch, watched.total
-
-    def _round_seed(self, watched: _Watched) -> int:
-        entropy = [self.seed, self.round, self._watched.index(watched)]
-        return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    def _looks(self, step: int) -> bool:
+        """Whether step `step` is among the tracked: the first, and then evenly spaced."""
+        share = Fraction(self.fraction).limit_denominator(10_000)
+        return math.ceil((step + 1) * share) > math.ceil(step * share)
 
     # ----------------------------------------------------------------- estimating
 
-    @torch.no_grad()
     def estimate(self) -> GramEstimate:
         """Return the Gram matrix of the round so far; costs ``2 m^2`` per accumulated number."""
-        n1, n2 = self._counts.astype(np.float64)
-        if self._counts.any() and any(watched.total is None for watched in self._watched):
-            raise InputError(
-                "layers", "a watched layer took no part in the backward pass",
-                "watch another, or use a loss that is not fused with it",
-            )  # fmt: skip
-        m = self.n_domains
-        whole, squares = np.zeros((m, m)), np.zeros((3, m))
-        for watched in self._watched:
-            if watched.total is not None:  # None: nothing was watched yet
-                for first, second in _chunks(watched.total):
-                    both = first + second
-                    whole += (both @ both.T).cpu().numpy()
-                    pairs = ((first, second), (first, first), (second, second))
-                    squares += [torch.linalg.vecdot(a, b).cpu().numpy() for a, b in pairs]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cross, one, two = squares / np.array([n1 * n2, n1 * n1, n2 * n2])
-        counts = self._counts.sum(axis=0)
-        absent = np.where(counts > 0, 1.0, np.nan)
-        n = np.maximum(counts, 1) * absent
-        gram = whole / np.outer(n, n)
-        split = np.where((n1 > 0) & (n2 > 0), 1.0, np.nan)
-        return GramEstimate(gram, counts, cross * split, (one + two - 2 * cross) / 4 * split)
+        return gram_estimate(self._watched, self._counts, self._examples)
 
     def reset(self) -> None:
-        """Start a new round: forget the gradients, draw new signs."""
+        """Start a new round: forget the gradients, but for `decay`; else draw new signs."""
         self.round += 1
-        self._counts[:] = 0
+        self._counts *= self.decay
+        self._counts[:, self._counts.sum(0) < _LEAST] = 0
+        self._examples[:] = 0
+        self._turn[:] = 0
         for watched in self._watched:
-            if watched.total is not None:
-                watched.total.zero_()
-            if watched.sketch is not None and not watched.sketch.exact:
-                watched.sketch = None
+            watched.next_round(self.decay)
+            if self.decay and watched.total is not None:
+                watched.total[:, torch.from_numpy(self._counts.sum(0) == 0)] = 0
+
+    @property
+    def flops(self) -> int:
+        """Operations so far: products, as torch counts them, and additions."""
+        return self._price.products + self._price.additions
+
+    @property
+    def products(self) -> int:
+        """Operations of products so far, as torch counts them."""
+        return self._price.products
 
     @property
     def bytes(self) -> int:
@@ -290,98 +278,15 @@ class GramTracker:
     def remove(self) -> None:
         """Take the hooks off the layers."""
         for hook in self._hooks:
-            hook.remove()
+            if hook is not None:
+                hook.remove()
 
     # -------------------------------------------------------------------- resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """State in the middle of a round: tensors and integers."""
-        state: dict[str, Any] = {
-            "settings": self._settings(),
-            "round": self.round,
-            "counts": torch.from_numpy(self._counts),
-        }
-        for index, watched in enumerate(self._watched):
-            if watched.total is not None:
-                state[f"total.{index}"] = watched.total
-        return state
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "n_domains": self.n_domains,
-            "estimator": self.estimator,
-            "buckets": self.buckets,
-            "seed": self.seed,
-            "layers": [list(w.weight.shape) for w in self._watched],
-        }
+        """State in the middle of a round, summed over processes: tensors and integers."""
+        return save(self)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state saved by :meth:`state_dict`; signs are drawn again from the seed."""
-        for name, mine in self._settings().items():
-            if state["settings"].get(name) != mine:
-                raise InputError(
-                    "tracker state", f"saved with {name} {state['settings'].get(name)}, not {mine}",
-                    f"resume with the {name} of the checkpoint",
-                )  # fmt: skip
-        counts = torch.as_tensor(state["counts"]).cpu().numpy().astype(np.int64)
-        self.round, self._counts = int(state["round"]), counts
-        for index, watched in enumerate(self._watched):
-            total, watched.sketch = state.get(f"total.{index}"), None
-            device = watched.weight.device
-            watched.total = None if total is None else torch.as_tensor(total).clone().to(device)
-
-
-class _Watched:
-    """One layer, the round's sketch, and its sums: (2 halves, m, blocks, buckets, d / blocks)."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        matrices = [p for p in layer.parameters(recurse=False) if p.ndim == 2]
-        if len(matrices) != 1 or isinstance(layer, nn.Embedding):
-            raise InputError(
-                "layers", f"{type(layer).__name__} is not a linear layer", "watch an nn.Linear"
-            )
-        self.layer, self.weight = layer, matrices[0]
-        self.sketch: CountSketch | None = None
-        self.total: Tensor | None = None
-
-
-def _chunks(total: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the two half-rounds, (m, some) each, in chunks whose float64 copies stay small.
-
-    Products are taken in float64, since G is a small difference of large sums. Apple's GPUs
-    have no such numbers.
-    """
-    widest = total.dtype if total.device.type == "mps" else torch.float64
-    flat = total.flatten(2)
-    for chunk in torch.split(flat, max(1, (1 << 20) // flat.shape[1]), dim=2):
-        first, second = chunk.to(widest)
-        yield first, second
-
-
-def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
-    """Return the layer called `layer`, or the model's last linear layer (an LM's head).
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
-    >>> find_layer(net)
-    Linear(in_features=3, out_features=4, bias=True)
-    >>> find_layer(net, "0").out_features
-    3
-    """
-    if layer is not None:
-        try:
-            return model.get_submodule(layer)
-        except AttributeError as error:
-            linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-            close = difflib.get_close_matches(layer, linear, 3, 0.3) or linear[-3:]
-            raise InputError(
-                "layer", f"the model has no module {layer!r}", f"try {' or '.join(close)}"
-            ) from error
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    if head is None:
-        head = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
-    if head is None:
-        raise InputError("layer", "the model has no linear layer", "name a module to watch")
-    assert isinstance(head, nn.Module)
-    return head
+        """Go on from a state saved by :meth:`state_dict`, with any number of processes."""
+        restore(self, state)

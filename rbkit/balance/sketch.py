@@ -1,19 +1,30 @@
-"""Count sketch of the output side of a linear layer's gradient.
+r"""A sketch of a linear layer's gradient: few numbers that keep inner products.
 
-The gradient of ``y = x W^T`` on a batch is ``Delta^T H``: one row per output. Folding the
-rows into `c` buckets with random signs, ``S Delta^T H``, keeps inner products in
-expectation, ``E <S A, S B> = <A, B>``, because for two different outputs in one bucket
-the product of their signs has mean 0. Only signs need to be random for that, so output j
-simply goes to bucket ``j mod c``: consecutive memory is read once, without a scatter.
+The gradient of ``y = x W^T`` on a batch is ``Delta^T H``, a sum over tokens of outer
+products ``delta h^T``. Two steps make it small without ever forming it.
 
-How far an estimate strays is another matter. Rows of a language model's head point mostly
-the same way, along the mean hidden state, so two rows in one bucket have a large product
-whose single random sign decides all. Remedy: inputs are cut into B blocks, and how the
-outputs are folded differs from block to block. Outputs are first folded, with random signs,
-into B groups of c buckets; block b then adds the groups up with the signs of row b of a
-Hadamard matrix. For two outputs in different groups the products of these signs sum to zero
-over the blocks, so where their rows point the same way in all blocks, nothing is left of the
-error. At the same memory this cuts the error to a quarter (``bench/fidelity.py``).
+*Fold.* The V outputs are added up, each with a random sign, into B groups of c buckets:
+output j goes to column ``j mod (B c)``, so consecutive memory is read once, without a
+scatter. Only signs need to be random for ``E <S A, S B> = <A, B>`` (a count sketch;
+Charikar, Chen and Farach-Colton 2002): for two outputs in one column the product of their
+signs has mean 0. A sign is flipped in its bit, so folding takes one addition per output.
+
+*Convolve.* B c columns for every input would be too many. The d inputs are cut into B
+blocks, and for each bucket the B groups of outputs are convolved with the B blocks of
+inputs,
+
+.. math:: out_u = \sum_k F_{u \oplus k}^T H_k, \qquad u = 0 \ldots B - 1,
+
+which leaves c x d numbers: a tensor sketch (Pham and Pagh 2013) with exclusive or in place
+of addition. Under a Walsh-Hadamard transform of groups and of blocks it is B separate
+products, and the transform itself takes ``log2 B`` additions per number.
+
+Why convolve: rows of a language model's head point mostly one way, along the mean hidden
+state. With c plain buckets two rows that meet have a large product, and one random sign
+decides all. Here two outputs of different groups meet only in different blocks of their
+inputs, which have random signs of their own: for the common direction it is as if there
+were B c buckets. The error then depends on the number of numbers kept, c d, as that of a
+dense random projection does (``bench/tradeoff.py``).
 
 Signs are drawn anew each round, so that the errors of rounds are independent.
 """
@@ -27,87 +38,146 @@ from torch import Tensor
 
 # Elements of the temporary that one chunk of the fold may take: it should stay in cache.
 _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
-_BLOCKS = 16  # more are closer still, but cost more products
+_COLUMNS = 1024  # at least: fewer, and outputs that share a column decide the error
+_BLOCKS = 16  # at least, so that inputs of all kinds are told apart
+_MEETING = 2  # outputs in a column at least: with fewer, transforms cost more than the fold
+_NUMBERS = 6144  # that a sketch keeps of a domain by default: see bench/tradeoff.py
+_ALL = slice(None)
+_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a number
 
 
 class CountSketch:
-    """Fold the last dimension of a tensor into `buckets`, once for each block of inputs.
+    """Sketch of gradients of shape (outputs, inputs) with ``buckets * inputs`` numbers.
 
     Parameters
     ----------
-    size : int
-        Length of the last dimension: outputs of the layer.
+    outputs, inputs : int
+        V and d: the shape of the layer's weight.
     buckets : int
-        Length that it is folded to. If it is at least `size`, nothing is folded: there is
-        one block, and the sketch is exact.
+        c. If it is at least `outputs`, nothing is folded: there is one block, and the sketch
+        is exact.
     seed : int
         Seed of the signs: the same seed gives the same sketch on every device.
+
+    Attributes
+    ----------
     blocks : int
-        B, at most: a power of two; fewer are taken if there are fewer groups to tell apart.
+        B, a power of two.
+    width : int
+        Inputs of a block, ``ceil(d / B)``.
 
     Examples
     --------
-    >>> CountSketch(size=10, buckets=4, seed=0).fold(torch.ones(3, 10)).shape
-    torch.Size([4, 3, 4])
+    >>> sketch = CountSketch(outputs=50, inputs=8, buckets=4, seed=0)
+    >>> sketch.fold(torch.ones(3, 50)).shape, sketch.split(torch.ones(3, 8)).shape
+    (torch.Size([4, 3, 4]), torch.Size([4, 3, 2]))
     """
 
-    def __init__(self, size: int, buckets: int, seed: int, blocks: int = _BLOCKS) -> None:
-        self.size = size
-        self.buckets = min(buckets, size)
-        groups = math.ceil(size / self.buckets)
-        self.blocks = min(blocks, 1 << (groups - 1).bit_length())
-        generator = torch.Generator().manual_seed(seed)
-        self._signs = torch.randint(0, 2, (size,), generator=generator).mul_(2).sub_(1).float()
-        self._mix = _hadamard(self.blocks)
+    def __init__(self, outputs: int, inputs: int, buckets: int, seed: int) -> None:
+        self.outputs, self.inputs = outputs, inputs
+        self.buckets = min(buckets, outputs)
+        wanted = max(_BLOCKS, math.ceil(_COLUMNS / self.buckets))
+        most = max(1, min(inputs, outputs // (_MEETING * self.buckets)))
+        self.blocks = min(1 << (wanted - 1).bit_length(), 1 << (most.bit_length() - 1))
+        self.width = math.ceil(inputs / self.blocks)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        self._outputs, self._inputs = (
+            torch.randint(0, 2, (size,), generator=generator, device="cpu").bool()
+            for size in (outputs, inputs)
+        )
+        self._masks: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     @property
     def exact(self) -> bool:
         """Whether there is a bucket for every output."""
-        return self.buckets == self.size
+        return self.buckets == self.outputs
 
     @property
-    def flops(self) -> int:
-        """Operations that folding one row takes: signs and additions, then the mixing."""
-        return 0 if self.exact else 2 * self.size + 2 * self.blocks**2 * self.buckets
+    def gain(self) -> float:
+        """Factor of a product of :meth:`fold` and :meth:`split`: the transforms' norm."""
+        return float(self.blocks**-0.5)
 
-    def fold(self, delta: Tensor) -> Tensor:
-        """Return the sketch of `delta` (T, size) as (blocks, T, buckets), float32 or float64."""
+    @property
+    def additions(self) -> int:
+        """Additions that one token takes: the fold, and the transforms of both sides."""
+        if self.exact:
+            return 0
+        stages = self.blocks.bit_length() - 1
+        return self.outputs + stages * self.blocks * (self.buckets + self.width)
+
+    def fold(self, delta: Tensor, rows: Tensor | slice = _ALL) -> Tensor:
+        """Return `rows` of `delta` (T, V) as (blocks, rows, buckets), float32 or float64."""
         dtype = torch.promote_types(delta.dtype, torch.float32)
         if self.exact:
-            return delta.to(dtype)[None]
-        signs = self._signs.to(device=delta.device, dtype=dtype)
-        mix = self._mix.to(device=delta.device, dtype=dtype)
-        width = self.blocks * self.buckets
-        groups = delta.new_empty((len(delta), width), dtype=dtype)
-        rows = max(1, _CHUNK.get(delta.device.type, 1 << 22) // self.size)
-        for start in range(0, len(delta), rows):
-            groups[start : start + rows] = _fold(delta[start : start + rows] * signs, width)
-        # One product over all rows, in the order in which they are needed.
-        groups = groups.view(len(delta), self.blocks, self.buckets).movedim(1, 0)
-        mixed = mix @ groups.reshape(self.blocks, -1)
-        return mixed.view(self.blocks, len(delta), self.buckets)
+            return delta[rows].to(dtype)[None]
+        columns = self.blocks * self.buckets
+        folded = delta.new_empty((len(delta), columns), dtype=dtype)
+        flips, _ = self._flips(delta)
+        step = max(1, _CHUNK.get(delta.device.type, 1 << 22) // self.outputs)
+        for start in range(0, len(delta), step):
+            part = _flip(delta[start : start + step], flips)
+            folded[start : start + step] = _fold(part, columns, dtype)
+        # Rows are put in order here, where they are short and still in one piece.
+        return walsh(folded[rows].view(-1, self.blocks, self.buckets).movedim(1, 0))
 
     def split(self, hidden: Tensor) -> Tensor:
-        """Return `hidden` (..., d) as (blocks, ..., ceil(d / blocks)), zeros at the end."""
-        width = math.ceil(hidden.shape[-1] / self.blocks)
-        missing = self.blocks * width - hidden.shape[-1]
-        if missing:
-            hidden = torch.nn.functional.pad(hidden, (0, missing))
-        blocks: Tensor = hidden.reshape(*hidden.shape[:-1], self.blocks, width)
-        return blocks.movedim(-2, 0)
+        """Return `hidden` (T, d) as (blocks, T, width), float32 or float64."""
+        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        if self.blocks == 1:
+            return hidden[None]
+        _, flips = self._flips(hidden)
+        missing = self.blocks * self.width - self.inputs
+        hidden = torch.nn.functional.pad(_flip(hidden, flips), (0, missing))
+        return walsh(hidden.view(-1, self.blocks, self.width).movedim(1, 0))
+
+    def _flips(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sign bits to flip, of outputs and of inputs, as integers of like's size."""
+        key = like.device, like.dtype
+        if key not in self._masks:
+            word = _WORDS[like.dtype.itemsize]
+            bit = torch.iinfo(word).min  # the sign bit alone
+            self._masks[key] = (
+                self._outputs.to(like.device, word) * bit,
+                self._inputs.to(like.device, word) * bit,
+            )
+        return self._masks[key]
 
 
-def _hadamard(size: int) -> Tensor:
-    """Return Sylvester's matrix of +1 and -1 with orthogonal rows; `size` is a power of two."""
-    matrix = torch.ones(1, 1)
-    while len(matrix) < size:
-        matrix = torch.cat((torch.cat((matrix, matrix), 1), torch.cat((matrix, -matrix), 1)))
-    return matrix
+def default_buckets(inputs: int) -> int:
+    """Return how many buckets give a sketch the numbers that it keeps by default.
+
+    Examples
+    --------
+    >>> default_buckets(768), default_buckets(128), default_buckets(4096)
+    (8, 48, 2)
+    """
+    return math.ceil(_NUMBERS / inputs)
 
 
-def _fold(rows_TxV: Tensor, buckets: int) -> Tensor:
-    """Sum the columns j, j + buckets, j + 2 buckets, ... of each row."""
-    whole = rows_TxV.shape[1] // buckets * buckets
-    folded = rows_TxV[:, :whole].reshape(len(rows_TxV), -1, buckets).sum(1)
+def _flip(numbers: Tensor, flips: Tensor) -> Tensor:
+    """Return `numbers` with some signs changed: bits, so no multiplication."""
+    return (numbers.view(flips.dtype) ^ flips).view(numbers.dtype)
+
+
+def _fold(rows_TxV: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
+    """Sum the numbers j, j + columns, j + 2 columns, ... of each row."""
+    whole = rows_TxV.shape[1] // columns * columns
+    folded = rows_TxV[:, :whole].reshape(len(rows_TxV), -1, columns).sum(1, dtype=dtype)
     folded[:, : rows_TxV.shape[1] - whole] += rows_TxV[:, whole:]
     return folded
+
+
+def walsh(x: Tensor) -> Tensor:
+    """Return the Walsh-Hadamard transform of `x` along its first dimension, a power of two.
+
+    ``n log2 n`` additions for a column of n numbers; not normalised.
+
+    Examples
+    --------
+    >>> walsh(torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    tensor([2., 2., 0., 0.])
+    """
+    for _ in range(len(x).bit_length() - 1):
+        even, odd = x[0::2], x[1::2]
+        x = torch.cat((even + odd, even - odd))
+    return x

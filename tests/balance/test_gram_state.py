@@ -1,0 +1,42 @@
+"""A tracker is saved and goes on in the middle of a round."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rbkit.balance.gram import GramTracker
+from rbkit.errors import InputError
+
+M = 3
+
+
+def test_a_saved_tracker_goes_on_in_the_middle_of_a_round():
+    torch.manual_seed(0)
+    layer, batches = nn.Linear(4, 300), torch.randn(4, 6, 4)
+
+    def watch(tracker, part):
+        for x in part:
+            with tracker.batch([0, 0, 1, 1, 2, 0]):
+                layer(x).square().sum().backward()
+
+    whole = GramTracker(layer, M, seed=5)
+    watch(whole, batches)
+    half = GramTracker(layer, M, seed=5)
+    watch(half, batches[:2])
+    rest = GramTracker(layer, M, seed=5)
+    rest.load_state_dict(half.state_dict())
+    watch(rest, batches[2:])
+    np.testing.assert_array_equal(rest.estimate().gram, whole.estimate().gram)
+    np.testing.assert_array_equal(rest.estimate().noise_floor, whole.estimate().noise_floor)
+
+
+@pytest.mark.parametrize("changed", [{"buckets": 8}, {"estimator": "exact"}, {"seed": 1}])
+def test_a_tracker_with_other_settings_cannot_go_on(changed):
+    saved = GramTracker(nn.Linear(4, 300), M).state_dict()
+    with pytest.raises(InputError, match=f"resume with the {next(iter(changed))}"):
+        GramTracker(nn.Linear(4, 300), M, **changed).load_state_dict(saved)
+    with pytest.raises(InputError, match="resume with the layers"):
+        GramTracker(nn.Linear(4, 200), M).load_state_dict(saved)
