@@ -1,10 +1,22 @@
 # For type checkers and editors: the lazy names of __init__.py, spelt out.
 from rbkit.balance.gram import GramTracker as GramTracker
+from rbkit.balance.mixers.ado import ADO as ADO
+from rbkit.balance.mixers.aioli import Aioli as Aioli
 from rbkit.balance.mixers.base import Mixer as Mixer
+from rbkit.balance.mixers.check import check_mixer as check_mixer
+from rbkit.balance.mixers.dga import DGA as DGA
+from rbkit.balance.mixers.doge import DoGE as DoGE
+from rbkit.balance.mixers.doremi import DoReMi as DoReMi
+from rbkit.balance.mixers.fixed import Fixed as Fixed
 from rbkit.balance.mixers.fixed import Proportional as Proportional
 from rbkit.balance.mixers.fixed import Stratified as Stratified
 from rbkit.balance.mixers.fixed import Target as Target
+from rbkit.balance.mixers.group_dro import GroupDRO as GroupDRO
+from rbkit.balance.mixers.mgda import MGDA as MGDA
+from rbkit.balance.mixers.odm import ODM as ODM
 from rbkit.balance.mixers.rnb import RnB as RnB
+from rbkit.balance.mixers.skill_it import SkillIt as SkillIt
+from rbkit.balance.mixers.upgrad import UPGrad as UPGrad
 from rbkit.balance.sampler import MixtureSampler as MixtureSampler
 from rbkit.balance.signals import Observation as Observation
 from rbkit.data.corpus import about as about

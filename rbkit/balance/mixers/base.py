@@ -58,7 +58,7 @@ class Mixer(ABC):
     array([0.25, 0.75])
     """
 
-    signals: ClassVar[frozenset[str]] = frozenset()
+    signals: frozenset[str] = frozenset()
     acts: Literal["sampling", "loss"] = "sampling"
     normalise_loss: bool = False
     per_step: ClassVar[bool] = False
@@ -149,7 +149,8 @@ def limit(p: FloatArray, most: FloatArray) -> FloatArray:
     """
     p, most = np.asarray(p, dtype=np.float64), np.asarray(most, dtype=np.float64)
     if most.sum() <= 1:
-        return most / most.sum()
+        scaled_up: FloatArray = most / most.sum()
+        return scaled_up
     limited = np.zeros(len(p), dtype=bool)
     scaled = p
     while (over := ~limited & (scaled > most)).any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from rbkit.errors import InputError
 
 
 class _Fixed(Mixer):
+    cost: ClassVar[str] = "none"
+
     def update(self, seen: Observation) -> FloatArray:
         """Keep the proportions."""
         return seen.p
@@ -28,6 +30,8 @@ class Stratified(_Fixed):
     array([0.5, 0.5])
     """
 
+    paper: ClassVar[str] = "baseline of R&B, arXiv 2505.00358"
+
 
 class Proportional(_Fixed):
     """Share of each domain in the training corpus: sampling as if there were no domains.
@@ -38,6 +42,8 @@ class Proportional(_Fixed):
     >>> Proportional().start(q=np.array([.9, .1]), sizes=np.array([10, 30]))
     array([0.25, 0.75])
     """
+
+    paper: ClassVar[str] = "sampling without domains"
 
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
         """Return ``n_i / n``."""
@@ -56,6 +62,8 @@ class Target(_Fixed):
     >>> Target().start(q=np.array([.9, .1]), sizes=np.array([10, 1000]))
     array([0.9, 0.1])
     """
+
+    paper: ClassVar[str] = "baseline left out by R&B"
 
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
         """Return `q`, renormalised over the domains that have training data."""
@@ -77,6 +85,8 @@ class Fixed(_Fixed):
     array([0.75, 0.25])
     """
 
+    paper: ClassVar[str] = "a mixture given by hand"
+
     def __init__(self, p: Sequence[float]) -> None:
         self.p = [float(share) for share in p]
         shares = np.asarray(self.p)
@@ -89,7 +99,13 @@ class Fixed(_Fixed):
             raise InputError(
                 "Fixed(p=...)", f"{len(self.p)} shares for {len(q)} domains", "give one per domain"
             )
-        return normalise(np.array(self.p), np.asarray(sizes) > 0)
+        shares, available = np.array(self.p), np.asarray(sizes) > 0
+        if not shares[available].sum() > 0:
+            raise InputError(
+                "Fixed(p=...)", "all shares are on domains without training data",
+                "give a domain with data a share",
+            )  # fmt: skip
+        return normalise(shares, available)
 
     def options(self) -> dict[str, Any]:
         """Return the mixture."""

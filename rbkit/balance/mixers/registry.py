@@ -6,14 +6,28 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from rbkit.balance.mixers.ado import ADO
+from rbkit.balance.mixers.aioli import Aioli
 from rbkit.balance.mixers.base import Mixer
-from rbkit.balance.mixers.fixed import Proportional, Stratified, Target
+from rbkit.balance.mixers.dga import DGA
+from rbkit.balance.mixers.doge import DoGE
+from rbkit.balance.mixers.doremi import DoReMi
+from rbkit.balance.mixers.fixed import Fixed, Proportional, Stratified, Target
+from rbkit.balance.mixers.group_dro import GroupDRO
+from rbkit.balance.mixers.mgda import MGDA
+from rbkit.balance.mixers.odm import ODM
 from rbkit.balance.mixers.rnb import RnB
+from rbkit.balance.mixers.skill_it import SkillIt
+from rbkit.balance.mixers.upgrad import UPGrad
 from rbkit.errors import InputError
 
 MIXERS: dict[str, type[Mixer]] = {
-    cls.__name__: cls for cls in (Stratified, Proportional, Target, RnB)
-}
+    cls.__name__: cls
+    for cls in (
+        Stratified, Proportional, Target, Fixed, RnB, SkillIt, Aioli, DGA, DoGE, DoReMi, ADO, ODM,
+        GroupDRO, MGDA, UPGrad,
+    )
+}  # fmt: skip
 
 
 def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
@@ -39,4 +53,6 @@ def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
     try:
         return MIXERS[name](**dict(options or {}))
     except TypeError as error:
-        raise InputError(f"mixer options of {name}", str(error), "see help(rbkit.RnB)") from error
+        raise InputError(
+            f"mixer options of {name}", str(error), f"see help(rbkit.{name})"
+        ) from error
