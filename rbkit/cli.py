@@ -1,4 +1,4 @@
-"""The door: ``rbkit doctor | demo | lab | run | report | assets | nb``."""
+"""The door: ``rbkit doctor | demo | lab | run | report | mixers | assets | nb``."""
 
 from __future__ import annotations
 
@@ -96,6 +96,35 @@ def report(
 
     page = write_report(runs, out or runs / "index.html", title=title)
     typer.echo(f"The report: {page.resolve()}")
+
+
+@app.command()
+def mixers(
+    signals: Annotated[bool, typer.Option("--signals", help="Say what the signals are.")] = False,
+) -> None:
+    """Show every rule: what it looks at, how its proportions act, what it costs, where it is from.
+
+    Options of a rule: help(rbkit.RnB) in Python.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from rbkit.balance.mixers.registry import MIXERS
+    from rbkit.balance.signals import SIGNALS
+
+    # Words of papers and options are text: "[...]" in them is no markup of rich's.
+    console = Console(markup=False, highlight=False)
+    if signals:
+        table = Table("signal", "what it is", "asked for by", box=None, pad_edge=False)
+        for signal, meaning in SIGNALS.items():
+            asking = [name for name, rule in MIXERS.items() if signal in rule.signals]
+            table.add_row(signal, meaning, ", ".join(asking) or "no rule")
+    else:
+        table = Table("mixer", "signals", "acts on", "cost", "paper", box=None, pad_edge=False)
+        for name, rule in MIXERS.items():
+            asked = ", ".join(sorted(rule.signals)) or "none"
+            table.add_row(name, asked, rule.acts, rule.cost or "none", rule.paper or "–")
+    console.print(table)
 
 
 @app.command()

@@ -8,9 +8,11 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from rbkit.balance.mixers.registry import MIXERS
+from rbkit.balance.signals import SIGNALS
 from rbkit.cli import app, main
 
-COMMANDS = ["doctor", "demo", "run", "report", "lab", "assets", "nb"]
+COMMANDS = ["doctor", "demo", "run", "report", "mixers", "lab", "assets", "nb"]
 
 
 def test_help_shows_every_command():
@@ -29,7 +31,7 @@ def test_every_command_explains_itself(command):
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; from rbkit.cli import app; from typer.testing import CliRunner; "
-        "CliRunner().invoke(app, ['run', '--help']); "
+        "CliRunner().invoke(app, ['run', '--help']); CliRunner().invoke(app, ['mixers']); "
         "assert not {'torch', 'transformers', 'datasets', 'papermill'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -76,6 +78,28 @@ def test_assets_are_listed_with_their_licence():
     said = CliRunner().invoke(app, ["assets", "list"]).output
     assert "CC BY-SA 4.0" in said
     assert "smollm2" in said
+
+
+def test_every_mixer_is_listed_with_what_it_needs(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    done = CliRunner().invoke(app, ["mixers"])
+    assert done.exit_code == 0, done.output
+    rows = {line.split()[0]: line for line in done.output.splitlines()[1:] if line.strip()}
+    assert set(MIXERS) <= set(rows)
+    for name, rule in MIXERS.items():
+        assert all(signal in rows[name] for signal in rule.signals)
+        assert rule.acts in rows[name]
+
+
+def test_every_signal_is_explained_with_who_asks_for_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    done = CliRunner().invoke(app, ["mixers", "--signals"])
+    assert done.exit_code == 0, done.output
+    for signal, meaning in SIGNALS.items():
+        (row,) = [line for line in done.output.splitlines() if line.startswith(f"{signal} ")]
+        assert meaning in row
+        asking = [name for name, rule in MIXERS.items() if signal in rule.signals]
+        assert row.rstrip().endswith(asking[-1] if asking else "no rule")
 
 
 @pytest.mark.slow

@@ -22,6 +22,8 @@ __getattr__, __dir__, __all__ = attach(
         "loss_by_domain": ".curves",
         "proportions": ".mixture",
         "proportions_side_by_side": ".mixture",
+        "replays": ".replay_figure",
+        "replay_distance": ".replay_figure",
         "gram": ".gram_figure",
         "gram_over_time": ".gram_figure",
         "domain_order": ".gram_figure",
@@ -31,5 +33,6 @@ __getattr__, __dir__, __all__ = attach(
         "k_choice": ".cards",
         "costs": ".cost_figure",
         "cost_table": ".cost_figure",
+        "overhead_audit": ".audit_figure",
     },
 )

@@ -1,0 +1,164 @@
+"""``replay(run, mixer)``: what another rule would have sampled, from a run folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from rbkit.balance.mixers.base import Mixer
+from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
+from rbkit.balance.mixers.rnb import effective_number
+from rbkit.balance.replay import replay_history
+from rbkit.balance.signals import FloatArray, IntArray
+from rbkit.errors import InputError
+
+
+class RecordedRun(Protocol):
+    """What is read of a :class:`~rbkit.train.record.Run`."""
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What ``run.json`` says."""
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """Arrays by round."""
+
+    def metrics(self, kind: str) -> list[dict[str, Any]]:
+        """Return the rows of ``metrics.jsonl`` of one kind."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Proportions that a rule would have chosen, beside those of the recorded run.
+
+    Attributes
+    ----------
+    mixer : str
+        Name of the rule.
+    options : dict
+        Its options.
+    p : ndarray of shape (T + 1, m)
+        Row t is in force in round t; the last one comes after the last round.
+    recorded : ndarray of shape (T + 1, m)
+        The same of the run.
+    step : int array of shape (T,)
+        Last step of each round.
+    names : list of str
+        Names of the domains.
+    """
+
+    mixer: str
+    options: dict[str, Any]
+    p: FloatArray
+    recorded: FloatArray
+    step: IntArray
+    names: list[str]
+
+    @property
+    def distance(self) -> FloatArray:
+        """Total variation distance to the run's proportions, (T + 1,), in [0, 1].
+
+        The share of the examples that the rule would have drawn from other domains.
+        """
+        distance: FloatArray = 0.5 * np.abs(self.p - self.recorded).sum(axis=1)
+        return distance
+
+    @property
+    def effective_domains(self) -> FloatArray:
+        """``exp(H(p))`` of each row, (T + 1,)."""
+        return np.array([effective_number(row) for row in self.p])
+
+    def __repr__(self) -> str:
+        return (
+            f"Replay({self.mixer}, {len(self.step)} rounds, {self.p.shape[1]} domains, "
+            f"{self.distance.mean():.1%} of the examples elsewhere)"
+        )
+
+
+def replay(
+    run: RecordedRun, mixer: Mixer | str, options: Mapping[str, Any] | None = None
+) -> Replay:
+    """Return what `mixer` would have chosen in each round of a recorded run.
+
+    Rules that look at the Gram matrix (``RnB``, ``MGDA``, ``UPGrad``, the fixed ones) can be
+    replayed on any run that tracked it; rules that look at eval losses on any run that
+    evaluated every round. The model and its gradients stay those of the run, so this tells how
+    rules read the same evidence, not which would have won.
+
+    Parameters
+    ----------
+    run : Run
+        A run folder with at least one finished round.
+    mixer : Mixer or str
+        The rule, or its name.
+    options : mapping, optional
+        Options of a rule given by name.
+
+    Returns
+    -------
+    Replay
+
+    Raises
+    ------
+    InputError
+        If the run did not record what the rule needs.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rbkit.train.record import Recorder, Run
+    >>> recorder = Recorder(tempfile.mkdtemp())
+    >>> recorder.start(parameters={"mixer": "Stratified"},
+    ...                domains={"names": ["a", "b"], "sizes": [9, 9], "q": [0.8, 0.2]})
+    >>> recorder.q = np.array([0.8, 0.2])
+    >>> recorder.arrays["p"] = [np.full(2, 0.5)]
+    >>> recorder.round(step=10, p=np.full(2, 0.5), estimate=None)
+    >>> recorder.finish("ok")
+    >>> replay(Run.open(recorder.path), "Target")
+    Replay(Target, 1 rounds, 2 domains, 30.0% of the examples elsewhere)
+    """
+    if isinstance(mixer, str):
+        mixer = mixer_by_name(mixer, options)
+    elif options:
+        raise InputError("options", "given for a mixer that is made already", "leave them out")
+    history, known = run.history, run.info.get("domains") or {}
+    if not len(history.get("step", [])) or not {"sizes", "q"} <= known.keys():
+        raise InputError(str(run.path), "no finished round recorded", "give a run with a history")
+    parameters = run.info.get("parameters") or {}
+    mine = {**history, "q": np.asarray(known["q"], dtype=np.float64)}
+    p = replay_history(
+        mine, mixer, sizes=np.asarray(known["sizes"], dtype=np.int64),
+        eval_losses=_eval_losses(run) if "eval_losses" in mixer.signals else None,
+        gram_decay=_gram_decay(parameters),
+        round_steps=parameters.get("round_steps"), steps=int(parameters.get("steps") or 0),
+    )  # fmt: skip
+    return Replay(
+        mixer.name, mixer.options(), p, np.asarray(history["p"])[: len(p)],
+        np.asarray(history["step"]), [str(name) for name in known.get("names", [])],
+    )  # fmt: skip
+
+
+def _gram_decay(parameters: Mapping[str, Any]) -> float:
+    """Share of earlier rounds' sums in the recorded matrices: an option of the run's mixer."""
+    name, options = parameters.get("mixer"), parameters.get("mixer_options") or {}
+    if name in MIXERS:
+        return mixer_by_name(name, options).gram_decay
+    return float(options.get("gram_decay") or 0.0)  # a rule of one's own
+
+
+def _eval_losses(run: RecordedRun) -> FloatArray | None:
+    """Eval losses by domain at the end of each round, (T, m); None if a round has none."""
+    by_step = {row["step"]: row["by_domain_token"] for row in run.metrics("eval")}
+    rows = [by_step.get(int(step)) for step in run.history["step"]]
+    if any(row is None for row in rows):
+        return None
+    return np.array(rows, dtype=np.float64)  # null becomes NaN: no eval example
