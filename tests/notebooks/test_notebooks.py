@@ -68,12 +68,15 @@ def test_the_notebook_runs_from_top_to_bottom_and_exports_offline(path, tmp_path
     notebook = nbformat.read(done, as_version=4)
     assert notebook.metadata.papermill.exception is None
     assert all(c.execution_count for c in notebook.cells if c.cell_type == "code" and c.source)
+    # A notebook that trains leaves run folders where it was told to.
+    trains = "rb.train(" in "".join(c.source for c in cells(path, "code"))
     runs = [Run.open(tmp_path)] if path.stem == "90_run" else list_runs(tmp_path)
-    assert runs
+    assert runs or not trains
     assert all(run.status == "ok" for run in runs)
     html = notebook_to_html(done, tmp_path / "run.html").read_text()
     assert assert_offline(html) == []
-    assert "<math" in html
+    formulas = any("$" in c.source for c in cells(path, "markdown"))
+    assert "<math" in html or not formulas
     assert str(Path.home()) not in json.dumps([c.source for c in notebook.cells])
     images = html.count("<img")
     assert images >= 5

@@ -1,0 +1,19 @@
+"""Fixed mixtures, proposed by small runs before the real one.
+
+Two families: :func:`regmix` learns which mixture leaves which loss from many small runs;
+:func:`mixmin` needs one small run per domain and solves a convex problem. Both write ordinary
+run folders, go on where they were killed, and give a :class:`Proposal`: a mixture, with what is
+known of its worth and what it cost.
+"""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "regmix": ".from_regression",
+        "mixmin": ".from_sources",
+        "Proposal": ".proposal",
+        "draw_mixtures": ".mixtures",
+    },
+)
