@@ -12,7 +12,8 @@ the numbers that it keeps, buckets x inputs, so a model of another width stands 
 as many numbers. The model "wide" has GPT-Neo's width, 768, in one layer: there buckets are
 the same.
 
-The knee is, by rule, the cheapest setting whose mean TV plus its standard error is below 0.02.
+The knee is, by rule, the cheapest setting whose mean TV plus its standard error is below 0.02;
+the default is that of the model which needs more numbers.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def panel(axes: Any, result: dict[str, Any]) -> None:
     marks = {"buckets": ("o", "C0"), "steps": ("s", "C1"), "tokens": ("^", "C2")}
     for kind, (mark, colour) in marks.items():
         rows = {n: r for n, r in result["settings"].items() if n.endswith(kind)}
-        rows = dict(sorted(rows.items(), key=lambda item: item[1]["with_additions_percent"]))
+        rows = dict(sorted(rows.items(), key=lambda item: item[1]["numbers"]))
         x = [r["with_additions_percent"] for r in rows.values()]
         mean, most = ([r["tv"][k] for r in rows.values()] for k in ("mean", "max"))
         label = "size of the sketch" if kind == "buckets" else f"default size, part of the {kind}"
@@ -191,6 +192,9 @@ def panel(axes: Any, result: dict[str, Any]) -> None:
     axes.axhline(PROMISE, color="grey", ls=":", lw=1, label=f"{PROMISE}: what is promised")
     axes.axvline(0.01, color="grey", ls="-", lw=0.5)
     axes.set(xscale="log", yscale="log")
+    ticks = [0.001, 0.002, 0.005, 0.01, 0.02]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_title(f"{result['model']}: {result['inputs']} inputs, {result['domains']} domains")
     axes.legend(fontsize=8)
 

@@ -39,6 +39,7 @@ profile: str = "full"  # smoke: a few seconds, to test
 smoke = profile == "smoke"
 if smoke:
     steps, round_steps, seeds, draws = 12, 6, 3, 2
+torch.set_num_threads(1)  # products this small only wait for one another on more
 rng, dice = np.random.default_rng(seed), np.random.default_rng(seed)  # training; simulations
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#00835F", "#59636e"
 

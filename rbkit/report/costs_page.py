@@ -53,7 +53,7 @@ def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
         values = {kind: np.array([getattr(row, kind) or 0.0 for row in rows]) for kind in _KINDS}
         positive = np.concatenate(list(values.values()))
         positive = positive[positive > 0]
-        low = 10.0 ** np.floor(np.log10(positive.min())) if positive.size else 0.1
+        low = 10.0 ** np.floor(np.log10(0.6 * positive.min())) if positive.size else 0.1
         low = max(low, 1e-5)
         for i, (kind, (label, colour, hatch)) in enumerate(_KINDS.items()):
             at = np.arange(len(rows)) + (i - 1) * 0.27

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
     from rbkit.train.replayed import Replay
 
 _MOST_IN_A_ROW = 4
-_INKS = ("#0072B2", "#D55E00", "#00835F", "#A23B7C", "#8A6D00", "#7A4FBF")
+# Those of the house first: blue is R&B's, orange Target's. None is close to another.
+_INKS = ("#A23B7C", "#8A6D00", "#00835F", "#7A4FBF", "#59636e", "#0072B2", "#D55E00")
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,10 @@ def replay_distance(found: Sequence[Replay], ax: Axes | None = None) -> Axes:
     with rbkit_style():
         ax = new_axes(ax, 6.4, 2.8)
         ends, said = [], []
+        looks = _looks(found)
         for i, (label, each) in enumerate(zip(replay_labels(found), found, strict=True)):
             steps = np.concatenate([[0], each.step])
-            colour, marker = _look(found, i)
+            colour, marker = looks[i]
             ax.plot(steps, each.distance, color=colour, marker=marker, ms=4.5, mec="white")
             ends.append((float(steps[-1]), float(each.distance[-1]), label, colour))
             said.append(f"{label} {each.distance[1:].mean():.0%} on average")
@@ -152,16 +153,12 @@ def replay_distance(found: Sequence[Replay], ax: Axes | None = None) -> Axes:
 
 
 def replay_labels(found: Sequence[Replay]) -> list[str]:
-    """Name each replay by its rule, and by its options where that is not enough.
-
-    Options at their defaults are left out.
-    """
-    twice = {name for name, count in Counter(r.mixer for r in found).items() if count > 1}
+    """Name each replay by its rule and the options that are not at their defaults."""
     result = []
     for each in found:
         usual = MIXERS[each.mixer]().options() if each.mixer in MIXERS else {}
         told = ", ".join(f"{k}={v}" for k, v in each.options.items() if usual.get(k) != v)
-        result.append(f"{each.mixer}({told})" if each.mixer in twice and told else each.mixer)
+        result.append(f"{each.mixer}({told})" if told else each.mixer)
     return result
 
 
@@ -171,8 +168,11 @@ def _replayed(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> list[Repl
     return [each if isinstance(each, Replay) else replay(run, each) for each in mixers]
 
 
-def _look(found: Sequence[Replay], i: int) -> tuple[str, str]:
-    """Colour and marker: the mixer's own, or by position if those were not told apart."""
-    own = [mixer_colour(each.mixer) for each in found]
-    colour = own[i] if len(set(own)) == len(own) else _INKS[i % len(_INKS)]
-    return colour, mixer_marker(found[i].mixer)
+def _looks(found: Sequence[Replay]) -> list[tuple[str, str]]:
+    """Colour and marker of each: the house's colour of a rule, once, and others far from it."""
+    colours: list[str] = []
+    for each in found:
+        own = mixer_colour(each.mixer)
+        free = [ink for ink in (own, *_INKS) if ink in _INKS and ink not in colours]
+        colours.append(free[0] if free else own)
+    return [(colour, mixer_marker(r.mixer)) for colour, r in zip(colours, found, strict=True)]

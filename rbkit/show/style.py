@@ -30,6 +30,17 @@ _MIXERS: dict[str, tuple[str, str]] = {
     "Target": ("#D55E00", "D"),
     "Stratified": ("#59636e", "s"),
     "Proportional": ("#00835F", "^"),
+    "Fixed": ("#8c959f", "p"),
+    "SkillIt": ("#A23B7C", "v"),
+    "Aioli": ("#8A6D00", "P"),
+    "DGA": ("#3B8EC2", "X"),
+    "DoGE": ("#7A4FBF", "<"),
+    "DoReMi": ("#B3403A", ">"),
+    "ADO": ("#4C7A1F", "h"),
+    "ODM": ("#C2557F", "d"),
+    "GroupDRO": ("#5B6BB5", "8"),
+    "MGDA": ("#1B7F8C", "H"),
+    "UPGrad": ("#96562A", "*"),
 }
 _OTHERS = [("#A23B7C", "v"), ("#8A6D00", "P"), ("#3B8EC2", "X"), ("#7A4FBF", "<"), ("#B3403A", ">")]
 
@@ -220,7 +231,14 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def legend_above(ax: Axes) -> None:
-    """Legend on the line of the title, at the right: it never covers a mark."""
+    """Legend on the line of the title, at the right: it never covers a mark.
+
+    One of many entries stands below the axes instead, where it has room.
+    """
+    if len(ax.get_legend_handles_labels()[0]) > 4:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, frameon=False,
+                  fontsize=9, handletextpad=0.3, columnspacing=1.2)  # fmt: skip
+        return
     ax.legend(
         loc="lower right",
         bbox_to_anchor=(1.0, 1.0),

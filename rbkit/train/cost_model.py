@@ -6,7 +6,8 @@ backward; a token that is only evaluated costs 2N. With :math:`D_t` training and
 tokens that one extra batch has, everything is a sum of such tokens. Overheads are relative
 to the plain run, :math:`6 D_t N`.
 
-The five rows of Table 4 stand as printed. The prose of the paper's Appendix D disagrees with
+The five rows of Table 4 stand as printed. (DGA's has :math:`m\delta` without T, as if the domains'
+batches were drawn once and not in each round.) The prose of the paper's Appendix D disagrees with
 three of them; ``variant="prose"`` gives its version. Rules that Table 4 lacks are derived from
 their published algorithms in the same manner:
 

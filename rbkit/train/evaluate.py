@@ -149,28 +149,34 @@ class DomainEvaluator:
         self._plan: list[np.ndarray[Any, Any]] | None = None  # rows of each batch
         self._flops: int | None = None  # of one evaluation: they are all alike
 
-    def measure(self) -> EvalLosses:
-        """Evaluate now; the price goes to the mixer that asks for eval losses, or to the curves."""
+    def measure(self, name: str | None = None) -> EvalLosses:
+        """Evaluate now; the price goes to the ledger entry `name`.
+
+        By default to the mixer, if it asks for eval losses, or to the curves.
+        """
         trainer = self.trainer
         if trainer.eval_dataset is None:
             raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
-        name = "eval_losses" if "eval_losses" in trainer.mixer.signals else "eval"
-        ledger = trainer.ledger
+        wanted = "eval_losses" in trainer.mixer.signals
+        entry = name or ("eval_losses" if wanted else "eval")
+        ledger, counting = trainer.ledger, self._flops is None
+        before = ledger[entry].flops_counted or 0
         with ExitStack() as watching:
             watching.enter_context(trainer.compute_loss_context_manager())
-            if self._flops is None:
-                before = ledger[name].flops_counted or 0
-                watching.enter_context(ledger.count_all(name))
+            if counting:
+                watching.enter_context(ledger.count_all(entry))
             else:
-                watching.enter_context(ledger.time(name))
-                ledger.count_again(name, self._flops)
+                ledger.count_again(entry, self._flops or 0)
+            if name or not counting:  # torch's counter is slow, so else this one is not timed
+                watching.enter_context(ledger.time(entry))
             losses = evaluate(
                 trainer.model, self._batches(), np.asarray(trainer.domains.eval_labels),
                 trainer.domains.m, loss_of=trainer.loss_of,
             )  # fmt: skip
-        if self._flops is None:
-            self._flops = (ledger[name].flops_counted or 0) - before
-            ledger.add(name, 0.0, probe=True)  # torch's counter is slow: not timed
+        if counting:
+            self._flops = (ledger[entry].flops_counted or 0) - before
+            if not name:
+                ledger.add(entry, 0.0, probe=True)
         return losses
 
     def metrics(self) -> dict[str, float]:

@@ -17,6 +17,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rbkit.train.cost_audit import table1 as table1
+from rbkit.train.cost_model import table4 as table4
+from rbkit.train.cost_signals import modelled_overhead as modelled_overhead
+
 NOTE = (
     "FLOPs are counted by torch on the first step of a round, at most every 25 steps, and scaled "
     "to all steps by padded tokens; seconds are wall-clock on this machine, of all other steps and "
@@ -158,14 +162,15 @@ class Ledger:
 
     def absorb(self, name: str, key: str, other: Mapping[str, Any]) -> None:
         """Take the price of another run, ``Ledger.to_json()``, as the part `key` of `name`."""
-        entries = other["entries"]
-        self._side.setdefault(name, {})[key] = [
-            sum(e["seconds"] for e in entries), sum(e["flops_counted"] or 0 for e in entries)
-        ]  # fmt: skip
-        parts = self._side[name].values()
-        entry = self[name]
-        entry.calls, entry.seconds = len(parts), sum(part[0] for part in parts)
-        entry.flops_counted = round(sum(part[1] for part in parts))
+        entries, entry = other["entries"], self[name]
+        seconds = sum(e["seconds"] for e in entries)
+        flops = sum(e["flops_counted"] or 0 for e in entries)
+        known = self._side.setdefault(name, {})
+        before = known.get(key)  # a resumed run looks at its side runs again
+        entry.calls += before is None
+        entry.seconds += seconds - (before[0] if before else 0.0)
+        entry.flops_counted = (entry.flops_counted or 0) + round(flops - (before or [0, 0])[1])
+        known[key] = [seconds, flops]
 
     def add(self, name: str, seconds: float, *, probe: bool) -> None:
         """Add one call that was timed elsewhere."""

@@ -41,7 +41,7 @@ def probe_runs(trainer: MixtureTrainer) -> ProbeRuns:
     with a constant learning rate, and leave its model as it was.
     """
     m, steps = trainer.domains.m, trainer.mixer.probe_steps()
-    before = trainer.evaluate_domains(0).by_domain_token
+    before = trainer.evaluate_domains(0, name="probe_runs").by_domain_token
     after = np.full((m, m), np.nan)
     for domain in np.flatnonzero(np.asarray(trainer.domains.sizes) > 0):
         run = side_run(trainer, f"probe-{domain}", np.eye(m)[domain], steps, "probe_runs",

@@ -346,11 +346,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
         return metrics
 
-    def evaluate_domains(self, step: int) -> EvalLosses:
-        """Evaluate as part of the run: once per step, and recorded."""
+    def evaluate_domains(self, step: int, name: str | None = None) -> EvalLosses:
+        """Evaluate as part of the run: once per step, recorded, and paid for by `name`."""
         if self.last_eval is not None and self.last_eval[0] == step:
             return self.last_eval[1]
-        losses = self.evaluator.measure()
+        losses = self.evaluator.measure(name)
         self.last_eval = (step, losses)
         rounds = self.mixture.rounds_done + (step > self.mixture.round_began)
         self.recorder.log({

@@ -48,7 +48,7 @@ each_mixer = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 @each_mixer
 def test_a_mixer_passes_the_public_checks(name, options):
     check_mixer(
-        lambda: mixer_by_name(name, options), worlds=3 if options.get("grid") else 12,
+        lambda: mixer_by_name(name, options), worlds=2 if options.get("grid") else 12,
         equivariant=name not in DRAW_AN_ORDER,
     )  # fmt: skip
 
@@ -233,7 +233,8 @@ def test_the_checks_pass_a_sound_rule():
     [
         (Forgetful, "decides otherwise after it was restored"), (Unforgetting, "second run"),
         (Everywhere, "without training data must be 0"), (FirstFirst, "the order of domains"),
-        (Counting, "domains without training data change"), (Helpless, "no usable weight"),
+        (Counting, "domains without training data change"),
+        (Helpless, "raises ValueError: no usable weight"),
         (Meddling, "changed what it was shown"), (Unsaved, "values that are no JSON"),
         (Undeclared, "unknown signals"), (Unrecorded, "options"), (Lottery, "decides otherwise"),
         (Endless, r"round_length\(10000\) is 0"),
@@ -241,10 +242,7 @@ def test_the_checks_pass_a_sound_rule():
 )  # fmt: skip
 def test_the_checks_name_what_is_wrong_with_an_unsound_rule(rule, message):
     with pytest.raises(AssertionError, match=message):
-        try:
-            check_mixer(rule)
-        except ValueError as error:  # raised by the rule itself
-            raise AssertionError(str(error)) from error
+        check_mixer(rule)
 
 
 def test_rules_that_draw_an_order_may_depend_on_that_of_the_domains():

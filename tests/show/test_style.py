@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from rbkit.balance.mixers.registry import MIXERS
 from rbkit.show.style import (
     alt_text,
     domain_colours,
     mixer_colour,
+    mixer_marker,
     rbkit_style,
     set_alt,
     shorten,
@@ -48,7 +50,12 @@ def test_neighbouring_domains_differ_in_lightness():
     assert np.abs(np.diff(luminance)).min() > 0.05
 
 
-@pytest.mark.parametrize("mixer", ["RnB", "Target", "Stratified", "Proportional", "DoReMi", "Mine"])
+def test_every_mixer_has_a_look_of_its_own():
+    looks = [(mixer_colour(name), mixer_marker(name)) for name in MIXERS]
+    assert len({colour for colour, _ in looks}) == len({mark for _, mark in looks}) == len(MIXERS)
+
+
+@pytest.mark.parametrize("mixer", [*MIXERS, "Mine"])
 def test_mixer_colours_can_be_read_as_text_on_white(mixer):
     rgb = np.array(matplotlib.colors.to_rgb(mixer_colour(mixer)))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

@@ -195,7 +195,7 @@ def test_probe_runs_train_on_one_domain_each_and_leave_the_model_alone(tmp_path)
     gain = found.before[None] - found.after
     assert (gain.argmax(axis=1) == np.arange(M)).all()  # domains share no tokens here
     np.testing.assert_allclose(Run.open(tmp_path).history["p"][0], [0.1, 0.2, 0.3, 0.4])
-    assert entries(tmp_path)["probe_runs"]["calls"] == M
+    assert entries(tmp_path)["probe_runs"]["calls"] == M + 1  # with the evaluation before
 
 
 def test_side_runs_that_ended_well_are_not_made_again(tmp_path):

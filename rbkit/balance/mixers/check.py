@@ -70,6 +70,9 @@ def check_mixer(
             check_in_world(make, world, equivariant=equivariant)
         except AssertionError as error:
             raise AssertionError(f"{make().name}: {error} (made-up run {number})") from None
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise AssertionError(f"{make().name}: raises {what} (made-up run {number})") from error
 
 
 def check_in_world(make: Callable[[], Mixer], world: World, *, equivariant: bool = True) -> None:

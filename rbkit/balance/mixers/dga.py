@@ -39,6 +39,7 @@ class DGA(Rule):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from rbkit.balance.signals import FreshGradients
     >>> g = FreshGradients(norms=np.ones(2), target=np.log([1., 3.]), target_norm=1.0)
     >>> seen = Observation(0, p=np.full(2, .5), q=np.full(2, .5), sizes=np.array([9, 9]),

@@ -23,9 +23,10 @@ The bandit draws one domain per (micro-)batch; here a batch mixes domains and re
 it holds with its own mean loss. p_i is the proportion in force when the step was drawn.
 
 Cost: none beyond the losses that training yields. Known failures: the loss rewards what is hard,
-not what is learned, so noise wins; the importance weight makes a rare domain's reward large
-(an exploration bonus), and in "fms" w grows without bound, so that one domain soon has all but
-gamma. The eval set plays no part.
+not what is learned, so noise wins; in "paper" a bounded mean stands where EXP3 has a growing
+sum, so that epsilon times it goes to 0 and p back to uniform, and the importance weight makes
+a rare domain's reward large (an exploration bonus); in "fms" w grows without bound, so that
+one domain soon has all but gamma. The eval set plays no part.
 """
 
 from __future__ import annotations
