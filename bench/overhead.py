@@ -4,8 +4,8 @@ FLOPs are counted by torch for the paper's batch of 16 x 512 tokens (``bench/pri
 round of K steps: tracking scales with K; the Gram matrix and the mixer come once. Step times
 are paired: with and without tracking by turns, in random order, on the same real batch; the
 figure is the median of the ratios, of seconds by the clock and of seconds of the CPUs (which
-other programs on the machine disturb less). `scaling` repeats tracking, Gram matrix and update for more
-and more domains, on the head alone.
+other programs on the machine disturb less). `scaling` repeats tracking, Gram matrix and update
+for more and more domains, on the head alone.
 """
 
 from __future__ import annotations

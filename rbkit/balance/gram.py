@@ -65,7 +65,7 @@ class GramTracker:
         products, but V x d additions for each domain in a batch.
     buckets : int, optional
         Size of the sketch; a layer with no more outputs is tracked exactly. By default what
-        gives 6,144 numbers (8 for d = 768), on which the error depends.
+        gives 7,680 numbers (10 for d = 768), on which the error depends.
     seed : int
         Seed of the signs, and of which tokens are looked at.
     fraction : float

@@ -7,7 +7,7 @@ products ``delta h^T``. Two steps make it small without ever forming it.
 output j goes to column ``j mod (B c)``, so consecutive memory is read once, without a
 scatter. Only signs need to be random for ``E <S A, S B> = <A, B>`` (a count sketch;
 Charikar, Chen and Farach-Colton 2002): for two outputs in one column the product of their
-signs has mean 0. A sign is flipped in its bit, so folding takes one addition per output.
+signs has mean 0. A sign is flipped in its bit, so folding takes no more than one addition per output.
 
 *Convolve.* B c columns for every input would be too many. The d inputs are cut into B
 blocks, and for each bucket the B groups of outputs are convolved with the B blocks of
@@ -41,7 +41,7 @@ _CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
 _COLUMNS = 1024  # at least: fewer, and outputs that share a column decide the error
 _BLOCKS = 16  # at least, so that inputs of all kinds are told apart
 _MEETING = 2  # outputs in a column at least: with fewer, transforms cost more than the fold
-_NUMBERS = 6144  # that a sketch keeps of a domain by default: see bench/tradeoff.py
+_NUMBERS = 7680  # that a sketch keeps of a domain by default: see bench/tradeoff.py
 _ALL = slice(None)
 _WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a number
 
@@ -102,8 +102,9 @@ class CountSketch:
         """Additions that one token takes: the fold, and the transforms of both sides."""
         if self.exact:
             return 0
-        stages = self.blocks.bit_length() - 1
-        return self.outputs + stages * self.blocks * (self.buckets + self.width)
+        columns, stages = self.blocks * self.buckets, self.blocks.bit_length() - 1
+        fold = self.outputs - columns  # the first number of a column is added to nothing
+        return fold + stages * (columns + self.blocks * self.width)
 
     def fold(self, delta: Tensor, rows: Tensor | slice = _ALL) -> Tensor:
         """Return `rows` of `delta` (T, V) as (blocks, rows, buckets), float32 or float64."""
@@ -149,7 +150,7 @@ def default_buckets(inputs: int) -> int:
     Examples
     --------
     >>> default_buckets(768), default_buckets(128), default_buckets(4096)
-    (8, 48, 2)
+    (10, 60, 2)
     """
     return math.ceil(_NUMBERS / inputs)
 

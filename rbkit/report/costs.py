@@ -256,7 +256,8 @@ def print_table(rows: Sequence[CostRow]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rbkit.report.units import amount, percent
+    from rbkit.report.costs_page import share
+    from rbkit.report.units import amount
 
     table = Table(box=None, pad_edge=False)
     table.add_column("mixer", no_wrap=True)
@@ -265,7 +266,7 @@ def print_table(rows: Sequence[CostRow]) -> None:
     for row in rows:
         shares = (row.modelled, row.modelled_rbkit, row.counted, row.measured)
         peak = amount(row.peak_bytes, "B") if row.peak_bytes else "–"
-        table.add_row(row.mixer, *map(percent, shares), peak, str(row.round_steps), str(row.steps))
+        table.add_row(row.mixer, *map(share, shares), peak, str(row.round_steps), str(row.steps))
     console = Console(markup=False, highlight=False)
     console.print(table)
     console.print(

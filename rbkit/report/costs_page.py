@@ -54,15 +54,14 @@ def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
         positive = np.concatenate(list(values.values()))
         positive = positive[positive > 0]
         low = 10.0 ** np.floor(np.log10(0.6 * positive.min())) if positive.size else 0.1
-        low = max(low, 1e-5)
+        low = max(low, 1e-3)  # what costs less has a number and no bar
         for i, (kind, (label, colour, hatch)) in enumerate(_KINDS.items()):
             at = np.arange(len(rows)) + (i - 1) * 0.27
             shown = np.maximum(values[kind], low)
-            ax.barh(at, np.where(values[kind] > 0, shown - low, 0), 0.24, left=low, color=colour,
+            ax.barh(at, shown - low, 0.24, left=low, color=colour,
                     hatch=hatch, edgecolor="white", lw=0, label=label)  # fmt: skip
-            for y, value in zip(at, values[kind], strict=True):
-                text = percent(float(value)) if value else "0"
-                ax.annotate(text, (max(value, low), y), (3, 0), va="center", fontsize=7,
+            for y, end, row in zip(at, shown, rows, strict=True):
+                ax.annotate(share(getattr(row, kind)), (end, y), (3, 0), va="center", fontsize=7,
                             textcoords="offset points", color=MUTED)  # fmt: skip
         ax.set_xscale("log")
         ax.set_xlim(low, max(float(positive.max(initial=1.0)) * 6, low * 10))
@@ -76,7 +75,7 @@ def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
         ax.set_title("What each rule costs")
         legend_above(ax)
         said = "; ".join(
-            f"{row.mixer} {percent(row.counted)} counted, {percent(row.measured)} measured"
+            f"{row.mixer} {share(row.counted)} counted, {share(row.measured)} measured"
             for row in rows
         )
         set_alt(ax, f"Overhead of each rule over plain training: {said}.")
@@ -85,36 +84,42 @@ def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
 
 def write_page(rows: Sequence[CostRow], runs: Sequence[RunLike], out: str | Path) -> Path:
     """Write the offline page of a table of costs; `runs` tell the setting."""
-    page = (
-        _environment()
-        .get_template("costs.html.j2")
-        .render(
-            css=(TEMPLATES / "index.css").read_text(encoding="utf-8"),
-            rows=[{**vars(row), "colour": mixer_colour(row.mixer)} for row in rows],
-            figure=_picture(overhead_bars(rows)),
-            facts=_facts(runs[0]) if runs else [],
-            headline=headline(rows),
-            note=(runs[0].info.get("ledger") or {}).get("note", "") if runs else "",
-        )
+    environment = _environment()
+    environment.filters["share"] = share
+    page = environment.get_template("costs.html.j2").render(
+        css=(TEMPLATES / "index.css").read_text(encoding="utf-8"),
+        rows=[{**vars(row), "colour": mixer_colour(row.mixer)} for row in rows],
+        figure=_picture(overhead_bars(rows)),
+        facts=_facts(runs[0]) if runs else [],
+        headline=headline(rows),
+        note=(runs[0].info.get("ledger") or {}).get("note", "") if runs else "",
     )
     write_text(out, page)
     return Path(out)
 
 
 def headline(rows: Sequence[CostRow]) -> str:
-    """Say in a sentence what the rules cost.
-
-    Rules that need nothing beyond training are left out of the comparison.
-    """
+    """Say in a sentence what the rules cost."""
     paying = [row for row in rows if row.counted]
     if not paying:
-        return "No rule of these computes anything beyond training."
+        return "No rule of these needs a pass beyond training."
     first, last = paying[0], paying[-1]
-    said = (
-        f"{len(rows) - len(paying)} of {len(rows)} rules compute next to nothing beyond training."
-    )
-    said += f" Of the others, {first.mixer} adds least ({percent(first.counted)} of the FLOPs)"
-    return f"{said} and {last.mixer} most ({percent(last.counted)})."
+    said = f"{len(rows) - len(paying)} of {len(rows)} rules need no pass beyond training."
+    said += f" Of the others, {first.mixer} adds least ({share(first.counted)} of the FLOPs)"
+    return f"{said} and {last.mixer} most ({share(last.counted)})."
+
+
+def share(value: float | None) -> str:
+    """Write a percentage with three digits at most; one that nobody would notice as such.
+
+    Examples
+    --------
+    >>> share(0.2241), share(800.0), share(1e-5), share(None)
+    ('0.22 %', '800 %', '< 0.01 %', '–')
+    """
+    if value is not None and 0 < value < 0.01:
+        return "< 0.01 %"
+    return percent(value) if value is None or value < 100 else f"{value:,.0f} %"
 
 
 def _facts(run: RunLike) -> list[tuple[str, str]]:

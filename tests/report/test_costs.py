@@ -127,10 +127,10 @@ def test_the_page_opens_offline_and_says_the_numbers_in_words(tmp_path):
     run = recorded(tmp_path / "run", {"step": (10.0, 1000, None), "embed": (3.0, None, None)})
     html = write_page(rows, [run], tmp_path / "index.html").read_text()
     assert assert_offline(html) == []
-    assert "400.00 %" in html
+    assert "400 %" in html
     assert "1,000 parameters" in html
     assert "3.0 s" in html
-    assert "DoGE most (400.00 %)" in html
+    assert "DoGE most (400 %)" in html
     assert 'alt="Overhead of each rule' in html
 
 
@@ -151,7 +151,7 @@ def test_the_table_fits_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     print_table([replace(ROW, mixer="Proportional", modelled=1234.5678)])
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("Proportional"))
-    assert "1234.57 %" in line
+    assert "1,235 %" in line
     assert "4.1 kB" in line
 
 
