@@ -7,7 +7,7 @@ products ``delta h^T``. Two steps make it small without ever forming it.
 output j goes to column ``j mod (B c)``, so consecutive memory is read once, without a
 scatter. Only signs need to be random for ``E <S A, S B> = <A, B>`` (a count sketch;
 Charikar, Chen and Farach-Colton 2002): for two outputs in one column the product of their
-signs has mean 0. A sign is flipped in its bit, so folding takes no more than one addition per output.
+signs has mean 0. A sign is flipped in its bit, so folding takes one addition per output.
 
 *Convolve.* B c columns for every input would be too many. The d inputs are cut into B
 blocks, and for each bucket the B groups of outputs are convolved with the B blocks of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +157,9 @@ def replay_labels(found: Sequence[Replay]) -> list[str]:
     """Name each replay by its rule and the options that are not at their defaults."""
     result = []
     for each in found:
-        usual = MIXERS[each.mixer]().options() if each.mixer in MIXERS else {}
+        rule = MIXERS.get(each.mixer)
+        # From the fields, not from an instance: some rules need a package, or an argument.
+        usual = {f.name: f.default for f in fields(rule)} if is_dataclass(rule) else each.options
         told = ", ".join(f"{k}={v}" for k, v in each.options.items() if usual.get(k) != v)
         result.append(f"{each.mixer}({told})" if told else each.mixer)
     return result

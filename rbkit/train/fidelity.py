@@ -6,6 +6,9 @@ examples the Gram matrix of the tracked layers and that of all parameters. Two f
 beside its noise floor, the same figure between the two halves of one scope: the correlation
 of ``G q``, and the total variation distance of p. A distance within the noise says nothing
 against the layer; one far above it does.
+
+The halves have half the examples each, so their distance is about twice the noise of the
+whole; and both carry the bias of the plug-in diagonal, which their distance does not show.
 """
 
 from __future__ import annotations
