@@ -394,8 +394,8 @@ show.show(axes[0])
 # ### Lemma 2: the best domain beats any fixed mixture, if the step is small With losses of
 # smoothness $L$, $i^\star$ the best-aligned domain and $p''$ any mixture, the step on $i^\star$
 # alone is at least as good if
-# $$\eta \le \frac{1}{L} \cdot \frac{\max_i (Gq)_i - q^\top G p''}{\max_i \lVert g_i\rVert^2 +
-# \lVert g_{p''} \rVert^2}.$$
+# $$\eta \le \frac{1}{L} \cdot \frac{\max_i (Gq)_i - q^\top G p''}
+# {\max_i \left\lVert g_i\right\rVert^2 + \left\lVert g_{p''} \right\rVert^2}.$$
 # In a quadratic world the learning rate at which the advantage ends is known exactly. **Predict**:
 # how far above the bound is it?
 
