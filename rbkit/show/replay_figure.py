@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,9 +158,10 @@ def replay_labels(found: Sequence[Replay]) -> list[str]:
     for each in found:
         rule = MIXERS.get(each.mixer)
         # From the fields, not from an instance: some rules need a package, or an argument.
+        declared = getattr(rule, "__dataclass_fields__", None)
         usual = {} if rule is None else each.options
-        if is_dataclass(rule):
-            usual = {f.name: f.default for f in fields(rule)}
+        if declared is not None:
+            usual = {name: field.default for name, field in declared.items()}
         told = ", ".join(f"{k}={v}" for k, v in each.options.items() if usual.get(k) != v)
         result.append(f"{each.mixer}({told})" if told else each.mixer)
     return result
