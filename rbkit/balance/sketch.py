@@ -23,8 +23,8 @@ Why convolve: rows of a language model's head point mostly one way, along the me
 state. With c plain buckets two rows that meet have a large product, and one random sign
 decides all. Here two outputs of different groups meet only in different blocks of their
 inputs, which have random signs of their own: for the common direction it is as if there
-were B c buckets. The error then depends on the number of numbers kept, c d, as that of a
-dense random projection does (``bench/tradeoff.py``).
+were B c buckets. What else is in the gradients is kept about as well as by a dense random
+projection to c d numbers (``bench/tradeoff.py``).
 
 Signs are drawn anew each round, so that the errors of rounds are independent.
 """
