@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lab doctor lint bench notebooks clean help
+.PHONY: demo test lab doctor lint bench costs notebooks clean help
 
 help:       ## show these lines
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -27,8 +27,11 @@ doctor: $(READY)     ## what is installed, what is cached, and does it work?
 	$(BIN)/rbkit doctor
 
 bench: $(READY)      ## measure overhead and fidelity; results in bench/results
-	$(BIN)/python bench/fidelity.py
+	$(BIN)/python bench/tradeoff.py
 	$(BIN)/python bench/overhead.py
+
+costs: $(READY)      ## what every rule costs on the demo corpus: reports/costs
+	$(BIN)/rbkit costs
 
 notebooks: $(READY)  ## make the notebooks from their masters
 	$(BIN)/rbkit nb build

@@ -34,17 +34,19 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class Clock:
-    """Seconds spent in blocks, waiting for the GPU at both ends."""
+    """Seconds spent in blocks, waiting for the GPU at both ends; and seconds of the CPUs."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.cpu: list[float] = []
 
     @contextmanager
     def __call__(self, _device: Any = None) -> Iterator[None]:
         """Time the block."""
-        began = now()
+        began, cpu = now(), time.process_time()
         yield
         self.seconds.append(now() - began)
+        self.cpu.append(time.process_time() - cpu)
 
 
 def now() -> float:
@@ -86,6 +88,7 @@ def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]
     for tracked in (False, True):
         step(*batch(), tracked)
     own.seconds.clear()
+    own.cpu.clear()
     pairs = []
     for _ in range(a.pairs):
         work = batch()
@@ -107,6 +110,7 @@ def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]
         "cpu_time_ratio_95": [float(low[1]), float(high[1])],
         "tracking_seconds_per_step": sum(own.seconds) / a.pairs,
         "tracking_share_of_step_percent": 100 * sum(own.seconds) / a.pairs / seconds,
+        "tracking_share_of_cpu_time_percent": 100 * sum(own.cpu) / plain[:, 1].sum(),
         "bytes_per_domain": tracker.bytes / a.domains,
     }  # fmt: skip
 

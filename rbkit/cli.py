@@ -1,4 +1,4 @@
-"""The door: ``rbkit doctor | demo | lab | run | report | mixers | assets | nb``."""
+"""The door: ``rbkit doctor | demo | lab | run | report | mixers | costs | assets | nb``."""
 
 from __future__ import annotations
 
@@ -125,6 +125,22 @@ def mixers(
             asked = ", ".join(sorted(rule.signals)) or "none"
             table.add_row(name, asked, rule.acts, rule.cost or "none", rule.paper or "–")
     console.print(table)
+
+
+@app.command()
+def costs(
+    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("reports/costs"),
+    parameter: Parameter = None,
+) -> None:
+    """Measure what every rule costs beyond training: modelled, counted, measured, in one table.
+
+    A few minutes on two CPU cores; a killed call goes on where it was.
+    """
+    from rbkit.report.costs import costs as measure
+    from rbkit.report.costs import print_table
+
+    print_table(measure(out, overrides=_parameters(parameter)))
+    typer.echo(f"\nThe page: {(out / 'index.html').resolve()}, its numbers: {out / 'costs.csv'}")
 
 
 @app.command()

@@ -324,7 +324,9 @@ runs = {"RnB": run}
 for name in ("SkillIt", "Aioli", "DGA", "DoGE", "DoReMi", "ADO", "ODM", "GroupDRO"):
     rule = MIXERS[name](**scaled.get(name, {}))
     own = {"round_steps": 1 if rule.per_step else round_steps, "eval_rounds": steps}
-    own |= {"Aioli": {"round_steps": 2 * k}, "DoGE": {"round_steps": 4}}.get(name, {})
+    own |= {"Aioli": {"round_steps": 2 * k}, "DoGE": {"round_steps": round_steps // 4}}.get(
+        name, {}
+    )
     runs[name] = rb.train(
         corpus, domains, mixer=rule, run_dir=f"{folder}/{name}", **{**setting, **own}
     )
@@ -426,8 +428,9 @@ prices = pd.DataFrame(
 prices.map("{:.1%}".format)
 
 # %% [markdown]
-# **Check**: what reads training losses counts no FLOPs beyond training; the Gram matrix costs some,
-# fresh gradients cost more; a reference as long as the run costs more than the run.
+# **Check**: what reads training losses counts no FLOPs beyond training (ADO's fits of curves are
+# paid for in seconds); the Gram matrix costs some, fresh gradients cost more; a reference as long
+# as the run costs more than the run.
 
 # %%
 flops = prices["flops_counted"]
@@ -467,7 +470,7 @@ class Falling(Mixer):
     def update(self, seen):
         fall = 0 if self.last is None else self.last - seen.eval_losses
         self.last = seen.eval_losses
-        return softmax(20.0 * fall * seen.available)
+        return softmax(5.0 * fall * seen.available)
 
 
 # %% [markdown]
@@ -493,7 +496,7 @@ assert complaint
 class StillFalling(Rule):
     """Sample what fell most in the last round."""
 
-    sharpness: float = 20.0
+    sharpness: float = 5.0
     _last: Any = field(default=None, init=False, repr=False)
 
     signals = frozenset({"eval_losses"})
@@ -509,7 +512,7 @@ class StillFalling(Rule):
 
 # %%
 rb.check_mixer(StillFalling)
-rb.check_mixer(lambda: StillFalling(sharpness=3.0))
+rb.check_mixer(lambda: StillFalling(sharpness=50.0))
 print("fine: simplex, resume, missing domains, blank rounds, order of domains")
 
 # %% [markdown]
@@ -522,7 +525,7 @@ show.show(show.proportions(mine))
 # %%
 evals = {row["step"]: np.array(row["by_domain_token"], float) for row in mine.metrics("eval")}
 a, b = mine.history["step"][-2:]
-expected = softmax(20.0 * np.nan_to_num(evals[a] - evals[b]))  # NaN: no eval example
+expected = softmax(5.0 * np.nan_to_num(evals[a] - evals[b]))  # NaN: no eval example
 assert np.allclose(mine.history["p"][-1], expected)
 print("the recorded proportions are the rule's; overhead", f"{overhead(mine, 'flops_counted'):.0%}")
 
@@ -534,5 +537,5 @@ print("the recorded proportions are the rule's; overhead", f"{overhead(mine, 'fl
 #   results.
 # - A rule of your own is one method. `check_mixer` says what it forgot.
 #
-# **Break it**: make `StillFalling` sharper (200) and watch it chase noise; then give it a memory of
+# **Break it**: make `StillFalling` sharper (50) and watch it chase noise; then give it a memory of
 # two rounds. **Go on**: 04 derives R&B's rule, 07 takes the costs apart.
