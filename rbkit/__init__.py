@@ -47,6 +47,7 @@ __getattr__, __dir__, _public = attach(
         "ODM": ".balance.mixers.odm",
         "SkillIt": ".balance.mixers.skill_it",
         "UPGrad": ".balance.mixers.upgrad",
+        "replay": ".train.replayed",
         "check_mixer": ".balance.mixers.check",
         "MixtureTrainer": ".train.trainer",
         "train": ".train",

@@ -30,6 +30,7 @@ from rbkit.regroup.sources import SourceLabels as SourceLabels
 from rbkit.regroup.tfidf import TfidfEmbedder as TfidfEmbedder
 from rbkit.regroup.transformer import TransformerEmbedder as TransformerEmbedder
 from rbkit.train.record import Run as Run
+from rbkit.train.replayed import replay as replay
 from rbkit.train.run import train as train
 from rbkit.train.trainer import MixtureTrainer as MixtureTrainer
 

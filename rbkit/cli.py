@@ -129,18 +129,22 @@ def mixers(
 
 @app.command()
 def costs(
-    out: Annotated[Path, typer.Option(help="Folder of the table.")] = Path("reports/costs"),
+    out: Annotated[Path, typer.Option(help="Folder of page, table and runs.")] = Path(
+        "reports/costs"
+    ),
+    mixer: Annotated[list[str] | None, typer.Option(help="Only this rule; repeatable.")] = None,
     parameter: Parameter = None,
 ) -> None:
     """Measure what every rule costs beyond training: modelled, counted, measured, in one table.
 
-    A few minutes on two CPU cores; a killed call goes on where it was.
+    A few minutes on two CPU cores; a killed call goes on where it was. Parameters are those of
+    a run, such as -p corpus=my.jsonl or -p steps=60.
     """
     from rbkit.report.costs import costs as measure
     from rbkit.report.costs import print_table
 
-    print_table(measure(out, overrides=_parameters(parameter)))
-    typer.echo(f"\nThe page: {(out / 'index.html').resolve()}, its numbers: {out / 'costs.csv'}")
+    print_table(measure(out, overrides=_parameters(parameter), mixers=mixer))
+    typer.echo(f"\nThe page: {(out / 'index.html').resolve()}")
 
 
 @app.command()

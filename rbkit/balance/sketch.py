@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 # Elements of the temporary that one chunk of the fold may take: it should stay in cache.
-_CHUNK = {"cpu": 1 << 19, "cuda": 1 << 26}
+_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
 _COLUMNS = 1024  # at least: fewer, and outputs that share a column decide the error
 _BLOCKS = 16  # at least, so that inputs of all kinds are told apart
 _MEETING = 2  # outputs in a column at least: with fewer, transforms cost more than the fold

@@ -30,6 +30,7 @@ from rbkit.files import write_text
 from rbkit.report.demo import SETTINGS
 from rbkit.report.job import load_inputs, train_options
 from rbkit.report.parameters import RunParameters
+from rbkit.show.facts import NOT_ADAPTING
 from rbkit.train.cost_model import Budget
 from rbkit.train.cost_signals import modelled_overhead
 from rbkit.train.models import PRESETS, pretrained_source
@@ -37,9 +38,6 @@ from rbkit.train.propose.small_runs import train_once
 from rbkit.train.record import Run, list_runs
 from rbkit.train.text import tokenize, train_tokenizer
 
-# Not there for the rule: training itself, curves, files, and Regroup, which is paid for once.
-NOT_THE_RULES = ("step", "eval", "record", "embed", "cluster", "fidelity")
-_SIDE = ("probe_runs", "reference_run")  # whole runs, which have ledgers of their own
 _GRADIENTS = {"target_gradient", "domain_gradients"}
 _STEPS = 100
 
@@ -208,10 +206,8 @@ def eval_tokens(corpus: Any, params: RunParameters) -> int:
 def cost_row(run: Run, one: Setup, d_e: int) -> CostRow:
     """Return the prices of one finished run."""
     entries = {entry["name"]: dict(entry) for entry in run.info["ledger"]["entries"]}
-    for name in set(_SIDE) & entries.keys():
-        entries[name] |= _side_price(run)
     step = entries["step"]
-    ours = [entry for name, entry in entries.items() if name not in NOT_THE_RULES]
+    ours = [entry for name, entry in entries.items() if name not in NOT_ADAPTING]
     flops = sum(entry["flops_counted"] or 0 for entry in ours)
     seconds = sum(entry["seconds"] or 0 for entry in ours)
     held = [entry["bytes"] or 0 for entry in ours]
@@ -274,19 +270,6 @@ def print_table(rows: Sequence[CostRow]) -> None:
         "that its trainer pays for; counted: FLOPs; measured: seconds on this machine; K: steps "
         "between two updates.", soft_wrap=True,
     )  # fmt: skip
-
-
-def _side_price(run: Run) -> dict[str, float]:
-    """Return seconds and FLOPs of the runs beside `run`: Regroup is not theirs to pay."""
-    entries = [
-        entry for path in sorted((run.path / "side").glob("*/run.json"))
-        for entry in Run.open(path.parent).info["ledger"]["entries"]
-        if entry["name"] not in ("embed", "cluster", "record")
-    ]  # fmt: skip
-    return {
-        "seconds": sum(entry["seconds"] or 0 for entry in entries),
-        "flops_counted": sum(entry["flops_counted"] or 0 for entry in entries),
-    }
 
 
 def _percent(part: float, whole: float | None) -> float | None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Ledger entries that exist because p adapts, beside the training step that always is.
-ADAPTING = ("track", "gram", "mixer")
+# Ledger entries that are not there for the rule: training itself, curves, checks, files, Regroup.
+NOT_ADAPTING = ("step", "eval", "fidelity", "record", "embed", "cluster")
 
 
 class RunLike(Protocol):
@@ -135,7 +135,7 @@ def overhead(run: RunLike) -> Overhead:
     FLOPs are those counted, or those modelled where nothing could count them.
     """
     entries = {entry["name"]: entry for entry in ledger(run) if entry.get("calls") != 0}
-    step, extra = entries.get("step", {}), [entries[n] for n in ADAPTING if n in entries]
+    step, extra = entries.get("step", {}), [e for n, e in entries.items() if n not in NOT_ADAPTING]
     flops = [_first(entry, "flops_counted", "flops_modelled") for entry in extra]
     if all(value is None for value in flops) and entries.keys() & {"track", "gram"}:
         flops = []  # something was done that nobody counted: not free, but unknown

@@ -20,6 +20,8 @@ __getattr__, __dir__, __all__ = attach(
         "PRESETS": ".models",
         "train_tokenizer": ".text",
         "tokenize": ".text",
+        "propose": ".propose",
+        "replay": ".replayed",
     },
     call="train",
 )

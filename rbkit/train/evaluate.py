@@ -147,7 +147,6 @@ class DomainEvaluator:
     def __init__(self, trainer: MixtureTrainer) -> None:
         self.trainer = trainer
         self._plan: list[np.ndarray[Any, Any]] | None = None  # rows of each batch
-        self._flops: int | None = None  # of one evaluation: they are all alike
 
     def measure(self, name: str | None = None) -> EvalLosses:
         """Evaluate now; the price goes to the ledger entry `name`.
@@ -159,25 +158,17 @@ class DomainEvaluator:
             raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
         wanted = "eval_losses" in trainer.mixer.signals
         entry = name or ("eval_losses" if wanted else "eval")
-        ledger, counting = trainer.ledger, self._flops is None
-        before = ledger[entry].flops_counted or 0
         with ExitStack() as watching:
             watching.enter_context(trainer.compute_loss_context_manager())
-            if counting:
-                watching.enter_context(ledger.count_all(entry))
+            if name:  # one of several parts of an entry
+                watching.enter_context(trainer.ledger.time(entry))
+                watching.enter_context(trainer.ledger.count_all(entry))
             else:
-                ledger.count_again(entry, self._flops or 0)
-            if name or not counting:  # torch's counter is slow, so else this one is not timed
-                watching.enter_context(ledger.time(entry))
-            losses = evaluate(
+                watching.enter_context(trainer.ledger.measure(entry))
+            return evaluate(
                 trainer.model, self._batches(), np.asarray(trainer.domains.eval_labels),
                 trainer.domains.m, loss_of=trainer.loss_of,
             )  # fmt: skip
-        if counting:
-            self._flops = (ledger[entry].flops_counted or 0) - before
-            if not name:
-                ledger.add(entry, 0.0, probe=True)
-        return losses
 
     def metrics(self) -> dict[str, float]:
         """Evaluate, and return the losses by name."""

@@ -22,14 +22,16 @@ from rbkit.train.cost_model import table4 as table4
 from rbkit.train.cost_signals import modelled_overhead as modelled_overhead
 
 NOTE = (
-    "FLOPs are counted by torch on the first step of a round, at most every 25 steps, and scaled "
-    "to all steps by padded tokens; seconds are wall-clock on this machine, of all other steps and "
-    "scaled likewise. Compiled code cannot be counted. With several processes FLOPs and bytes are "
-    "those of the first, times their number. 'step' is the plain training step; 'embed' and "
-    "'cluster' are Regroup's, once for all runs of a corpus; 'eval' is for the curves only, "
-    "'eval_losses' for the mixer."
+    "FLOPs of a step are counted by torch on the first of a round, at most every 25 steps, and "
+    "scaled to all steps by padded tokens; of other work on its first call, and taken for each. "
+    "Seconds are wall-clock on this machine, of all calls that were not counted, scaled to all. "
+    "Compiled code cannot be counted. With several processes FLOPs and bytes are those of the "
+    "first, times their number. 'step' is the plain training step; 'embed' and 'cluster' are "
+    "Regroup's, once for all runs of a corpus; 'eval' is for the curves only, 'eval_losses' for "
+    "the mixer."
 )
 _WITHIN = ("track", "reference")  # happen inside a step, and are not training
+_PAID_ELSEWHERE = ("embed", "cluster", "record")  # once for all runs of a corpus, or for files
 _PROBE_EVERY = 25  # steps at least between two probes: torch's counter makes a step slow
 
 
@@ -41,6 +43,7 @@ class Entry:
     seconds: float = 0.0
     calls: int = 0
     probes: int = 0  # calls under torch's counter, which is slow: not part of `seconds`
+    probe_seconds: float = 0.0  # theirs, which stand only while no other call was timed
     flops_counted: int | None = None
     flops_modelled: int | None = None
     bytes: int | None = None
@@ -66,6 +69,7 @@ class Ledger:
         self._counted: dict[str, int] = {}
         self._probe_tokens = 0
         self._next_probe = 0
+        self._once: dict[str, int] = {}  # FLOPs of a call, where all are alike
         self._side: dict[str, dict[str, list[float]]] = {}
         self.tokens = 0
 
@@ -129,9 +133,21 @@ class Ledger:
         counted = self.processes * counter.get_total_flops()
         self[name].flops_counted = (self[name].flops_counted or 0) + counted
 
-    def count_again(self, name: str, flops: int) -> None:
-        """Add the FLOPs of work that was counted once and is the same each time."""
-        self[name].flops_counted = (self[name].flops_counted or 0) + flops
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Count the first call's FLOPs and take them for each call's; time all the others."""
+        entry = self[name]
+        if name in self._once:
+            with self.time(name):
+                yield
+        else:
+            began = time.perf_counter()
+            with FlopCounterMode(display=False) as counter:
+                yield
+            self._once[name] = self.processes * counter.get_total_flops()
+            entry.calls, entry.probes = entry.calls + 1, entry.probes + 1
+            entry.probe_seconds += time.perf_counter() - began
+        entry.flops_counted = (entry.flops_counted or 0) + self._once[name]
 
     def probe_due(self, step: int) -> bool:
         """Whether the FLOPs of step `step`, from 0, the first of a round, should be counted."""
@@ -162,7 +178,8 @@ class Ledger:
 
     def absorb(self, name: str, key: str, other: Mapping[str, Any]) -> None:
         """Take the price of another run, ``Ledger.to_json()``, as the part `key` of `name`."""
-        entries, entry = other["entries"], self[name]
+        entry = self[name]
+        entries = [e for e in other["entries"] if e["name"] not in _PAID_ELSEWHERE]
         seconds = sum(e["seconds"] for e in entries)
         flops = sum(e["flops_counted"] or 0 for e in entries)
         known = self._side.setdefault(name, {})
@@ -177,16 +194,23 @@ class Ledger:
         entry = self[name]
         entry.calls += 1
         entry.probes += probe
-        entry.seconds += 0.0 if probe else seconds
+        if probe:
+            entry.probe_seconds += seconds
+        else:
+            entry.seconds += seconds
 
     @contextmanager
     def within(self, name: str, device: torch.device) -> Iterator[None]:
-        """Watch work inside a step that is not training's: time always, FLOPs on probes."""
-        with self.time(name, device):
-            if self._counting:
-                with self.count(name):
-                    yield
-            else:
+        """Watch work inside a step that is not training's: FLOPs on probes, else time."""
+        if self._counting:
+            began = time.perf_counter()
+            with self.count(name):
+                yield
+            entry = self[name]
+            entry.calls, entry.probes = entry.calls + 1, entry.probes + 1
+            entry.probe_seconds += time.perf_counter() - began
+        else:
+            with self.time(name, device):
                 yield
 
     def track(self, device: torch.device) -> AbstractContextManager[None]:
@@ -207,7 +231,8 @@ class Ledger:
         entries = [asdict(entry) for entry in self.entries.values()]
         for entry in entries:
             timed = entry["calls"] - entry.pop("probes")
-            entry["seconds"] *= entry["calls"] / timed if timed else 0.0
+            slow = entry.pop("probe_seconds")
+            entry["seconds"] = entry["seconds"] * entry["calls"] / timed if timed else slow
         by_name = {entry["name"]: entry for entry in entries}
         if "step" in by_name:  # its seconds hold those of the work inside it
             inside = sum(by_name[name]["seconds"] for name in _WITHIN if name in by_name)
@@ -224,6 +249,7 @@ class Ledger:
             "tokens": self.tokens,
             "next_probe": self._next_probe,
             "side": self._side,
+            "once": dict(self._once),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -232,3 +258,4 @@ class Ledger:
         self._counted = {name: int(n) for name, n in state["counted"].items()}
         self._probe_tokens, self.tokens = int(state["probe_tokens"]), int(state["tokens"])
         self._next_probe, self._side = int(state["next_probe"]), dict(state["side"])
+        self._once = {name: int(n) for name, n in state["once"].items()}

@@ -130,7 +130,7 @@ class Observer:
         mixture, domains = trainer.mixture, trainer.domains
         now = Observation(mixture.rounds_done, mixture.p, np.asarray(domains.q),
                           np.asarray(domains.sizes), step=step)  # fmt: skip
-        with trainer.ledger.time("fidelity"), trainer.ledger.count_all("fidelity"):
+        with trainer.ledger.measure("fidelity"):
             found = measure_fidelity(trainer.bare_model, layers, self._batches(), now,
                                      loss_of=trainer.loss_of, rule=rule)  # fmt: skip
         trainer.recorder.fidelity(asdict(found))
@@ -140,7 +140,7 @@ class Observer:
         if self.tracker is None:
             return None
         ledger = self.trainer.ledger
-        with ledger.time("gram"), ledger.count_all("gram"):
+        with ledger.measure("gram"):
             estimate = self.tracker.estimate()
             self.tracker.reset()
         ledger["track"].flops_modelled = self.tracker.flops * ledger.processes
@@ -160,7 +160,7 @@ class Observer:
             return None
         trainer, ledger = self.trainer, self.trainer.ledger
         name = "domain_gradients" if "domain_gradients" in self.wanted else "target_gradient"
-        with ledger.time(name), ledger.count_all(name), trainer.compute_loss_context_manager():
+        with ledger.measure(name), trainer.compute_loss_context_manager():
             found, held = fresh_gradients(
                 trainer.bare_model, self._batches(), trainer.mixture.rounds_done,
                 loss_of=trainer.loss_of, among="domain_gradients" in self.wanted,

@@ -177,7 +177,7 @@ def train(
     trainer.remove_callback(PrinterCallback)
     if progress and is_first():
         trainer.add_callback(_Bar(trainer))
-    with _without_library_bars():
+    with without_library_bars():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         run = Run.open(run_dir)
         if save_model and run.status == "ok":
@@ -191,7 +191,7 @@ def train(
 
 
 @contextmanager
-def _without_library_bars() -> Iterator[None]:
+def without_library_bars() -> Iterator[None]:
     """Silence the bars that transformers shows whenever it writes a file."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()

@@ -12,7 +12,6 @@ import pytest
 from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
 from rbkit.errors import InputError
 from rbkit.report.costs import (
-    NOT_THE_RULES,
     CostRow,
     Setup,
     cost_row,
@@ -24,6 +23,7 @@ from rbkit.report.costs import (
 from rbkit.report.costs_page import headline, overhead_bars, write_page
 from rbkit.report.html import assert_offline
 from rbkit.report.parameters import RunParameters
+from rbkit.show.facts import NOT_ADAPTING
 from rbkit.show.style import alt_text
 from rbkit.train.record import Recorder, Run
 
@@ -86,7 +86,7 @@ def test_only_what_the_rule_asked_for_is_its_price(tmp_path):
     row = cost_row(run, Setup("RnB", {}, 4, 2), d_e=300)
     assert (row.counted, row.measured) == (2.5, 10.0)
     assert (row.peak_bytes, row.step_ms) == (4800, 2500.0)
-    assert {"eval", "record", "embed", "cluster"} < set(NOT_THE_RULES)
+    assert {"eval", "record", "embed", "cluster"} < set(NOT_ADAPTING)
 
 
 def test_the_modelled_price_is_the_papers_formula_at_the_runs_own_sizes(tmp_path):
@@ -96,19 +96,6 @@ def test_the_modelled_price_is_the_papers_formula_at_the_runs_own_sizes(tmp_path
     m, delta, rounds = 2, 1 / 4, 2  # the third domain has no data
     assert row.modelled == pytest.approx(100 * (m * delta + rounds * delta * 300 / 6000))
     assert row.modelled_rbkit == pytest.approx(100 * rounds * (m + 1) * delta)
-
-
-def test_runs_beside_a_run_are_its_price_without_what_they_share(tmp_path):
-    run = recorded(tmp_path / "SkillIt", {
-        "step": (10.0, 1000, None), "probe_runs": (77.0, 7777, None), "embed": (50.0, None, None),
-    })  # fmt: skip
-    for i in range(2):
-        recorded(tmp_path / "SkillIt" / "side" / f"probe-{i}", {
-            "step": (1.0, 100, None), "eval": (0.5, 50, None), "embed": (50.0, None, None),
-            "cluster": (5.0, None, None),
-        })  # fmt: skip
-    row = cost_row(run, Setup("SkillIt", {"graph_steps": 1}, 4, 2), d_e=300)
-    assert (row.counted, row.measured) == (30.0, 30.0)
 
 
 def test_a_ledger_without_counted_flops_gives_no_share(tmp_path):

@@ -24,7 +24,7 @@ from rbkit.train.propose.convex import minimise, mixture_loss
 from rbkit.train.propose.proposal import Proposal, cost_of
 from rbkit.train.propose.small_runs import check_options, train_all
 from rbkit.train.record import Run
-from rbkit.train.run import _without_library_bars
+from rbkit.train.run import without_library_bars
 from rbkit.train.text import PadCollator, tokenize
 
 _DEFAULTS = {"steps": 100, "eval_rounds": 10**9, "save_model": True}
@@ -188,7 +188,7 @@ def source_log_probabilities(
         if str(kept["run_ended"]) == made_by:
             return kept["log_prob"], kept["starts"], float(kept["flops"]), float(kept["seconds"])
     device = torch.device(str(run.info.get("device") or "cpu"))
-    with _without_library_bars():
+    with without_library_bars():
         model = AutoModelForCausalLM.from_pretrained(str(run.path / "model")).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(str(run.path / "model"))
     data = tokenize(texts, tokenizer, int(run.info["parameters"]["context"]))["input_ids"]
