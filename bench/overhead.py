@@ -108,9 +108,11 @@ def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]
         "step_time_ratio_95": [float(low[0]), float(high[0])],
         "cpu_time_ratio_median": float(np.median(ratios[:, 1])),
         "cpu_time_ratio_95": [float(low[1]), float(high[1])],
-        "tracking_seconds_per_step": sum(own.seconds) / a.pairs,
-        "tracking_share_of_step_percent": 100 * sum(own.seconds) / a.pairs / seconds,
-        "tracking_share_of_cpu_time_percent": 100 * sum(own.cpu) / plain[:, 1].sum(),
+        "tracking_seconds_per_step_median": float(np.median(own.seconds)),
+        "tracking_share_of_step_percent": 100 * float(np.median(own.seconds)) / seconds,
+        "tracking_share_of_cpu_time_percent": (
+            100 * float(np.median(own.cpu) / np.median(plain[:, 1]))
+        ),
         "bytes_per_domain": tracker.bytes / a.domains,
     }  # fmt: skip
 
