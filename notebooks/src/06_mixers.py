@@ -29,7 +29,7 @@ from rbkit.balance.mixers.scaling_law import fit_scaling_law
 from rbkit.balance.mixers.tilt import tilt
 from rbkit.balance.mixers.worlds import made_up_world
 from rbkit.balance.signals import SIGNALS, FreshGradients, ProbeRuns, TrainLosses
-from rbkit.report.costs import NOT_THE_RULES
+from rbkit.show.facts import NOT_ADAPTING
 from rbkit.train.replayed import replay
 
 # %% tags=["parameters"]
@@ -416,7 +416,7 @@ for name in sorted(losses, key=losses.get):
 # %%
 def overhead(run, column):
     entries = {entry["name"]: entry for entry in run.info["ledger"]["entries"]}
-    extra = sum(e[column] or 0 for name, e in entries.items() if name not in NOT_THE_RULES)
+    extra = sum(e[column] or 0 for name, e in entries.items() if name not in NOT_ADAPTING)
     return extra / entries["step"][column]
 
 
