@@ -1,22 +1,24 @@
-"""A card per domain: what sets it apart, its most typical examples, where they came from."""
+"""A card per domain: what sets it apart, its most and least typical examples, its sources."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from rbkit.regroup.domains import Card
+from rbkit.regroup.material import Material
+from rbkit.regroup.terms import TermCounts, unique_names
 
-# Letters first, so that numbers and punctuation in recipes and code are no terms.
-_TERM = r"(?u)\b[^\W\d_]\w{2,}\b"
 # Terms are statistics: this many examples per domain give the same ones as all of them.
-_TERM_EXAMPLES = 3_000
+_PER_DOMAIN = 3_000
+_LIVE = 60_000  # examples counted once, for cards that follow a slider
 _SHOWN = 300
+_LOOK_AT = 40  # rows read to find a few different texts
+
+Read = Callable[[NDArray[np.int64]], list[str]]
 
 
 def make_cards(
@@ -55,134 +57,198 @@ def make_cards(
     ('car · engine', {'a': 0.5, 'b': 0.5})
     """
     labels = np.asarray(labels)
-    terms, density = _terms(texts, labels, m, n_terms, seed)
-    titles = list(names) if names is not None else unique_names(terms)
-    rank = density if distances is None else distances
-    cards = []
-    for at in range(m):
-        rows = np.flatnonzero(labels == at)
-        near = rows[np.argsort(rank[rows], kind="stable")]
-        cards.append(
-            Card(
-                name=titles[at],
-                size=len(rows),
-                eval_size=0 if eval_sizes is None else int(eval_sizes[at]),
-                terms=terms[at],
-                nearest=_beginnings(texts, near, n_nearest),
-                sources=_shares([sources[int(row)] for row in rows]),
-            )
-        )
-    return cards
+    rows = stratified(labels, m, _PER_DOMAIN, seed)
+    counts = TermCounts([texts[int(row)] for row in rows], rows)
+
+    def read(rows: NDArray[np.int64]) -> list[str]:
+        return [texts[int(row)] for row in rows]
+
+    return _describe(
+        counts, read, np.asarray(sources, dtype=str), labels, m, eval_sizes=eval_sizes,
+        distances=distances, names=names, n_terms=n_terms, n_shown=n_nearest,
+    )  # fmt: skip
 
 
-def class_tfidf(counts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Class-based TF-IDF, ``sqrt(tf(t, c)) * log(1 + A / f(t))`` (BERTopic, arXiv 2203.05794).
-
-    The square root is BERTopic's `reduce_frequent_words`: without it "used" and "known"
-    lead every other card.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (m, n_terms)
-        Occurrences of each term in each domain.
-
-    Returns
-    -------
-    ndarray of float64, shape (m, n_terms)
-        ``tf`` is the share of the term in the domain, ``f`` its occurrences in all domains,
-        ``A`` the mean number of terms per domain.
+class CardMaker:
+    """Cards for one grouping of a corpus after the other: terms are counted once.
 
     Examples
     --------
-    >>> class_tfidf(np.array([[2.0, 2.0], [0.0, 4.0]])).round(3).tolist()
-    [[0.777, 0.361], [0.0, 0.511]]
+    >>> from datasets import Dataset, DatasetDict
+    >>> rows = Dataset.from_dict({"text": ["oak", "oak elm", "car"], "source": ["a", "b", "b"]})
+    >>> material = Material(DatasetDict({"train": rows, "eval": rows}), np.eye(3), np.eye(3),
+    ...                     embedder={}, origin="")
+    >>> [card.name for card in CardMaker(material).cards(np.array([0, 0, 1]), 2)]
+    ['elm · oak', 'car']
     """
-    per_domain = counts.sum(axis=1, dtype=np.float64)
-    share = counts / np.maximum(per_domain, 1)[:, None]
-    rarity = np.log1p(per_domain.mean() / np.maximum(counts.sum(axis=0), 1))
-    return np.asarray(np.sqrt(share) * rarity, dtype=np.float64)
+
+    def __init__(self, material: Material, *, seed: int = 0) -> None:
+        self.material, self.seed = material, seed
+        self._counts: TermCounts | None = None
+        self._sources: NDArray[np.str_] | None = None
+
+    def cards(
+        self,
+        labels: NDArray[np.integer[Any]],
+        m: int,
+        *,
+        eval_sizes: NDArray[np.int64] | None = None,
+        distances: NDArray[np.floating[Any]] | None = None,
+        names: Sequence[str | None] | None = None,
+        live: bool = True,
+        n_shown: int = 3,
+    ) -> list[Card]:
+        """Describe a grouping.
+
+        Parameters
+        ----------
+        labels, m, eval_sizes, distances
+            As in :func:`make_cards`.
+        names : sequence of str or None, length m
+            Names that were given; the others are made of terms.
+        live : bool
+            Terms from one sample of the corpus for all groupings, instead of an equal
+            number of examples of each domain; the same for corpora of up to 60,000.
+        n_shown : int
+            Nearest, and strangest, examples per card.
+        """
+        if self._sources is None:
+            self._sources = np.asarray(self.material.sources("train"), dtype=str)
+        return _describe(
+            self._count(labels, m, live), lambda rows: self.material.texts("train", rows),
+            self._sources, np.asarray(labels), m, eval_sizes=eval_sizes, distances=distances,
+            names=names, n_terms=10, n_shown=n_shown,
+        )  # fmt: skip
+
+    def _count(self, labels: NDArray[np.integer[Any]], m: int, live: bool) -> TermCounts:
+        n = len(self.material.train)
+        if not live and n > _LIVE:
+            rows = stratified(labels, m, _PER_DOMAIN, self.seed)
+            return TermCounts(self.material.texts("train", rows), rows)
+        if self._counts is None:
+            rows = np.arange(n)
+            if n > _LIVE:
+                rows = np.sort(np.random.default_rng(self.seed).choice(n, _LIVE, replace=False))
+            self._counts = TermCounts(self.material.texts("train", rows), rows)
+        return self._counts
 
 
-def unique_names(terms: Sequence[Sequence[str]], n_words: int = 3) -> list[str]:
-    """Name domains by their first terms; a name that is taken gets further terms.
+def stratified(labels: NDArray[np.integer[Any]], m: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Return rows of at most `most` random examples of each domain, in order of domains.
 
     Examples
     --------
-    >>> unique_names([["war", "wars", "army", "battle"], ["war", "army", "battle"], []])
-    ['war · army · battle', 'war · army · battle (2)', 'domain 2']
+    >>> stratified(np.array([1, 0, 1, -1]), 2, most=5, seed=0).tolist()
+    [1, 0, 2]
     """
-    names: list[str] = []
-    taken: set[frozenset[str]] = set()  # "self · def" and "def · self" are one name to a reader
-    for at, ranked in enumerate(terms):
-        words = _distinct(ranked) or [f"domain {at}"]
-        tries = [words[:n] for n in range(n_words, max(n_words, len(words)) + 1)]
-        tries += [[*words[: n_words - 1], words[n]] for n in range(n_words, len(words))]
-        tries += [[*words[:n_words], f"({nth})"] for nth in range(2, len(terms) + 2)]
-        chosen = next(name for name in tries if frozenset(name) not in taken)
-        taken.add(frozenset(chosen))
-        names.append(" · ".join(chosen).replace(" · (", " ("))
-    return names
-
-
-def _distinct(terms: Sequence[str]) -> list[str]:
-    # "battle · battles · battlefield" says less than three words could.
-    kept: list[str] = []
-    for term in terms:
-        if not any(_alike(*sorted((term, other), key=len)) for other in kept):
-            kept.append(term)
-    return kept
-
-
-def _alike(short: str, long: str) -> bool:
-    return short[:6] == long[:6] or (long.startswith(short) and len(long) - len(short) <= 2)
-
-
-def _terms(
-    texts: Sequence[str], labels: NDArray[np.integer[Any]], m: int, n_terms: int, seed: int
-) -> tuple[list[list[str]], NDArray[np.float64]]:
-    """Return the top terms of every domain and, per example, minus its density of them."""
     rng = np.random.default_rng(seed)
-    members = [np.flatnonzero(labels == at) for at in range(m)]
-    kept = [np.sort(rng.permutation(rows)[:_TERM_EXAMPLES]) for rows in members]
-    rows = np.concatenate(kept)
-    density = np.zeros(len(labels))
-    vectorizer = CountVectorizer(
-        stop_words=list(ENGLISH_STOP_WORDS), token_pattern=_TERM, max_features=30_000
-    )
-    try:
-        counts = vectorizer.fit_transform([texts[int(row)] for row in rows])
-    except ValueError:  # no term in any text: digits or stop words only
-        return [[] for _ in range(m)], density
-    ends = np.cumsum([0, *map(len, kept)])
-    by_domain = [np.asarray(counts[a:b].sum(axis=0)).ravel() for a, b in pairwise(ends)]
-    weights = class_tfidf(np.stack(by_domain).astype(np.float64))
-    vocabulary = vectorizer.get_feature_names_out()
-    top = np.argsort(-weights, axis=1, kind="stable")[:, :n_terms]
-    terms = [[str(vocabulary[t]) for t in top[at] if weights[at, t] > 0] for at in range(m)]
-    for at, (a, b) in enumerate(pairwise(ends)):
-        said = counts[a:b] @ weights[at]
-        # The square root keeps a two-word text from being the most typical one.
-        density[rows[a:b]] = -said / np.sqrt(
-            np.maximum(np.asarray(counts[a:b].sum(axis=1)).ravel(), 1)
+    order = np.argsort(labels, kind="stable")
+    ends = np.searchsorted(np.asarray(labels)[order], np.arange(m + 1))
+    kept = []
+    for at in range(m):
+        rows = order[ends[at] : ends[at + 1]]
+        kept.append(rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False)))
+    return np.concatenate(kept).astype(np.int64) if kept else np.zeros(0, dtype=np.int64)
+
+
+def _describe(
+    counts: TermCounts,
+    read: Read,
+    sources: NDArray[np.str_],
+    labels: NDArray[np.integer[Any]],
+    m: int,
+    *,
+    eval_sizes: NDArray[np.int64] | None,
+    distances: NDArray[np.floating[Any]] | None,
+    names: Sequence[str | None] | None,
+    n_terms: int,
+    n_shown: int,
+) -> list[Card]:
+    weights = counts.weights(labels, m)
+    terms = counts.best(weights, n_terms)
+    titles = _titles(terms, names)
+    rank = -_density(counts, weights, labels) if distances is None else distances
+    # Sorted once by (domain, distance): no pass over the corpus per domain.
+    order = np.lexsort((rank, labels))
+    ends = np.searchsorted(labels[order], np.arange(m + 1))
+    members = [order[ends[at] : ends[at + 1]] for at in range(m)]
+    near = _beginnings(read, members, n_shown)
+    far = _beginnings(read, [rows[::-1] for rows in members], n_shown)
+    shares = _shares(sources, labels, m)
+    return [
+        Card(
+            name=titles[at],
+            size=len(members[at]),
+            eval_size=0 if eval_sizes is None else int(eval_sizes[at]),
+            terms=terms[at],
+            nearest=near[at],
+            # Of a domain of five both lists would be the same.
+            strangest=[text for text in far[at] if text not in near[at]],
+            sources=shares[at],
         )
-    return terms, density
+        for at in range(m)
+    ]
 
 
-def _beginnings(texts: Sequence[str], rows: NDArray[np.int64], wanted: int) -> list[str]:
-    shown: list[str] = []
-    for row in rows:
-        text = " ".join(texts[int(row)][: 4 * _SHOWN].split())
-        text = text if len(text) <= _SHOWN else text[: _SHOWN - 1].rstrip() + "…"
-        if text not in shown:
-            shown.append(text)
-        if len(shown) == wanted:
-            break
-    return shown
+def _titles(terms: Sequence[Sequence[str]], names: Sequence[str | None] | None) -> list[str]:
+    given = list(names) if names is not None else [None] * len(terms)
+    taken = [name for name in given if name is not None]
+    made = iter(unique_names([t for t, name in zip(terms, given, strict=True) if name is None],
+                             taken=taken))  # fmt: skip
+    return [name if name is not None else next(made) for name in given]
 
 
-def _shares(sources: Sequence[str]) -> dict[str, float]:
-    if not sources:
-        return {}
-    names, counts = np.unique(np.asarray(sources, dtype=str), return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return {str(names[at]): float(counts[at] / len(sources)) for at in order}
+def _density(
+    counts: TermCounts, weights: NDArray[np.float64], labels: NDArray[np.integer[Any]]
+) -> NDArray[np.float64]:
+    """How densely each example says the terms of its domain."""
+    density = np.zeros(len(labels))
+    own = np.asarray(labels)[counts.rows]
+    length = np.maximum(np.asarray(counts.counts.sum(axis=1)).ravel(), 1)
+    for at in range(len(weights)):
+        inside = np.flatnonzero(own == at)
+        # The square root keeps a two-word text from being the most typical one.
+        density[counts.rows[inside]] = counts.counts[inside] @ weights[at] / np.sqrt(length[inside])
+    return density
+
+
+def _beginnings(read: Read, members: Sequence[NDArray[np.int64]], wanted: int) -> list[list[str]]:
+    """Beginnings of the first `wanted` different texts of each group; one read for all."""
+    looked = [rows[: max(wanted, 1) * 4] for rows in members]
+    texts = iter(read(np.concatenate(looked)) if looked else [])
+    found: list[list[str]] = []
+    for rows, all_rows in zip(looked, members, strict=True):
+        shown = _different([next(texts) for _ in rows], wanted)
+        if len(shown) < min(wanted, len(all_rows)):  # many copies of one text
+            shown = _different(read(all_rows[:_LOOK_AT]), wanted)
+        found.append(shown)
+    return found
+
+
+def _different(texts: Sequence[str], wanted: int) -> list[str]:
+    return list(dict.fromkeys(beginning(text) for text in texts))[:wanted]
+
+
+def beginning(text: str, length: int = _SHOWN) -> str:
+    """Return the first characters of a text in one line, with an ellipsis where it is cut.
+
+    Examples
+    --------
+    >>> beginning("An  oak is a tree.", 10)
+    'An oak is…'
+    """
+    text = " ".join(text[: 4 * length].split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _shares(
+    sources: NDArray[np.str_], labels: NDArray[np.integer[Any]], m: int
+) -> list[dict[str, float]]:
+    names, codes = np.unique(sources, return_inverse=True)
+    inside = labels >= 0
+    table = np.bincount(labels[inside] * len(names) + codes[inside], minlength=m * len(names))
+    shares = []
+    for row in table.reshape(m, len(names)):
+        order = [at for at in np.argsort(-row, kind="stable") if row[at]]
+        shares.append({str(names[at]): float(row[at] / row.sum()) for at in order})
+    return shares

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import domains_io
+from rbkit.regroup.material import Material
 from rbkit.regroup.table import as_html, as_text
 
 DROPPED = -1  # label of an example that is in no domain and takes no part
@@ -29,8 +30,8 @@ class Card:
         Training and eval examples in it.
     terms : list of str
         The terms that set it apart, by class-based TF-IDF, best first.
-    nearest : list of str
-        Beginnings of the training examples nearest to its centroid.
+    nearest, strangest : list of str
+        Beginnings of the training examples nearest to its centroid, and farthest from it.
     sources : dict of str to float
         Share of its training examples that came from each source, largest first.
     """
@@ -41,6 +42,7 @@ class Card:
     terms: list[str] = field(default_factory=list)
     nearest: list[str] = field(default_factory=list)
     sources: dict[str, float] = field(default_factory=dict)
+    strangest: list[str] = field(default_factory=list)
 
 
 @dataclass(eq=False, repr=False)
@@ -53,13 +55,19 @@ class Domains:
         Unique.
     train_labels, eval_labels : ndarray of int32, shapes (n_train,) and (n_eval,)
         Domain of every example, 0 to m - 1; -1 for an example that was dropped.
-    centroids : ndarray of float32, shape (m, d), or None
-        None where domains are not made from vectors.
+    centroids : ndarray of float32, shape (P, d), or None
+        An example belongs to the domain of the nearest one. One per domain (P = m) where
+        domains come straight from k-means; more after a merge or a move by hand. None where
+        domains are not made from vectors.
+    centroid_domains : ndarray of int32, shape (P,), or None
+        Domain of every centroid; 0 to m - 1 in order if not given.
     method : dict
         ``{"name", "params", "embedder", "seed"}``: how they were made.
     quality : dict
         ``{"silhouette", "grid", ...}``: how good the grouping is, where it was measured.
     cards : list of Card, length m or 0
+    material : Material or None
+        The corpus and its vectors, where they are at hand: never saved; see :meth:`attach`.
 
     Raises
     ------
@@ -80,6 +88,8 @@ class Domains:
     method: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     cards: list[Card] = field(default_factory=list)
+    centroid_domains: NDArray[np.int32] | None = None
+    material: Material | None = None
 
     def __post_init__(self) -> None:
         self.names = [str(name) for name in self.names]
@@ -93,12 +103,22 @@ class Domains:
         self.eval_labels = _checked_labels("eval_labels", self.eval_labels, self.m)
         if self.centroids is not None:
             self.centroids = np.asarray(self.centroids, dtype=np.float32)
-            if self.centroids.ndim != 2 or len(self.centroids) != self.m:
-                what = f"shape {self.centroids.shape} for {self.m} domains"
-                raise InputError("centroids", what, "give one row per domain")
+            self.centroid_domains = self._checked_owners(self.centroids)
         if len(self.cards) not in (0, self.m):
             what = f"{len(self.cards)} cards for {self.m} domains"
             raise InputError("cards", what, "give one per domain, or none")
+
+    def _checked_owners(self, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
+        owners = self.centroid_domains
+        if owners is None and centroids.ndim == 2 and len(centroids) == self.m:
+            return np.arange(self.m, dtype=np.int32)
+        if owners is None or centroids.ndim != 2 or len(centroids) != len(owners):
+            what = f"shape {centroids.shape} for {self.m} domains"
+            raise InputError("centroids", what, "give one row per domain, or centroid_domains")
+        owners = np.asarray(owners, dtype=np.int32)
+        if ((owners < 0) | (owners >= self.m)).any():
+            raise InputError("centroid_domains", f"not in 0 to {self.m - 1}", "check them")
+        return owners
 
     @classmethod
     def from_labels(

@@ -39,7 +39,7 @@ def save(domains: Domains, folder: Path) -> Path:
     if domains.centroids is None:
         (folder / _CENTROIDS).unlink(missing_ok=True)
     else:
-        files[_CENTROIDS] = _table_of(domains.centroids)
+        files[_CENTROIDS] = _table_of(domains.centroids, domains.centroid_domains)
     for name, table in files.items():
         with atomic_path(folder / name) as tmp:
             pq.write_table(table, tmp)
@@ -79,6 +79,7 @@ def load(folder: Path) -> dict[str, Any]:
             "train_labels": labels[train],
             "eval_labels": labels[~train],
             "centroids": None if centroids is None else _matrix_of(centroids),
+            "centroid_domains": None if centroids is None else centroids["domain"].to_numpy(),
             "method": facts["method"],
             "quality": facts["quality"],
             "cards": facts["cards"],
@@ -114,9 +115,9 @@ def _read(path: Path, sha256: str) -> pa.Table:
     return pq.read_table(path)
 
 
-def _table_of(matrix: NDArray[np.float32]) -> pa.Table:
+def _table_of(matrix: NDArray[np.float32], owners: NDArray[np.int32] | None) -> pa.Table:
     rows = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-    return pa.table({"domain": np.arange(len(matrix), dtype=np.int32), "centroid": rows})
+    return pa.table({"domain": owners, "centroid": rows})
 
 
 def _matrix_of(table: pa.Table) -> NDArray[np.float32]:
