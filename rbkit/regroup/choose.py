@@ -1,25 +1,33 @@
-"""How many domains? Algorithm 2's silhouette over a grid, with its stability beside it.
+"""How many domains? Algorithm 2's silhouette over a grid, with other criteria beside it.
 
-On real text the silhouette is nearly flat in k, so its maximum alone says little. Hence the
-second number: how well two clusterings with other seeds agree (adjusted Rand index).
+On real text the silhouette is nearly flat in k, so its maximum alone says little. Hence more
+numbers: how well two clusterings with other seeds agree (adjusted Rand index), Davies and
+Bouldin's index, the regret bound of the paper's Lemma 1, the smallest domain; and a verdict
+in words, which says so when they disagree or when there is nothing to choose by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import adjusted_rand_score, pairwise_distances_chunked
+from sklearn.base import clone
+from sklearn.metrics import adjusted_rand_score
 from tqdm import tqdm
 
 from rbkit.errors import InputError
 from rbkit.regroup.cluster import KMeans
+from rbkit.regroup.criteria import davies_bouldin, explained_share, inertia, silhouettes
+from rbkit.regroup.regret import alignments, regret
+from rbkit.regroup.verdict import RULES, Verdict, judge
 
 DEFAULT_GRID = (5, 8, 12, 16, 20, 25, 30, 40)
+_SEEDS_APART = 1000
+Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,7 @@ class KChoice:
     rule : str
         "silhouette" or "stability".
     grid : list of dict
-        ``{"k", "silhouette", "silhouette_sd", "stability_ari", "smallest_domain",
-        "inertia"}``, by k. `silhouette` is the mean over seeds, `smallest_domain` the
-        fewest examples that any domain of any seed has.
+        A row for each k, see :func:`choose_k`.
     """
 
     k: int
@@ -46,11 +52,27 @@ class KChoice:
         """The row of the grid that was chosen."""
         return next(row for row in self.grid if row["k"] == self.k)
 
+    @property
+    def judged(self) -> Verdict:
+        """Whether the choice is clear, with the best k of each criterion."""
+        return judge(self.grid, self.k, self.rule)
+
+    @property
+    def verdict(self) -> str:
+        """The same in words: "clear: ...", "criteria disagree: ...", "too flat ...", "only ..."."""
+        return self.judged.words
+
+    def __repr__(self) -> str:
+        return f"KChoice(k={self.k}, rule={self.rule!r}, verdict={self.verdict!r})"
+
 
 def choose_k(
     X: ArrayLike,
     grid: Sequence[int] = DEFAULT_GRID,
     *,
+    eval_vectors: ArrayLike | None = None,
+    gradients: tuple[ArrayLike, ArrayLike] | None = None,
+    tree: Any = None,
     seed: int = 0,
     n_seeds: int = 3,
     sample: int = 10_000,
@@ -65,113 +87,139 @@ def choose_k(
     X : array of shape (n, d)
         Vectors of the **training** examples.
     grid : sequence of int
+    eval_vectors : array of shape (n_eval, d), optional
+        Vectors of the eval examples: gives the regret bound, with the product of embeddings
+        in the place of that of gradients.
+    gradients : pair of arrays of shapes (n, s) and (n_eval, s), optional
+        Gradient sketches of the train and eval examples
+        (:func:`rbkit.train.gradient_sketches`): gives the regret bound on them, and the
+        share of their variance that lies between domains.
+    tree : estimator with ``cut(k)``, optional
+        A fitted hierarchy of `X`, such as :class:`WardTree`: k is then chosen among its cuts.
+        For stability it is cloned and fitted anew with other seeds.
     seed, n_seeds : int
         Seeds ``seed, seed + 1000, ...``: the first is the clustering :func:`regroup` uses.
     sample : int
-        Above this many rows the silhouette is that of a random sample of this size, the
-        same for all k.
+        Above this many rows silhouette and Davies-Bouldin are those of a random sample of
+        this size, the same for all k.
     rule : {"silhouette", "stability"}
         What to maximise; ties go to the smaller k.
     **kmeans
         Passed to :class:`KMeans`.
 
+    Returns
+    -------
+    KChoice
+        Its rows have ``k``, ``silhouette``, ``stability_ari``, ``davies_bouldin`` and, where
+        asked for, ``regret_bound``, ``gradient_regret_bound`` and ``gradient_explained``:
+        means over seeds, with ``..._sd`` over them (for stability, over pairs of seeds);
+        ``smallest_domain``, the fewest examples that any domain of any seed has, and
+        ``inertia``, the least of any. Of the regret (in standard deviations of the
+        alignment, see :class:`rbkit.regroup.regret.Regret`) there are ``regret_worst``,
+        ``regret_lemma`` and ``regret_exact`` too.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
     >>> X = np.concatenate([rng.normal(at, 0.1, (40, 2)) for at in (0, 5, 10)])
-    >>> choose_k(X, [2, 3, 4], progress=False)
-    KChoice(k=3, rule='silhouette')
+    >>> choice = choose_k(X, [2, 3, 4, 6], progress=False)
+    >>> choice.k, choice.verdict
+    (3, 'clear: silhouette, stability (ARI) and Davies-Bouldin are best at or near k = 3')
     """
     X = np.asarray(X)
     ks = _checked_grid(grid, len(X))
     if rule not in ("silhouette", "stability"):
         raise InputError("rule", f"{rule!r} is unknown", 'use "silhouette" or "stability"')
-    fits: dict[int, list[KMeans]] = {k: [] for k in ks}
-    jobs = [(k, seed + 1000 * at) for k in ks for at in range(n_seeds)]
-    for k, at in tqdm(jobs, desc="choose k", unit="fit", mininterval=1, disable=not progress):
-        fits[k].append(KMeans(k, seed=at, **kmeans).fit(X))
+    measures = _measures(X, eval_vectors, gradients)
+    cuts = (_by_kmeans if tree is None else _by_tree)(
+        X, ks, [seed + _SEEDS_APART * at for at in range(n_seeds)], tree, progress, kmeans
+    )
     rows = np.arange(len(X))
     if len(X) > sample:
         rows = np.sort(np.random.default_rng(seed).choice(len(X), sample, replace=False))
-    scores = iter(silhouettes(X[rows], [fit.labels_[rows] for k in ks for fit in fits[k]]))
-    table = [_row(k, fits[k], [next(scores) for _ in fits[k]]) for k in ks]
-    key = "silhouette" if rule == "silhouette" else "stability_ari"
+    part = X[rows]
+    flat = [labels[rows] for k in ks for labels, _ in cuts[k]]
+    scores = iter(silhouettes(part, flat))
+    table = []
+    for k in ks:
+        found = [
+            {
+                "silhouette": next(scores),
+                "davies_bouldin": davies_bouldin(part, labels[rows]),
+                **{name: value for of in measures for name, value in of(labels).items()},
+            }
+            for labels, _ in cuts[k]
+        ]
+        table.append(_row(k, cuts[k], found))
+    key = RULES[rule]
     best = max(table, key=lambda row: (row[key], -row["k"]))
     return KChoice(k=best["k"], rule=rule, grid=table)
 
 
-def silhouettes(
-    X: NDArray[np.floating[Any]], labelings: Sequence[NDArray[np.integer[Any]]]
-) -> list[float]:
-    """Mean silhouette (Rousseeuw 1987) of several labelings of the same rows.
-
-    Distances are what a silhouette costs and they do not depend on the labels, so all
-    labelings share one pass over them; chunks keep the memory under 200 MB.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, d)
-    labelings : sequence of ndarray of int, shape (n,)
-
-    Returns
-    -------
-    list of float
-        Equal to :func:`sklearn.metrics.silhouette_score`; 0 for a single domain.
-
-    Examples
-    --------
-    >>> X = np.array([[0.0], [0.1], [5.0], [5.1]])
-    >>> [round(score, 2) for score in silhouettes(X, [np.array([0, 0, 1, 1])])]
-    [0.98]
-    """
-    compact = [np.unique(labels, return_inverse=True)[1] for labels in labelings]
-    widths = [int(labels.max()) + 1 for labels in compact]
-    # One column per domain of every labeling: D @ members sums distances by domain.
-    members = np.zeros((len(X), sum(widths)), dtype=np.float32)
-    starts = np.cumsum([0, *widths[:-1]])
-    for labels, start in zip(compact, starts, strict=True):
-        members[np.arange(len(X)), start + labels] = 1
-    counts = members.sum(axis=0, dtype=np.float64)
-    totals = np.zeros(len(labelings))
-
-    def add(distances: NDArray[np.floating[Any]], first: int) -> None:
-        sums = distances.astype(np.float32) @ members
-        row = np.arange(first, first + len(distances))
-        for at, (labels, start, width) in enumerate(zip(compact, starts, widths, strict=True)):
-            own = labels[row]
-            part, size = sums[:, start : start + width], counts[start : start + width]
-            totals[at] += _silhouette_sum(part.astype(np.float64), size, own)
-
-    for _ in pairwise_distances_chunked(X, reduce_func=add, working_memory=128):
-        pass
-    return [float(total / len(X)) for total in totals]
+def _by_kmeans(
+    X: NDArray[Any], ks: list[int], seeds: list[int], _: Any, progress: bool, options: Any
+) -> dict[int, list[tuple[Labels, float]]]:
+    """Return labels and inertia of every k and seed."""
+    cuts: dict[int, list[tuple[Labels, float]]] = {k: [] for k in ks}
+    jobs = [(k, seed) for k in ks for seed in seeds]
+    for k, seed in tqdm(jobs, desc="choose k", unit="fit", mininterval=1, disable=not progress):
+        fit = KMeans(k, seed=seed, **options).fit(X)
+        cuts[k].append((fit.labels_, fit.inertia_))
+    return cuts
 
 
-def _silhouette_sum(
-    sums: NDArray[np.float64], size: NDArray[np.float64], own: NDArray[np.int64]
-) -> float:
-    at = np.arange(len(own))
-    if len(size) < 2:
-        return 0.0
-    within = sums[at, own] / np.maximum(size[own] - 1, 1)
-    others = sums / size
-    others[at, own] = np.inf
-    between = others.min(axis=1)
-    scale = np.maximum(within, between)
-    score = np.divide(between - within, scale, out=np.zeros_like(scale), where=scale > 0)
-    return float(score[size[own] > 1].sum())  # by definition 0 for a domain of one
+def _by_tree(
+    X: NDArray[Any], ks: list[int], seeds: list[int], tree: Any, progress: bool, options: Any
+) -> dict[int, list[tuple[Labels, float]]]:
+    if options:
+        raise InputError(next(iter(options)), "is an option of k-means", "leave it out with a tree")
+    trees = [tree]
+    for seed in tqdm(seeds[1:], desc="choose k", unit="fit", mininterval=1, disable=not progress):
+        trees.append(clone(tree).set_params(seed=seed).fit(X))
+    cuts = {k: [np.asarray(each.cut(k)) for each in trees] for k in ks}
+    if wrong := next((k for k in ks if len(cuts[k][0]) != len(X)), None):
+        what = f"cuts {len(cuts[wrong][0])} rows, but there are {len(X)} vectors"
+        raise InputError("tree", what, "fit it on these vectors")
+    return {k: [(labels, inertia(X, labels)) for labels in found] for k, found in cuts.items()}
 
 
-def _row(k: int, fits: list[KMeans], scores: list[float]) -> dict[str, Any]:
-    agreement = [adjusted_rand_score(a.labels_, b.labels_) for a, b in combinations(fits, 2)]
-    return {
-        "k": k,
-        "silhouette": float(np.mean(scores)),
-        "silhouette_sd": float(np.std(scores)),
-        "stability_ari": float(np.mean(agreement)) if agreement else 1.0,
-        "smallest_domain": int(min(np.bincount(f.labels_, minlength=k).min() for f in fits)),
-        "inertia": float(min(fit.inertia_ for fit in fits)),
+def _measures(
+    X: NDArray[Any], eval_vectors: ArrayLike | None, gradients: tuple[ArrayLike, ArrayLike] | None
+) -> list[Callable[[Labels], dict[str, float]]]:
+    """Return functions of labels that give columns of the table."""
+    found: list[Callable[[Labels], dict[str, float]]] = []
+    if eval_vectors is not None:
+        found.append(_regrets("", alignments(X, eval_vectors)))
+    if gradients is not None:
+        sketches = np.asarray(gradients[0])
+        if len(sketches) != len(X):
+            what = f"{len(sketches)} gradient sketches for {len(X)} vectors"
+            raise InputError("gradients", what, "sketch the training examples, in their order")
+        found.append(_regrets("gradient_", alignments(sketches, gradients[1])))
+        found.append(lambda labels: {"gradient_explained": explained_share(sketches, labels)})
+    return found
+
+
+def _regrets(prefix: str, a: NDArray[np.float64]) -> Callable[[Labels], dict[str, float]]:
+    return lambda labels: {
+        f"{prefix}regret_{name}": value for name, value in vars(regret(labels, a)).items()
     }
+
+
+def _row(
+    k: int, cuts: list[tuple[Labels, float]], found: list[dict[str, float | None]]
+) -> dict[str, Any]:
+    agreement = [adjusted_rand_score(a, b) for (a, _), (b, _) in combinations(cuts, 2)]
+    row: dict[str, Any] = {"k": k}
+    for name in found[0]:
+        known = [value for each in found if (value := each[name]) is not None]
+        row[name] = float(np.mean(known)) if known else None
+        row[name + "_sd"] = float(np.std(known)) if known else None
+    row["stability_ari"] = float(np.mean(agreement)) if agreement else 1.0
+    row["stability_ari_sd"] = float(np.std(agreement)) if agreement else 0.0
+    row["smallest_domain"] = int(min(np.bincount(c, minlength=k).min() for c, _ in cuts))
+    row["inertia"] = min(value for _, value in cuts)
+    return row
 
 
 def _checked_grid(grid: Sequence[int], n: int) -> list[int]:
