@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
+from rbkit.regroup.chance import at_least
 from rbkit.regroup.distances import LEVEL, Floats, assign_new
 
 if TYPE_CHECKING:
@@ -205,16 +206,3 @@ def far_eval(domains: Domains, vectors: ArrayLike | None = None) -> FarEval:
         level=float(profile["level"]),
         expected=1 - float(profile["level"]),
     )
-
-
-def at_least(k: int, n: int, confidence: float = 0.95) -> float:
-    """Return the least share that `k` of `n` agrees with: one-sided Clopper-Pearson bound.
-
-    Examples
-    --------
-    >>> round(at_least(5, 50), 3), at_least(0, 50), round(at_least(10, 10), 2)
-    (0.04, 0.0, 0.74)
-    """
-    from scipy.stats import beta
-
-    return float(beta.ppf(1 - confidence, k, n - k + 1)) if k else 0.0

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans
+from rbkit.regroup.chance import at_least
 from rbkit.regroup.distances import assign_new, distance_profile, nearest_prototypes
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.outliers import FarEval, at_least, far_eval
+from rbkit.regroup.outliers import FarEval, far_eval
 
 
 def cloud(n, seed=0, k=6, d=32, spread=1.0):
