@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any, Self
 
 import faiss
@@ -22,13 +23,18 @@ if sys.platform == "darwin":
     faiss.omp_set_num_threads(1)
 
 _START_ROWS = 20
+# Rows handled at once, so that vectors on disk are never all in memory: 100 MB at 384 numbers.
+_CHUNK = 65_536
 
 
 class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
     """Lloyd's k-means: 10,000 vectors into 32 domains in a third of a second.
 
-    The partition depends on the vectors and the seed, not on the order of the rows;
-    clusters are numbered from the largest to the smallest.
+    The partition depends on the vectors and the seed, not (up to `max_train` rows) on the
+    order of the rows; clusters are numbered from the largest to the smallest.
+
+    Vectors may stay on disk: a memory map or :class:`~rbkit.regroup.shards.ShardedVectors`,
+    also of float16, is read chunk by chunk, and only `max_train` rows of it are held.
 
     Parameters
     ----------
@@ -44,7 +50,7 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
         longer shrink towards the origin and gather them.
     max_train : int
         Above this many rows, centroids are found on a random subset of this size; every
-        row is assigned all the same.
+        row is assigned all the same. For 1,000 domains 256 rows per centroid are enough.
 
     Attributes
     ----------
@@ -89,18 +95,19 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
         ValueError
             NaN or infinity in `X` (scikit-learn's check).
         """
-        rows: NDArray[Any] = validate_data(self, X, dtype=[np.float32, np.float64])
+        rows = self._rows(X, reset=True)
         n = len(rows)
         if not 1 <= self.n_clusters <= n:
             what = f"{self.n_clusters} domains asked of n_samples={n} training examples"
             raise InputError("k (n_clusters)", what, f"choose 1 <= k <= {n}")
         # Centred: faiss computes |x|^2 - 2xc + |c|^2 in float32, which loses the distance
         # between vectors that all lie far from the origin. Cosines need the origin.
-        offset = np.zeros(rows.shape[1]) if self.spherical else rows.mean(axis=0, dtype=np.float64)
-        Z = np.ascontiguousarray(rows - offset, dtype=np.float32)
-        centers = self._train(_canonical(Z))
-        labels, distances = _nearest(Z, centers)
-        centers, labels, distances = _fill_empty(Z, centers, labels, distances)
+        offset = np.zeros(rows.shape[1]) if self.spherical else _mean(rows)
+        centers = self._train(
+            _canonical(_centred(_subset(rows, self.max_train, self.seed), offset))
+        )
+        labels, distances = _nearest_to(rows, centers, offset)
+        centers, labels, distances = _fill_empty(rows, offset, centers, labels, distances)
         largest_first = np.argsort(-np.bincount(labels, minlength=len(centers)), kind="stable")
         rank = np.argsort(largest_first)
         self.cluster_centers_ = (centers[largest_first] + offset).astype(np.float32)
@@ -111,8 +118,7 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the nearest centroid of every row of `X`: int32, shape (n,)."""
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        return assign(rows, self.cluster_centers_)[0]
+        return assign(self._rows(X, reset=False), self.cluster_centers_)[0]
 
     def transform(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
         """Return the distances to all centroids, shape (n, n_clusters), in the type of `X`."""
@@ -124,6 +130,17 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
     @property
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
+
+    def _rows(self, X: Any, *, reset: bool) -> Any:
+        """Check `X`; what lies on disk is checked chunk by chunk, and stays there."""
+        if not _on_disk(X):
+            return validate_data(self, X, dtype=[np.float32, np.float64], reset=reset)
+        if len(X):  # one row, for the number of features; scikit-learn's check takes a copy
+            validate_data(self, X[:1], dtype=[np.float32, np.float64], reset=reset)
+        for start, chunk in _chunks(X):
+            if not np.isfinite(chunk).all():
+                raise ValueError(f"X contains NaN or infinity in rows {start} and following")
+        return X
 
     def _train(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
         rng = np.random.default_rng(self.seed)
@@ -166,7 +183,8 @@ def assign(
 
     Parameters
     ----------
-    X : ndarray of shape (n, d)
+    X : array of shape (n, d)
+        Of any floating type, in memory or on disk; it is read chunk by chunk.
     centers : ndarray of shape (m, d)
 
     Returns
@@ -181,16 +199,57 @@ def assign(
     ([0, 1], [1.0, 4.0])
     """
     offset = centers.mean(axis=0, dtype=np.float64)
-    return _nearest((X - offset).astype(np.float32), (centers - offset).astype(np.float32))
+    return _nearest_to(X, (centers - offset).astype(np.float32), offset)
 
 
-def _nearest(
-    Z: NDArray[np.float32], centers: NDArray[np.float32]
+def _on_disk(X: Any) -> bool:
+    # float16 counts, wherever it lies: as float32 it would take twice its memory.
+    half = isinstance(X, np.ndarray) and X.dtype == np.float16
+    return half or isinstance(X, np.memmap) or hasattr(X, "chunks")
+
+
+def _chunks(X: Any) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield the first row number and the rows of every chunk."""
+    for start in range(0, len(X), _CHUNK):
+        yield start, np.asarray(X[start : start + _CHUNK])
+
+
+def _mean(X: Any) -> NDArray[np.float64]:
+    means, sizes = zip(
+        *((chunk.mean(axis=0, dtype=np.float64), len(chunk)) for _, chunk in _chunks(X)),
+        strict=True,
+    )
+    mean: NDArray[np.float64] = np.average(means, axis=0, weights=sizes)
+    return mean if len(means) > 1 else means[0]  # one chunk: to the last bit
+
+
+def _centred(rows: NDArray[Any], offset: NDArray[np.float64]) -> NDArray[np.float32]:
+    Z = np.empty(rows.shape, dtype=np.float32)
+    # Taken in float64, piece by piece: as an array of its own it would be twice the size of Z.
+    np.subtract(rows, offset, out=Z, dtype=np.float64, casting="same_kind")
+    return Z
+
+
+def _subset(X: Any, size: int, seed: int) -> NDArray[Any]:
+    if len(X) <= size:
+        return np.asarray(X[:])
+    rows = np.random.default_rng(seed).choice(len(X), size, replace=False)
+    return np.asarray(X[np.sort(rows)])
+
+
+def _nearest_to(
+    X: Any, centers: NDArray[np.float32], offset: NDArray[np.float64]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    index: Any = faiss.IndexFlatL2(Z.shape[1])
+    """Return labels and squared distances of ``X - offset`` to `centers`."""
+    index: Any = faiss.IndexFlatL2(centers.shape[1])
     index.add(np.ascontiguousarray(centers))
-    distances, labels = index.search(np.ascontiguousarray(Z), 1)
-    return labels.ravel().astype(np.int32), distances.ravel().clip(min=0)
+    labels = np.empty(len(X), dtype=np.int32)
+    distances = np.empty(len(X), dtype=np.float32)
+    for start, chunk in _chunks(X):
+        found, at = index.search(_centred(chunk, offset), 1)
+        labels[start : start + len(chunk)] = at.ravel()
+        distances[start : start + len(chunk)] = found.ravel().clip(min=0)
+    return labels, distances
 
 
 def _canonical(Z: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -200,7 +259,8 @@ def _canonical(Z: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _fill_empty(
-    Z: NDArray[np.float32],
+    X: Any,
+    offset: NDArray[np.float64],
     centers: NDArray[np.float32],
     labels: NDArray[np.int32],
     distances: NDArray[np.float32],
@@ -213,6 +273,13 @@ def _fill_empty(
             advice = f"the examples have only {len(centers) - empty.size} different vectors"
             warnings.warn(f"KMeans: {what}; {advice}", RbkitWarning, stacklevel=4)
             break
-        centers[empty[0]] = Z[worst]
-        labels, distances = _nearest(Z, centers)
+        moved = int(empty[0])
+        centers[moved] = _centred(np.asarray(X[worst : worst + 1]), offset)
+        # Nobody else moved, so nearer rows are all that changes: one pass, not one per centroid.
+        for start, chunk in _chunks(X):
+            own = slice(start, start + len(chunk))
+            squared = np.square(_centred(chunk, offset) - centers[moved]).sum(axis=1)
+            nearer = squared < distances[own]
+            labels[own][nearer] = moved
+            distances[own][nearer] = squared[nearer]
     return centers, labels, distances
