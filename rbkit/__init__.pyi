@@ -24,11 +24,15 @@ from rbkit.data.corpus import load_corpus as load_corpus
 from rbkit.errors import InputError as InputError
 from rbkit.errors import RbkitWarning as RbkitWarning
 from rbkit.regroup.cluster import KMeans as KMeans
+from rbkit.regroup.density import UmapHDBSCAN as UmapHDBSCAN
 from rbkit.regroup.domains import Domains as Domains
+from rbkit.regroup.editor import Editor as Editor
+from rbkit.regroup.hierarchy import WardTree as WardTree
 from rbkit.regroup.pipeline import regroup as regroup
 from rbkit.regroup.sources import SourceLabels as SourceLabels
 from rbkit.regroup.tfidf import TfidfEmbedder as TfidfEmbedder
 from rbkit.regroup.transformer import TransformerEmbedder as TransformerEmbedder
+from rbkit.show.explorer.explorer import explore as explore
 from rbkit.train.record import Run as Run
 from rbkit.train.replayed import replay as replay
 from rbkit.train.run import train as train

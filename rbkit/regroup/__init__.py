@@ -1,8 +1,8 @@
 """Regroup: from examples to semantic domains (R&B, arXiv 2505.00358, Algorithm 2).
 
-corpus -> vectors (`embed_corpus`) -> k (`choose_k`) -> domains (`KMeans`) -> cards.
-:func:`regroup`, which is also ``rbkit.regroup(...)``, does all of it; each part can be taken
-alone.
+corpus -> vectors (`prepare`) -> a cut (`KMeans`, `WardTree`, `UmapHDBSCAN`) -> edits by hand
+(`Editor`) -> domains, their cards, distances and weights. :func:`regroup`, which is also
+``rbkit.regroup(...)``, does all of it; each part can be taken alone.
 """
 
 from rbkit._lazy import attach
@@ -11,19 +11,35 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "Card": ".domains",
+        "ClipEmbedder": ".images",
         "Domains": ".domains",
+        "EditLog": ".edits",
+        "Editor": ".editor",
         "KChoice": ".choose",
         "KMeans": ".cluster",
+        "Material": ".material",
+        "PixelEmbedder": ".images",
         "SourceLabels": ".sources",
         "TfidfEmbedder": ".tfidf",
         "TransformerEmbedder": ".transformer",
+        "UmapHDBSCAN": ".density",
         "VectorStore": ".store",
+        "WardTree": ".hierarchy",
+        "assign_new": ".distances",
         "choose_k": ".choose",
+        "drift_report": ".drift",
         "embed": ".embedding",
         "embed_corpus": ".embedding",
+        "far_eval": ".outliers",
         "make_cards": ".cards",
+        "prepare": ".prepare",
         "regroup": ".pipeline",
-        "silhouettes": ".choose",
+        "sampling_weights": ".weights",
+        "settle_noise": ".noise",
+        "silhouettes": ".criteria",
+        "token_counts": ".tokens",
+        "training_table": ".budget",
+        "umap_coordinates": ".projection",
     },
     call="regroup",
 )

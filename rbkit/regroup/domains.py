@@ -202,6 +202,39 @@ class Domains:
         except (InputError, TypeError) as error:
             raise InputError(str(folder), str(error), domains_io.REMEDY) from error
 
+    @property
+    def edits(self) -> dict[str, Any] | None:
+        """The log of how they were made and edited, to be replayed; None if not known."""
+        found: dict[str, Any] | None = self.method.get("edits")
+        return found
+
+    def attach(self, corpus: Any, **options: Any) -> Self:
+        """Bring the corpus and its vectors back to loaded domains: from the cache, if they can.
+
+        Parameters
+        ----------
+        corpus : datasets.DatasetDict
+            That the domains were made from.
+        **options
+            Of :func:`rbkit.regroup.prepare`, such as `vectors` or `embedder`.
+
+        Raises
+        ------
+        InputError
+            Another corpus.
+        """
+        from rbkit.regroup.prepare import prepare
+
+        options.setdefault("embedder", self.method.get("embedder") or "minilm")
+        material, _ = prepare(corpus, **options)
+        made_from = self.method.get("corpus")
+        if made_from not in (None, "", material.origin):
+            what = f"made from the corpus {made_from}, not from this one ({material.origin})"
+            remedy = "load that corpus, with the seed and sizes of then"
+            raise InputError("domains", what, remedy)
+        self.material = material
+        return self
+
     def __repr__(self) -> str:
         return as_text(self)
 

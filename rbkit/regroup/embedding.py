@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from rbkit.errors import InputError
 from rbkit.files import cache_dir, fingerprint
-from rbkit.regroup.store import VectorStore, text_keys
+from rbkit.regroup.store import VectorStore, picture_keys, text_keys
 
 # Texts given to the embedder at once: many full batches, yet a bar that moves.
 _CHUNK = 256
@@ -78,8 +78,9 @@ def embed(
     (3, 2)
     """
     texts = list(texts)
-    _check_texts(texts)
-    keys, first, inverse = np.unique(text_keys(texts), return_index=True, return_inverse=True)
+    keys, first, inverse = np.unique(
+        _keys_of(texts, embedder), return_index=True, return_inverse=True
+    )
     store = _store(embedder, cache)
     found = np.zeros(len(keys), dtype=bool)
     vectors: NDArray[np.float32] | None = None
@@ -87,7 +88,9 @@ def embed(
         found, vectors = store.read(keys)
     # Longest first: batches hold texts of one length, memory peaks at the start and not
     # after an hour, and the estimate of the time left errs on the safe side.
-    todo = sorted(np.flatnonzero(~found), key=lambda at: -len(texts[first[at]]))
+    lengths = np.array([_length(texts[at]) for at in first])
+    missing = np.flatnonzero(~found)
+    todo = missing[np.argsort(-lengths[missing], kind="stable")]
     pending: list[NDArray[np.float16]] = []
     saved, written, spent = 0, time.monotonic(), 0.0
     with tqdm(
@@ -122,7 +125,7 @@ def embedding_seconds(
     A second run reads them in no time; what regrouping costs is this. 0 without a cache.
     """
     store = _store(embedder, cache)
-    return 0.0 if store is None else store.seconds(text_keys(texts))
+    return 0.0 if store is None else store.seconds(_keys_of(list(texts), embedder))
 
 
 def embed_corpus(
@@ -137,7 +140,8 @@ def embed_corpus(
     Parameters
     ----------
     corpus : datasets.DatasetDict
-        With splits ``train`` and ``eval`` and a column ``text``.
+        With splits ``train`` and ``eval`` and a column ``text``; an embedder of pictures
+        (``embedder.reads == "image"``) takes the column ``image``.
     embedder : Embedder
     cache, progress
         As in :func:`embed`.
@@ -147,7 +151,12 @@ def embed_corpus(
     dict
         ``{"train": (n_train, d), "eval": (n_eval, d)}``, float32.
     """
-    texts = {split: list(corpus[split]["text"]) for split in ("train", "eval")}
+    column = getattr(embedder, "reads", "text")
+    for split in ("train", "eval"):
+        if column not in corpus[split].column_names:
+            what = f"no column {column!r} in the split {split!r}"
+            raise InputError("corpus", what, f"{type(embedder).__name__} reads it: add it")
+    texts = {split: list(corpus[split][column]) for split in ("train", "eval")}
     embedder.fit(texts["train"])
     # One call for both, so that a person sees one bar, and a repeated text is computed once.
     both = embed(texts["train"] + texts["eval"], embedder, cache=cache, progress=progress)
@@ -165,13 +174,21 @@ def _store(embedder: Embedder, cache: Path | str | bool | None) -> VectorStore |
     return store
 
 
-def _check_texts(texts: Sequence[object]) -> None:
-    if not texts:
-        raise InputError("texts", "there are none", "give at least one text")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            what = f"row {row} is {type(text).__name__}, not a string"
-            raise InputError("texts", what, "drop the row, or convert it to text")
+def _keys_of(items: Sequence[Any], embedder: Embedder) -> NDArray[np.bytes_]:
+    """Return content hashes of texts, or of pictures, each checked for being one."""
+    reads = getattr(embedder, "reads", "text")
+    if not items:
+        raise InputError(f"{reads}s", "there are none", f"give at least one {reads}")
+    kind, name = (str, "a string") if reads == "text" else (object, "a picture")
+    for row, item in enumerate(items):
+        if item is None or not isinstance(item, kind):
+            what = f"row {row} is {type(item).__name__}, not {name}"
+            raise InputError(f"{reads}s", what, "drop the row, or convert it")
+    return text_keys(items) if reads == "text" else picture_keys(items)
+
+
+def _length(item: Any) -> int:
+    return len(item) if isinstance(item, str) else 0
 
 
 def _as_float16(vectors: NDArray[np.float32], embedder: Embedder) -> NDArray[np.float16]:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from datasets import DatasetDict
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from rbkit.data.corpus import about
-from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup.cards import make_cards
+from rbkit.errors import InputError
+from rbkit.regroup.by_source import by_source
 from rbkit.regroup.choose import DEFAULT_GRID, choose_k
-from rbkit.regroup.cluster import KMeans, assign
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.domains_io import plain
-from rbkit.regroup.embedding import Embedder, embed_corpus, embedding_seconds
+from rbkit.regroup.editor import Editor
+from rbkit.regroup.edits import EditLog
+from rbkit.regroup.embedding import Embedder
+from rbkit.regroup.finish import finish
+from rbkit.regroup.operations import pack_labels
+from rbkit.regroup.prepare import columns_of, prepare
 from rbkit.regroup.sources import SourceLabels
-
-# An eval example is "far" if it lies farther from its centroid than 99 of 100 training
-# examples do from theirs. One in a hundred is expected; from one in ten on, the domains
-# were made from data of another kind. Below 50 eval examples that could be chance.
-_FAR_QUANTILE = 0.99
-_FAR_SHARE = 0.10
-_FAR_LEAST = 50
 
 
 def regroup(
@@ -38,9 +32,16 @@ def regroup(
     cluster: Any = "kmeans",
     k: int | Sequence[int] | None = None,
     rule: str = "silhouette",
+    min_cluster_size: int | None = None,
+    noise: str | None = None,
+    max_noise: float | None = None,
+    far: str = "keep",
+    edits: EditLog | str | Path | None = None,
+    vectors: Mapping[str, ArrayLike] | None = None,
     seed: int = 0,
     unseen: str = "error",
     cache: Path | str | bool | None = True,
+    num_proc: int = 1,
     progress: bool = True,
 ) -> Domains:
     """Group the training examples of a corpus into domains, and place the eval examples.
@@ -54,20 +55,40 @@ def regroup(
     corpus : datasets.DatasetDict
         From :func:`rbkit.data.load_corpus`: splits ``train`` and ``eval`` with columns
         ``text`` and ``source``.
-    embedder : {"minilm", "tfidf"}, hub id, folder or Embedder
+    embedder : {"minilm", "tfidf", "pixels"}, hub id, folder or Embedder
         Not used (and not run) with ``cluster="sources"``.
-    cluster : {"kmeans", "sources"} or estimator
-        An estimator has scikit-learn's `fit` and `labels_`; it is cloned.
+    cluster : {"kmeans", "ward", "hdbscan", "sources"} or estimator
+        k-means is the paper's; ``ward`` is a hierarchy that can be cut again at any k;
+        ``hdbscan`` finds dense groups on a UMAP, and noise. An estimator has scikit-learn's
+        `fit` and `labels_`; it is cloned. ``SourceLabels(column=...)`` takes labels of your own.
     k : int or sequence of int, optional
         Number of domains, or the grid to choose it from. By default 5 to 40, up to one
-        domain per 20 training examples. Only for ``cluster="kmeans"``.
+        domain per 20 training examples. With ``hdbscan`` an int asks for the
+        `min_cluster_size` that comes nearest to it.
     rule : {"silhouette", "stability"}
         How to choose from the grid (:func:`choose_k`).
+    min_cluster_size : int, optional
+        Of HDBSCAN.
+    noise : {"nearest", "own", "drop"}, optional
+        What becomes of examples that the clusterer leaves as noise: they join the nearest
+        domain, make one of their own, or take no part. ``nearest`` for ``hdbscan``; for
+        another estimator that leaves noise it has to be said.
+    max_noise : float, optional
+        At most this share of all examples stays noise: the nearest ones join their domain
+        first, `noise` says what becomes of the rest.
+    far : {"keep", "apart"}
+        Eval examples that lie far from all domains: in q, or apart (label -1).
+    edits : EditLog or path, optional
+        A log of edits made by hand, to be repeated; it says how to cut, and by which embedder.
+    vectors : mapping, optional
+        ``{"train": (n_train, d), "eval": (n_eval, d)}``, instead of an embedder's.
     seed : int
     unseen : {"error", "drop"}
         With ``cluster="sources"``: what to do with eval examples whose source training lacks.
     cache : path, bool or None
         Where embeddings are kept (:func:`embed`).
+    num_proc : int
+        Processes that embed.
     progress : bool
 
     Returns
@@ -78,12 +99,13 @@ def regroup(
     ------
     InputError
         An empty or incomplete corpus, more domains than examples, a damaged cache file,
-        or eval examples of sources that training lacks.
+        a log of another corpus, or eval examples of sources that training lacks.
 
     Warns
     -----
     RbkitWarning
-        More than a tenth of the eval set lies far from all domains.
+        Many eval examples lie far from all domains; a domain holds more than half of the
+        corpus; a replayed log gives other domains than those recorded.
 
     Examples
     --------
@@ -94,162 +116,91 @@ def regroup(
     >>> regroup(corpus, embedder="tfidf", k=2, progress=False).q.tolist()
     [0.5, 0.5]
     """
-    texts, sources = _columns(corpus)
-    origin = about(corpus)["fingerprint"]
+    columns_of(corpus)
+    if far not in ("keep", "apart"):
+        raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
     if isinstance(cluster, str) and cluster == "sources":
         cluster = SourceLabels()
-    if isinstance(cluster, SourceLabels):
-        domains = _by_source(texts["train"], sources, unseen, seed)
-        domains.method["corpus"] = origin
-        return domains
-    tool = make_embedder(embedder)
+    if isinstance(cluster, SourceLabels) and edits is None:
+        return by_source(corpus, cluster, unseen, seed)
+    log = None
+    if edits is not None:
+        log = edits if isinstance(edits, EditLog) else EditLog.load(edits)
+        if embedder == "minilm" and log.embedder:  # nothing was asked for: what the log says
+            embedder = log.embedder  # type: ignore[assignment]
+    material, seconds = prepare(
+        corpus, embedder, vectors=vectors, cache=cache, num_proc=num_proc, progress=progress
+    )
+    editor = Editor(material)
     began = perf_counter()
-    vectors = embed_corpus(corpus, tool, cache=cache, progress=progress)
-    embedding = perf_counter() - began
-    everything = texts["train"] + texts["eval"]
-    seconds = {"embed": max(embedding, embedding_seconds(everything, tool, cache=cache))}
-    began = perf_counter()
-    X = vectors["train"]
-    if isinstance(cluster, str):
-        if cluster != "kmeans":
-            remedy = 'use "kmeans", "sources" or an estimator'
-            raise InputError("cluster", f"{cluster!r} is unknown", remedy)
-        grid = _grid(k, len(X))
-        choice = choose_k(X, grid, seed=seed, rule=rule, progress=progress)
-        estimator: Any = KMeans(choice.k, seed=seed)
-        quality: dict[str, Any] = {**choice.best, "rule": rule, "grid": choice.grid}
+    quality: dict[str, Any] = {"silhouette": None, "grid": []}
+    if log is not None:
+        editor.replay(log)
+    elif isinstance(cluster, str):
+        quality |= _cut(editor, cluster, k, rule, min_cluster_size, noise, max_noise, seed,
+                        progress)  # fmt: skip
     else:
-        estimator, quality = clone(cluster), {"silhouette": None, "grid": []}
-    labels, centroids = _cluster(estimator, X)
-    eval_labels, eval_distances = assign(vectors["eval"], centroids)
+        _estimate(editor, clone(cluster), noise, max_noise)
     seconds["cluster"] = perf_counter() - began
-    own = np.sum((X - centroids[labels]) ** 2, axis=1)
-    quality["eval_far_share"] = _far_share(own, eval_distances)
-    cards = make_cards(
-        texts["train"],
-        sources["train"],
-        labels,
-        len(centroids),
-        eval_sizes=np.bincount(eval_labels, minlength=len(centroids)),
-        distances=own,
-        seed=seed,
-    )
-    embedded = {"name": type(tool).__name__, **_params(tool)}
-    method = {"name": type(estimator).__name__, "params": _params(estimator), "seed": seed}
-    return Domains(
-        names=[card.name for card in cards],
-        train_labels=labels,
-        eval_labels=eval_labels,
-        centroids=centroids,
-        method=plain({**method, "embedder": embedded, "corpus": origin, "seconds": seconds}),
-        quality=plain(quality),
-        cards=cards,
-    )
+    domains = finish(editor, quality, seconds=seconds, far=far)
+    if log is None and not isinstance(cluster, str):
+        params = dict(cluster.get_params()) if hasattr(cluster, "get_params") else {}
+        domains.method |= {"name": type(cluster).__name__, "params": params, "seed": seed}
+    return domains
 
 
-def make_embedder(embedder: str | Embedder) -> Embedder:
-    """Return the embedder that a name stands for: "tfidf", "minilm", a folder or a hub id."""
-    if not isinstance(embedder, str):
-        return embedder
-    if embedder == "tfidf":
-        from rbkit.regroup.tfidf import TfidfEmbedder
-
-        return TfidfEmbedder()
-    from rbkit.regroup.transformer import TransformerEmbedder  # slow: imports torch
-
-    return TransformerEmbedder(embedder)
-
-
-def _columns(corpus: DatasetDict) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    remedy = "make the corpus with rbkit.data.load_corpus"
-    texts, sources = {}, {}
-    for split in ("train", "eval"):
-        if split not in corpus:
-            raise InputError("corpus", f"no split {split!r}", remedy)
-        if not len(corpus[split]):
-            raise InputError("corpus", f"the split {split!r} is empty", "give it examples")
-        if "text" not in corpus[split].column_names:
-            raise InputError("corpus", f"no column 'text' in the split {split!r}", remedy)
-        texts[split] = list(corpus[split]["text"])
-        # Sources only describe the domains, so a corpus of someone's own may lack them.
-        has = "source" in corpus[split].column_names
-        found = corpus[split]["source"] if has else ["unknown"] * len(texts[split])
-        sources[split] = [str(source) for source in found]
-    return texts, sources
-
-
-def _by_source(texts: list[str], sources: dict[str, list[str]], unseen: str, seed: int) -> Domains:
-    if unseen not in ("error", "drop"):
-        raise InputError("unseen", f"{unseen!r} is unknown", 'use "error" or "drop"')
-    clusters = SourceLabels().fit(sources=sources["train"])
-    if unseen == "error":
-        eval_labels = clusters.predict(sources=sources["eval"])
+def _cut(
+    editor: Editor,
+    cluster: str,
+    k: int | Sequence[int] | None,
+    rule: str,
+    min_cluster_size: int | None,
+    noise: str | None,
+    max_noise: float | None,
+    seed: int,
+    progress: bool,
+) -> dict[str, Any]:
+    X, X_eval = editor.material.train, editor.material.eval
+    if cluster == "hdbscan":
+        fitted = editor.clusterings.density(seed=seed)
+        if min_cluster_size is None and k is not None:
+            if not isinstance(k, int | np.integer):
+                remedy = "give one k, or min_cluster_size"
+                raise InputError("k", "HDBSCAN takes no grid of k", remedy)
+            min_cluster_size = fitted.size_for(int(k))
+        size = fitted.min_cluster_size_ if min_cluster_size is None else int(min_cluster_size)
+        editor.cut("hdbscan", min_cluster_size=size, seed=seed, noise=noise or "nearest",
+                   max_noise=max_noise)  # fmt: skip
+        return {}
+    if cluster not in ("kmeans", "ward"):
+        remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
+        raise InputError("cluster", f"{cluster!r} is unknown", remedy)
+    grid = _grid(k, len(X))
+    tree = editor.clusterings.tree(seed=seed, least=max(grid)) if cluster == "ward" else None
+    choice = choose_k(X, grid, tree=tree, eval_vectors=X_eval, seed=seed, rule=rule,
+                      progress=progress)  # fmt: skip
+    if tree is None:
+        editor.cut("kmeans", k=choice.k, seed=seed)
     else:
-        eval_labels = clusters.match(sources["eval"])
-        if (eval_labels < 0).all():
-            what = "all of its examples come from sources that training lacks"
-            raise InputError("eval", what, "regroup with KMeans, which places every example")
-    m = len(clusters.sources_)
-    cards = make_cards(
-        texts,
-        sources["train"],
-        clusters.labels_,
-        m,
-        eval_sizes=np.bincount(eval_labels[eval_labels >= 0], minlength=m),
-        names=clusters.sources_,
-        seed=seed,
-    )
-    return Domains(
-        names=clusters.sources_,
-        train_labels=clusters.labels_,
-        eval_labels=eval_labels,
-        method={
-            "name": "SourceLabels",
-            "params": {"unseen": unseen},
-            "embedder": None,
-            "seed": seed,
-        },
-        quality={
-            "silhouette": None,
-            "grid": [],
-            "eval_dropped_share": float((eval_labels < 0).mean()),
-        },
-        cards=cards,
-    )
+        editor.cut("ward", k=choice.k, seed=seed, n_micro=tree.n_micro)
+    best = {**choice.best, "rule": rule, "grid": choice.grid}
+    return best | ({"verdict": choice.verdict} if len(grid) > 1 else {})
+
+
+def _estimate(editor: Editor, estimator: Any, noise: str | None, max_noise: float | None) -> None:
+    """Cut by an estimator of the user's own; its labels go into the log."""
+    found = np.asarray(estimator.fit(editor.material.train).labels_)
+    left = found < 0
+    if left.any() and noise is None:
+        what = f"{type(estimator).__name__} leaves {np.mean(left):.1%} of the examples as noise"
+        remedy = 'say noise="nearest", "own" or "drop"; or use an estimator that places all'
+        raise InputError("cluster", what, remedy)
+    full = np.full(len(found), -1, dtype=np.int32)
+    full[~left] = np.unique(found[~left], return_inverse=True)[1]  # 0 to m - 1 without gaps
+    editor.cut("labels", labels=pack_labels(full), noise=noise, max_noise=max_noise)
 
 
 def _grid(k: int | Sequence[int] | None, n: int) -> list[int]:
     if k is None:
         return [at for at in DEFAULT_GRID if at <= n // 20] or [min(2, n)]
-    return [k] if isinstance(k, int | np.integer) else list(k)
-
-
-def _cluster(
-    estimator: Any, X: NDArray[np.float32]
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Fit; return labels 0 to m - 1 without gaps, and the mean vector of every domain."""
-    found = np.asarray(estimator.fit(X).labels_)
-    if (found < 0).any():
-        what = (
-            f"{type(estimator).__name__} leaves {np.mean(found < 0):.1%} of the examples as noise"
-        )
-        raise InputError("cluster", what, "use an estimator that places every example, as KMeans")
-    kept, labels = np.unique(found, return_inverse=True)
-    if hasattr(estimator, "cluster_centers_"):
-        centroids = np.asarray(estimator.cluster_centers_, dtype=np.float32)[kept]
-    else:
-        centroids = np.stack([X[labels == at].mean(axis=0) for at in range(len(kept))])
-    return labels.astype(np.int32), centroids.astype(np.float32)
-
-
-def _far_share(train: NDArray[np.floating[Any]], placed: NDArray[np.float32]) -> float:
-    share = float(np.mean(placed > np.quantile(train, _FAR_QUANTILE, method="higher")))
-    if share > _FAR_SHARE and len(placed) >= _FAR_LEAST:
-        told = f"{share:.0%} of the eval examples lie farther from their domain than 99% of train"
-        advice = "the eval set is of another kind: add training data like it, or read q with care"
-        warnings.warn(f"{told}; {advice}", RbkitWarning, stacklevel=3)
-    return share
-
-
-def _params(estimator: Any) -> dict[str, Any]:
-    return dict(estimator.get_params()) if hasattr(estimator, "get_params") else {}
+    return [int(k)] if isinstance(k, int | np.integer) else list(k)

@@ -19,6 +19,11 @@ class SourceLabels(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     A clusterer that looks at `sources` and ignores the vectors. Domains are numbered from
     the largest source to the smallest, then by name.
 
+    Parameters
+    ----------
+    column : str
+        Column of the corpus with the labels; ``"source"``, or one of your own.
+
     Attributes
     ----------
     sources_ : list of str
@@ -31,6 +36,9 @@ class SourceLabels(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     >>> labels.sources_, labels.labels_.tolist(), labels.match(["code", "mail"]).tolist()
     (['wiki', 'code'], [0, 1, 0], [1, -1])
     """
+
+    def __init__(self, column: str = "source") -> None:
+        self.column = column
 
     def fit(self, X: object = None, sources: Sequence[str] | None = None) -> Self:
         """Learn which sources there are; `X` is ignored."""

@@ -40,6 +40,16 @@ def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
     return np.array(digests, dtype=f"S{KEY_BYTES}")
 
 
+def picture_keys(pictures: Sequence[Any]) -> NDArray[np.bytes_]:
+    """Content hash of every picture (:class:`PIL.Image.Image`), as :func:`text_keys`."""
+    digests = []
+    for picture in pictures:
+        digest = hashlib.blake2b(f"{picture.mode} {picture.size}".encode(), digest_size=KEY_BYTES)
+        digest.update(picture.tobytes())
+        digests.append(digest.digest())
+    return np.array(digests, dtype=f"S{KEY_BYTES}")
+
+
 class VectorStore:
     """Vectors of one embedder, kept in `folder`.
 

@@ -1,0 +1,313 @@
+"""Edit domains step by step: every step is logged, can be undone, and can be replayed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.regroup.cards import CardMaker
+from rbkit.regroup.clusterings import Clusterings, Progress
+from rbkit.regroup.domains import Card, Domains
+from rbkit.regroup.domains_io import plain
+from rbkit.regroup.edits import EditLog, result_of
+from rbkit.regroup.grouping import Grouping, Labels
+from rbkit.regroup.material import Material
+from rbkit.regroup.operations import HAND, describe, pack, pack_labels
+
+_MADE_BY = {
+    "ward": "WardTree", "kmeans": "KMeans", "hdbscan": "UmapHDBSCAN",
+    "sources": "SourceLabels", "column": "SourceLabels", "labels": "by hand",
+}  # fmt: skip
+_MOST_STEPS = 500  # kept for undo
+
+
+@dataclass(frozen=True)
+class _Step:
+    op: dict[str, Any]
+    grouping: Grouping
+
+
+class Editor:
+    """A corpus on the workbench: cut it, then edit the domains by hand.
+
+    Every call that changes something is one operation, with plain JSON values: see
+    :attr:`log`. Domains are named by their terms until somebody names them.
+
+    Parameters
+    ----------
+    material : Material
+    domains : Domains, optional
+        Where to begin: the cut that made them if it is known, else their labels. Without
+        them begin with :meth:`cut`.
+    clusterings : Clusterings, optional
+        First cuts, shared with other editors.
+
+    Examples
+    --------
+    >>> from datasets import Dataset, DatasetDict
+    >>> texts = ["oak and elm", "elm tree", "oak", "car engine", "fast car"]
+    >>> rows = Dataset.from_dict({"text": texts, "source": ["web"] * 5})
+    >>> X = np.array([[0.0], [1.0], [1.5], [8.0], [9.0]], dtype=np.float32)
+    >>> material = Material(DatasetDict({"train": rows, "eval": rows}), X, X,
+    ...                     embedder={}, origin="")
+    >>> editor = Editor(material).cut("kmeans", k=2).merge([0, 1], "all")
+    >>> editor.names, editor.undo(), editor.labels.tolist()
+    (['all'], True, [0, 0, 0, 1, 1])
+    """
+
+    def __init__(
+        self,
+        material: Material,
+        domains: Domains | None = None,
+        *,
+        clusterings: Clusterings | None = None,
+    ) -> None:
+        self.material = material
+        self.clusterings = clusterings or Clusterings(material)
+        self.maker = CardMaker(material)
+        self._done: list[_Step] = []
+        self._undone: list[_Step] = []
+        if domains is not None:
+            for op in _beginning(domains):
+                self.apply(op)
+
+    # --- what there is ------------------------------------------------------------------
+
+    @property
+    def grouping(self) -> Grouping:
+        """The present state."""
+        if not self._done:
+            raise InputError("editor", "there are no domains yet", "begin with .cut(...)")
+        return self._done[-1].grouping
+
+    @property
+    def labels(self) -> Labels:
+        """Domain of every training example, -1 for none: int32, shape (n_train,)."""
+        return self.grouping.labels
+
+    @property
+    def eval_labels(self) -> Labels:
+        """Domain of every eval example: int32, shape (n_eval,)."""
+        return self.grouping.eval_labels
+
+    @property
+    def names(self) -> list[str]:
+        """Name of every domain."""
+        return [card.name for card in self.cards()]
+
+    def cards(self, grouping: Grouping | None = None, **options: Any) -> list[Card]:
+        """Return a card per domain of the present state, or of another grouping."""
+        now = self.grouping if grouping is None else grouping
+        known = self._cards
+        if known is not None and known[0] is now and not options:
+            return known[1]
+        eval_labels = now.eval_labels
+        made = self.maker.cards(
+            now.labels, now.m, names=now.names,
+            eval_sizes=np.bincount(eval_labels[eval_labels >= 0], minlength=now.m),
+            distances=now.distances("train", self.material.train), **options,
+        )  # fmt: skip
+        if not options:
+            self._cards = (now, made)
+        return made
+
+    _cards: tuple[Grouping, list[Card]] | None = None
+
+    # --- what can be done ---------------------------------------------------------------
+
+    def cut(self, method: str, **params: Any) -> Editor:
+        """Cut the corpus anew: ``ward``, ``kmeans``, ``hdbscan``, ``sources``, ...
+
+        Edits made before are gone from the state (not from the undo stack). Parameters:
+        :meth:`~rbkit.regroup.clusterings.Clusterings.cut`.
+        """
+        return self.apply({"op": "cut", "method": method, **params})
+
+    def merge(self, domains: Sequence[int], name: str | None = None) -> Editor:
+        """Make one domain of several."""
+        return self.apply({"op": "merge", "domains": list(domains), "name": name})
+
+    def split(self, domain: int, parts: int = 2, seed: int = 0) -> Editor:
+        """Cut one domain into parts by k-means."""
+        return self.apply({"op": "split", "domain": domain, "parts": parts, "seed": seed})
+
+    def move(
+        self, rows: Sequence[int] | NDArray[Any], to: int | None = None, name: str | None = None
+    ) -> Editor:
+        """Move training examples to a domain, or to a new one."""
+        return self.apply({"op": "move", "rows": pack(rows), "to": to, "name": name})
+
+    def rename(self, domain: int, name: str) -> Editor:
+        """Name a domain; an empty name goes back to its terms."""
+        return self.apply({"op": "rename", "domain": domain, "name": name})
+
+    def drop(self, domain: int) -> Editor:
+        """Leave a domain out of training."""
+        return self.apply({"op": "drop", "domain": domain})
+
+    def settle(self, policy: str = "nearest", max_noise: float | None = None) -> Editor:
+        """Say what becomes of noise: to the ``nearest`` domain, its ``own``, or ``drop``."""
+        return self.apply({"op": "noise", "policy": policy, "max_noise": max_noise})
+
+    def refine(self) -> Editor:
+        """Run k-means from the means of the domains."""
+        return self.apply({"op": "refine"})
+
+    def apply(self, op: Mapping[str, Any], on_progress: Progress | None = None) -> Editor:
+        """Carry out one operation, given as plain JSON values.
+
+        Raises
+        ------
+        InputError
+            An operation that is unknown or not possible; nothing has changed then.
+        """
+        named = self._named(plain(op))
+        if op.get("op") == "cut":
+            grouping = self.clusterings.cut(op, on_progress)
+        elif op.get("op") in HAND:
+            given = {key: value for key, value in op.items() if key not in ("op", "names")}
+            try:
+                grouping = HAND[str(op["op"])](self.grouping, self.material, **given)
+            except TypeError as error:
+                raise InputError(str(op["op"]), str(error), "check its parameters") from error
+        else:
+            known = ", ".join(["cut", *HAND])
+            raise InputError("op", f"{op.get('op')!r} is unknown", f"use {known}")
+        self._done.append(_Step(named, grouping))
+        del self._done[:-_MOST_STEPS]
+        self._undone.clear()
+        return self
+
+    def undo(self) -> bool:
+        """Take back the last operation; False if there is none but the first cut."""
+        if len(self._done) < 2:
+            return False
+        self._undone.append(self._done.pop())
+        return True
+
+    def redo(self) -> bool:
+        """Do again what was undone; False if there is nothing."""
+        if not self._undone:
+            return False
+        self._done.append(self._undone.pop())
+        return True
+
+    @property
+    def undoable(self) -> str:
+        """What :meth:`undo` would take back, in words; empty if nothing."""
+        return describe(self._done[-1].op) if len(self._done) > 1 else ""
+
+    @property
+    def redoable(self) -> str:
+        """What :meth:`redo` would do, in words; empty if nothing."""
+        return describe(self._undone[-1].op) if self._undone else ""
+
+    # --- what comes of it ---------------------------------------------------------------
+
+    @property
+    def ops(self) -> list[dict[str, Any]]:
+        """Operations that lead to the present state: the last cut and what followed it."""
+        done = [step.op for step in self._done]
+        cuts = [at for at, op in enumerate(done) if op["op"] == "cut"]
+        return done[cuts[-1] :] if cuts else done
+
+    @property
+    def log(self) -> EditLog:
+        """Everything that a replay needs."""
+        return EditLog(
+            self.ops, plain(self.material.embedder), self.material.origin,
+            result_of(self.labels, self.names),
+        )  # fmt: skip
+
+    def domains(self, quality: Mapping[str, Any] | None = None) -> Domains:
+        """Return the present state as domains to train on."""
+        now = self.grouping
+        cards = self.cards(live=False)
+        live = now.live
+        first = self.ops[0]
+        params = {k: v for k, v in first.items() if k not in ("op", "method", "names", "labels")}
+        params = {"n_clusters" if key == "k" else key: value for key, value in params.items()}
+        method = {
+            "name": _MADE_BY[first["method"]], "params": params, "seed": first.get("seed"),
+            "embedder": self.material.embedder, "corpus": self.material.origin,
+            "edits": self.log.to_dict(),
+        }  # fmt: skip
+        return Domains(
+            names=[card.name for card in cards],
+            train_labels=now.labels,
+            eval_labels=now.eval_labels,
+            centroids=now.centers[live],
+            centroid_domains=now.owners[live],
+            method=plain(method),
+            quality=plain(dict(quality or {})),
+            cards=cards,
+            material=self.material,
+        )
+
+    def replay(self, log: EditLog) -> Editor:
+        """Carry out all operations of a log; warn if the end is not what was recorded.
+
+        Raises
+        ------
+        InputError
+            The log is of another corpus, or an operation is not possible; it says which.
+        """
+        if log.corpus and self.material.origin and log.corpus != self.material.origin:
+            what = f"made on the corpus {log.corpus}, not on this one ({self.material.origin})"
+            raise InputError("edits", what, "load that corpus, with the seed and sizes of then")
+        for at, op in enumerate(log.ops, start=1):
+            try:
+                self.apply({key: value for key, value in op.items() if key != "names"})
+            except InputError as error:
+                where = f"edits, step {at} ({describe(op)})"
+                raise InputError(where, f"{error.where}: {error.what}", error.remedy) from error
+        now = result_of(self.labels, self.names)
+        if log.result and now["labels"] != log.result.get("labels"):
+            then = log.result.get("sizes", [])
+            told = f"the replay gives domains of {now['sizes']} examples, recorded were {then}"
+            warnings.warn(
+                f"{told}: another version of a library, or another machine's embedding",
+                RbkitWarning, stacklevel=2,
+            )  # fmt: skip
+        return self
+
+    @cached_property
+    def source_ids(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+        """Names of the sources, and the source number of each train and eval example."""
+        both = [self.material.sources(split) for split in ("train", "eval")]
+        names, codes = np.unique(np.asarray(both[0] + both[1], dtype=str), return_inverse=True)
+        return [str(name) for name in names], codes[: len(both[0])], codes[len(both[0]) :]
+
+    def crosstab(self, grouping: Grouping | None = None) -> NDArray[np.int64]:
+        """Training examples by source and domain: int64, shape (n_sources, m)."""
+        now = self.grouping if grouping is None else grouping
+        names, codes, _ = self.source_ids
+        labels = now.labels
+        inside = labels >= 0
+        flat = codes[inside] * now.m + labels[inside]
+        return np.bincount(flat, minlength=len(names) * now.m).reshape(len(names), now.m)
+
+    def _named(self, op: dict[str, Any]) -> dict[str, Any]:
+        """Add the names of the domains concerned: numbers decide, names are for readers."""
+        concerned = op.get("domains", [op.get("domain", op.get("to"))])
+        if self._done and op.get("op") in HAND and "names" not in op:
+            known = self.names
+            valid = [at for at in concerned if isinstance(at, int) and 0 <= at < len(known)]
+            op["names"] = [known[at] for at in valid]
+        return op
+
+
+def _beginning(domains: Domains) -> list[dict[str, Any]]:
+    """Return the operations that lead to saved domains, or a cut by their labels."""
+    edits = domains.method.get("edits")
+    if edits:
+        return [dict(op) for op in EditLog.of(edits).ops]
+    packed = pack_labels(domains.train_labels)
+    return [{"op": "cut", "method": "labels", "labels": packed, "names": domains.names}]

@@ -1,0 +1,218 @@
+"""Domains in the making: cells of examples, and the domain that each cell belongs to.
+
+A cell is a group that is not taken apart: a cluster, a micro-cluster of the hierarchy, or
+the rows that a hand moved. A domain is a union of cells, so a merge forgets nothing: an eval
+example goes to the domain of the nearest *cell*, not to a mean between two far ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rbkit.errors import InputError
+from rbkit.regroup.cluster import assign
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """Which cell every example is in, and which domain every cell is in.
+
+    Attributes
+    ----------
+    cells : ndarray of int32, shape (n_train,)
+        Cell of every training example; -1 for one that is in none (dropped noise).
+    eval_cells : ndarray of int32, shape (n_eval,)
+    centers : ndarray of float32, shape (C, d)
+        Mean vector of every cell.
+    owners : ndarray of int32, shape (C,)
+        Domain of every cell, 0 to m - 1; -1 where the cell is empty or was dropped.
+    names : tuple of str or None, length m
+        Names that a person gave; None for a domain that is named by its terms.
+    noise : ndarray of bool, shape (n_train,), or None
+        What the clusterer left as noise and no hand has moved since.
+    noise_domain : int or None
+        The domain that holds the noise, under the policy "own".
+    by_source : bool
+        Eval examples keep the cell of their source; others go to the nearest cell.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [1.0], [9.0]])
+    >>> grouping = Grouping.of(np.array([0, 0, 1]), X, np.array([[8.0]]))
+    >>> grouping.m, grouping.labels.tolist(), grouping.eval_labels.tolist()
+    (2, [0, 0, 1], [1])
+    """
+
+    cells: Labels
+    eval_cells: Labels
+    centers: NDArray[np.float32]
+    owners: Labels
+    names: tuple[str | None, ...]
+    noise: NDArray[np.bool_] | None = None
+    noise_domain: int | None = None
+    by_source: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        labels: NDArray[np.integer[Any]],
+        X: Any,
+        X_eval: Any,
+        *,
+        cells: NDArray[np.integer[Any]] | None = None,
+        centers: NDArray[np.floating[Any]] | None = None,
+        owners: NDArray[np.integer[Any]] | None = None,
+        names: Sequence[str | None] | None = None,
+        **more: Any,
+    ) -> Grouping:
+        """Make a grouping from labels (a cell per domain), or from cells and their owners."""
+        if cells is None:
+            cells, owners = labels, np.arange(int(np.max(labels, initial=-1)) + 1)
+        assert owners is not None
+        if centers is None:
+            centers = means(X, cells, len(owners))
+        made = cls(
+            np.asarray(cells, dtype=np.int32), np.zeros(len(X_eval), dtype=np.int32),
+            np.asarray(centers, dtype=np.float32), np.asarray(owners, dtype=np.int32),
+            tuple(names) if names is not None else (None,) * (int(np.max(owners, initial=-1)) + 1),
+            **more,
+        )  # fmt: skip
+        return made.compact().place_eval(X_eval)
+
+    @property
+    def m(self) -> int:
+        """Number of domains."""
+        return len(self.names)
+
+    @property
+    def labels(self) -> Labels:
+        """Domain of every training example, -1 for none."""
+        return _through(self.owners, self.cells)
+
+    @property
+    def eval_labels(self) -> Labels:
+        """Domain of every eval example, -1 for none."""
+        return _through(self.owners, self.eval_cells)
+
+    @property
+    def live(self) -> NDArray[np.int64]:
+        """Cells that belong to a domain."""
+        return np.flatnonzero(self.owners >= 0)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Training examples of every domain."""
+        labels = self.labels
+        return np.bincount(labels[labels >= 0], minlength=self.m)
+
+    def members(self, domain: int) -> NDArray[np.int64]:
+        """Return the training examples of a domain."""
+        return np.flatnonzero(self.labels == domain)
+
+    def distances(self, split: str, vectors: Any) -> NDArray[np.float32]:
+        """Return the squared distance of every example of a split to the centre of its cell."""
+        cells = self.cells if split == "train" else self.eval_cells
+        found = np.full(len(cells), np.nan, dtype=np.float32)
+        for start in range(0, len(cells), 65_536):
+            own = cells[start : start + 65_536]
+            inside = own >= 0
+            X = np.asarray(vectors[start : start + 65_536], dtype=np.float32)[inside]
+            found[start : start + 65_536][inside] = np.sum(
+                (X - self.centers[own[inside]]) ** 2, axis=1
+            )
+        return found
+
+    def compact(self) -> Grouping:
+        """Return the same without empty cells' domains, domains numbered without gaps."""
+        filled = np.bincount(self.cells[self.cells >= 0], minlength=len(self.owners)) > 0
+        owners = np.where(filled, self.owners, -1).astype(np.int32)
+        kept = np.unique(owners[owners >= 0])
+        if not len(kept):
+            raise InputError("domains", "none would be left", "keep at least one")
+        number = np.full(len(self.names), -1, dtype=np.int32)
+        number[kept] = np.arange(len(kept))
+        noise = self.noise_domain
+        return replace(
+            self,
+            owners=_through(number, owners),
+            names=tuple(self.names[int(at)] for at in kept),
+            noise_domain=None if noise is None or number[noise] < 0 else int(number[noise]),
+        )
+
+    def with_cells(
+        self,
+        X: Any,
+        parts: NDArray[np.integer[Any]],
+        rows: NDArray[np.int64],
+        owners: Sequence[int],
+    ) -> Grouping:
+        """Take rows out of their cells into new ones: part i becomes a cell of ``owners[i]``."""
+        first = len(self.owners)
+        cells = self.cells.copy()
+        left = np.unique(cells[rows])
+        cells[rows] = first + np.asarray(parts, dtype=np.int32)
+        centers = np.concatenate(
+            [self.centers, means(X[rows], np.asarray(parts), len(owners))]
+        ).astype(np.float32)
+        for cell in left[left >= 0]:  # what is left of a cell has another mean
+            rest = np.flatnonzero(cells == cell)
+            if len(rest):
+                centers[cell] = np.asarray(X[rest], dtype=np.float32).mean(axis=0)
+        noise = self.noise
+        if noise is not None:
+            noise = noise.copy()
+            noise[rows] = False
+        return replace(
+            self, cells=cells, centers=centers, noise=noise,
+            owners=np.concatenate([self.owners, np.asarray(owners, dtype=np.int32)]),
+        )  # fmt: skip
+
+    def place_eval(self, X_eval: Any, touched: NDArray[np.bool_] | None = None) -> Grouping:
+        """Send eval examples to the nearest live cell.
+
+        With `by_source` only those of `touched` or dead cells move: the others' source is known.
+        """
+        live = self.live
+        eval_cells = self.eval_cells.copy()
+        rows = np.arange(len(eval_cells))
+        if self.by_source and touched is not None:
+            gone = np.ones(len(self.owners), dtype=bool)
+            gone[live] = False
+            gone[: len(touched)] |= touched
+            rows = rows[(eval_cells < 0) | gone[eval_cells]]
+        if len(rows):
+            eval_cells[rows] = live[assign(np.asarray(X_eval)[rows], self.centers[live])[0]]
+        return replace(self, eval_cells=eval_cells)
+
+
+def means(X: Any, labels: NDArray[np.integer[Any]], m: int) -> NDArray[np.float32]:
+    """Return the mean of the rows of each label: float32, shape (m, d); 0 where there are none.
+
+    Examples
+    --------
+    >>> means(np.array([[1.0], [3.0], [8.0]]), np.array([0, 0, -1]), 2).tolist()
+    [[2.0], [0.0]]
+    """
+    totals = np.zeros((m, X.shape[1]))
+    for start in range(0, len(labels), 65_536):
+        own = np.asarray(labels[start : start + 65_536])
+        part = np.asarray(X[start : start + 65_536], dtype=np.float32)
+        order = np.argsort(own, kind="stable")
+        kept = order[own[order] >= 0]
+        if len(kept):
+            found, first = np.unique(own[kept], return_index=True)
+            totals[found] += np.add.reduceat(part[kept].astype(np.float64), first, axis=0)
+    counts = np.bincount(np.asarray(labels)[np.asarray(labels) >= 0], minlength=m)
+    return (totals / np.maximum(counts, 1)[:, None]).astype(np.float32)
+
+
+def _through(owners: Labels, cells: Labels) -> Labels:
+    # One more entry at the end, so that -1 (no cell) means -1 (no domain).
+    return np.append(owners, np.int32(-1))[cells].astype(np.int32)

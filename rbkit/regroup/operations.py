@@ -1,0 +1,302 @@
+"""What a hand can do to domains: merge, split, move, rename, drop, settle noise, refine.
+
+Each operation is a function of a grouping, its material and plain JSON values; it returns a
+new grouping and changes nothing. That is why a session can be undone, and replayed.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from rbkit.errors import InputError
+from rbkit.regroup.cluster import KMeans, assign
+from rbkit.regroup.grouping import Grouping, means
+from rbkit.regroup.material import Material
+
+LONGEST_NAME = 200
+
+
+def merge(
+    now: Grouping, material: Material, *, domains: Sequence[int], name: str | None = None
+) -> Grouping:
+    """Make one domain of several; it takes the lowest number.
+
+    Examples
+    --------
+    >>> from rbkit.regroup.operations import merge
+    >>> X = np.array([[0.0], [1.0], [9.0]])
+    >>> merge(Grouping.of(np.array([0, 1, 2]), X, X), None, domains=[0, 2]).labels.tolist()
+    [0, 1, 0]
+    """
+    chosen = sorted({_domain(now, at) for at in domains})
+    if len(chosen) < 2:
+        raise InputError("merge", f"{len(chosen)} domain given", "choose at least two domains")
+    names = list(now.names)
+    # Under several names the new domain needs a new one: from its terms, unless given.
+    names[chosen[0]] = _name(now, name, free=chosen) if name is not None else None
+    owners = np.where(np.isin(now.owners, chosen), chosen[0], now.owners)
+    noise_domain = chosen[0] if now.noise_domain in chosen else now.noise_domain
+    return replace(
+        now, owners=owners.astype(np.int32), names=tuple(names), noise_domain=noise_domain
+    ).compact()
+
+
+def split(
+    now: Grouping, material: Material, *, domain: int, parts: int = 2, seed: int = 0
+) -> Grouping:
+    """Cut one domain into `parts` by k-means; the parts take its place and the next numbers."""
+    domain = _domain(now, domain)
+    rows = now.members(domain)
+    if not 2 <= parts <= len(rows):
+        what = f"{parts} parts of a domain of {len(rows)} examples"
+        raise InputError("split", what, f"choose 2 to {len(rows)}")
+    X = np.asarray(material.train[rows], dtype=np.float32)
+    found = KMeans(parts, seed=seed).fit(X).labels_
+    if (got := len(np.unique(found))) < parts:
+        what = f"the domain's examples have only {got} different vectors"
+        raise InputError("split", what, f"choose {got} parts" if got > 1 else "it stays whole")
+    later = now.owners > domain
+    owners = np.where(later, now.owners + parts - 1, now.owners).astype(np.int32)
+    names = (*now.names[:domain], *[None] * parts, *now.names[domain + 1 :])
+    moved = replace(now, owners=owners, names=names, noise_domain=None).with_cells(
+        material.train, found, rows, range(domain, domain + parts)
+    )
+    touched = now.owners == domain
+    return moved.compact().place_eval(material.eval, touched)
+
+
+def move(
+    now: Grouping,
+    material: Material,
+    *,
+    rows: str | Sequence[int],
+    to: int | None = None,
+    name: str | None = None,
+) -> Grouping:
+    """Move training examples to a domain, or (`to` is None) to a new one at the end."""
+    at = unpack(rows) if isinstance(rows, str) else np.unique(np.asarray(rows, dtype=np.int64))
+    if not len(at):
+        raise InputError("move", "no examples are selected", "select some on the map")
+    if at[0] < 0 or at[-1] >= len(now.cells):
+        what = f"row {at[-1] if at[0] >= 0 else at[0]} of {len(now.cells)} training examples"
+        raise InputError("move", what, "give rows of the train split")
+    names = now.names
+    if to is None:
+        to = now.m
+        names = (*now.names, None if name is None else _name(now, name))
+    else:
+        to = _domain(now, to)
+    touched = np.zeros(len(now.owners), dtype=bool)
+    touched[np.unique(now.cells[at][now.cells[at] >= 0])] = True
+    moved = replace(now, names=names).with_cells(
+        material.train, np.zeros(len(at), dtype=np.int32), at, [to]
+    )
+    return moved.compact().place_eval(material.eval, touched)
+
+
+def rename(now: Grouping, material: Material, *, domain: int, name: str) -> Grouping:
+    """Give a domain a name of one's own; an empty one takes it back."""
+    domain = _domain(now, domain)
+    names = list(now.names)
+    names[domain] = _name(now, name, free=[domain]) if name.strip() else None
+    return replace(now, names=tuple(names))
+
+
+def drop(now: Grouping, material: Material, *, domain: int) -> Grouping:
+    """Leave a domain out of training; its eval examples go to the nearest of the others."""
+    domain = _domain(now, domain)
+    if now.m == 1:
+        raise InputError("drop", "it is the only domain", "keep at least one")
+    touched = now.owners == domain
+    owners = np.where(touched, -1, now.owners).astype(np.int32)
+    # What a hand dropped is no noise any more: a later noise policy must not bring it back.
+    noise = None if now.noise is None else now.noise & (now.labels != domain)
+    dropped = replace(now, owners=owners, noise=noise)
+    return dropped.compact().place_eval(material.eval, touched)
+
+
+def settle(
+    now: Grouping, material: Material, *, policy: str = "nearest", max_noise: float | None = None
+) -> Grouping:
+    """Treat what the clusterer left as noise by another policy (:func:`settle_noise`)."""
+    if now.noise is None or not now.noise.any():
+        raise InputError("noise", "this grouping has no noise", "cut with HDBSCAN to get some")
+    from rbkit.regroup.noise import settle_noise
+
+    bare = _without_noise(now)
+    outcome = settle_noise(bare.labels, material.train, policy, max_noise=max_noise,
+                           noise=now.noise)  # fmt: skip
+    return with_noise(bare, material, outcome, policy)
+
+
+def with_noise(bare: Grouping, material: Material, outcome: Any, policy: str) -> Grouping:
+    """Put noise where an outcome of :func:`settle_noise` says; `bare` has it in no cell."""
+    assert bare.noise is not None
+    labels, noise = outcome.labels, bare.noise
+    cells = bare.cells.copy()
+    joined = np.flatnonzero(noise & (labels >= 0) & (labels < bare.m))
+    if len(joined):  # to the nearest cell, whose centre stays that of its dense examples
+        live = bare.live
+        X = np.asarray(material.train[joined], dtype=np.float32)
+        cells[joined] = live[assign(X, bare.centers[live])[0]]
+    made = replace(bare, cells=cells)
+    own = np.flatnonzero(noise & (labels >= bare.m))
+    if len(own):
+        made = replace(made, names=(*made.names, "noise"), noise_domain=made.m)
+        made = made.with_cells(material.train, np.zeros(len(own), int), own, [made.m - 1])
+        made = replace(made, noise=noise)
+    return made.place_eval(material.eval)
+
+
+def refine(now: Grouping, material: Material) -> Grouping:
+    """Run k-means from the means of the domains: the partition becomes k-means' own.
+
+    A cut of the hierarchy is made of whole micro-clusters; this moves the examples between
+    them. Domains keep their numbers and names.
+    """
+    X = np.ascontiguousarray(material.train, dtype=np.float32)
+    engine: Any = faiss.Kmeans(
+        X.shape[1], now.m, niter=25, seed=1, max_points_per_centroid=len(X),
+        min_points_per_centroid=1,
+    )  # fmt: skip
+    kept = now.labels >= 0  # what was dropped stays out
+    engine.train(X[kept], init_centroids=means(X, now.labels, now.m))
+    labels = np.full(len(X), -1, dtype=np.int32)
+    labels[kept] = assign(X[kept], np.array(engine.centroids))[0]
+    return Grouping.of(
+        labels, X, material.eval, cells=labels, owners=np.arange(now.m), names=now.names
+    )
+
+
+HAND: dict[str, Callable[..., Grouping]] = {
+    "merge": merge, "split": split, "move": move, "rename": rename, "drop": drop,
+    "noise": settle, "refine": refine,
+}  # fmt: skip
+
+
+def pack(rows: NDArray[np.integer[Any]] | Sequence[int]) -> str:
+    """Write rows as ranges: short where they are neighbours, and readable in a diff.
+
+    Examples
+    --------
+    >>> pack([3, 4, 5, 9]), unpack("3-5,9").tolist()
+    ('3-5,9', [3, 4, 5, 9])
+    """
+    at = np.unique(np.asarray(rows, dtype=np.int64))
+    if not len(at):
+        return ""
+    breaks = np.flatnonzero(np.diff(at) > 1)
+    firsts, lasts = at[np.append(0, breaks + 1)], at[np.append(breaks, len(at) - 1)]
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(firsts, lasts, strict=True))
+
+
+def unpack(ranges: str) -> NDArray[np.int64]:
+    """Read rows that :func:`pack` wrote."""
+    try:
+        ends = [tuple(map(int, part.split("-"))) for part in ranges.split(",") if part]
+        parts = [np.arange(pair[0], pair[-1] + 1) for pair in ends if len(pair) <= 2]
+    except ValueError as error:
+        raise InputError(
+            "rows", f"{ranges[:40]!r} are no ranges ({error})", "write 3-5,9"
+        ) from None
+    return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
+
+
+def pack_labels(labels: NDArray[np.integer[Any]]) -> str:
+    """Write a label per example as compressed text, for a log.
+
+    Examples
+    --------
+    >>> unpack_labels(pack_labels(np.array([0, 2, -1])), 3).tolist()
+    [0, 2, -1]
+    """
+    raw = np.ascontiguousarray(labels, dtype="<i4").tobytes()
+    return base64.b64encode(zlib.compress(raw, 9)).decode("ascii")
+
+
+def unpack_labels(packed: str, n: int) -> NDArray[np.int32]:
+    """Read the labels of `n` examples that :func:`pack_labels` wrote."""
+    try:
+        # Never more than n labels: the text may come from a stranger.
+        raw = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), 4 * n + 4)
+    except (ValueError, zlib.error) as error:
+        raise InputError("labels", f"cannot be read ({error})", "save the log again") from None
+    if len(raw) != 4 * n:
+        what = f"{len(raw) // 4} or more labels for {n} examples"
+        raise InputError("labels", what, "use the log with its own corpus")
+    return np.frombuffer(raw, dtype="<i4").astype(np.int32)
+
+
+def describe(op: Mapping[str, Any]) -> str:
+    """Say an operation in words, for a log and for the undo button.
+
+    Examples
+    --------
+    >>> describe({"op": "rename", "domain": 3, "name": "war", "names": ["army"]})
+    'rename army to war'
+    """
+    kind, names = op["op"], [str(name) for name in op.get("names", [])]
+    said = " + ".join(names) or f"domain {op.get('domain', '')}".strip()
+    if kind == "cut":
+        return describe_cut(op)
+    if kind == "move":
+        count = len(unpack(op["rows"])) if isinstance(op["rows"], str) else len(op["rows"])
+        where = (
+            f"to {said}" if op.get("to") is not None else f"to a new domain {op.get('name') or ''}"
+        )
+        return f"move {count:,} examples {where}".strip()
+    if kind == "noise":
+        limit = op.get("max_noise")
+        most = "" if limit is None else f", at most {limit:.0%} left"
+        return f"noise: {_POLICY.get(op.get('policy', 'nearest'), '?')}{most}"
+    tails = {
+        "rename": f" to {op.get('name') or 'its terms'}",
+        "split": f" into {op.get('parts', 2)}",
+    }
+    return "refine with k-means" if kind == "refine" else f"{kind} {said}{tails.get(kind, '')}"
+
+
+_POLICY = {"nearest": "to the nearest domain", "own": "a domain of its own", "drop": "left out"}
+
+
+def describe_cut(op: Mapping[str, Any]) -> str:
+    """Say a cut in words."""
+    method = op.get("method")
+    if method == "hdbscan":
+        return f"HDBSCAN, at least {op.get('min_cluster_size') or 'n/200'} examples a domain"
+    if method in ("sources", "column", "labels"):
+        return {"sources": "sources", "column": f"column {op.get('column')}"}.get(method, "labels")
+    title = {"ward": "hierarchy", "kmeans": "k-means"}.get(str(method), str(method))
+    return f"{title}: {op.get('k')} domains"
+
+
+def _without_noise(now: Grouping) -> Grouping:
+    assert now.noise is not None
+    cells = now.cells.copy()
+    cells[now.noise] = -1
+    return replace(now, cells=cells, noise_domain=None).compact()
+
+
+def _domain(now: Grouping, at: Any) -> int:
+    if not isinstance(at, int | np.integer) or not 0 <= at < now.m:
+        raise InputError("domain", f"{at!r} is none of the {now.m}", f"give 0 to {now.m - 1}")
+    return int(at)
+
+
+def _name(now: Grouping, name: str, free: Sequence[int] = ()) -> str:
+    clean = " ".join(str(name).split())
+    if not clean or len(clean) > LONGEST_NAME:
+        what = "it is empty" if not clean else f"{len(clean)} characters"
+        raise InputError("name", what, f"give 1 to {LONGEST_NAME} characters")
+    others = {now.names[at] for at in range(now.m) if at not in free}
+    if clean in others:
+        raise InputError("name", f"{clean!r} is taken", "give every domain its own name")
+    return clean

@@ -1,0 +1,310 @@
+"""``rb.explore``: see a corpus on a map, cut it into domains, name them, and take them along."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import DatasetDict
+from numpy.typing import ArrayLike, NDArray
+
+from rbkit.data.corpus import about
+from rbkit.errors import InputError
+from rbkit.files import inside
+from rbkit.regroup.domains import Domains
+from rbkit.regroup.editor import Editor
+from rbkit.regroup.edits import EditLog
+from rbkit.regroup.finish import finish
+from rbkit.regroup.prepare import prepare
+from rbkit.regroup.weights import sampling_weights, write_weighted
+from rbkit.show.explorer.jobs import Cancelled, Jobs
+from rbkit.show.explorer.session import Session
+from rbkit.show.explorer.view import View
+from rbkit.show.explorer.widget import ExplorerWidget
+
+_DISPLAYS = ("live", "batch", "final", "off")
+
+
+def explore(
+    what: Domains | DatasetDict,
+    corpus: DatasetDict | None = None,
+    *,
+    k: int | None = None,
+    embedder: Any = "minilm",
+    vectors: Mapping[str, ArrayLike] | None = None,
+    edits: EditLog | str | Path | None = None,
+    display: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Explorer:
+    """Open the explorer on domains, or on a corpus that has none yet.
+
+    In JupyterLab and Notebook it is a widget: a map with a lasso, a slider that re-cuts the
+    hierarchy, cards of the domains, and operations that are logged and can be undone. In a
+    batch run it is a figure.
+
+    Parameters
+    ----------
+    what : Domains or datasets.DatasetDict
+        Domains from :func:`rbkit.regroup`, or a corpus: it is embedded, and cut into `k`.
+    corpus : datasets.DatasetDict, optional
+        The corpus of domains that were loaded from disk.
+    k : int, optional
+        Domains to begin with, for a corpus. About one for 400 examples, from 8 to 24.
+    embedder, vectors, seed, progress
+        As for :func:`rbkit.regroup`.
+    edits : EditLog or path, optional
+        Begin where a saved log ends.
+    display : {"live", "batch", "final", "off"}, optional
+        Widget, or figure. ``$RBKIT_DISPLAY`` if not given (papermill runs set it), else live.
+    seed : int
+
+    Returns
+    -------
+    Explorer
+        ``.domains``, ``.save(folder)``, ``.log``, ``.freeze()``.
+
+    Examples
+    --------
+    >>> import rbkit as rb
+    >>> texts = ["oak and elm", "an elm tree", "an oak", "car engine", "fast car", "a car"]
+    >>> explorer = rb.explore(rb.load_corpus(texts_of(texts), eval_size=1), k=2,
+    ...                       embedder="tfidf", display="off", progress=False)
+    >>> explorer.domains.m
+    2
+    """
+    if isinstance(what, DatasetDict):
+        material, _ = prepare(what, embedder, vectors=vectors, progress=progress)
+        editor = Editor(material)
+        if edits is None:
+            n = len(material.train)
+            first = k if k is not None else int(np.clip(n // 400, 8, 24))
+            editor.cut("ward", k=min(first, n), seed=seed)
+    elif isinstance(what, Domains):
+        if what.material is None:
+            if corpus is None:
+                remedy = "give it: rb.explore(domains, corpus)"
+                raise InputError("corpus", "loaded domains do not bring their texts", remedy)
+            options = {} if vectors is None else {"vectors": vectors}
+            what.attach(corpus, progress=progress, **options)
+        assert what.material is not None
+        editor = Editor(what.material, what)
+    else:
+        remedy = "give domains from rb.regroup, or a corpus from rb.load_corpus"
+        raise InputError("explore", f"{type(what).__name__} cannot be explored", remedy)
+    if edits is not None:
+        editor.replay(edits if isinstance(edits, EditLog) else EditLog.load(edits))
+    return Explorer(editor, display=display, seed=seed)
+
+
+def texts_of(texts: list[str]) -> Any:
+    """Return a data set of texts: for examples in docstrings."""
+    from datasets import Dataset
+
+    return Dataset.from_dict({"text": texts})
+
+
+class Explorer:
+    """A session of regrouping by hand: what the widget shows, and what a program may do.
+
+    Attributes
+    ----------
+    editor : Editor
+        Cut, merge, split, move, rename, drop, undo: the same operations as in the widget.
+        Call :meth:`refresh` after using it directly.
+    widget : ExplorerWidget
+    """
+
+    def __init__(self, editor: Editor, *, display: str | None = None, seed: int = 0) -> None:
+        mode = display or os.environ.get("RBKIT_DISPLAY") or "live"
+        if mode not in _DISPLAYS:
+            raise InputError("display", f"{mode!r} is unknown", f"use {', '.join(_DISPLAYS)}")
+        self.display = mode
+        self.editor = editor
+        self.session = Session(editor, seed=seed)
+        self.widget = ExplorerWidget()
+        self.view = View(self.session, self.widget)
+        self.jobs = Jobs(self.view.status)
+        self._domains: tuple[Any, Domains] | None = None
+        self.widget.on_msg(self._on_message)
+        if mode == "live":
+            self.session.lay_out()
+            self.view.everything()
+            self.jobs.start("laying out the map", self._project)
+            self.jobs.start("judging the number of domains", self._advise)
+
+    # --- for programs -------------------------------------------------------------------
+
+    @property
+    def domains(self) -> Domains:
+        """The domains as they are now, ready for training."""
+        now = self.editor.grouping
+        if self._domains is None or self._domains[0] is not now:
+            self._domains = (now, finish(self.editor, warn=False))
+        return self._domains[1]
+
+    @property
+    def log(self) -> EditLog:
+        """Everything done so far, as JSON that ``rb.regroup(corpus, edits=...)`` replays."""
+        return self.editor.log
+
+    @property
+    def selection(self) -> NDArray[np.int64]:
+        """Rows of the selected training examples."""
+        points = self.widget.selected_rows
+        shown = self.session.shown
+        return shown[points[points < len(shown)]]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write domains, log and sampling weights to a folder.
+
+        ``domains.json``, ``assignments.parquet`` and ``centroids.parquet``
+        (:meth:`Domains.load`), ``edits.json`` (the log), ``weights.json`` (p = q) and
+        ``train.parquet`` (texts with their domain and weight).
+        """
+        domains, folder = self.domains, Path(folder)
+        domains.save(folder)
+        self.log.save(folder / "edits.json")
+        sampling_weights(domains, tokens=self.editor.material.lengths("train") // 4).save(
+            folder / "weights.json"
+        )
+        material = self.editor.material
+        if not material.has_images:
+            write_weighted(folder / "train.parquet", material.corpus["train"], domains)
+        return folder
+
+    def show_run(self, run: Any, mode: str = "gram") -> Explorer:
+        """Colour the map by a run on these domains: its Gram matrix, or its losses."""
+        self.session.colouring.show_run(run)
+        self.session.colouring.choose(mode)
+        self.view.colours()
+        return self
+
+    def refresh(self) -> Explorer:
+        """Show what was done through `editor`."""
+        self.view.changed()
+        return self
+
+    def wait(self, seconds: float | None = None) -> Explorer:
+        """Wait until the map and everything else in the background is done."""
+        self.jobs.wait(seconds)
+        return self
+
+    def freeze(self, ax: Any = None) -> Any:
+        """Draw the map as a figure, as it is coloured now; return its axes."""
+        return self.view.freeze(ax)
+
+    # --- in a notebook ------------------------------------------------------------------
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        if self.display == "live":
+            return self.widget._repr_mimebundle_(**kwargs)
+        from rbkit.show.display import bundle
+
+        if self.display == "off":
+            return {"text/plain": repr(self)}
+        return bundle(self.freeze())
+
+    def __repr__(self) -> str:
+        name = about(self.editor.material.corpus)["name"]
+        return f"Explorer of {name}: {self.session.summary()}"
+
+    # --- what the widget asks -----------------------------------------------------------
+
+    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
+        kind = str(content.get("type", "")) if isinstance(content, dict) else ""
+        answer: Callable[[dict[str, Any]], None] | None = getattr(self, f"_do_{kind}", None)
+        try:
+            if answer is None:
+                raise InputError("message", f"{kind!r} is unknown", "reload the page")
+            answer(content)
+        except InputError as error:
+            self.widget.send({"type": "error", "text": str(error), "token": content.get("token")})
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            text = f"{kind}: {type(error).__name__}: {error}"
+            self.widget.send({"type": "error", "text": text, "token": content.get("token")})
+
+    def _do_preview(self, content: dict[str, Any]) -> None:
+        self.session.look(str(content.get("method", "ward")), k=int(content["k"]))
+        self.view.changed(light=True)
+
+    def _do_op(self, content: dict[str, Any]) -> None:
+        op = dict(content["op"])
+        points = self.widget.selected_rows
+        if op.get("op") == "cut" and op.get("method") != "ward":
+            if op.get("method") == "hdbscan":
+                op |= {"n_neighbors": self.session.neighbours}
+            title = "HDBSCAN" if op.get("method") == "hdbscan" else str(op.get("method"))
+            self.jobs.start(f"cutting with {title}", lambda report: self._cut(op, report))
+            return
+        self.session.apply(op, points)
+        if op.get("op") in ("move", "merge", "split", "drop"):
+            self.widget.selected_domains = []
+        self.view.changed()
+
+    def _do_undo(self, content: dict[str, Any]) -> None:
+        self.session.preview = None
+        self.editor.undo()
+        self.view.changed()
+
+    def _do_redo(self, content: dict[str, Any]) -> None:
+        self.session.preview = None
+        self.editor.redo()
+        self.view.changed()
+
+    def _do_colour(self, content: dict[str, Any]) -> None:
+        self.session.colouring.choose(str(content["mode"]))
+        self.view.colours()
+
+    def _do_map(self, content: dict[str, Any]) -> None:
+        self.session.neighbours = int(np.clip(int(content["n_neighbors"]), 2, 200))
+        self.session.min_dist = float(np.clip(float(content["min_dist"]), 0.0, 0.99))
+        self.jobs.start("laying out the map", self._project)
+
+    def _do_cancel(self, content: dict[str, Any]) -> None:
+        self.jobs.cancel()
+
+    def _do_read(self, content: dict[str, Any]) -> None:
+        items = self.session.read([int(row) for row in content["rows"]])
+        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
+
+    def _do_more(self, content: dict[str, Any]) -> None:
+        items = self.session.more(int(content["domain"]), str(content["kind"]))
+        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
+
+    def _do_search(self, content: dict[str, Any]) -> None:
+        found = self.session.search(str(content["query"]))
+        self.view.select(found)
+        self.widget.send({"type": "found", "token": content.get("token"), "count": len(found)})
+
+    def _do_export(self, content: dict[str, Any]) -> None:
+        # What a page asks for stays below the notebook's folder.
+        folder = self.save(inside(Path.cwd(), str(content.get("folder") or "domains")))
+        files = sorted(path.name for path in folder.iterdir() if path.is_file())
+        shown = str(folder.relative_to(Path.cwd().resolve()))
+        self.widget.send({"type": "exported", "token": content.get("token"), "folder": shown,
+                          "files": files})  # fmt: skip
+
+    # --- in the background --------------------------------------------------------------
+
+    def _project(self, report: Callable[[float, str], None]) -> None:
+        self.session.project(report)
+        self.view.places()
+
+    def _cut(self, op: dict[str, Any], report: Callable[[float, str], None]) -> None:
+        try:
+            self.session.apply(op, np.zeros(0, dtype=np.int64), report)
+        except InputError as error:
+            self.widget.send({"type": "error", "text": str(error)})
+            return
+        self.view.changed()
+
+    def _advise(self, report: Callable[[float, str], None]) -> None:
+        self.session.advise(report)
+        self.view.controls()
+
+
+__all__ = ["Cancelled", "Explorer", "explore"]
