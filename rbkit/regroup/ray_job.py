@@ -1,0 +1,232 @@
+"""The embed-and-assign job on Ray Data, for more than one machine (extra ``rbkit[ray]``).
+
+Every worker loads the model once and does shard after shard, by the same function as one
+process does (:class:`~rbkit.regroup.shard_work.ShardWork`), so the result is the same. A worker
+that dies is replaced and its shard done again. Machines share the folder and the data set by
+path: both lie where all of them see them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from rbkit.errors import InputError
+from rbkit.regroup.embedding import Embedder
+from rbkit.regroup.shard_job import ROWS_PER_SHARD
+from rbkit.regroup.shard_work import Assignment, InWorker, ShardFailed, ShardWork, make_work
+from rbkit.regroup.shards import ShardedVectors
+
+# What passes through Ray's object store are numbers of shards; it takes 30 % of memory if left.
+_STORE_BYTES = 100 * 2**20
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to anybody
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # ours counts documents
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+def embed_shards_on_ray(
+    dataset: Dataset,
+    embedder: Embedder,
+    folder: str | Path,
+    *,
+    workers: int = 2,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    address: str | None = None,
+    column: str = "text",
+    corpus: str | None = None,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    progress: bool = True,
+) -> ShardedVectors:
+    """:func:`~rbkit.regroup.shard_job.embed_shards`, by workers of Ray Data.
+
+    Parameters
+    ----------
+    workers : int
+    num_cpus, num_gpus : float
+        Of each worker.
+    address : str, optional
+        Of a Ray cluster (``"auto"``: the one this machine belongs to). By default the Ray that
+        this process is connected to, else one on this machine, on 127.0.0.1 and without its
+        dashboard and statistics, which ends with the job.
+    dataset, embedder, folder, column, corpus, rows_per_shard, progress
+        As in :func:`~rbkit.regroup.shard_job.embed_shards`.
+
+    Returns
+    -------
+    ShardedVectors
+
+    Raises
+    ------
+    InputError
+        Ray is not installed, or as in :func:`~rbkit.regroup.shard_job.embed_shards`.
+    """
+    work = make_work(dataset, embedder, folder, column, corpus, rows_per_shard)
+    drive_on_ray(
+        work,
+        workers=workers,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        address=address,
+        progress=progress,
+    )
+    return ShardedVectors(folder)
+
+
+def assign_shards_on_ray(
+    dataset: Dataset,
+    embedder: Embedder,
+    folder: str | Path,
+    centroids: NDArray[np.floating[Any]],
+    *,
+    workers: int = 2,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    address: str | None = None,
+    column: str = "text",
+    corpus: str | None = None,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    progress: bool = True,
+) -> Assignment:
+    """:func:`~rbkit.regroup.shard_job.assign_shards`, by workers of Ray Data.
+
+    Parameters are those of :func:`embed_shards_on_ray`; returned are labels (int32) and squared
+    distances (float32), both of shape (n,).
+    """
+    work = make_work(dataset, embedder, folder, column, corpus, rows_per_shard, centroids)
+    drive_on_ray(
+        work,
+        workers=workers,
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        address=address,
+        progress=progress,
+    )
+    return work.assignment()
+
+
+def drive_on_ray(
+    work: ShardWork,
+    *,
+    workers: int = 2,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    address: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Do all shards that are not done, by `workers` workers of Ray Data."""
+    if workers < 1:
+        raise InputError("workers", f"is {workers}", "give 1 or more")
+    todo = work.todo()
+    if not todo:
+        return
+    header = work.folder.header
+    rows = sum(stop - start for start, stop in map(header.span, todo))
+    job = InWorker(work.for_workers(), threads=max(1, int(num_cpus)))
+    with (
+        _ray(address, cpus=workers * num_cpus + 1, gpus=workers * num_gpus) as ray,
+        tqdm(total=rows, desc=f"embed, {workers} workers", unit="doc", disable=not progress) as bar,
+    ):
+        shards = ray.data.from_items(
+            [{"shard": shard} for shard in todo], override_num_blocks=len(todo)
+        )
+        done = shards.map_batches(
+            _Worker,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            # A fixed number of actors; Ray Data restarts them and repeats what they were doing.
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(todo))),
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+        )
+        for row in done.iter_rows():
+            if row["failed"]:
+                raise InputError(*json.loads(row["failed"]))
+            bar.update(int(row["rows"]))
+
+
+class _Worker:
+    """Lives in a Ray actor: the model stays loaded from shard to shard."""
+
+    def __init__(self, job: InWorker) -> None:
+        self.job = job
+
+    def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
+        rows, failed = 0, ""
+        try:
+            rows = self.job({"shard": int(batch["shard"][0])})["rows"]
+        except ShardFailed as error:  # as data: Ray would wrap it and lose what it says
+            failed = json.dumps(error.args)
+        return {"rows": [rows], "failed": [failed]}
+
+
+@contextmanager
+def _ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any]:
+    """Yield Ray, connected; what was started here is shut down."""
+    set_here = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ |= set_here  # before the import, which reads some of them
+    try:
+        with warnings.catch_warnings():
+            # It warns of the deprecated settings that it sets itself.
+            warnings.filterwarnings("ignore", module=r"ray\b", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", module=r"ray\b", category=FutureWarning)
+            try:
+                import ray
+                import ray.data
+            except ImportError as error:
+                remedy = "pip install 'rbkit[ray]'"
+                raise InputError("Ray", f"is not installed ({error})", remedy) from error
+            ours = not ray.is_initialized()
+            if ours:
+                _start(ray, address, cpus, gpus)
+            context = ray.data.DataContext.get_current()
+            bars, context.enable_progress_bars = context.enable_progress_bars, False
+            logger = logging.getLogger("ray.data")
+            level = logger.level
+            logger.setLevel(logging.ERROR)
+            try:
+                yield ray
+            finally:
+                logger.setLevel(level)
+                context.enable_progress_bars = bars
+                if ours:
+                    ray.shutdown()
+    finally:
+        for name in set_here:
+            del os.environ[name]
+
+
+def _start(ray: Any, address: str | None, cpus: float, gpus: float) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        ray.init(address=address, **quiet)
+        return
+    # Ray takes the address of the network card, also when told 127.0.0.1, and listens on all of
+    # them; except where it knows no clusters, as on macOS.
+    constants = ray._private.ray_constants
+    clusters = getattr(constants, "ENABLE_RAY_CLUSTER", True)
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray.init(
+            address="local",
+            num_cpus=int(np.ceil(cpus)),
+            num_gpus=int(np.ceil(gpus)),
+            include_dashboard=False,
+            object_store_memory=_STORE_BYTES,
+            **quiet,
+        )
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
