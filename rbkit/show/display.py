@@ -10,6 +10,8 @@ import base64
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -21,9 +23,7 @@ from rbkit.show.style import PAPER, alt_text
 def png(fig: Figure | Axes, dpi: int = 200) -> bytes:
     """Render a figure (or the figure of some axes) as PNG, the same bytes each time."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # A corpus may use any script; a missing glyph is drawn as a box, which is no news.
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+    with without_glyph_warnings():
         _figure(fig).savefig(
             buffer,
             format="png",
@@ -34,6 +34,15 @@ def png(fig: Figure | Axes, dpi: int = 200) -> bytes:
             metadata={"Software": None},
         )
     return buffer.getvalue()
+
+
+@contextmanager
+def without_glyph_warnings() -> Iterator[None]:
+    """Silence what matplotlib says of scripts that the fonts lack: a box is drawn, no news."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
+        yield
 
 
 def data_uri(fig: Figure | Axes, dpi: int = 200) -> str:

@@ -73,8 +73,14 @@ def rbkit_style(**overrides: Any) -> Iterator[None]:
 
 @functools.cache
 def _settings() -> dict[str, Any]:
-    # Only installed fonts: matplotlib logs a line for each name that it cannot find.
-    wanted = ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans")
+    # Only installed fonts: matplotlib logs a line for each name that it cannot find. The later
+    # ones are for names of a corpus in scripts that the first ones lack.
+    wanted = (
+        "Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans", "Noto Sans CJK JP",
+        "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
+        "Malgun Gothic", "WenQuanYi Micro Hei", "Noto Sans Arabic", "Noto Sans Hebrew",
+        "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
+    )  # fmt: skip
     installed = set(font_manager.get_font_names())
     return {
         "font.family": [name for name in wanted if name in installed] or ["sans-serif"],
