@@ -23,7 +23,8 @@ from rbkit.report.html import mathml
 from rbkit.report.offline import seal
 from rbkit.report.summary import headline, rows, varying
 from rbkit.report.units import amount, percent, seconds, thousands
-from rbkit.show.cards import domain_sizes, k_choice, top_sources
+from rbkit.show.cards import domain_sizes, top_sources
+from rbkit.show.choice_figure import k_choice
 from rbkit.show.cost_figure import cost_table, costs
 from rbkit.show.curves import loss_by_domain, loss_curves, loss_gap
 from rbkit.show.display import png, size_of

@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = attach(
         "to_cosine": ".gram_figure",
         "domain_cards": ".cards",
         "domain_sizes": ".cards",
-        "k_choice": ".cards",
+        "k_choice": ".choice_figure",
         "domain_map": ".map_figure",
         "gram_on_map": ".map_figure",
         "map_colours": ".map_labels",

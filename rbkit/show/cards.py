@@ -1,21 +1,18 @@
-"""What each domain is about: cards, sizes against the target, and how k was chosen.
+"""What each domain is about: cards, and sizes against the target.
 
 Text of a corpus is data: everything is escaped on its way into HTML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
 from rbkit.show.style import (
-    INK,
-    MUTED,
     legend_above,
     mixer_colour,
     new_axes,
@@ -98,59 +95,6 @@ def domain_sizes(domains: Any, ax: Axes | None = None) -> Axes:
             else ""
         )
         set_alt(ax, f"Sizes of {m} domains against target proportions q{widest}.")
-    return ax
-
-
-def k_choice(
-    grid: Sequence[Mapping[str, Any]], ax: Axes | None = None, chosen: int | None = None
-) -> Axes:
-    """Silhouette and stability under reseeding against the number of domains k.
-
-    Parameters
-    ----------
-    grid : sequence of {"k", "silhouette", "stability_ari", ...}
-        ``domains.quality["grid"]``; missing values are left out.
-    ax : matplotlib Axes, optional
-    chosen : int, optional
-        The k that was taken; that of the highest silhouette if not given.
-    """
-    with rbkit_style():
-        ax = new_axes(ax, 6.4, 3.2)
-        ks = [int(entry["k"]) for entry in grid]
-        said = []
-        if chosen is None and grid:
-            chosen = max(grid, key=lambda e: e.get("silhouette") or -np.inf)["k"]
-        right = ax.twinx()
-        looks = (
-            ("silhouette", "silhouette", ax, mixer_colour("RnB"), "o"),
-            ("stability_ari", "stability (ARI)", right, mixer_colour("Target"), "D"),
-        )
-        for key, name, axes, colour, marker in looks:
-            points = [(k, e[key]) for k, e in zip(ks, grid, strict=True) if e.get(key) is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker + "-", color=colour, mec="w", ms=6)
-                said.append(f"{name} from {points[0][1]:.3f} to {points[-1][1]:.3f}")
-            axes.set_ylabel(name, color=colour)
-            axes.tick_params(axis="y", labelcolor=colour)
-            axes.margins(0.06, 0.22)
-        tidy(ax)
-        right.spines[["top", "left", "bottom"]].set_visible(False)
-        right.grid(False)
-        ax.set_xticks(ks)
-        ax.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%d"))
-        ax.set_xlabel("number of domains k")
-        ax.set_title("Choice of k")
-        if chosen is not None:
-            ax.axvline(chosen, color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
-            # Inside the frame, on the side with room: above it the title may be in the way.
-            left = chosen > (min(ks) + max(ks)) / 2
-            ax.annotate(f"chosen: k = {chosen}", (chosen, 1), (-5 if left else 5, -4),
-                        ha="right" if left else "left", va="top", fontsize=9,
-                        xycoords=("data", "axes fraction"), textcoords="offset points",
-                        color=MUTED)  # fmt: skip
-        said_of = "; ".join(said) or "nothing measured"
-        set_alt(ax, f"Choice of k between {min(ks, default=0)} and {max(ks, default=0)}: "
-                    f"{said_of}; chosen k = {chosen}.")  # fmt: skip
     return ax
 
 
