@@ -47,7 +47,7 @@ def _joined(names: tuple[str, ...], kind: str) -> str:
 
 
 def packed(values: ArrayLike, kind: str) -> bytes:
-    """Little-endian bytes of an array, as the widget's binary traits want them.
+    r"""Little-endian bytes of an array, as the widget's binary traits want them.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def packed(values: ArrayLike, kind: str) -> bytes:
     Examples
     --------
     >>> packed([0, 3, -1], "u2")
-    b'\\x00\\x00\\x03\\x00\\xff\\xff'
+    b'\x00\x00\x03\x00\xff\xff'
     """
     array = np.asarray(values)
     if kind == "u2" and array.dtype.kind == "i":
@@ -97,17 +97,17 @@ class ExplorerWidget(anywidget.AnyWidget):  # type: ignore[misc]
     labels = traitlets.Any(b"").tag(sync=True)
     values = traitlets.Any(b"").tag(sync=True)
     source_ids = traitlets.Any(b"").tag(sync=True)
-    domains = traitlets.List().tag(sync=True)
-    sources = traitlets.List().tag(sync=True)
+    domains: Any = traitlets.List().tag(sync=True)
+    sources: Any = traitlets.List().tag(sync=True)
     crosstab = traitlets.Dict().tag(sync=True)
     colour = traitlets.Dict().tag(sync=True)
     controls = traitlets.Dict().tag(sync=True)
     history = traitlets.Dict().tag(sync=True)
     status = traitlets.Dict().tag(sync=True)
-    notices = traitlets.List().tag(sync=True)
+    notices: Any = traitlets.List().tag(sync=True)
     # No echo: the browser that made the selection knows it already.
     selection = traitlets.Any(b"").tag(sync=True, echo_update=False)
-    selected_domains = traitlets.List().tag(sync=True)
+    selected_domains: Any = traitlets.List().tag(sync=True)
     title = traitlets.Unicode("").tag(sync=True)
     images = traitlets.Bool(False).tag(sync=True)
 

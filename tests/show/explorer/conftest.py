@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 CHROMIUM = "/usr/bin/chromium"
@@ -80,8 +75,6 @@ def open_explorer(chromium, fake_session):
         def hear(event):
             if event["kind"] == "save":
                 if event["name"] == "selection":
-                    import numpy as np
-
                     event["value"] = session.selection = np.array(event["value"], int)
                 session.state[event["name"]] = event["value"]
                 return None
@@ -110,10 +103,11 @@ def open_explorer(chromium, fake_session):
 
 
 # JupyterLab's dark theme, as far as the explorer looks at it.
-DARK = """() => { const s = document.documentElement.style;
-  for (const [k, v] of Object.entries({"--jp-layout-color0": "#111111", "--jp-layout-color1": "#212121",
-    "--jp-ui-font-color0": "rgba(255,255,255,1)", "--jp-ui-font-color1": "rgba(255,255,255,0.87)",
-    "--jp-ui-font-color2": "rgba(255,255,255,0.54)", "--jp-border-color2": "#616161"})) s.setProperty(k, v); }"""
+DARK = """() => Object.entries({
+  "--jp-layout-color0": "#111111", "--jp-layout-color1": "#212121",
+  "--jp-ui-font-color0": "rgba(255,255,255,1)", "--jp-ui-font-color1": "rgba(255,255,255,0.87)",
+  "--jp-ui-font-color2": "rgba(255,255,255,0.54)", "--jp-border-color2": "#616161",
+}).forEach(([name, value]) => document.documentElement.style.setProperty(name, value))"""
 
 
 def messages(page, kind=None):
@@ -144,7 +138,36 @@ def lasso(page, corners, *, modifier=None, steps=6, pause=0):
 
 @pytest.fixture(scope="session")
 def tools():
-    """Helpers of this folder: ``lasso``, ``messages``, ``operations``."""
-    import types
+    """Helpers of this folder: ``lasso``, ``messages``, ``operations``, ``notebook``."""
+    return types.SimpleNamespace(
+        lasso=lasso, messages=messages, operations=operations, notebook=load("jupyter").notebook
+    )
 
-    return types.SimpleNamespace(lasso=lasso, messages=messages, operations=operations, dark=DARK)
+
+@pytest.fixture(scope="session")
+def jupyter_server(tmp_path_factory):
+    """One Jupyter server for JupyterLab and Notebook 7 alike; it ends with the tests."""
+    server = load("jupyter").Server(tmp_path_factory.getbasetemp())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def lab(chromium, jupyter_server):
+    """Open a notebook in JupyterLab 4, or with ``app="notebook"`` in Notebook 7.
+
+    ``lab(path)`` gives a Playwright page that reaches nothing but the server. It has
+    ``run_all()`` (which waits until the kernel is idle), ``explorer()`` (waits for the widget and
+    gives its locator) and ``noise`` (what the browser complained about, requests refused).
+    The notebook must lie below pytest's temporary folder: use ``tmp_path``.
+    """
+    contexts = []
+
+    def start(path, app="lab", width=1400, height=1100):
+        context = chromium.new_context(viewport={"width": width, "height": height})
+        contexts.append(context)
+        return jupyter_server.open(context, Path(path), app)
+
+    yield start
+    for context in contexts:
+        context.close()

@@ -122,8 +122,7 @@ class FakeSession:
                 "into the details that a reader would want to know before deciding.")  # fmt: skip
 
     def item(self, row):
-        item = {"row": int(row), "text": self.text(row)[:2000], "distance": (row % 97) / 97,
-                "source": SOURCES[self.source_ids[row]], "domain": int(self.labels[row])}  # fmt: skip
+        item = {"row": int(row), "text": self.text(row)[:2000], "distance": (row % 97) / 97}
         return item | ({"image": PIXEL} if self.images else {})
 
     def remember(self, text):
@@ -225,8 +224,9 @@ class FakeSession:
         if message["folder"].startswith("/"):
             return {"type": "error", "text": "folder: outside the notebook's folder",
                     "token": message["token"]}  # fmt: skip
+        files = ["domains.json", "assignments.parquet", "weights.json", "edits.json"]
         return {"type": "exported", "token": message["token"], "folder": message["folder"],
-                "files": ["domains.parquet", "domains.json", "weights.json", "edits.json"]}  # fmt: skip
+                "files": files}  # fmt: skip
 
     # The two ways to a browser
 

@@ -53,7 +53,7 @@ class Card {
     this.node.setAttribute("aria-expanded", String(!this.details.hidden));
     this.node.setAttribute("aria-label", `${domain.name}, ${plural(domain.size, "example")}, ${percent(domain.share)}${known ? `, target ${percent(domain.q)}` : ""}`.slice(0, 300));
     const inside = this.store.selection.length ? this.store.tally().domains.get(domain.id) || 0 : 0;
-    const all = domain.size + (domain.eval_size || 0);
+    const all = inside ? this.store.pointsIn(domain.id) : 1;
     this.picked.hidden = !inside;
     setText(this.picked, inside ? `${count(inside)} selected, ${percent(inside / Math.max(all, 1))} of this domain` : "");
     this.part.style.inlineSize = inside ? `${100 * clamp((domain.share / top) * (inside / Math.max(all, 1)), 0.004, 1)}%` : "0";

@@ -43,7 +43,13 @@ class Crosstab {
   }
 
   count() {
-    const { store } = this, place = new Map(store.domains.map((d, j) => [d.id, j])), wide = store.domains.length;
+    const { store } = this, given = store.crosstab.counts || [];
+    // A map that shows a sample cannot count the corpus; Python's own counts can.
+    const sampled = store.domains.reduce((sum, d) => sum + d.size, 0) > store.nTrain;
+    if (sampled && !this.only.checked && given.length === store.sources.length && given.every((row) => row.length === store.domains.length)) {
+      return Float64Array.from(given.flat());
+    }
+    const place = new Map(store.domains.map((d, j) => [d.id, j])), wide = store.domains.length;
     const counts = new Float64Array(store.sources.length * wide), mask = this.only.checked ? store.mask : null;
     for (let i = 0; i < store.nTrain; i++) {
       const j = place.get(store.labels[i]), s = store.sourceIds[i];
@@ -78,6 +84,7 @@ class Crosstab {
           title: `${sources[s].name} in ${domains[d].name}: ${plural(v, "example")}`.slice(0, 400), style: { "--part": part.toFixed(3) } });
       })));
     const focused = this.table.contains(document.activeElement);
+    this.table.classList.toggle("rbx-flat", columns.length < 8);
     this.table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...body));
     this.at = [clamp(this.at[0], 0, rows.length - 1), clamp(this.at[1], 0, columns.length - 1)];
     this.rove(focused);

@@ -1,5 +1,6 @@
 // How the corpus is cut: the method, its slider, and what happens to noise.
 const METHODS = { ward: "Ward hierarchy", kmeans: "k-means", hdbscan: "HDBSCAN", sources: "source labels", hand: "edited by hand" };
+const PAUSE = 350;  // ms after the last key before a cut is made
 const POLICIES = { nearest: "join the nearest domain", own: "make a domain of their own", drop: "are left out" };
 
 class CutControls {
@@ -7,9 +8,10 @@ class CutControls {
     this.store = store;
     this.method = el("select", { class: "rbx-select", test: "method", "aria-label": "Method", title: "How the corpus is cut", on: { change: () => this.choose() } });
     this.slider = el("input", { type: "range", test: "k", min: 2, max: 30, step: 1, "aria-label": "Number of domains",
-      on: { input: () => this.slide(), change: () => this.settle() } });
+      on: { input: () => this.slide(), change: () => this.settleSoon(this.held ? 0 : PAUSE),
+        pointerdown: () => { this.held = true; }, pointerup: () => { this.held = false; }, blur: () => this.settleNow() } });
     this.number = el("input", { type: "number", class: "rbx-input rbx-count", test: "k-number", min: 2, step: 1, "aria-label": "Number of domains", "data-lm-suppress-shortcuts": "true",
-      on: { change: () => { this.slider.value = this.number.value; this.settle(); } } });
+      on: { change: () => { this.slider.value = this.number.value; this.slide(); this.settleSoon(PAUSE); }, blur: () => this.settleNow() } });
     this.advice = el("button", { type: "button", class: "rbx-link rbx-advice", test: "recommended", on: { click: () => this.store.operate({ op: "cut", method: this.cutMethod(), k: this.store.controls.recommended.k }) } });
     this.tick = el("i", { class: "rbx-tick", "aria-hidden": "true" });
     this.refine = button("refine", { label: "Refine the cut with k-means from these centres", text: "Refine", kind: "rbx-small", on: () => store.operate({ op: "refine" }) });
@@ -56,12 +58,26 @@ class CutControls {
     this.waiting = setTimeout(() => { this.waiting = 0; if (this.sliding) this.store.cutLive(this.wanted); }, 30);
   }
 
+  /** Keys change a slider step by step: they make one operation, once they rest. */
+  settleSoon(wait) {
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.settle(), wait);
+  }
+
+  settleNow() {
+    this.held = false;
+    if (this.resting) this.settle();
+  }
+
   settle() {
+    clearTimeout(this.resting);
+    this.resting = 0;
     this.sliding = false;
     clearTimeout(this.waiting);
     this.waiting = 0;
     const k = clamp(Math.round(+this.slider.value) || 2, +this.slider.min, +this.slider.max);
     this.number.value = this.slider.value = k;
+    this.expected = { k, until: Date.now() + PATIENCE };
     this.store.operate({ op: "cut", method: this.cutMethod(), k });
   }
 
@@ -109,7 +125,10 @@ class CutControls {
     this.noisePart.hidden = !dense && !(c.noise_share > 0);
     this.refine.hidden = c.method !== "ward";
     this.slider.max = this.number.max = Math.max(2, c.k_max || 30);
-    if (!this.sliding) {
+    // The answer to an earlier step must not push back the slider under the hand.
+    const late = this.expected && c.k !== this.expected.k && Date.now() < this.expected.until;
+    if (!this.sliding && !late) {
+      this.expected = null;
       this.slider.value = this.number.value = c.k;
       this.slider.setAttribute("aria-valuetext", `${c.k} domains`);
       this.size.value = c.min_cluster_size;
@@ -127,5 +146,10 @@ class CutControls {
       this.tick.title = tip.text || "";
       this.tick.style.setProperty("--at", (tip.k - 2) / Math.max(1, this.slider.max - 2));
     }
+  }
+
+  dispose() {
+    clearTimeout(this.waiting);
+    clearTimeout(this.resting);
   }
 }

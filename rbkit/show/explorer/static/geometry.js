@@ -1,9 +1,23 @@
 // Where things are: the viewport of the map, which points a lasso holds, which one is nearest.
 
-/** The part of the unit square that the map shows. y points up, as in the static figure. */
+/** The part of the plane that the map shows. y points up, as in the static figure. */
 class Viewport {
   constructor() {
     this.width = this.height = 1;
+    this.extent = [0, 0, 1, 1];
+    this.fit();
+  }
+
+  /** Look at all of these points from now on. */
+  embrace(xy) {
+    const box = [Infinity, Infinity, -Infinity, -Infinity];
+    for (let i = 0; i < xy.length; i += 2) {
+      if (xy[i] < box[0]) box[0] = xy[i];
+      if (xy[i + 1] < box[1]) box[1] = xy[i + 1];
+      if (xy[i] > box[2]) box[2] = xy[i];
+      if (xy[i + 1] > box[3]) box[3] = xy[i + 1];
+    }
+    this.extent = box.every(Number.isFinite) ? box : [0, 0, 1, 1];
     this.fit();
   }
 
@@ -13,12 +27,15 @@ class Viewport {
   }
 
   fit() {
-    this.x = this.y = 0.5;
+    const [x0, y0, x1, y1] = this.extent;
+    this.x = (x0 + x1) / 2;
+    this.y = (y0 + y1) / 2;
     this.zoom = 1;
   }
 
   get scale() {
-    return 0.94 * Math.min(this.width, this.height) * this.zoom;
+    const [x0, y0, x1, y1] = this.extent;
+    return 0.93 * Math.min(this.width / Math.max(x1 - x0, 1e-6), this.height / Math.max(y1 - y0, 1e-6)) * this.zoom;
   }
 
   toScreen(x, y) {
@@ -30,8 +47,9 @@ class Viewport {
   }
 
   pan(dx, dy) {
-    this.x = clamp(this.x - dx / this.scale, -0.2, 1.2);
-    this.y = clamp(this.y + dy / this.scale, -0.2, 1.2);
+    const [x0, y0, x1, y1] = this.extent;
+    this.x = clamp(this.x - dx / this.scale, x0, x1);
+    this.y = clamp(this.y + dy / this.scale, y0, y1);
   }
 
   /** Zoom by a factor and keep the place under (sx, sy) where it is. */
@@ -83,13 +101,15 @@ function insidePolygon(xy, polygon, accept) {
 
 /** Points sorted into the cells of a grid, so that the nearest is found without visiting all. */
 class Grid {
-  constructor(xy) {
+  constructor(xy, extent) {
     this.xy = xy;
+    [this.x0, this.y0] = extent;
+    this.span = Math.max(extent[2] - extent[0], extent[3] - extent[1], 1e-6);
     const n = xy.length >> 1, side = (this.side = clamp(Math.round(Math.sqrt(n / 2)), 1, 256));
     const cells = new Int32Array(n);
     this.start = new Int32Array(side * side + 1);
     for (let i = 0; i < n; i++) {
-      cells[i] = this.line(xy[2 * i + 1]) * side + this.line(xy[2 * i]);
+      cells[i] = this.line(xy[2 * i + 1] - this.y0) * side + this.line(xy[2 * i] - this.x0);
       this.start[cells[i] + 1]++;
     }
     for (let c = 0; c < side * side; c++) this.start[c + 1] += this.start[c];
@@ -99,15 +119,15 @@ class Grid {
   }
 
   line(value) {
-    return clamp(Math.floor(value * this.side) || 0, 0, this.side - 1);
+    return clamp(Math.floor((value / this.span) * this.side) || 0, 0, this.side - 1);
   }
 
   /** Nearest accepted row within a radius, or -1. */
   nearest(x, y, radius, accept) {
     let best = -1, least = radius * radius;
-    for (let row = this.line(y - radius); row <= this.line(y + radius); row++) {
-      const from = this.start[row * this.side + this.line(x - radius)];
-      const to = this.start[row * this.side + this.line(x + radius) + 1];
+    const top = this.line(y + radius - this.y0), left = this.line(x - radius - this.x0), right = this.line(x + radius - this.x0);
+    for (let row = this.line(y - radius - this.y0); row <= top; row++) {
+      const from = this.start[row * this.side + left], to = this.start[row * this.side + right + 1];
       for (let k = from; k < to; k++) {
         const i = this.rows[k], dx = this.xy[2 * i] - x, dy = this.xy[2 * i + 1] - y, d = dx * dx + dy * dy;
         if (d <= least && accept(i)) {

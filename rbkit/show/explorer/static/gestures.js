@@ -23,6 +23,7 @@ function bindGestures(map) {
   }
 
   above.addEventListener("pointerdown", (event) => {
+    above.classList.add("rbx-quiet");  // a ring of focus is for keys
     above.focus({ preventScroll: true });
     const at = place(event);
     fingers.set(event.pointerId, at);
@@ -114,6 +115,7 @@ function bindGestures(map) {
   }, { passive: false });
 
   above.addEventListener("keydown", (event) => {
+    above.classList.remove("rbx-quiet");
     if (event.key === " ") {
       space = true;
       above.classList.add("rbx-grab");
@@ -144,5 +146,8 @@ function bindGestures(map) {
     above.classList.toggle("rbx-grab", map.tool === "pan");
   };
   above.addEventListener("keyup", (event) => { if (event.key === " ") release(); });
-  above.addEventListener("blur", release);
+  above.addEventListener("blur", () => {
+    above.classList.remove("rbx-quiet");
+    release();
+  });
 }

@@ -8,7 +8,7 @@ class Legend {
   }
 
   update(changed) {
-    if (!["colour", "sources", "n_train", "xy", "domains"].some((name) => changed.has(name))) return;
+    if (!["colour", "values", "sources", "n_train", "xy", "domains"].some((name) => changed.has(name))) return;
     const { colour, sources } = this.store, modes = colour.modes || [], mode = colour.mode || "domain";
     if ([...this.mode.options].map((o) => o.value).join() !== modes.map((m) => m.id).join()) {
       this.mode.replaceChildren(...modes.map((m) => el("option", { value: m.id, text: m.label })));
@@ -19,7 +19,7 @@ class Legend {
       const stops = RAMP.map((rgb) => `rgb(${rgb})`).join(",");
       this.key.replaceChildren(el("span", { class: "rbx-number", text: colour.low || "" }), el("i", { class: "rbx-ramp", style: { background: `linear-gradient(90deg,${stops})` } }),
         el("span", { class: "rbx-number", text: colour.high || "" }), words("span", colour.title || "", { class: "rbx-ramp-title" }),
-        el("span", { class: "rbx-mark" }, el("i", { class: "rbx-dot rbx-unknown" }), "unknown"));
+        ...(this.store.values.includes(255) ? [el("span", { class: "rbx-mark" }, el("i", { class: "rbx-dot rbx-unknown" }), "unknown")] : []));
     } else if (mode === "source") {
       this.key.replaceChildren(...sources.map((source, i) => el("button", { type: "button", class: "rbx-source", test: "legend-source", title: `Select the examples of ${source.name}`.slice(0, 300),
         on: {

@@ -99,7 +99,7 @@ class CorpusMap {
 
   update(changed) {
     const has = (...names) => names.some((name) => changed.has(name));
-    if (has("xy")) this.view.fit();
+    if (has("xy")) this.view.embrace(this.store.xy);
     if (has("xy", "labels", "values", "source_ids", "domains", "sources", "colour", "selection", "selected_domains", "hover", "split", "n_train")) {
       this.dirty = true;
     }
@@ -167,7 +167,7 @@ class CorpusMap {
   nearest(x, y) {
     const { store, view } = this;
     if (!store.n) return -1;
-    store.index ||= new Grid(store.xy);
+    store.index ||= new Grid(store.xy, view.extent);
     const [dx, dy] = view.toData(x, y);
     return store.index.nearest(dx, dy, 8 / view.scale, (i) => store.shown(i));
   }

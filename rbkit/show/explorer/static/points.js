@@ -93,9 +93,9 @@ class PointLayer {
     const strength = store.n > 60000 && view.zoom < 2 ? 0.72 : 0.9;
     const draw = (flag, radius, alpha, flat) => this.stampAll(store, view, ratio, width, height, colours, flag, radius, alpha, flat);
     if (emphasis) {
-      draw(DIM, size, 0.13, pack(look.faint));
+      draw(DIM, size, store.n > 60000 ? 0.07 : 0.13, pack(look.faint));
       // The outline makes the emphasis visible without its hue.
-      draw(LIT, size + (size > 2.5 * ratio ? 1.1 : 0.7) * ratio, 1, pack(look.ink));
+      draw(LIT, size + (size > 2.5 * ratio ? 1 : 0.7) * ratio, 0.8, pack(look.ink));
       draw(LIT, size, 1, null);
     } else draw(PLAIN, size, strength, null);
     this.pen.putImageData(this.image, 0, 0);

@@ -1,6 +1,6 @@
 // What one view of the explorer knows: the model's traits decoded, what is hovered, and the
 // conversation with Python. Changes are collected and told once per frame.
-const TRAITS = ["xy", "n_train", "labels", "values", "source_ids", "domains", "sources", "colour", "controls",
+const TRAITS = ["xy", "n_train", "labels", "values", "source_ids", "domains", "sources", "crosstab", "colour", "controls",
   "history", "status", "notices", "selection", "selected_domains", "title", "images"];
 const PATIENCE = 4000;  // ms after which an unanswered preview no longer holds back the next
 
@@ -65,6 +65,7 @@ class Store {
     else if (name === "title" || name === "images") this[name] = value;
     else this[name] = value || {};
     if (name === "labels" || name === "selection" || name === "xy") this.tallies = null;
+    if (name === "labels") this.sizes = null;
   }
 
   fillMask() {
@@ -94,6 +95,15 @@ class Store {
 
   sourceOf(row) {
     return this.sources[this.sourceIds[row]] || null;
+  }
+
+  /** Points of the map in each domain: all examples, or those of the sample that is shown. */
+  pointsIn(id) {
+    if (!this.sizes) {
+      this.sizes = new Uint32Array(65536);
+      for (const label of this.labels) this.sizes[label]++;
+    }
+    return this.sizes[id];
   }
 
   /** How much of the selection lies in each domain and each source. */

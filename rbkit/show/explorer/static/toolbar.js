@@ -85,6 +85,7 @@ class Toolbar {
   }
 
   update(changed) {
+    if (changed.has("error")) this.cut.expected = null;
     this.cut.update(changed);
     if (changed.has("title")) setWords(this.title, this.store.title || "Corpus explorer");
     if (changed.has("history")) {
@@ -107,6 +108,7 @@ class Toolbar {
 
   dispose() {
     this.searchSoon.cancel();
+    this.cut.dispose();
     this.mapForm.dispose();
     this.exportForm.dispose();
   }

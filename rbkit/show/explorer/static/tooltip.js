@@ -20,6 +20,7 @@ class Tips {
         this.read();
       }
     }
+    this.at = [x, y];
     if (row >= 0) this.stand(this.tip, x, y, 14);
   }
 
@@ -39,8 +40,10 @@ class Tips {
     const asked = this.row;
     await Promise.race([this.store.read([asked]), new Promise((resolve) => setTimeout(resolve, PATIENCE))]);
     this.reading = false;
-    if (this.row === asked) this.fill();
-    else this.read();
+    if (this.row === asked) {
+      this.fill();
+      this.stand(this.tip, ...this.at, 14);
+    } else this.read();
   }
 
   stand(node, x, y, away) {
