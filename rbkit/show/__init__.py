@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = attach(
         "domain_sizes": ".cards",
         "k_choice": ".choice_figure",
         "domain_map": ".map_figure",
-        "gram_on_map": ".map_figure",
+        "gram_on_map": ".gram_map_figure",
         "map_colours": ".map_labels",
         "crosstab": ".crosstab_figure",
         "size_effect": ".sizes_figure",

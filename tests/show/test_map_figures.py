@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from rbkit.errors import InputError
 from rbkit.show import alt_text, crosstab, domain_map, gram_on_map, map_colours, png
 from rbkit.show.crosstab_figure import _away, count_table, diagonal_order
-from rbkit.show.map_figure import alignment
+from rbkit.show.gram_map_figure import alignment
 from rbkit.show.map_labels import medians, wrapped
 
 ODD = ["漢字 · 日本語", "الحرب · الجيش", "<script>alert(1)</script>", "$x^2$ · $\\alpha", "😀",
