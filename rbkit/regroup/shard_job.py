@@ -50,9 +50,6 @@ from rbkit.regroup.shards import ShardedVectors
 
 # 6 MB at 384 numbers; a minute of a small model on a slow CPU is what a kill can cost.
 ROWS_PER_SHARD = 8_192
-# From here on vectors belong on disk: a million of 384 numbers takes 1.5 GB as float32, and
-# every step of clustering another copy.
-SHARD_ABOVE = 500_000
 # What an embedder that learns from the corpus (TF-IDF) is fitted on, at most.
 _FIT_ROWS = 200_000
 
@@ -162,7 +159,8 @@ def embed_corpus_sharded(
         With splits ``train`` and ``eval`` and a column ``text``.
     embedder : Embedder
     folder : path, optional
-        By default one in ``cache_dir()/shards``, named by the hashes of corpus and embedder.
+        Where folders of shards are kept, one for each corpus and embedder, named by their
+        hashes; by default ``cache_dir()/shards``.
     rows_per_shard, num_proc, progress
         As in :func:`embed_shards`.
 
@@ -177,15 +175,14 @@ def embed_corpus_sharded(
         train = train.select(np.sort(rows))
     embedder.fit(train["text"])  # a column is read as it is walked through
     origin = str(about(corpus)["fingerprint"])
-    if folder is None:
-        name = fingerprint(json.dumps(identity_of(embedder), sort_keys=True))
-        folder = cache_dir() / "shards" / f"{origin}-{name}"
+    name = fingerprint(json.dumps(identity_of(embedder), sort_keys=True))
+    root = cache_dir() / "shards" if folder is None else Path(folder)
     vectors = {}
     for split in ("train", "eval"):
         vectors[split] = embed_shards(
             corpus[split],
             embedder,
-            Path(folder) / split,
+            root / f"{origin}-{name}" / split,
             corpus=f"{origin} {split}",
             rows_per_shard=rows_per_shard,
             num_proc=num_proc,

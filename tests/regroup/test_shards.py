@@ -294,6 +294,13 @@ class TestEmbedding:
         other = embed_corpus_sharded(make_corpus(60, 20), TfidfEmbedder(dim=3), progress=False)
         assert other["train"].folder != vectors["train"].folder
 
+    def test_one_folder_serves_many_corpora_and_embedders(self, tmp_path, corpus, make_corpus):
+        for rows in (corpus, make_corpus(60, 20)):
+            for dim in (2, 3):
+                found = embed_corpus_sharded(rows, TfidfEmbedder(dim), tmp_path, progress=False)
+                assert found["train"].shape == (len(rows["train"]), dim)
+        assert len(list(tmp_path.iterdir())) == 4
+
 
 class TestAssigning:
     def test_labels_and_distances_are_those_of_assign(self, tmp_path):
