@@ -97,7 +97,6 @@ class TestGraph:
         assert abs(fuzzy_graph(indices, distances) - theirs).max() < 1e-3
 
 
-@pytest.mark.slow
 class TestMap:
     def test_neighbours_stay_neighbours(self):
         X, truth = blobs(400)
@@ -170,7 +169,6 @@ class TestMap:
         assert np.array_equal(one, umap_coordinates(X.astype(np.float16), sample=60, **QUICK))
 
 
-@pytest.mark.slow
 class TestCache:
     def test_a_second_call_reads_and_computes_nothing(self, monkeypatch):
         X, _ = blobs(60)
