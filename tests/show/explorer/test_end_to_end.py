@@ -58,8 +58,8 @@ def test_from_an_unknown_corpus_to_a_trained_model_by_hand(lab, tools, tmp_path)
     page = lab(tools.notebook(tmp_path / "explore.ipynb", *CELLS))
     page.run_all()
     page.explorer()
-    page.wait_for_function("document.querySelector('[data-test=status]').textContent.trim() === ''"
-                           " || !document.querySelector('[data-test=progress]')", timeout=90_000)  # fmt: skip
+    # The map and then the advice on k come from the background: the kernel stays free.
+    page.wait_for_selector("[data-test=recommended]:visible", timeout=90_000)
 
     # The slider cuts the hierarchy while it moves; release makes it an operation.
     page.focus("[data-test=k]")
@@ -80,9 +80,8 @@ def test_from_an_unknown_corpus_to_a_trained_model_by_hand(lab, tools, tmp_path)
     assert len(cards(page)) == 5
 
     # Merge two, rename the result, and take a third step back.
-    first, second = page.locator("[data-test=card-selected]").all()[:2]
-    first.check()
-    second.check()
+    page.locator("[data-test=card-name]").nth(0).click()
+    page.locator("[data-test=card-name]").nth(1).click(modifiers=["Control"])
     page.fill("[data-test=merge-name]", "two in one")
     page.click("[data-test=merge]")
     page.wait_for_selector("[data-test=card-name]:has-text('two in one')")

@@ -48,6 +48,10 @@ class Explorer {
     store.parts = this.parts;
     this.open("domains");
     this.watchTheme();
+    // Notebook 7 looks at keys on their way down, before this element hears of them, and asks the
+    // focused node itself: its shortcuts are off in here but for its own such as Ctrl+S.
+    this.gate = (event) => { if (root.contains(event.target)) event.target.toggleAttribute("data-lm-suppress-shortcuts", !this.forNotebook(event)); };
+    window.addEventListener("keydown", this.gate, true);
     root.addEventListener("keydown", (event) => this.key(event));
     root.addEventListener("keyup", (event) => event.stopPropagation());
     root.addEventListener("keypress", (event) => event.stopPropagation());
@@ -74,6 +78,10 @@ class Explorer {
     event.preventDefault();
   }
 
+  forNotebook(event) {
+    return (event.ctrlKey || event.metaKey) && !["z", "y", "a", "c", "x", "v", "enter"].includes(event.key.toLowerCase());
+  }
+
   /** Undo and redo; and no key goes on to the notebook, where two d's would delete the cell. */
   key(event) {
     const command = event.ctrlKey || event.metaKey, typing = event.target.matches("input:not([type=range]):not([type=checkbox]), textarea");
@@ -82,8 +90,7 @@ class Explorer {
       this.store.send({ type: letter === "y" || event.shiftKey ? "redo" : "undo" });
       event.preventDefault();
     } else if (event.key === "Escape" && !typing && !event.defaultPrevented) this.store.clear();
-    const notebook = command && !["z", "y", "a", "c", "x", "v", "enter"].includes(letter);
-    if (!notebook) event.stopPropagation();
+    if (!this.forNotebook(event)) event.stopPropagation();
   }
 
   update(changed) {
@@ -116,6 +123,7 @@ class Explorer {
   }
 
   dispose() {
+    window.removeEventListener("keydown", this.gate, true);
     this.themes.disconnect();
     this.scheme.removeEventListener("change", this.judge);
     for (const part of this.parts) if (part !== this) part.dispose?.();

@@ -76,7 +76,7 @@ class Card {
       domain.tokens ? `${count(domain.tokens)} tokens` : null].filter(Boolean).join(" · ");
     const sources = el("dl", { class: "rbx-sources" }, ...(domain.sources || []).slice(0, 6).map(([name, share]) => el("div", {},
       words("dt", name), el("dd", {}, el("i", { style: { "inline-size": `${100 * clamp(share, 0, 1)}%` } })), el("dd", { class: "rbx-number", text: percent(share) }))));
-    const parts = el("input", { type: "number", class: "rbx-input rbx-count", test: "split-parts", value: 2, min: 2, max: 20, "aria-label": "Number of parts", "data-lm-suppress-shortcuts": "true" });
+    const parts = el("input", { type: "number", class: "rbx-input rbx-count", test: "split-parts", value: 2, min: 2, max: 20, "aria-label": "Number of parts", });
     const split = () => store.operate({ op: "split", domain: this.id, parts: clamp(Math.round(+parts.value) || 2, 2, 20) });
     parts.addEventListener("keydown", (event) => { if (event.key === "Enter") split(); });
     const actions = el("div", { class: "rbx-row" },
@@ -104,7 +104,7 @@ class Card {
 
   rename() {
     if (this.editing || this.domain.kind === "noise") return;
-    const input = el("input", { type: "text", class: "rbx-input rbx-rename", test: "rename-input", value: this.domain.name, dir: "auto", maxlength: 120, "aria-label": "New name", "data-lm-suppress-shortcuts": "true" });
+    const input = el("input", { type: "text", class: "rbx-input rbx-rename", test: "rename-input", value: this.domain.name, dir: "auto", maxlength: 120, "aria-label": "New name", });
     const done = (keep) => {
       if (!this.editing) return;
       this.editing = false;

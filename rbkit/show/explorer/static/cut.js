@@ -9,8 +9,8 @@ class CutControls {
     this.method = el("select", { class: "rbx-select", test: "method", "aria-label": "Method", title: "How the corpus is cut", on: { change: () => this.choose() } });
     this.slider = el("input", { type: "range", test: "k", min: 2, max: 30, step: 1, "aria-label": "Number of domains",
       on: { input: () => this.slide(), change: () => this.settleSoon(this.held ? 0 : PAUSE),
-        pointerdown: () => { this.held = true; }, pointerup: () => { this.held = false; }, blur: () => this.settleNow() } });
-    this.number = el("input", { type: "number", class: "rbx-input rbx-count", test: "k-number", min: 2, step: 1, "aria-label": "Number of domains", "data-lm-suppress-shortcuts": "true",
+        pointerdown: () => { this.held = true; }, keydown: () => { this.held = false; }, blur: () => this.settleNow() } });
+    this.number = el("input", { type: "number", class: "rbx-input rbx-count", test: "k-number", min: 2, step: 1, "aria-label": "Number of domains",
       on: { change: () => { this.slider.value = this.number.value; this.slide(); this.settleSoon(PAUSE); }, blur: () => this.settleNow() } });
     this.advice = el("button", { type: "button", class: "rbx-link rbx-advice", test: "recommended", on: { click: () => this.store.operate({ op: "cut", method: this.cutMethod(), k: this.store.controls.recommended.k }) } });
     this.tick = el("i", { class: "rbx-tick", "aria-hidden": "true" });
@@ -20,11 +20,11 @@ class CutControls {
 
     this.sizes = el("input", { type: "range", test: "min-cluster-size", min: 0, max: 100, step: 1, "aria-label": "Smallest cluster",
       on: { input: () => this.slideSize(), change: () => this.settleSize() } });
-    this.size = el("input", { type: "number", class: "rbx-input rbx-count", test: "min-cluster-size-number", min: 2, step: 1, "aria-label": "Smallest cluster, in examples", "data-lm-suppress-shortcuts": "true",
+    this.size = el("input", { type: "number", class: "rbx-input rbx-count", test: "min-cluster-size-number", min: 2, step: 1, "aria-label": "Smallest cluster, in examples",
       on: { change: () => this.settleSize() } });
     this.policy = el("select", { class: "rbx-select", test: "noise", "aria-label": "Outliers", on: { change: () => this.settleNoise() } },
       ...Object.entries(POLICIES).map(([value, text]) => el("option", { value, text })));
-    this.most = el("input", { type: "number", class: "rbx-input rbx-count", test: "max-noise", min: 0, max: 100, step: 1, placeholder: "any", "aria-label": "At most this share of outliers, in percent", "data-lm-suppress-shortcuts": "true",
+    this.most = el("input", { type: "number", class: "rbx-input rbx-count", test: "max-noise", min: 0, max: 100, step: 1, placeholder: "any", "aria-label": "At most this share of outliers, in percent",
       on: { change: () => this.settleNoise() } });
     this.noiseText = el("span", { class: "rbx-hint rbx-noise-text", test: "noise-text" });
     this.sizePart = el("div", { class: "rbx-part" }, el("span", { class: "rbx-caption", text: "smallest" }), this.sizes, this.size);

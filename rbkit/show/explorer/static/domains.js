@@ -10,7 +10,7 @@ class DomainList {
     this.sorts = el("select", { class: "rbx-select rbx-small", test: "sort", "aria-label": "Order", on: { change: () => { this.order = this.sorts.value; this.arrange(); } } },
       ...[["size", "largest first"], ["gap", "furthest from q"], ["order", "by similarity"], ["name", "by name"]].map(([value, text]) => el("option", { value, text })));
     this.hint = el("span", { class: "rbx-caption rbx-legend-q" }, el("i", { class: "rbx-sample-share" }), "share of train ", el("i", { class: "rbx-sample-want" }), "target q");
-    this.mergeName = el("input", { type: "text", class: "rbx-input", test: "merge-name", dir: "auto", maxlength: 120, "aria-label": "Name of the merged domain", "data-lm-suppress-shortcuts": "true",
+    this.mergeName = el("input", { type: "text", class: "rbx-input", test: "merge-name", dir: "auto", maxlength: 120, "aria-label": "Name of the merged domain",
       on: { keydown: (event) => { if (event.key === "Enter") this.merge(); } } });
     this.several = el("span", { class: "rbx-several" });
     this.mergeButton = button("merge", { label: "Merge the chosen domains into one", text: "Merge", name: "merge", kind: "rbx-small rbx-primary", on: () => this.merge() });

@@ -10,7 +10,7 @@ class SelectionPanel {
     this.clear = button("selection-clear", { label: "Clear the selection (Esc)", text: "Clear", kind: "rbx-small", on: () => store.select(new Uint32Array(0)) });
     this.where = el("ul", { class: "rbx-spread", "aria-label": "Domains of the selection", test: "selection-domains" });
     this.target = el("select", { class: "rbx-select rbx-grow", test: "move-target", "aria-label": "Move to", on: { change: () => this.wanted() } });
-    this.name = el("input", { type: "text", class: "rbx-input rbx-grow", test: "move-name", placeholder: "name of the new domain", dir: "auto", maxlength: 120, "aria-label": "Name of the new domain", "data-lm-suppress-shortcuts": "true",
+    this.name = el("input", { type: "text", class: "rbx-input rbx-grow", test: "move-name", placeholder: "name of the new domain", dir: "auto", maxlength: 120, "aria-label": "Name of the new domain",
       on: { keydown: (event) => { if (event.key === "Enter") this.move(); } } });
     this.go = button("move", { label: "Move the selected examples", text: "Move", kind: "rbx-small rbx-primary", on: () => this.move() });
     this.tools = el("div", { class: "rbx-move", role: "group", "aria-label": "Move the selection" }, el("span", { class: "rbx-caption", text: "Move to" }), this.target, this.name, this.go);

@@ -16,7 +16,7 @@ class Toolbar {
   }
 
   buildSearch() {
-    this.query = el("input", { type: "search", class: "rbx-input rbx-query", test: "search", placeholder: "Search texts", "aria-label": "Search the texts", dir: "auto", "data-lm-suppress-shortcuts": "true",
+    this.query = el("input", { type: "search", class: "rbx-input rbx-query", test: "search", placeholder: "Search texts", "aria-label": "Search the texts", dir: "auto",
       on: { input: () => this.searchSoon(), keydown: (event) => {
         if (event.key === "Enter") this.search();
         if (event.key === "Escape" && this.query.value) { this.query.value = ""; this.search(); event.stopPropagation(); }
@@ -65,7 +65,7 @@ class Toolbar {
 
   buildExport() {
     const { store } = this;
-    this.folder = el("input", { type: "text", class: "rbx-input", test: "export-folder", value: "domains", spellcheck: "false", "data-lm-suppress-shortcuts": "true",
+    this.folder = el("input", { type: "text", class: "rbx-input", test: "export-folder", value: "domains", spellcheck: "false",
       on: { keydown: (event) => { if (event.key === "Enter") run(); } } });
     this.outcome = el("div", { class: "rbx-outcome", role: "status", test: "export-result" });
     const run = async () => {
