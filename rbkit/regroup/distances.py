@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 LEVEL = 0.99
-_OWN = 200  # training examples from which a domain has a 99 % quantile of its own
+_OWN = 400  # training examples from which a domain has a 99.5 % quantile of its own
 _PRIOR = 10  # a smaller domain's typical distance counts as much as this many examples of all
 _LEAST = 0.1  # of the overall median: in a domain of copies, nearly the same is not far
 _ROWS = 65_536  # rows of a memory map that are read at once
@@ -40,8 +40,8 @@ class Placed(NamedTuple):
     distances : ndarray of float32, shape (n,)
         Euclidean distance to it.
     far : ndarray of bool, shape (n,), or None
-        Farther than :data:`LEVEL` of that domain's training examples; None where the domains
-        carry no distance profile.
+        Farther than 99 % of the training examples, by the limits of
+        :func:`distance_profile`; None where the domains carry no distance profile.
     """
 
     labels: NDArray[np.int32]
@@ -86,18 +86,21 @@ def distance_profile(
 
     Notes
     -----
-    A threshold is the conformal quantile, the ``ceil((n + 1) * level)``-th smallest distance,
-    which a further example of the same kind exceeds with a probability of at most 1 - level. A
-    domain of fewer than 200 examples has too few beyond it: it borrows the quantile of
-    distance / typical distance from all, times its own typical distance, which leans towards
-    the overall one the fewer examples there are.
+    An example is far that lies beyond one of two limits, each of which takes half of the false
+    alarms that the level allows: that of its domain, since what is far from a tight domain is
+    near to a wide one, and that of all training examples together, since a wide domain that
+    gathers the rest would let anything in. A limit is the conformal quantile, the
+    ``ceil((n + 1) * level)``-th smallest distance, which a further example of the same kind
+    exceeds with a probability of at most 1 - level. A domain of fewer than 400 examples has too
+    few beyond it: it borrows the quantile of distance / typical distance from all, times its own
+    typical distance, which leans towards the overall one the fewer examples there are.
 
     Examples
     --------
     >>> X = np.random.default_rng(0).normal(size=(1000, 8))
     >>> profile = distance_profile(X, np.zeros(1000, int), X.mean(axis=0, keepdims=True))
-    >>> [round(t, 1) for t in profile["thresholds"]], round(profile["far_share"], 2)
-    ([4.5], 0.01)
+    >>> [round(t, 1) for t in profile["thresholds"]], 0 < profile["far_share"] < 0.01
+    ([4.6], True)
     """
     vectors = _matrix("vectors", vectors)
     centroids = _matrix("centroids", centroids).astype(np.float32)
@@ -237,12 +240,14 @@ def _thresholds(placed: NDArray[np.int64], distances: Floats, m: int, level: flo
         ]
     )
     typical = np.maximum(typical, np.finfo(np.float64).tiny)
+    level = (1 + level) / 2  # half of the false alarms to each of two limits
     stretch = _quantile(distances / typical[placed], level)
     found = [
         _quantile(d, level) if len(d) >= _OWN else stretch * t
         for d, t in zip(inside, typical, strict=True)
     ]
-    thresholds: Floats = np.maximum(np.array(found), _LEAST * middle)
+    limits = np.minimum(np.array(found), _quantile(distances, level))
+    thresholds: Floats = np.maximum(limits, _LEAST * middle)
     return thresholds
 
 

@@ -45,7 +45,7 @@ class Drift:
     counts, reference_counts : ndarray of int64, shape (m,)
         Of new and of reference examples, by nearest prototype.
     far_counts : ndarray of int64, shape (m,)
-        New examples farther than 99 % of the training examples there.
+        New examples that are far, by the limits of the distance profile.
     far_expected : float
         Share of far ones among the training examples themselves.
     level : float
@@ -216,7 +216,7 @@ def drift_report(
     False
     >>> print(drift_report(domains, X[:100] + 3).reasons[0])
     refit is due: 100% of the new examples lie farther from every domain than 99% of the
-    training set there (1.0% expected)
+    training set (1.0% expected)
     """
     placed = assign_new(domains, vectors)
     profile, n, m = domains.quality.get("distances"), len(placed.labels), domains.m
@@ -257,7 +257,7 @@ def _reasons(found: Drift, outer: int) -> list[str]:
     if at_least(k, found.n) > max(TOLERATED, 2 * found.far_expected):
         reasons.append(
             f"refit is due: {found.far_share:.0%} of the new examples lie farther from every "
-            f"domain than {level} of the training set there ({found.far_expected:.1%} expected)"
+            f"domain than {level} of the training set ({found.far_expected:.1%} expected)"
         )
     else:
         sure = 1 - 0.05 / max(1, int((found.counts > 0).sum()))

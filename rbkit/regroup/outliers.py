@@ -103,7 +103,7 @@ class FarEval:
         n, k = int((self.labels >= 0).sum()), int(self.far_sizes.sum())
         told = (
             f"{k:,} of {n:,} eval examples ({self.share:.0%}) lie farther from every domain than "
-            f"{self.level:.0%} of the training examples there ({self.expected:.1%} expected)"
+            f"{self.level:.0%} of the training examples do ({self.expected:.1%} expected)"
         )
         most = [i for i in np.argsort(-self.far_sizes, kind="stable")[:3] if self.far_sizes[i]]
         where = ", ".join(
@@ -196,7 +196,7 @@ def far_eval(domains: Domains, vectors: ArrayLike | None = None) -> FarEval:
     if len(placed.labels) != len(domains.eval_labels):
         what = f"{len(placed.labels)} for {len(domains.eval_labels)} eval examples"
         raise InputError("vectors", what, "give one per eval example")
-    labels = np.where(domains.eval_labels < 0, -1, placed.labels).astype(np.int32)
+    labels = domains.eval_labels  # those that q is made of: some may have been moved by hand
     return FarEval(
         names=list(domains.names),
         labels=labels,

@@ -63,6 +63,19 @@ def test_what_is_of_another_kind_is_far_even_where_it_lies_inside_the_widest_dom
     assert placed.far[placed.labels == tight].all()
 
 
+def test_a_wide_domain_is_no_refuge_for_what_is_farther_than_nearly_all():
+    rng = np.random.default_rng(0)
+    tight = rng.normal(size=(2700, 8)) * 0.3
+    wide = rng.normal(size=(300, 8)) * 3 + 20
+    X = np.concatenate([tight, wide]).astype(np.float32)
+    labels = np.repeat([0, 1], [2700, 300])
+    centres = np.stack([tight.mean(axis=0), wide.mean(axis=0)])
+    profile = distance_profile(X, labels, centres)
+    own = np.linalg.norm(wide - centres[1], axis=1)
+    assert profile["thresholds"][1] < np.quantile(own, 0.99)
+    assert profile["far_share"] <= 0.01 + 1e-3
+
+
 @settings(max_examples=20)
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-50, 50))
 def test_what_is_far_does_not_depend_on_scale_or_place(seed, scale, shift):
