@@ -36,7 +36,7 @@ def size_effect(outcome: Any, names: Sequence[str] | None = None, ax: Axes | Non
     ----------
     outcome : NoiseOutcome
         With ``sizes_before`` (m,), ``sizes_after`` (m,) or (m + 1,) where noise became a domain
-        of its own, ``policy``, ``noise_before`` and ``noise_after`` (examples, or shares).
+        of its own, ``policy``, ``noise_before`` and ``noise_after`` (:func:`settle_noise`).
     names : sequence of str, optional
         Of the domains after it.
     ax : matplotlib Axes, optional
@@ -45,8 +45,9 @@ def size_effect(outcome: Any, names: Sequence[str] | None = None, ax: Axes | Non
     after = np.asarray(outcome.sizes_after, dtype=np.float64)
     known, m = len(before), max(len(before), len(after))
     before, after = (np.pad(sizes, (0, m - len(sizes))) for sizes in (before, after))
-    noise = [_examples(value, before, outcome) for value in (outcome.noise_before,
-                                                             outcome.noise_after)]  # fmt: skip
+    # Under "own" the noise is a domain, and so in a domain.
+    left_out = 0 if len(outcome.sizes_after) > known else outcome.noise_after
+    noise = float(outcome.noise_before), float(left_out)
     labels = list(names) if names is not None else [f"domain {i}" for i in range(known)]
     labels += ["noise, a domain now"] * (m - len(labels))
     order = np.argsort(-after, kind="stable")
@@ -74,11 +75,12 @@ def size_effect(outcome: Any, names: Sequence[str] | None = None, ax: Axes | Non
         ax.set_title(f"Noise policy “{outcome.policy}”", parse_math=False)
         legend_above(ax)
         total = max(float(before.sum()) + noise[0], 1.0)
-        grown = int(np.argmax(after - before))
+        most = int(np.argmax(after - before))
+        grown = f"{labels[most]} grows most, from {before[most]:,.0f} to {after[most]:,.0f}"
+        grown = grown if after[most] > before[most] else "no domain grows"
         set_alt(ax, f"Sizes of {m} domains before and after the noise policy {outcome.policy}: "
-                    f"noise from {noise[0] / total:.1%} to {noise[1] / total:.1%} of the examples; "
-                    f"{labels[grown]} grows most, from {before[grown]:,.0f} to "
-                    f"{after[grown]:,.0f}.")  # fmt: skip
+                    f"in no domain {noise[0] / total:.1%} of the examples before, "
+                    f"{noise[1] / total:.1%} after; {grown}.")  # fmt: skip
     return ax
 
 
@@ -153,13 +155,3 @@ def _eval_dots(ax: Axes, far: Any, order: NDArray[np.intp]) -> None:
         shown = mask & (rows >= 0)
         ax.plot(far.distances[shown], (rows + jitter)[shown], marker, color=colour, mew=0,
                 ms=size * grow, alpha=0.75, label=label, zorder=4, rasterized=True)  # fmt: skip
-
-
-def _examples(value: Any, sizes: Array, outcome: Any) -> float:
-    """Examples of a count, or of a share of all: both are written into outcomes."""
-    if isinstance(value, int | np.integer) or value > 1:
-        return float(value)
-    labels = getattr(outcome, "labels", None)
-    share = float(outcome.noise_before)
-    total = len(labels) if labels is not None else float(sizes.sum()) / max(1 - share, 1e-9)
-    return float(value) * total

@@ -13,6 +13,7 @@ from rbkit.regroup import KMeans
 from rbkit.regroup.distances import distance_profile
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.drift import drift_report
+from rbkit.regroup.noise import settle_noise
 from rbkit.regroup.outliers import far_eval
 from rbkit.show import (
     alt_text,
@@ -73,31 +74,42 @@ def test_without_a_profile_there_is_nothing_to_draw():
         eval_distances(domains, None)
 
 
-def outcome(policy="nearest", after=(40, 90), noise=(50, 0)):
-    return SimpleNamespace(policy=policy, sizes_before=[30, 50], sizes_after=after,
-                           noise_before=noise[0], noise_after=noise[1])  # fmt: skip
+def settled(policy, noise=60, **more):
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, -1], [30, 50, noise]).astype(np.int32)
+    return settle_noise(
+        labels, rng.normal(size=(len(labels), 3)).astype(np.float32), policy, **more
+    )
+
+
+def rows_of(ax):
+    ticks = [tick.get_text() for tick in ax.get_yticklabels()]
+    marks = {line.get_label(): line.get_xdata().astype(int).tolist() for line in ax.lines}
+    return dict(zip(ticks, zip(marks["before"], marks["after"], strict=True), strict=True))
+
+
+@pytest.mark.parametrize("policy", ["nearest", "own", "drop"])
+def test_no_example_is_lost_between_before_and_after(policy):
+    ax = size_effect(settled(policy, max_noise=0.2), ["$a$", "b"])
+    assert png(ax, dpi=40)
+    before, after = np.array(list(rows_of(ax).values())).T
+    assert before.sum() == after.sum() == 140
 
 
 def test_the_effect_of_a_policy_on_sizes_is_shown_and_told():
-    ax = size_effect(outcome(), ["a", "$b$"])
-    assert "noise from 38.5% to 0.0%" in alt_text(ax)
-    assert "$b$ grows most, from 50 to 90" in alt_text(ax)
-    marks = {line.get_label(): line.get_xdata().tolist() for line in ax.lines}
-    assert marks == {"before": [50, 30, 50], "after": [90, 40, 0]}
-    assert png(ax, dpi=40)
+    nearest = size_effect(settled("nearest"), ["$a$", "b"])
+    assert rows_of(nearest)["in no domain"] == (60, 0)
+    assert "in no domain 42.9% of the examples before, 0.0% after" in alt_text(nearest)
+    assert "grows most, from" in alt_text(nearest)
+    dropped = size_effect(settled("drop"), ["$a$", "b"])
+    assert rows_of(dropped)["in no domain"] == (60, 60)
+    assert "no domain grows" in alt_text(dropped)
 
 
 def test_noise_that_becomes_a_domain_has_a_row_of_its_own():
-    ax = size_effect(outcome("own", (30, 50, 50)))
-    ticks = [tick.get_text() for tick in ax.get_yticklabels()]
-    assert "noise, a domain now" in ticks
-    assert ticks[-1] == "in no domain"
-
-
-def test_shares_of_noise_mean_the_same_as_counts():
-    by_count = alt_text(size_effect(outcome(noise=(20, 5)), NAMES[:2]))
-    by_share = alt_text(size_effect(outcome(noise=(0.2, 0.05)), NAMES[:2]))
-    assert by_count == by_share
+    rows = rows_of(size_effect(settled("own"), ["$a$", "b"]))
+    assert rows["noise, a domain now"] == (0, 60)
+    assert rows["in no domain"] == (60, 0)
 
 
 def test_of_many_domains_those_that_changed_most_are_shown():
