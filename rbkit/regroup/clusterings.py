@@ -88,11 +88,28 @@ class Clusterings:
         except TypeError as error:
             raise InputError(f"cut, {method}", str(error), "check its parameters") from error
 
+    def complete(self, op: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a cut with every default that decides its outcome written out."""
+        full = dict(op)
+        method = op.get("method")
+        if method in ("ward", "kmeans", "hdbscan"):
+            full.setdefault("seed", 0)
+        if method == "ward" and full.get("n_micro") is None:
+            full["n_micro"] = self.tree(seed=full["seed"], least=int(op["k"])).n_micro
+        if method == "hdbscan":
+            if full.get("min_cluster_size") is None:
+                params = {name: full[name] for name in _DENSITY if name in full}
+                full["min_cluster_size"] = int(self.density(**params).min_cluster_size_)
+            full.setdefault("noise", "nearest")
+        return full
+
     def tree(self, *, seed: int = 0, n_micro: int | None = None, least: int = 1) -> WardTree:
         """Return the hierarchy, fitted once; `least` is the largest k that it must give."""
         n = len(self.material.train)
         if n_micro is None:
-            n_micro = min(n, 1000, max(8, n // 40, min(4 * least, n)))
+            # One tree for all usual k, so that its cuts nest; a finer one only if it must be.
+            n_micro = min(n, 1000, max(100, n // 40))
+            n_micro = n_micro if least <= n_micro else min(n, 4 * least)
         key = f"ward-{self.material.key}-{seed}-{n_micro}"
         if key not in self._kept:
             self._kept[key] = self._fitted(key, WardTree(1, n_micro=n_micro, seed=seed))

@@ -171,6 +171,7 @@ class Editor:
         named = self._named(plain(op))
         if op.get("op") == "cut":
             grouping = self.clusterings.cut(op, on_progress)
+            named = plain(self.clusterings.complete(op))
         elif op.get("op") in HAND:
             given = {key: value for key, value in op.items() if key not in ("op", "names")}
             try:

@@ -12,6 +12,7 @@ from datasets import DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.corpus import about
+from rbkit.data.read import quiet
 from rbkit.errors import InputError
 from rbkit.files import inside
 from rbkit.regroup.domains import Domains
@@ -173,7 +174,8 @@ class Explorer:
         )
         material = self.editor.material
         if not material.has_images:
-            write_weighted(folder / "train.parquet", material.corpus["train"], domains)
+            with quiet(False):  # a second bar, for a moment, would be noise
+                write_weighted(folder / "train.parquet", material.corpus["train"], domains)
         return folder
 
     def show_run(self, run: Any, mode: str = "gram") -> Explorer:
@@ -201,7 +203,8 @@ class Explorer:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if self.display == "live":
-            return self.widget._repr_mimebundle_(**kwargs)
+            data, metadata = self.widget._repr_mimebundle_(**kwargs)
+            return data | {"text/plain": repr(self)}, metadata
         from rbkit.show.display import bundle
 
         if self.display == "off":
@@ -230,6 +233,7 @@ class Explorer:
     def _do_preview(self, content: dict[str, Any]) -> None:
         self.session.look(str(content.get("method", "ward")), k=int(content["k"]))
         self.view.changed(light=True)
+        self.widget.send({"type": "previewed", "k": content["k"]})
 
     def _do_op(self, content: dict[str, Any]) -> None:
         op = dict(content["op"])

@@ -223,7 +223,8 @@ class Session:
 
     def look(self, method: str, **params: Any) -> None:
         """Show a cut without making it: what a moving slider does."""
-        self.preview = self.editor.clusterings.cut({"method": method, **params})
+        cut = {"method": method, "seed": self.seed, **params}
+        self.preview = self.editor.clusterings.cut(cut)
 
     def apply(
         self, op: dict[str, Any], selection: NDArray[np.int64], on_progress: Progress | None = None
@@ -232,6 +233,8 @@ class Session:
         self.preview = None
         if op.get("op") == "move":
             op = op | {"rows": pack(self.rows(selection))}
+        if op.get("op") == "cut" and op.get("method") not in ("sources", "column", "labels"):
+            op = {"seed": self.seed} | op
         self.editor.apply(op, on_progress)
 
     def rows(self, points: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
