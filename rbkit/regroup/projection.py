@@ -122,7 +122,8 @@ def project(
     if cache:
         parameters = {
             "components": n_components, "neighbors": n_neighbors, "min_dist": min_dist,
-            "epochs": n_epochs, "seed": seed, "sample": sample, "version": _VERSION,
+            "epochs": n_epochs, "seed": seed, "version": _VERSION,
+            "sample": sample if sample < len(X) else None,
         }  # fmt: skip
         name = fingerprint(key or content_key(X), json.dumps(parameters, sort_keys=True))
         path = cache_dir() / "projections" / f"umap-{name}.npz"

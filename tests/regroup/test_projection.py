@@ -186,6 +186,12 @@ class TestCache:
         project(X, n_epochs=10, key="mine")
         assert len(list((cache_dir() / "projections").glob("umap-*.npz"))) == 4
 
+    def test_a_sample_that_would_hold_all_rows_changes_nothing(self):
+        X, _ = blobs(60)
+        project(X, n_epochs=10, sample=60)
+        project(X, n_epochs=10, sample=1000)
+        assert len(list((cache_dir() / "projections").glob("umap-*.npz"))) == 1
+
     @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half a file"])
     def test_a_damaged_file_is_named_and_computed_again(self, damage):
         X, _ = blobs(60)
