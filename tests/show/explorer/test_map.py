@@ -1,5 +1,7 @@
 """The map selects what lies in a loop, shows what is under the pointer, and is fast."""
 
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.path import Path as Polygon
@@ -23,9 +25,7 @@ def within(page, loop):
     at = places(page)
     inside = Polygon([*loop, loop[0]]).contains_points(at)
     ends = np.array([*loop, loop[0]], float)
-    steps = np.concatenate(
-        [np.linspace(a, b, 400) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-    )
+    steps = np.concatenate([np.linspace(a, b, 400) for a, b in itertools.pairwise(ends)])
     near = np.array([np.min(np.abs(steps - point).sum(1)) < 4 for point in at])
     return inside, near
 
