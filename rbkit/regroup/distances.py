@@ -220,7 +220,7 @@ def _left_out(
     first = near[:, 0]
     made = owners[first] == labels  # it is among those whose mean the prototype is
     members = np.bincount(first[made], minlength=len(centroids))[first]
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.where(made, members / np.maximum(members - 1, 0), 1.0)
     own = np.where(factor < np.inf, distances[:, 0] * np.minimum(factor, 1e9), np.inf)
     second = distances[:, 1] < own  # without it, another prototype is nearer

@@ -133,6 +133,11 @@ def test_copies_and_single_examples_are_no_trouble(X):
     json.dumps(profile, allow_nan=False)
 
 
+def test_a_prototype_that_none_of_its_examples_is_nearest_to_is_no_trouble():
+    profile = distance_profile(cloud(40), np.arange(40) % 2, cloud(5, seed=3), [0, 1, 1, 2, 2])
+    assert np.isfinite(profile["thresholds"]).all()
+
+
 def test_the_profile_is_json_and_a_memory_map_gives_the_same(tmp_path):
     X = cloud(70_000, d=4)
     labels, centres = np.zeros(len(X), dtype=int), X.mean(axis=0, keepdims=True)
