@@ -21,6 +21,7 @@ from rbkit.regroup.cluster import KMeans, assign
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.hierarchy import WardTree
 from rbkit.regroup.material import Material
+from rbkit.regroup.noise import settle_noise
 from rbkit.regroup.operations import unpack_labels, with_noise
 from rbkit.regroup.sources import SourceLabels
 
@@ -126,7 +127,9 @@ class Clusterings:
                 known = f"use {', '.join(_DENSITY)}"
                 raise InputError("hdbscan", f"no parameter {sorted(unknown)[0]!r}", known)
             made = UmapHDBSCAN(cache=self.cache, **params)
-            self._kept[key] = made.fit(self.material.train, on_progress=on_progress)
+            self._kept[key] = made.fit(
+                self.material.train, key=self.material.key, on_progress=on_progress
+            )
         fitted: UmapHDBSCAN = self._kept[key]
         return fitted
 
@@ -172,8 +175,6 @@ class Clusterings:
         names: Sequence[str | None] | None = None,
     ) -> Grouping:
         """Make a grouping of labels with noise (-1), which goes where the policy says."""
-        from rbkit.regroup.noise import settle_noise
-
         X, m = self.material.train, int(labels.max()) + 1
         given = tuple(names) if names is not None else (None,) * m
         bare = Grouping(

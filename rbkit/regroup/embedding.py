@@ -94,8 +94,9 @@ def embed(
     pending: list[NDArray[np.float16]] = []
     saved, written, spent = 0, time.monotonic(), 0.0
     with tqdm(
-        total=len(todo), desc="embed", unit="doc", mininterval=1, disable=not (progress and len(todo))
-    ) as bar:
+        total=len(todo), desc="embed", unit="doc", mininterval=1,
+        disable=not (progress and len(todo)),
+    ) as bar:  # fmt: skip
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
             began = time.monotonic()

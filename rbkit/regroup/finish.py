@@ -12,6 +12,7 @@ from rbkit.regroup.distances import distance_profile
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.domains_io import plain
 from rbkit.regroup.editor import Editor
+from rbkit.regroup.noise import warn_of_shape
 from rbkit.regroup.outliers import far_eval
 
 
@@ -53,9 +54,7 @@ def finish(
             **noise_policy(editor),
         }
     domains.quality["dropped_share"] = float(np.mean(domains.train_labels < 0))
-    if warn and 2 * domains.sizes.max() > domains.sizes.sum():
-        from rbkit.regroup.noise import warn_of_shape
-
+    if warn:
         warn_of_shape(domains.sizes)
     found = far_eval(domains)
     domains.quality["far_eval"] = plain(found.to_dict())

@@ -173,7 +173,9 @@ def warn_of_shape(sizes: ArrayLike, *, largest: float = 0.5, stacklevel: int = 2
     False
     """
     counts = np.asarray(sizes)
-    if len(counts) < 2 or not counts.sum() or counts.max() <= largest * counts.sum():
+    # Of two domains one always holds at least half: that alone is nothing to warn of.
+    most_allowed = max(largest, 0.9) if len(counts) == 2 else largest
+    if len(counts) < 2 or not counts.sum() or counts.max() <= most_allowed * counts.sum():
         return False
     most = int(np.argmax(counts))
     said = (

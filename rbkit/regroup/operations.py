@@ -20,6 +20,7 @@ from rbkit.errors import InputError
 from rbkit.regroup.cluster import KMeans, assign
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.material import Material
+from rbkit.regroup.noise import settle_noise
 
 LONGEST_NAME = 200
 
@@ -129,8 +130,6 @@ def settle(
     """Treat what the clusterer left as noise by another policy (:func:`settle_noise`)."""
     if now.noise is None or not now.noise.any():
         raise InputError("noise", "this grouping has no noise", "cut with HDBSCAN to get some")
-    from rbkit.regroup.noise import settle_noise
-
     bare = _without_noise(now)
     outcome = settle_noise(bare.labels, material.train, policy, max_noise=max_noise,
                            noise=now.noise)  # fmt: skip

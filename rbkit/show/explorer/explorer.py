@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.data.corpus import about
 from rbkit.data.read import quiet
 from rbkit.errors import InputError
-from rbkit.files import inside
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
 from rbkit.regroup.edits import EditLog
 from rbkit.regroup.finish import finish
 from rbkit.regroup.prepare import prepare
 from rbkit.regroup.weights import sampling_weights, write_weighted
-from rbkit.show.explorer.jobs import Cancelled, Jobs
+from rbkit.show.explorer.jobs import Jobs
 from rbkit.show.explorer.session import Session
+from rbkit.show.explorer.talk import Talk
 from rbkit.show.explorer.view import View
 from rbkit.show.explorer.widget import ExplorerWidget
 
@@ -71,9 +71,10 @@ def explore(
     Examples
     --------
     >>> import rbkit as rb
+    >>> from datasets import Dataset
     >>> texts = ["oak and elm", "an elm tree", "an oak", "car engine", "fast car", "a car"]
-    >>> explorer = rb.explore(rb.load_corpus(texts_of(texts), eval_size=1), k=2,
-    ...                       embedder="tfidf", display="off", progress=False)
+    >>> corpus = rb.load_corpus(Dataset.from_dict({"text": texts}), eval_size=1)
+    >>> explorer = rb.explore(corpus, k=2, embedder="tfidf", display="off", progress=False)
     >>> explorer.domains.m
     2
     """
@@ -101,13 +102,6 @@ def explore(
     return Explorer(editor, display=display, seed=seed)
 
 
-def texts_of(texts: list[str]) -> Any:
-    """Return a data set of texts: for examples in docstrings."""
-    from datasets import Dataset
-
-    return Dataset.from_dict({"text": texts})
-
-
 class Explorer:
     """A session of regrouping by hand: what the widget shows, and what a program may do.
 
@@ -130,12 +124,12 @@ class Explorer:
         self.view = View(self.session, self.widget)
         self.jobs = Jobs(self.view.status)
         self._domains: tuple[Any, Domains] | None = None
-        self.widget.on_msg(self._on_message)
+        self.talk = Talk(self)
         if mode == "live":
             self.session.lay_out()
             self.view.everything()
-            self.jobs.start("laying out the map", self._project)
-            self.jobs.start("judging the number of domains", self._advise)
+            self.talk.lay_out()
+            self.talk.advise()
 
     # --- for programs -------------------------------------------------------------------
 
@@ -203,8 +197,8 @@ class Explorer:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         if self.display == "live":
-            data, metadata = self.widget._repr_mimebundle_(**kwargs)
-            return data | {"text/plain": repr(self)}, metadata
+            made: Any = self.widget._repr_mimebundle_(**kwargs)
+            return made[0] | {"text/plain": repr(self)}, made[1]
         from rbkit.show.display import bundle
 
         if self.display == "off":
@@ -214,101 +208,3 @@ class Explorer:
     def __repr__(self) -> str:
         name = about(self.editor.material.corpus)["name"]
         return f"Explorer of {name}: {self.session.summary()}"
-
-    # --- what the widget asks -----------------------------------------------------------
-
-    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
-        kind = str(content.get("type", "")) if isinstance(content, dict) else ""
-        answer: Callable[[dict[str, Any]], None] | None = getattr(self, f"_do_{kind}", None)
-        try:
-            if answer is None:
-                raise InputError("message", f"{kind!r} is unknown", "reload the page")
-            answer(content)
-        except InputError as error:
-            self.widget.send({"type": "error", "text": str(error), "token": content.get("token")})
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            text = f"{kind}: {type(error).__name__}: {error}"
-            self.widget.send({"type": "error", "text": text, "token": content.get("token")})
-
-    def _do_preview(self, content: dict[str, Any]) -> None:
-        self.session.look(str(content.get("method", "ward")), k=int(content["k"]))
-        self.view.changed(light=True)
-        self.widget.send({"type": "previewed", "k": content["k"]})
-
-    def _do_op(self, content: dict[str, Any]) -> None:
-        op = dict(content["op"])
-        points = self.widget.selected_rows
-        if op.get("op") == "cut" and op.get("method") != "ward":
-            if op.get("method") == "hdbscan":
-                op |= {"n_neighbors": self.session.neighbours}
-            title = "HDBSCAN" if op.get("method") == "hdbscan" else str(op.get("method"))
-            self.jobs.start(f"cutting with {title}", lambda report: self._cut(op, report))
-            return
-        self.session.apply(op, points)
-        if op.get("op") in ("move", "merge", "split", "drop"):
-            self.widget.selected_domains = []
-        self.view.changed()
-
-    def _do_undo(self, content: dict[str, Any]) -> None:
-        self.session.preview = None
-        self.editor.undo()
-        self.view.changed()
-
-    def _do_redo(self, content: dict[str, Any]) -> None:
-        self.session.preview = None
-        self.editor.redo()
-        self.view.changed()
-
-    def _do_colour(self, content: dict[str, Any]) -> None:
-        self.session.colouring.choose(str(content["mode"]))
-        self.view.colours()
-
-    def _do_map(self, content: dict[str, Any]) -> None:
-        self.session.neighbours = int(np.clip(int(content["n_neighbors"]), 2, 200))
-        self.session.min_dist = float(np.clip(float(content["min_dist"]), 0.0, 0.99))
-        self.jobs.start("laying out the map", self._project)
-
-    def _do_cancel(self, content: dict[str, Any]) -> None:
-        self.jobs.cancel()
-
-    def _do_read(self, content: dict[str, Any]) -> None:
-        items = self.session.read([int(row) for row in content["rows"]])
-        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
-
-    def _do_more(self, content: dict[str, Any]) -> None:
-        items = self.session.more(int(content["domain"]), str(content["kind"]))
-        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
-
-    def _do_search(self, content: dict[str, Any]) -> None:
-        found = self.session.search(str(content["query"]))
-        self.view.select(found)
-        self.widget.send({"type": "found", "token": content.get("token"), "count": len(found)})
-
-    def _do_export(self, content: dict[str, Any]) -> None:
-        # What a page asks for stays below the notebook's folder.
-        folder = self.save(inside(Path.cwd(), str(content.get("folder") or "domains")))
-        files = sorted(path.name for path in folder.iterdir() if path.is_file())
-        shown = str(folder.relative_to(Path.cwd().resolve()))
-        self.widget.send({"type": "exported", "token": content.get("token"), "folder": shown,
-                          "files": files})  # fmt: skip
-
-    # --- in the background --------------------------------------------------------------
-
-    def _project(self, report: Callable[[float, str], None]) -> None:
-        self.session.project(report)
-        self.view.places()
-
-    def _cut(self, op: dict[str, Any], report: Callable[[float, str], None]) -> None:
-        try:
-            self.session.apply(op, np.zeros(0, dtype=np.int64), report)
-        except InputError as error:
-            self.widget.send({"type": "error", "text": str(error)})
-            return
-        self.view.changed()
-
-    def _advise(self, report: Callable[[float, str], None]) -> None:
-        self.session.advise(report)
-        self.view.controls()
-
-
-__all__ = ["Cancelled", "Explorer", "explore"]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from rbkit.errors import InputError
 from rbkit.regroup.clusterings import Progress
 from rbkit.regroup.editor import Editor
-from rbkit.regroup.finish import noise_policy
 from rbkit.regroup.grouping import Grouping
 from rbkit.regroup.operations import pack
 from rbkit.show.explorer.colouring import Colouring
@@ -27,8 +26,6 @@ SHOWN = 200_000  # points on the map: more are sampled
 _TEXT = 2_000  # characters of a text that are sent to be read
 _READ = 50  # examples sent at once
 _NONE = 65_535
-_SMALL = 30  # examples: a domain of fewer is used up in a few steps
-_METHODS = ["ward", "kmeans", "hdbscan", "sources"]
 
 
 class Session:
@@ -54,8 +51,6 @@ class Session:
             self.shown = np.sort(np.random.default_rng(seed).choice(n, SHOWN, replace=False))
         self.coordinates: NDArray[np.float32] | None = None
         self.colouring = Colouring(self)
-        self.advice: dict[str, Any] | None = None
-        self.cliffs: list[str] = []
         self.preview: Grouping | None = None
 
     # --- the map ------------------------------------------------------------------------
@@ -164,60 +159,6 @@ class Session:
             "undo": self.editor.undoable, "redo": self.editor.redoable,
             "log": str(self.editor.log).splitlines(),
         }  # fmt: skip
-
-    def controls(self) -> dict[str, Any]:
-        """Where the sliders stand, how far they go, and which k is advised."""
-        op, now = self.editor.ops[0], self.now
-        noise = 0.0 if now.noise is None else float(now.noise.mean())
-        policy = noise_policy(self.editor)
-        n = len(self.editor.material.train)
-        tree = self.editor.clusterings.tree(seed=self.seed)
-        return {
-            "method": op["method"] if op["method"] in _METHODS else "hand", "methods": _METHODS,
-            "k": now.m, "k_max": min(len(tree.micro_sizes_), 300),
-            "min_cluster_size": op.get("min_cluster_size") or max(15, n // 200),
-            "size_max": max(20, n // 5), "noise": policy.get("policy") or "nearest",
-            "max_noise": policy.get("max_noise"), "n_neighbors": self.neighbours,
-            "min_dist": self.min_dist, "recommended": self.advice,
-            "noise_share": noise,
-            "noise_text": f"{noise:.0%} of the examples are noise" if noise else "",
-            "by_hand": self.editor.log.by_hand,
-        }  # fmt: skip
-
-    def notices(self) -> list[dict[str, str]]:
-        """Return what a person should know before training on this."""
-        now, told = self.now, []
-        sizes = now.sizes
-        largest = int(np.argmax(sizes))
-        if now.m > 1 and sizes[largest] > 0.5 * sizes.sum():
-            share = sizes[largest] / sizes.sum()
-            name = self.editor.cards()[largest].name
-            told.append(
-                ("warn", f"{name} holds {share:.0%} of the examples: split it, or cut finer")
-            )
-        small = int((sizes < _SMALL).sum())
-        if small:
-            told.append(("warn", f"{small} domains have fewer than {_SMALL} examples"))
-        told += [("warn", text) for text in self.cliffs]
-        if self.sampled:
-            n = len(self.editor.material.train)
-            told.append(("info", f"the map shows {len(self.shown):,} of {n:,} examples"))
-        return [{"level": level, "text": text} for level, text in told]
-
-    def advise(self, on_progress: Progress | None = None) -> None:
-        """Judge the number of domains: the silhouette, its stability, and whether they agree."""
-        from rbkit.regroup.choose import DEFAULT_GRID, choose_k
-
-        material = self.editor.material
-        tree = self.editor.clusterings.tree(seed=self.seed)
-        grid = [
-            k for k in DEFAULT_GRID if k <= min(len(tree.micro_sizes_), len(material.train) // 20)
-        ]
-        if len(grid) < 2:
-            return
-        choice = choose_k(material.train, grid, tree=tree, eval_vectors=material.eval,
-                          seed=self.seed, n_seeds=2, sample=4_000, progress=False)  # fmt: skip
-        self.advice = {"k": choice.k, "text": choice.verdict}
 
     # --- what is asked ------------------------------------------------------------------
 

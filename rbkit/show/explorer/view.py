@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.show.explorer.guide import Guide
 from rbkit.show.explorer.session import Session
 from rbkit.show.explorer.widget import ExplorerWidget, packed
 
@@ -23,6 +24,7 @@ class View:
 
     def __init__(self, session: Session, widget: ExplorerWidget) -> None:
         self.session, self.widget = session, widget
+        self.guide = Guide(session)
         self._lock = threading.RLock()
 
     def everything(self) -> None:
@@ -46,8 +48,8 @@ class View:
             if not light:
                 self.widget.crosstab = session.crosstab()
                 self.widget.history = session.history()
-                self.widget.controls = session.controls()
-                self.widget.notices = session.notices()
+                self.widget.controls = self.guide.controls()
+                self.widget.notices = self.guide.notices()
                 self._set_colours()
 
     def places(self) -> None:
@@ -55,13 +57,13 @@ class View:
         with self._lock, self.widget.hold_sync():
             self.widget.xy = packed(self.session.xy, "f4")
             self.widget.domains = self.session.domains()
-            self.widget.controls = self.session.controls()
+            self.widget.controls = self.guide.controls()
 
     def controls(self) -> None:
         """Send sliders, recommendations and notices."""
         with self._lock, self.widget.hold_sync():
-            self.widget.controls = self.session.controls()
-            self.widget.notices = self.session.notices()
+            self.widget.controls = self.guide.controls()
+            self.widget.notices = self.guide.notices()
 
     def colours(self) -> None:
         """Send what colours the map."""
