@@ -7,6 +7,7 @@ from typing import Any
 from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.data.corpus import load_corpus
 from rbkit.regroup.domains import Domains
+from rbkit.regroup.edits import EditLog
 from rbkit.regroup.pipeline import regroup
 from rbkit.regroup.transformer import TransformerEmbedder
 from rbkit.report.parameters import RunParameters
@@ -40,10 +41,16 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     embedder: Any = params.embedder
     if embedder != "tfidf":
         embedder = TransformerEmbedder(embedder, max_tokens=params.max_tokens)
-    grid = params.k if isinstance(params.k, int) else list(params.k)
+    grid: Any = params.k if isinstance(params.k, int) else list(params.k)
+    if params.cluster == "hdbscan" and isinstance(grid, list):
+        grid = None  # how many there are follows from the data
+    if params.edits and EditLog.load(params.edits).embedder:
+        embedder = EditLog.load(params.edits).embedder
     domains = regroup(
-        corpus, embedder=embedder, cluster=params.cluster, k=grid, seed=params.seed,
-        progress=progress,
+        corpus, embedder=embedder, cluster=params.cluster, k=grid,
+        min_cluster_size=params.min_cluster_size, noise=params.noise,
+        max_noise=params.max_noise, far=params.far, edits=params.edits or None,
+        seed=params.seed, progress=progress,
     )  # fmt: skip
     return corpus, domains
 

@@ -98,10 +98,19 @@ class RunParameters(Parameters):
     eval_size: int | None = declare(None, "examples held out for evaluation")
     embedder: str = declare("minilm", "minilm, tfidf, or a sentence-transformers id or path")
     max_tokens: int = declare(64, "tokens of a text that the embedder reads")
-    cluster: Literal["kmeans", "sources"] = declare("kmeans", "k-means, or the human labels")
+    cluster: Literal["kmeans", "ward", "hdbscan", "sources"] = declare(
+        "kmeans", "how to make domains"
+    )
     k: tuple[int, ...] | int = declare(
         (8, 12, 16, 20), "number of domains, or a grid to choose from"
     )
+    min_cluster_size: int | None = declare(None, "least examples of a domain, with hdbscan")
+    noise: Literal["nearest", "own", "drop"] | None = declare(
+        None, "what becomes of hdbscan's noise"
+    )
+    max_noise: float | None = declare(None, "at most this share of the examples stays noise")
+    far: Literal["keep", "apart"] = declare("keep", "far eval examples: in q, or apart")
+    edits: str = declare("", "log of edits made by hand, to be repeated")
     domains: str = declare("", "folder of saved domains; made anew if empty")
     mixer: str = declare("RnB", "rule that sets the proportions")
     mixer_options: dict[str, Any] = declare({}, "options of the mixer")
@@ -147,8 +156,8 @@ class RunParameters(Parameters):
 _SMOKE: dict[str, Any] = {
     "corpus": "docstrings", "text_column": "text", "source_column": "source",
     "eval_sources": None, "max_examples": 240, "eval_size": 40, "embedder": "tfidf",
-    "cluster": "kmeans", "k": (3, 4), "domains": "", "model": "tiny", "vocab_size": 512,
-    "context": 32, "steps": 8, "round_steps": 4,
+    "cluster": "kmeans", "k": (3, 4), "min_cluster_size": None, "edits": "", "domains": "",
+    "model": "tiny", "vocab_size": 512, "context": 32, "steps": 8, "round_steps": 4,
 }  # fmt: skip
 
 
