@@ -77,7 +77,7 @@ def rows_of(selection: Any) -> NDArray[np.int64]:
     return np.frombuffer(bytes(selection or b""), dtype="<u4").astype(np.int64)
 
 
-class ExplorerWidget(anywidget.AnyWidget):  # type: ignore[misc]
+class ExplorerWidget(anywidget.AnyWidget):
     """Map, cards, selection, crosstab and log of a corpus that is being cut into domains.
 
     It computes nothing. What the user does arrives with ``on_msg`` as a dict with a ``type``

@@ -51,11 +51,13 @@ def open_explorer(chromium, fake_session):
     """Open the explorer alone in a page, answered by a fake session; it must stay quiet."""
     contexts, noise = [], []
 
-    def start(session=None, width=1240, height=860, dark=False, silent=False, **options):
+    def start(session=None, width=1240, height=860, dark=False, silent=False, scale=1, **options):
         from rbkit.show.explorer.widget import script, style
 
         session = session or fake_session(**options)
-        context = chromium.new_context(viewport={"width": width, "height": height})
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, device_scale_factor=scale
+        )
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: noise.append(message.text))

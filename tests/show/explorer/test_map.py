@@ -30,8 +30,9 @@ def within(page, loop):
     return inside, near
 
 
-def test_a_loop_selects_the_rows_inside_it_and_no_other(open_explorer, tools):
-    page = open_explorer()
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_loop_selects_the_rows_inside_it_and_no_other(open_explorer, tools, scale):
+    page = open_explorer(scale=scale)
     tools.lasso(page, LOOP)
     inside, near = within(page, LOOP)
     got = np.isin(np.arange(len(inside)), selected(page))
@@ -178,6 +179,32 @@ def test_hovering_a_card_dims_all_other_points(open_explorer):
     rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     assert np.allclose(ink(page, *page.evaluate(f"explorer.screen({inside})"))[:3], rgb, atol=12)
     assert min(ink(page, *page.evaluate(f"explorer.screen({outside})"))[:3]) > 130
+
+
+def test_map_cards_and_crosstab_point_at_each_other(open_explorer):
+    page = open_explorer()
+    x, y = page.evaluate("explorer.screen(11)")
+    domain = page.evaluate("explorer.store.labels[11]")
+    page.hover("[data-test=map]", position={"x": x, "y": y})
+    page.wait_for_selector(f"[data-test=card][data-domain='{domain}'].rbx-hovered")
+    page.click("[data-test=tab-crosstab]")
+    page.hover("[data-test=map]", position={"x": x, "y": y})
+    page.wait_for_selector("[data-test=crosstab] th.rbx-under")
+    page.hover(f"[data-test=cell][data-domain='{domain}'] >> nth=0")
+    assert page.evaluate("explorer.store.hover") == {"domain": domain, "source": 0}
+
+
+def test_nothing_to_show_is_no_error(open_explorer, fake_session, tools):
+    session = fake_session(n_train=10, n_eval=0, k=2)
+    for name in ("xy", "labels", "source_ids"):
+        session.state[name] = session.state[name][:0]
+    session.state |= {"n_train": 0, "domains": [], "sources": []}
+    session.state |= dict.fromkeys(["controls", "history", "colour", "status"], {})
+    page = open_explorer(session=session)
+    for tab in ("selection", "crosstab", "log", "domains"):
+        page.click(f"[data-test=tab-{tab}]")
+    tools.lasso(page, LOOP)
+    assert page.text_content("[data-test=status]") == "0 examples in 0 domains"
 
 
 def test_moving_the_slider_repaints_the_map(open_explorer):

@@ -11,7 +11,7 @@ class LogPanel {
   update(changed) {
     if (!changed.has("history")) return;
     const { log = [], redo, undo } = this.store.history;
-    const lines = log.map((line) => el("li", {}, words("span", line))).reverse();
+    const lines = log.map((line) => el("li", {}, words("span", String(line).replace(/^\d+\. /, "")))).reverse();
     if (redo) lines.unshift(el("li", { class: "rbx-undone" }, words("span", redo), el("span", { class: "rbx-tag", text: "undone" })));
     this.list.start = log.length + (redo ? 1 : 0);
     this.list.replaceChildren(...lines);

@@ -74,8 +74,8 @@ class Card {
     const { domain, store } = this, noise = domain.kind === "noise";
     const facts = [plural(domain.size, "example"), domain.eval_size ? `${count(domain.eval_size)} in the eval set` : null,
       domain.tokens ? `${count(domain.tokens)} tokens` : null].filter(Boolean).join(" · ");
-    const sources = el("dl", { class: "rbx-sources" }, ...(domain.sources || []).slice(0, 6).map(([name, share]) => el("div", {},
-      words("dt", name), el("dd", {}, el("i", { style: { "inline-size": `${100 * clamp(share, 0, 1)}%` } })), el("dd", { class: "rbx-number", text: percent(share) }))));
+    const sources = el("ul", { class: "rbx-sources", "aria-label": "Sources" }, ...(domain.sources || []).slice(0, 6).map(([name, share]) => el("li", {},
+      words("span", name), el("span", { "aria-hidden": "true" }, el("i", { style: { "inline-size": `${100 * clamp(share, 0, 1)}%` } })), el("span", { class: "rbx-number", text: percent(share) }))));
     const parts = el("input", { type: "number", class: "rbx-input rbx-count", test: "split-parts", value: 2, min: 2, max: 20, "aria-label": "Number of parts", });
     const split = () => store.operate({ op: "split", domain: this.id, parts: clamp(Math.round(+parts.value) || 2, 2, 20) });
     parts.addEventListener("keydown", (event) => { if (event.key === "Enter") split(); });

@@ -32,8 +32,18 @@ class Crosstab {
       this.only.disabled = !this.store.selection.length;
       if (this.only.disabled) this.only.checked = false;
     }
+    if (this.visible && (changed.has("under") || changed.has("hover"))) this.underline();
     const matter = ["domains", "labels", "sources", "source_ids", "n_train"].some((name) => changed.has(name));
     if (this.visible && (matter || (changed.has("selection") && this.tracksSelection()))) this.build();
+  }
+
+  /** The row (or column) of the domain that the pointer is over on the map. */
+  underline() {
+    const { under, hover, domains } = this.store, id = hover ? hover.domain : under;
+    this.table.querySelectorAll("th[data-r]").forEach((node) => {
+      const place = this.flip ? +node.dataset.c : +node.dataset.r;
+      node.classList.toggle("rbx-under", id !== undefined && place >= 0 && domains[place]?.id === id);
+    });
   }
 
   tracksSelection() {

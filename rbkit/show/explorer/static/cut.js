@@ -78,6 +78,8 @@ class CutControls {
     const k = clamp(Math.round(+this.slider.value) || 2, +this.slider.min, +this.slider.max);
     this.number.value = this.slider.value = k;
     this.expected = { k, until: Date.now() + PATIENCE };
+    clearTimeout(this.truth);
+    this.truth = setTimeout(() => this.store.touch("controls"), PATIENCE + 50);
     this.store.operate({ op: "cut", method: this.cutMethod(), k });
   }
 
@@ -123,16 +125,17 @@ class CutControls {
     this.kPart.hidden = dense || c.method === "sources";
     this.sizePart.hidden = !dense;
     this.noisePart.hidden = !dense && !(c.noise_share > 0);
+    this.node.classList.toggle("rbx-long", !this.noisePart.hidden);
     this.refine.hidden = c.method !== "ward";
     this.slider.max = this.number.max = Math.max(2, c.k_max || 30);
     // The answer to an earlier step must not push back the slider under the hand.
     const late = this.expected && c.k !== this.expected.k && Date.now() < this.expected.until;
     if (!this.sliding && !late) {
       this.expected = null;
-      this.slider.value = this.number.value = c.k;
+      this.slider.value = this.number.value = c.k ?? 2;
       this.slider.setAttribute("aria-valuetext", `${c.k} domains`);
-      this.size.value = c.min_cluster_size;
-      this.sizes.value = this.toSlider(c.min_cluster_size);
+      this.size.value = c.min_cluster_size ?? "";
+      this.sizes.value = this.toSlider(c.min_cluster_size ?? 2);
     }
     this.policy.value = c.noise || "nearest";
     if (document.activeElement !== this.most) this.most.value = c.max_noise === null || c.max_noise === undefined ? "" : Math.round(100 * c.max_noise);
@@ -149,6 +152,7 @@ class CutControls {
   }
 
   dispose() {
+    clearTimeout(this.truth);
     clearTimeout(this.waiting);
     clearTimeout(this.resting);
   }

@@ -109,10 +109,20 @@ class DomainList {
       for (const domain of this.store.domains) this.cards.get(domain.id)?.update(domain, top);
       this.offer();
     }
-    if (changed.has("hover")) {
-      const { hover } = this.store;
-      for (const [id, card] of this.cards) card.node.classList.toggle("rbx-hovered", Boolean(hover) && hover.domain === id);
+    if (changed.has("hover") || changed.has("under")) {
+      const { hover, under } = this.store, now = hover ? hover.domain : under;
+      for (const [id, card] of this.cards) card.node.classList.toggle("rbx-hovered", id === now);
     }
+    if (changed.has("selected_domains") && !this.grid.contains(this.grid.getRootNode().activeElement)) this.reveal();
+  }
+
+  /** Chosen on the map: its card comes into view, without moving the notebook. */
+  reveal() {
+    const card = this.rows().find((row) => this.store.chosen.has(row.id));
+    if (!card || !this.grid.clientHeight) return;
+    const top = card.node.offsetTop - this.grid.offsetTop, bottom = top + card.head.offsetHeight;
+    if (top < this.grid.scrollTop) this.grid.scrollTop = top;
+    else if (bottom > this.grid.scrollTop + this.grid.clientHeight) this.grid.scrollTop = bottom - this.grid.clientHeight;
   }
 
   offer() {

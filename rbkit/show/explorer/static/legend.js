@@ -15,6 +15,7 @@ class Legend {
     }
     this.mode.value = mode;
     const continuous = modes.some((m) => m.id === mode && m.continuous);
+    this.key.classList.toggle("rbx-continuous", continuous);
     if (continuous) {
       const stops = RAMP.map((rgb) => `rgb(${rgb})`).join(",");
       this.key.replaceChildren(el("span", { class: "rbx-number", text: colour.low || "" }), el("i", { class: "rbx-ramp", style: { background: `linear-gradient(90deg,${stops})` } }),

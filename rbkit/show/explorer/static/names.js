@@ -1,5 +1,6 @@
 // Names of domains on the map: with a halo, beside a dot of the domain's colour, never on top of each other.
-const NAME_ROOM = 170, LINE = 19;
+const NAME_ROOM = 160, LINE = 19;
+const PER_NAME = 15000;  // pixels of the map for one name: more of them would hide what they name
 
 class Names {
   constructor() {
@@ -35,7 +36,9 @@ class Names {
     pen.textBaseline = "middle";
     pen.textAlign = "left";
     pen.lineJoin = "round";
+    const most = Math.max(6, Math.round((view.width * view.height) / PER_NAME));
     for (const domain of order) {
+      if (this.boxes.length >= most && !strong(domain)) break;
       const [x, y] = view.toScreen(domain.x, domain.y);
       if (x < -20 || y < -20 || x > view.width + 20 || y > view.height + 20) continue;
       const loud = strong(domain);

@@ -15,6 +15,8 @@ class Tips {
     if (row !== this.row) {
       this.row = row;
       this.tip.hidden = row < 0;
+      this.store.under = row < 0 ? undefined : this.store.labels[row];
+      this.store.touch("under");
       if (row >= 0) {
         this.fill();
         this.read();
