@@ -199,7 +199,7 @@ def test_nothing_to_show_is_no_error(open_explorer, fake_session, tools):
     for name in ("xy", "labels", "source_ids"):
         session.state[name] = session.state[name][:0]
     session.state |= {"n_train": 0, "domains": [], "sources": []}
-    session.state |= dict.fromkeys(["controls", "history", "colour", "status"], {})
+    session.state |= {name: {} for name in ("controls", "history", "colour", "status")}
     page = open_explorer(session=session)
     for tab in ("selection", "crosstab", "log", "domains"):
         page.click(f"[data-test=tab-{tab}]")
