@@ -121,12 +121,12 @@ class Clusterings:
         """Return UMAP and HDBSCAN with these parameters, fitted once."""
         from rbkit.regroup.density import UmapHDBSCAN  # slow: umap compiles with numba
 
-        key = f"hdbscan-{sorted(params.items())}"
+        if unknown := set(params) - set(_DENSITY):
+            known = f"use {', '.join(_DENSITY)}"
+            raise InputError("hdbscan", f"no parameter {sorted(unknown)[0]!r}", known)
+        made = UmapHDBSCAN(cache=self.cache, **params)
+        key = f"hdbscan-{sorted(made.get_params().items())}"
         if key not in self._kept:
-            if unknown := set(params) - set(_DENSITY):
-                known = f"use {', '.join(_DENSITY)}"
-                raise InputError("hdbscan", f"no parameter {sorted(unknown)[0]!r}", known)
-            made = UmapHDBSCAN(cache=self.cache, **params)
             self._kept[key] = made.fit(
                 self.material.train, key=self.material.key, on_progress=on_progress
             )

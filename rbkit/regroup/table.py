@@ -20,6 +20,8 @@ _CSS = (
     "opacity:.75;max-width:70ch}</style>"
 )
 
+_WHERE = {"nearest": "to the nearest domain", "own": "a domain of its own", "drop": "left out"}
+
 
 def title(domains: Domains) -> str:
     """One line: how many domains, over what, made how, how good."""
@@ -30,6 +32,15 @@ def title(domains: Domains) -> str:
         parts.append(f"silhouette {score:.3f}")
     if (score := domains.quality.get("stability_ari")) is not None:
         parts.append(f"reseed ARI {score:.2f}")
+    steps = len((domains.method.get("edits") or {}).get("ops", [])) - 1
+    if steps > 0:
+        parts.append(f"edited by hand ({steps} {'step' if steps == 1 else 'steps'})")
+    if noise := domains.quality.get("noise"):
+        where = _WHERE.get(str(noise.get("policy")), "")
+        parts.append(f"noise {noise['share']:.1%} {where}".rstrip())
+    far = domains.quality.get("far_eval", {})
+    if far.get("apart"):
+        parts.append(f"{far['far']:,} far eval examples kept apart")
     return " · ".join(parts)
 
 

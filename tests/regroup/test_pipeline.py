@@ -9,7 +9,7 @@ from sklearn.cluster import HDBSCAN, AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import Domains, TfidfEmbedder, regroup
+from rbkit.regroup import Domains, EditLog, TfidfEmbedder, regroup
 
 TFIDF = {"embedder": TfidfEmbedder(dim=4), "progress": False}
 
@@ -111,6 +111,71 @@ def test_another_estimator_can_cluster(corpus):
 def test_noise_is_not_passed_over_in_silence(corpus):
     with pytest.raises(InputError, match=r"HDBSCAN leaves .* as noise; say noise="):
         regroup(corpus, cluster=HDBSCAN(min_cluster_size=60, copy=True), **TFIDF)
+
+
+@pytest.mark.parametrize(
+    ("policy", "where"), [("nearest", "nearest"), ("own", "own"), ("drop", "out")]
+)
+@pytest.mark.filterwarnings("ignore:.*holds.*:rbkit.errors.RbkitWarning")
+def test_a_stated_policy_says_where_noise_goes(corpus, policy, where):
+    tool = HDBSCAN(min_cluster_size=5, copy=True)
+    noise = tool.fit(embedded(corpus)["train"]).labels_ < 0
+    assert noise.any()
+    domains = regroup(corpus, cluster=tool, noise=policy, **TFIDF)
+    assert domains.quality["noise"]["share"] == pytest.approx(noise.mean())
+    assert where in repr(domains).splitlines()[0]
+    assert (domains.train_labels[noise] == -1).all() == (policy == "drop")
+    assert ("noise" in domains.names) == (policy == "own")
+    bounded = regroup(corpus, cluster=tool, noise="drop", max_noise=0.05, **TFIDF)
+    assert (bounded.train_labels < 0).mean() <= 0.05
+
+
+def embedded(corpus):
+    from rbkit.regroup import embed_corpus
+
+    return embed_corpus(corpus, TfidfEmbedder(dim=4), progress=False)
+
+
+def test_any_k_is_a_cut_of_one_hierarchy(corpus):
+    fine, coarse = (regroup(corpus, cluster="ward", k=k, **TFIDF) for k in (6, 3))
+    parents = {(a, b) for a, b in zip(fine.train_labels, coarse.train_labels, strict=True)}
+    assert len(parents) == 6
+    assert adjusted_rand_score(coarse.train_labels, corpus["train"]["source"]) > 0.9
+    assert coarse.method["name"] == "WardTree"
+
+
+def test_hdbscan_finds_the_topics_and_takes_a_k(corpus):
+    domains = regroup(corpus, cluster="hdbscan", min_cluster_size=15, **TFIDF)
+    assert domains.method["name"] == "UmapHDBSCAN"
+    assert adjusted_rand_score(domains.train_labels, corpus["train"]["source"]) > 0.6
+    assert (domains.train_labels >= 0).all()
+    near = regroup(corpus, cluster="hdbscan", k=3, **TFIDF)
+    assert 2 <= near.m <= 5
+    with pytest.raises(InputError, match="no grid of k"):
+        regroup(corpus, cluster="hdbscan", k=[3, 4], **TFIDF)
+
+
+def test_far_eval_examples_can_be_kept_apart(corpus):
+    strange = Dataset.from_dict({"text": ["dear all"] * 60, "source": ["mail"] * 60})
+    mixed = DatasetDict(train=corpus["train"], eval=Dataset.from_list([*corpus["eval"], *strange]))
+    domains = regroup(mixed, k=3, far="apart", **TFIDF)
+    assert (domains.eval_labels[30:] == -1).all()
+    assert domains.eval_sizes.sum() >= 27
+    assert "kept apart" in repr(domains)
+    with pytest.raises(InputError, match="'away' is unknown"):
+        regroup(mixed, k=3, far="away", **TFIDF)
+
+
+def test_vectors_of_ones_own_take_the_place_of_an_embedder(corpus):
+    vectors = embedded(corpus)
+    domains = regroup(corpus, vectors=vectors, k=3, progress=False)
+    assert np.array_equal(domains.train_labels, regroup(corpus, k=3, **TFIDF).train_labels)
+    again = regroup(corpus, vectors=vectors, edits=EditLog.of(domains.edits), progress=False)
+    assert np.array_equal(again.train_labels, domains.train_labels)
+    with pytest.raises(InputError, match="cannot be made from its name"):
+        regroup(corpus, edits=EditLog.of(domains.edits), progress=False)
+    with pytest.raises(InputError, match="119 vectors for the 120"):
+        regroup(corpus, vectors=vectors | {"train": vectors["train"][1:]}, k=3, progress=False)
 
 
 def test_more_domains_than_examples_names_both(corpus):

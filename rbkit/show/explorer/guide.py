@@ -27,6 +27,7 @@ class Guide:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.advice: dict[str, Any] | None = None
+        self.verdict = ""
         self._cliffs: tuple[Any, list[str]] = (None, [])
 
     def controls(self) -> dict[str, Any]:
@@ -63,6 +64,8 @@ class Guide:
         if small:
             told.append(("warn", f"{small} domains have fewer than {_SMALL} examples"))
         told += [("warn", text) for text in self._cliff()]
+        if self.verdict:
+            told.append(("info", self.verdict))
         if self.session.sampled:
             n = len(self.session.editor.material.train)
             told.append(("info", f"the map shows {len(self.session.shown):,} of {n:,} examples"))
@@ -83,7 +86,10 @@ class Guide:
             material.train, grid, tree=tree, eval_vectors=material.eval, seed=self.session.seed,
             n_seeds=2, sample=4_000, progress=False,
         )  # fmt: skip
-        self.advice = {"k": choice.k, "text": choice.verdict}
+        if choice.judged.kind == "clear":
+            self.advice, self.verdict = {"k": choice.k, "text": choice.verdict}, ""
+        else:  # no number is better than one that the data do not support
+            self.advice, self.verdict = None, f"no k stands out: {choice.verdict}"
 
     def _cliff(self) -> list[str]:
         """Say if a small change of min_cluster_size near the present one makes another cut."""

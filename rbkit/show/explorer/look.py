@@ -1,4 +1,4 @@
-"""Small things that the map needs: places for names, an order of colours, thumbnails."""
+"""Small things that the map needs: places for names, a frame, thumbnails."""
 
 from __future__ import annotations
 
@@ -50,26 +50,6 @@ def label_places(
             middle = np.median(own, axis=0)
             places[at] = own[np.argmin(((own - middle) ** 2).sum(axis=1))]
     return places
-
-
-def similarity_order(centers: NDArray[np.floating[Any]]) -> list[int]:
-    """Return the domains so that similar ones are neighbours: colours follow this order.
-
-    Examples
-    --------
-    >>> similarity_order(np.array([[0.0], [9.0], [0.1], [8.0]])) in ([0, 2, 3, 1], [1, 3, 2, 0])
-    True
-    """
-    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
-
-    m = len(centers)
-    if m < 3:
-        return list(range(m))
-    rows = np.asarray(centers, dtype=np.float64)
-    tree = linkage(rows, method="average")
-    if m <= 150:  # cubic: a slider cannot wait for more
-        tree = optimal_leaf_ordering(tree, rows)
-    return [int(at) for at in leaves_list(tree)]
 
 
 def thumbnail(picture: Any, size: int) -> str:

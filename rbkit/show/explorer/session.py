@@ -19,8 +19,8 @@ from rbkit.regroup.editor import Editor
 from rbkit.regroup.grouping import Grouping
 from rbkit.regroup.operations import pack
 from rbkit.show.explorer.colouring import Colouring
-from rbkit.show.explorer.look import label_places, similarity_order, thumbnail, to_unit_square
-from rbkit.show.style import domain_colours
+from rbkit.show.explorer.look import label_places, thumbnail, to_unit_square
+from rbkit.show.explorer.palette import domain_palette
 
 SHOWN = 200_000  # points on the map: more are sampled
 _TEXT = 2_000  # characters of a text that are sent to be read
@@ -52,6 +52,7 @@ class Session:
         self.coordinates: NDArray[np.float32] | None = None
         self.colouring = Colouring(self)
         self.preview: Grouping | None = None
+        self._leaf: NDArray[np.float64] | None = None
 
     # --- the map ------------------------------------------------------------------------
 
@@ -114,15 +115,15 @@ class Session:
         sizes, eval_sizes = now.sizes, np.bincount(
             now.eval_labels[now.eval_labels >= 0], minlength=now.m
         )  # fmt: skip
-        order = similarity_order(self._means(now))
-        colours = dict(zip(order, domain_colours(now.m), strict=True))
+        order = self._order(now)
+        colours = dict(zip(order, domain_palette(now.m, sizes[order]), strict=True))
         labels = self.labels()[: len(self.shown)]
         places = label_places(self.xy[: len(self.shown)], labels, now.m)
         tokens = self._tokens(now)
         rank = {int(domain): at for at, domain in enumerate(order)}
         return [
             {
-                "id": at, "name": card.name, "colour": hex_colour(colours[at]),
+                "id": at, "name": card.name, "colour": colours[at],
                 "size": int(sizes[at]), "eval_size": int(eval_sizes[at]),
                 "share": float(sizes[at] / max(1, sizes.sum())),
                 "q": float(eval_sizes[at] / max(1, eval_sizes.sum())),
@@ -139,8 +140,8 @@ class Session:
     def sources(self) -> list[dict[str, str]]:
         """Name and colour of every source."""
         names = self.editor.source_ids[0]
-        colours = domain_colours(len(names))
-        return [{"name": name, "colour": hex_colour(colours[at])} for at, name in enumerate(names)]
+        colours = domain_palette(len(names))
+        return [{"name": name, "colour": colours[at]} for at, name in enumerate(names)]
 
     def source_ids(self) -> NDArray[np.uint16]:
         """Source of each point of the map."""
@@ -229,11 +230,10 @@ class Session:
         return np.asarray(found, dtype=np.int64)
 
     def summary(self) -> str:
-        """One line: how many examples, domains, how they were made."""
-        material, now = self.editor.material, self.now
-        shown = f" (map: {len(self.shown):,} of them)" if self.sampled else ""
+        """One line: how many domains over how many examples."""
+        material = self.editor.material
         return (
-            f"{now.m} domains over {len(material.train):,} train{shown} and "
+            f"{self.now.m} domains over {len(material.train):,} train and "
             f"{len(material.eval):,} eval examples"
         )
 
@@ -244,14 +244,22 @@ class Session:
             return "train", int(self.shown[point])
         return "eval", point - len(self.shown)
 
-    def _means(self, now: Grouping) -> NDArray[np.float32]:
-        """Mean of the cells of each domain, weighted by size: cheap, and enough for an order."""
-        live = now.live
-        size = np.bincount(now.cells[now.cells >= 0], minlength=len(now.owners))[live]
-        total = np.zeros((now.m, now.centers.shape[1]))
-        np.add.at(total, now.owners[live], now.centers[live] * size[:, None])
-        weight = np.bincount(now.owners[live], weights=size, minlength=now.m)
-        return (total / np.maximum(weight, 1)[:, None]).astype(np.float32)
+    def _order(self, now: Grouping) -> list[int]:
+        """Return the domains along the leaves of the hierarchy: related ones are neighbours.
+
+        The leaves stay what they are, however the corpus is cut, so that a topic keeps about
+        its colour from one cut to the next.
+        """
+        if self._leaf is None:
+            tree = self.editor.clusterings.tree(seed=self.seed)
+            place = np.empty(len(tree.leaf_order_))
+            place[tree.leaf_order_] = np.arange(len(place))
+            self._leaf = place[tree.micro_labels_]
+        inside = now.labels >= 0
+        labels = now.labels[inside]
+        total = np.bincount(labels, weights=self._leaf[inside], minlength=now.m)
+        mean = total / np.maximum(np.bincount(labels, minlength=now.m), 1)
+        return [int(at) for at in np.argsort(mean, kind="stable")]
 
     def _tokens(self, now: Grouping) -> NDArray[np.int64]:
         # About four characters a token in English prose: an estimate, and shown as one.
@@ -267,14 +275,3 @@ class Session:
         members = now.members(domain)
         near = np.argsort(now.distances("train", material.train)[members], kind="stable")[:4]
         return [thumbnail(material.image("train", int(row)), 64) for row in members[near]]
-
-
-def hex_colour(rgb: Sequence[float]) -> str:
-    """Write a colour as ``#rrggbb``.
-
-    Examples
-    --------
-    >>> hex_colour((1.0, 0.5, 0.0))
-    '#ff8000'
-    """
-    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb[:3])

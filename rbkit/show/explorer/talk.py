@@ -128,6 +128,7 @@ class Talk:
         except InputError as error:
             self.widget.send({"type": "error", "text": str(error)})
             return
+        report(0.97, "naming the domains")
         self.view.changed()
 
     def _advise(self, report: Callable[[float, str], None]) -> None:

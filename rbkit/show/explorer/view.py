@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.data.corpus import about
 from rbkit.show.explorer.guide import Guide
 from rbkit.show.explorer.session import Session
 from rbkit.show.explorer.widget import ExplorerWidget, packed
@@ -36,6 +37,7 @@ class View:
             self.widget.source_ids = packed(session.source_ids(), "u2")
             self.widget.sources = session.sources()
             self.widget.images = session.editor.material.has_images
+            self.widget.title = str(about(session.editor.material.corpus)["name"])
         self.changed()
 
     def changed(self, light: bool = False) -> None:
@@ -44,7 +46,6 @@ class View:
         with self._lock, self.widget.hold_sync():
             self.widget.labels = packed(session.labels(), "u2")
             self.widget.domains = session.domains()
-            self.widget.title = session.summary()
             if not light:
                 self.widget.crosstab = session.crosstab()
                 self.widget.history = session.history()
