@@ -26,7 +26,9 @@ lab: $(READY)        ## JupyterLab on the notebooks
 doctor: $(READY)     ## what is installed, what is cached, and does it work?
 	$(BIN)/rbkit doctor
 
-bench: $(READY)      ## measure overhead and fidelity; results in bench/results
+bench: $(READY)      ## measure Regroup's speed and scale, overhead and fidelity; results in bench/results
+	$(BIN)/python bench/regroup.py
+	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/tradeoff.py
 	$(BIN)/python bench/overhead.py
 
