@@ -22,7 +22,7 @@ from tqdm import tqdm
 from rbkit.errors import InputError
 from rbkit.regroup.cluster import KMeans
 from rbkit.regroup.criteria import davies_bouldin, explained_share, inertia, silhouettes
-from rbkit.regroup.regret import alignments, regret
+from rbkit.regroup.regret_bound import alignments, regret
 from rbkit.regroup.verdict import RULES, Verdict, judge
 
 DEFAULT_GRID = (5, 8, 12, 16, 20, 25, 30, 40)
@@ -115,7 +115,7 @@ def choose_k(
         means over seeds, with ``..._sd`` over them (for stability, over pairs of seeds);
         ``smallest_domain``, the fewest examples that any domain of any seed has, and
         ``inertia``, the least of any. Of the regret (in standard deviations of the
-        alignment, see :class:`rbkit.regroup.regret.Regret`) there are ``regret_worst``,
+        alignment, see :class:`rbkit.regroup.regret_bound.Regret`) there are ``regret_worst``,
         ``regret_lemma`` and ``regret_exact`` too.
 
     Examples

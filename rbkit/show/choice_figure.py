@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from rbkit.regroup.criteria import CRITERIA, Criterion
-from rbkit.regroup.regret import QUANTILE
+from rbkit.regroup.regret_bound import QUANTILE
 from rbkit.regroup.verdict import RULES, judge
 from rbkit.show.style import INK, MUTED, mixer_colour, new_axes, number, rbkit_style, set_alt, tidy
 

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rbkit.errors import InputError
-from rbkit.train.gradient_sketches import gradient_sketches
 from rbkit.train.losses import example_losses
+from rbkit.train.sketches import gradient_sketches
 from rbkit.train.text import PadCollator
 
 VOCAB, WIDTH = 61, 16
