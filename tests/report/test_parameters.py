@@ -94,7 +94,8 @@ def test_what_is_not_is_refused_by_name_value_and_what_is_allowed(name, given_):
 
 
 def test_a_literal_lists_what_is_allowed():
-    with pytest.raises(InputError, match='give Literal\\["kmeans", "ward", "hdbscan", "sources"\\]'):
+    allowed = 'give Literal\\["kmeans", "ward", "hdbscan", "sources"\\]'
+    with pytest.raises(InputError, match=allowed):
         RunParameters.from_mapping({"cluster": "umap"})
 
 
