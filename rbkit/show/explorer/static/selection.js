@@ -66,7 +66,7 @@ class SelectionPanel {
 
   setVisible(on) {
     this.visible = on;
-    if (on && this.stale) this.load(true);
+    if (on && this.stale) this.loadSoon();  // one load, whether the selection or the tab came first
   }
 
   update(changed) {
