@@ -180,7 +180,7 @@ def test_a_selection_is_read_and_moved_to_a_new_domain(open_explorer, tools):
         for e in page.locator("[data-test=selection-list] [data-test=example]").all()
     ]
     assert len(shown) == 12
-    assert len(tools.messages(page, "read")) == 1
+    assert len([m for m in tools.messages(page, "read") if len(m["rows"]) > 1]) == 1
     assert set(shown) <= set(rows)
     page.click("[data-test=selection-more]")
     page.wait_for_function("document.querySelectorAll('[data-test=example]').length === 24")
