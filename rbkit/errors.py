@@ -7,6 +7,8 @@ traceback; a notebook shows it as an ordinary exception.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class RbkitError(Exception):
     """Anything that rbkit itself raises."""
@@ -33,6 +35,10 @@ class InputError(RbkitError, ValueError):
     def __init__(self, where: str, what: str, remedy: str) -> None:
         self.where, self.what, self.remedy = where, what, remedy
         super().__init__(" ".join(f"{where}: {what}; {remedy}".split()))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
+        # Exceptions are rebuilt from `args`, which is the one line: worker processes need three.
+        return type(self), (self.where, self.what, self.remedy)
 
 
 class AssetError(InputError):

@@ -9,7 +9,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.regroup.cards import make_cards
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.prepare import columns_of
+from rbkit.regroup.preparation import columns_of
 from rbkit.regroup.sources import SourceLabels
 
 

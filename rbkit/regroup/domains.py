@@ -223,7 +223,7 @@ class Domains:
         InputError
             Another corpus.
         """
-        from rbkit.regroup.prepare import prepare
+        from rbkit.regroup.preparation import prepare
 
         options.setdefault("embedder", self.method.get("embedder") or "minilm")
         material, _ = prepare(corpus, **options)

@@ -21,7 +21,7 @@ from rbkit.regroup.edits import EditLog
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.finish import finish
 from rbkit.regroup.operations import pack_labels
-from rbkit.regroup.prepare import columns_of, prepare
+from rbkit.regroup.preparation import columns_of, prepare
 from rbkit.regroup.sources import SourceLabels
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from rbkit.errors import InputError
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.shard_job import ROWS_PER_SHARD
-from rbkit.regroup.shard_work import Assignment, InWorker, ShardFailed, ShardWork, make_work
+from rbkit.regroup.shard_work import Assignment, InWorker, ShardWork, make_work
 from rbkit.regroup.shards import ShardedVectors
 
 # What passes through Ray's object store are numbers of shards; it takes 30 % of memory if left.
@@ -168,8 +168,8 @@ class _Worker:
         rows, failed = 0, ""
         try:
             rows = self.job({"shard": int(batch["shard"][0])})["rows"]
-        except ShardFailed as error:  # as data: Ray would wrap it and lose what it says
-            failed = json.dumps(error.args)
+        except InputError as error:  # as data: Ray would wrap it and lose what it says
+            failed = json.dumps([error.where, error.what, error.remedy])
         return {"rows": [rows], "failed": [failed]}
 
 

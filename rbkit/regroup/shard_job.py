@@ -41,7 +41,6 @@ from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.shard_work import (
     Assignment,
     InWorker,
-    ShardFailed,
     ShardWork,
     identity_of,
     make_work,
@@ -219,8 +218,6 @@ def _in_processes(work: ShardWork, todo: Sequence[int], num_proc: int, progress:
                 new_fingerprint=uuid.uuid4().hex,
                 load_from_cache_file=False,
             )
-        except ShardFailed as error:
-            raise InputError(*error.args) from None
         except RuntimeError as error:
             if "forked subprocess" in str(error):  # torch, of CUDA
                 what = "a GPU cannot be used in forked processes"

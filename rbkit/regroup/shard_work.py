@@ -159,13 +159,9 @@ def make_work(
     return ShardWork(dataset, column, embedder, ShardFolder.claim(folder, header), centroids)
 
 
-class ShardFailed(Exception):
-    """An :class:`InputError` on its way out of a worker: where, what, remedy."""
-
-
 @dataclass
 class InWorker:
-    """:class:`ShardWork` as a worker process runs it: one thread, errors that travel."""
+    """:class:`ShardWork` as a worker process runs it: in one thread."""
 
     work: ShardWork
     threads: int = 1
@@ -173,10 +169,7 @@ class InWorker:
     def __call__(self, row: dict[str, int]) -> dict[str, int]:
         """Do the shard that `row` names."""
         _prepare_process(self.threads)
-        try:
-            return {"rows": self.work(row["shard"])}
-        except InputError as error:
-            raise ShardFailed(error.where, error.what, error.remedy) from None
+        return {"rows": self.work(row["shard"])}
 
 
 _prepared: int | None = None  # the process in which this was done

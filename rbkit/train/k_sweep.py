@@ -29,7 +29,7 @@ from rbkit.regroup.choose import choose_k
 from rbkit.regroup.cluster import KMeans
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.pipeline import regroup
-from rbkit.regroup.prepare import prepare
+from rbkit.regroup.preparation import prepare
 from rbkit.regroup.verdict import Verdict, judge
 from rbkit.train.propose.proposal import cost_of
 from rbkit.train.propose.small_runs import check_options, train_once

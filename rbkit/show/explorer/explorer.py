@@ -18,7 +18,7 @@ from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
 from rbkit.regroup.edits import EditLog
 from rbkit.regroup.finish import finish
-from rbkit.regroup.prepare import prepare
+from rbkit.regroup.preparation import prepare
 from rbkit.regroup.weights import sampling_weights, write_weighted
 from rbkit.show.explorer.jobs import Jobs
 from rbkit.show.explorer.session import Session

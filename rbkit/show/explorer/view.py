@@ -92,13 +92,18 @@ class View:
         names = [card.name for card in session.editor.cards()]
         labels: NDArray[np.integer[Any]] = session.now.labels[session.shown]
         if mode in ("domain", "source"):
+            entries = session.domains() if mode == "domain" else session.sources()
             if mode == "source":
                 names = session.editor.source_ids[0]
                 labels = session.editor.source_ids[1][session.shown]
-            return domain_map(session.xy[:n], labels, names, ax=ax)
+            colours = [entry["colour"] for entry in entries]
+            return domain_map(session.xy[:n], labels, names, ax, colours=colours)
         values, info = session.colouring.raw()
-        return domain_map(session.xy[:n], labels, names, values=values[:n],
-                          value_label=info["title"], ax=ax)  # fmt: skip
+        centre = 0.0 if mode == "gram" else None
+        return domain_map(
+            session.xy[:n], labels, names, ax, values=values[:n], value_label=info["title"],
+            centre=centre,
+        )  # fmt: skip
 
     def _set_colours(self) -> None:
         values, info = self.session.colouring.values()

@@ -1,0 +1,75 @@
+"""What a run notebook makes of its parameters: domains saved, or made by hand and replayed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from rbkit.data.corpus import load_corpus
+from rbkit.errors import InputError
+from rbkit.regroup import Editor, prepare
+from rbkit.report.demo import find_notebook
+from rbkit.report.engine import execute
+from rbkit.report.job import load_inputs
+from rbkit.report.parameters import RunParameters
+from rbkit.train.record import Run
+
+TOPICS = [
+    "oak elm pine birch leaf",
+    "piston valve gear clutch fuel",
+    "flour butter sugar oven dough",
+]
+
+
+@pytest.fixture
+def texts(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [" ".join(rng.choice(TOPICS[at % 3].split(), 12)) for at in range(150)]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"{row} {at}"}) for at, row in enumerate(rows)))
+    return str(path)
+
+
+@pytest.fixture
+def edits(texts, tmp_path):
+    """A log as the explorer saves it, and the labels that it led to."""
+    corpus = load_corpus(texts, progress=False)
+    editor = Editor(prepare(corpus, "tfidf", progress=False)[0]).cut("ward", k=5)
+    editor.merge([0, 1], "two in one").move([0, 3, 6], name="by hand").drop(2)
+    return editor.log.save(tmp_path / "edits.json"), editor.labels
+
+
+def test_a_log_of_edits_is_repeated_by_its_own_embedder(texts, edits):
+    path, labels = edits
+    params = RunParameters.from_mapping({"corpus": texts, "edits": str(path)})
+    assert params.embedder == "minilm"  # which is not run
+    _, domains = load_inputs(params, progress=False)
+    assert np.array_equal(domains.train_labels, labels)
+    assert "two in one" in domains.names
+
+
+def test_hdbscan_takes_no_grid_and_a_policy_for_noise(texts):
+    given = {"corpus": texts, "embedder": "tfidf", "cluster": "hdbscan", "noise": "drop",
+             "min_cluster_size": 10}  # fmt: skip
+    _, domains = load_inputs(RunParameters.from_mapping(given), progress=False)
+    assert domains.quality["noise"]["policy"] == "drop"
+
+
+def test_an_edit_log_that_is_not_there_is_named(texts):
+    with pytest.raises(InputError, match="no such file"):
+        load_inputs(RunParameters(corpus=texts, edits="nowhere.json"), progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_papermill_reproduces_a_regroup_made_by_hand(texts, edits, tmp_path):
+    path, labels = edits
+    params = {"corpus": texts, "edits": str(path), "steps": 4, "round_steps": 2, "context": 24,
+              "vocab_size": 300}  # fmt: skip
+    execute(find_notebook("90_run"), params, tmp_path / "run", progress=False, timeout=300)
+    run = Run.open(tmp_path / "run")
+    assert run.status == "ok"
+    assert np.array_equal(run.domains.train_labels, labels)
+    assert run.domains.edits["ops"][1]["op"] == "merge"
