@@ -16,7 +16,7 @@ from rbkit.regroup.editor import Editor
 from rbkit.regroup.edits import EditLog
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.operations import pack, pack_labels, unpack, unpack_labels
-from rbkit.regroup.prepare import prepare
+from rbkit.regroup.preparation import prepare
 
 
 @pytest.fixture(scope="session")
