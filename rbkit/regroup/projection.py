@@ -6,7 +6,6 @@ import hashlib
 import json
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_npz
-from rbkit.regroup.neighbours import NeighbourIndex, Report, exact_neighbours, near_neighbours, unit
+from rbkit.regroup.neighbours import NeighbourIndex, Report, exact_neighbours, unit
 from rbkit.regroup.umap_graph import fuzzy_graph, lay_out
 
 __all__ = ["Projection", "content_key", "exact_neighbours", "project", "umap_coordinates"]
 
-_EXACT = 20_000
-_VERSION = 1  # of the method: part of the cache's key
+_VERSION = 2  # of the method: part of the cache's key
 _BLOCK = 16_384
 
 
@@ -78,9 +76,8 @@ def project(
 ) -> Projection:
     """Project `X` with UMAP (arXiv 1802.03426), by cosine.
 
-    Neighbours are exact (faiss) up to 20,000 rows and nearly so above; the start is the first
-    principal components. The same rows and seed give the same coordinates, but the order of
-    the rows matters.
+    Neighbours are exact (faiss) and the start is the first principal components. The same
+    rows and seed give the same coordinates, but the order of the rows matters.
 
     Parameters
     ----------
@@ -96,7 +93,7 @@ def project(
     seed : int
     sample : int
         Above this many rows UMAP sees a random sample of this size, and the others are put
-        at the mean of their neighbours in it.
+        at the mean of their neighbours in it. The time for neighbours grows with its square.
     cache : bool
         Keep the result in ``cache_dir() / "projections"`` by content and parameters. A
         damaged file is computed again, with a warning: it costs a minute, and a night of
@@ -116,7 +113,7 @@ def project(
     """
     X = np.asanyarray(X)
     if n_epochs is None:
-        n_epochs = 200 if min(len(X), sample) <= _EXACT else 100
+        n_epochs = 200 if min(len(X), sample) <= 20_000 else 100
     _check(X, n_components, n_neighbors, n_epochs, sample)
     path = None
     if cache:
@@ -163,15 +160,16 @@ def _project(
     seen = np.asarray(X[rows], dtype=np.float32)
     _check_finite(seen)
     k = min(n_neighbors, len(seen))
-    find = exact_neighbours if len(seen) <= _EXACT else partial(near_neighbours, seed=seed)
-    indices, distances = find(seen, k, on_progress=lambda done, what: report(0.3 * done, what))
+    indices, distances = exact_neighbours(
+        seen, k, on_progress=lambda done, what: report(0.4 * done, what)
+    )
     laid = lay_out(
         fuzzy_graph(indices, distances),
         _start(seen, n_components, seed),
         min_dist=min_dist,
         n_epochs=n_epochs,
         seed=seed,
-        on_progress=lambda done, what: report(0.3 + 0.6 * done, what),
+        on_progress=lambda done, what: report(0.4 + 0.5 * done, what),
     )
     if n == len(seen):
         report(1.0, "done")
