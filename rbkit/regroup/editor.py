@@ -19,6 +19,7 @@ from rbkit.regroup.domains_io import plain
 from rbkit.regroup.edits import EditLog, result_of
 from rbkit.regroup.grouping import Grouping, Labels
 from rbkit.regroup.material import Material
+from rbkit.regroup.noise import NoiseOutcome
 from rbkit.regroup.operations import HAND, describe, pack, pack_labels
 
 _MADE_BY = {
@@ -279,6 +280,23 @@ class Editor:
             )  # fmt: skip
         return self
 
+    @property
+    def noise_effect(self) -> NoiseOutcome | None:
+        """What the policy did to the sizes: None where the cut left no noise."""
+        now = self.grouping
+        if now.noise is None or not now.noise.any():
+            return None
+        labels, m, own = now.labels, now.m, now.noise_domain
+        last = own is not None and own == m - 1
+        joined = now.noise & (labels >= 0) & (labels != (-1 if own is None else own))
+        before = np.bincount(labels[(labels >= 0) & ~now.noise], minlength=m)
+        policy = noise_policy(self.ops)
+        return NoiseOutcome(
+            labels, str(policy["policy"]), policy["max_noise"], int(now.noise.sum()),
+            int((now.noise & ~joined).sum()), before[: m - 1] if last else before, now.sizes,
+            joined,
+        )  # fmt: skip
+
     @cached_property
     def source_ids(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
         """Names of the sources, and the source number of each train and eval example."""
@@ -303,6 +321,17 @@ class Editor:
             valid = [at for at in concerned if isinstance(at, int) and 0 <= at < len(known)]
             op["names"] = [known[at] for at in valid]
         return op
+
+
+def noise_policy(ops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the policy in force: that of the cut, or of the last operation on noise."""
+    found: dict[str, Any] = {"policy": "nearest", "max_noise": None}
+    for op in ops:
+        if op["op"] == "cut":
+            found = {"policy": op.get("noise") or "nearest", "max_noise": op.get("max_noise")}
+        elif op["op"] == "noise":
+            found = {"policy": op.get("policy"), "max_noise": op.get("max_noise")}
+    return found
 
 
 def _beginning(domains: Domains) -> list[dict[str, Any]]:

@@ -46,13 +46,15 @@ def finish(
         editor.material.train, domains.train_labels, domains.centroids,
         domains.centroid_domains, m=domains.m,
     )  # fmt: skip
-    now = editor.grouping
-    if now.noise is not None:
-        domains.quality["noise"] = {
-            "share": float(now.noise.mean()),
-            "left": float(np.mean(now.noise & (now.labels < 0))),
-            **noise_policy(editor),
-        }
+    effect, noise = editor.noise_effect, editor.grouping.noise
+    if effect is not None and noise is not None:
+        n = len(effect.labels)
+        domains.quality["noise"] = plain({
+            "share": effect.noise_before / n,
+            "left": float(np.mean(noise & (effect.labels < 0))),
+            "policy": effect.policy, "max_noise": effect.max_noise,
+            "sizes_before": effect.sizes_before, "sizes_after": effect.sizes_after,
+        })  # fmt: skip
     domains.quality["dropped_share"] = float(np.mean(domains.train_labels < 0))
     if warn:
         warn_of_shape(domains.sizes)
@@ -65,14 +67,3 @@ def finish(
         domains = replace(domains, eval_labels=found.apart())
         domains.quality["far_eval"]["apart"] = True
     return domains
-
-
-def noise_policy(editor: Editor) -> dict[str, Any]:
-    """Return the policy in force: that of the cut, or of the last operation on noise."""
-    found: dict[str, Any] = {}
-    for op in editor.ops:
-        if op["op"] == "cut":
-            found = {"policy": op.get("noise") or "nearest", "max_noise": op.get("max_noise")}
-        elif op["op"] == "noise":
-            found = {"policy": op.get("policy"), "max_noise": op.get("max_noise")}
-    return found

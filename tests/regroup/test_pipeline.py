@@ -124,6 +124,8 @@ def test_a_stated_policy_says_where_noise_goes(corpus, policy, where):
     domains = regroup(corpus, cluster=tool, noise=policy, **TFIDF)
     assert domains.quality["noise"]["share"] == pytest.approx(noise.mean())
     assert where in repr(domains).splitlines()[0]
+    assert sum(domains.quality["noise"]["sizes_before"]) == (~noise).sum()
+    assert domains.quality["noise"]["sizes_after"] == domains.sizes.tolist()
     assert (domains.train_labels[noise] == -1).all() == (policy == "drop")
     assert ("noise" in domains.names) == (policy == "own")
     bounded = regroup(corpus, cluster=tool, noise="drop", max_noise=0.05, **TFIDF)

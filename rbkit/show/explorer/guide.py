@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rbkit.regroup.clusterings import Progress
-from rbkit.regroup.finish import noise_policy
+from rbkit.regroup.editor import noise_policy
 from rbkit.regroup.noise import cliff
 from rbkit.show.explorer.session import Session
 
@@ -34,7 +34,7 @@ class Guide:
         """Where the sliders stand, how far they go, and which k is advised."""
         op, now = self.session.editor.ops[0], self.session.now
         noise = 0.0 if now.noise is None else float(now.noise.mean())
-        policy = noise_policy(self.session.editor)
+        policy = noise_policy(self.session.editor.ops)
         n = len(self.session.editor.material.train)
         tree = self.session.editor.clusterings.tree(seed=self.session.seed)
         return {
@@ -45,7 +45,7 @@ class Guide:
             "max_noise": policy.get("max_noise"), "n_neighbors": self.session.neighbours,
             "min_dist": self.session.min_dist, "recommended": self.advice,
             "noise_share": noise,
-            "noise_text": f"{noise:.0%} of the examples are noise" if noise else "",
+            "noise_text": self._noise_effect() if noise else "",
             "by_hand": self.session.editor.log.by_hand,
         }  # fmt: skip
 
@@ -90,6 +90,18 @@ class Guide:
             self.advice, self.verdict = {"k": choice.k, "text": choice.verdict}, ""
         else:  # no number is better than one that the data do not support
             self.advice, self.verdict = None, f"no k stands out: {choice.verdict}"
+
+    def _noise_effect(self) -> str:
+        """Say how much noise there is, and which domain grew most by it."""
+        editor = self.session.editor
+        effect = editor.noise_effect
+        if effect is None:
+            return ""
+        told = f"{effect.noise_before / len(effect.labels):.0%} of the examples are noise"
+        if effect.joined.any():
+            most = int(np.argmax(effect.growth))
+            told += f"; {editor.cards()[most].name} grew {effect.growth[most]:.1f} times"
+        return told
 
     def _cliff(self) -> list[str]:
         """Say if a small change of min_cluster_size near the present one makes another cut."""

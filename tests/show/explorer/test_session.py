@@ -205,6 +205,8 @@ def test_hdbscan_runs_beside_the_notebook_and_noise_is_a_policy(explorer):
     if share:
         tell(explorer, type="op", op={"op": "noise", "policy": "drop", "max_noise": None})
         assert np.mean(labels_of(explorer)[:240] == NO_DOMAIN) == pytest.approx(share)
+        tell(explorer, type="op", op={"op": "noise", "policy": "nearest", "max_noise": None})
+        assert "grew" in explorer.widget.controls["noise_text"]
     again = rb.regroup(explorer.editor.material.corpus, edits=explorer.log, progress=False)
     assert np.array_equal(again.train_labels, explorer.editor.labels)
 
