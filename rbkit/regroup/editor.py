@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from rbkit.regroup.cards import CardMaker
 from rbkit.regroup.clusterings import Clusterings, Progress
 from rbkit.regroup.domains import Card, Domains
 from rbkit.regroup.domains_io import plain
-from rbkit.regroup.edits import EditLog, result_of
+from rbkit.regroup.edits import EditLog, noise_policy, result_of
 from rbkit.regroup.grouping import Grouping, Labels
 from rbkit.regroup.material import Material
 from rbkit.regroup.noise import NoiseOutcome
@@ -297,17 +296,10 @@ class Editor:
             joined,
         )  # fmt: skip
 
-    @cached_property
-    def source_ids(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-        """Names of the sources, and the source number of each train and eval example."""
-        both = [self.material.sources(split) for split in ("train", "eval")]
-        names, codes = np.unique(np.asarray(both[0] + both[1], dtype=str), return_inverse=True)
-        return [str(name) for name in names], codes[: len(both[0])], codes[len(both[0]) :]
-
     def crosstab(self, grouping: Grouping | None = None) -> NDArray[np.int64]:
         """Training examples by source and domain: int64, shape (n_sources, m)."""
         now = self.grouping if grouping is None else grouping
-        names, codes, _ = self.source_ids
+        names, codes, _ = self.material.source_ids
         labels = now.labels
         inside = labels >= 0
         flat = codes[inside] * now.m + labels[inside]
@@ -321,17 +313,6 @@ class Editor:
             valid = [at for at in concerned if isinstance(at, int) and 0 <= at < len(known)]
             op["names"] = [known[at] for at in valid]
         return op
-
-
-def noise_policy(ops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the policy in force: that of the cut, or of the last operation on noise."""
-    found: dict[str, Any] = {"policy": "nearest", "max_noise": None}
-    for op in ops:
-        if op["op"] == "cut":
-            found = {"policy": op.get("noise") or "nearest", "max_noise": op.get("max_noise")}
-        elif op["op"] == "noise":
-            found = {"policy": op.get("policy"), "max_noise": op.get("max_noise")}
-    return found
 
 
 def _beginning(domains: Domains) -> list[dict[str, Any]]:

@@ -134,3 +134,14 @@ def result_of(labels: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[st
         "sizes": np.bincount(inside, minlength=len(names)).tolist(),
         "names": list(names),
     }
+
+
+def noise_policy(ops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the policy in force: that of the cut, or of the last operation on noise."""
+    found: dict[str, Any] = {"policy": "nearest", "max_noise": None}
+    for op in ops:
+        if op["op"] == "cut":
+            found = {"policy": op.get("noise") or "nearest", "max_noise": op.get("max_noise")}
+        elif op["op"] == "noise":
+            found = {"policy": op.get("policy"), "max_noise": op.get("max_noise")}
+    return found

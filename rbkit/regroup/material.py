@@ -99,6 +99,13 @@ class Material:
             digest.update(part.tobytes())
         return digest.hexdigest()[:16]
 
+    @cached_property
+    def source_ids(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+        """Names of the sources, and the source number of each train and eval example."""
+        both = [self.sources(split) for split in ("train", "eval")]
+        names, codes = np.unique(np.asarray(both[0] + both[1], dtype=str), return_inverse=True)
+        return [str(name) for name in names], codes[: len(both[0])], codes[len(both[0]) :]
+
     def _data(self, split: str) -> Dataset:
         return self.corpus[split]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rbkit.regroup.clusterings import Progress
-from rbkit.regroup.editor import noise_policy
+from rbkit.regroup.edits import noise_policy
 from rbkit.regroup.noise import cliff
 from rbkit.show.explorer.session import Session
 

@@ -139,20 +139,19 @@ class Session:
 
     def sources(self) -> list[dict[str, str]]:
         """Name and colour of every source."""
-        names = self.editor.source_ids[0]
+        names = self.editor.material.source_ids[0]
         colours = domain_palette(len(names))
         return [{"name": name, "colour": colours[at]} for at, name in enumerate(names)]
 
     def source_ids(self) -> NDArray[np.uint16]:
         """Source of each point of the map."""
-        _, train, evals = self.editor.source_ids
+        _, train, evals = self.editor.material.source_ids
         return np.concatenate([train[self.shown], evals]).astype(np.uint16)
 
     def crosstab(self) -> dict[str, Any]:
         """Return the training examples by source and domain."""
-        return {
-            "rows": self.editor.source_ids[0], "counts": self.editor.crosstab(self.now).tolist(),
-        }  # fmt: skip
+        counts = self.editor.crosstab(self.now).tolist()
+        return {"rows": self.editor.material.source_ids[0], "counts": counts}
 
     def history(self) -> dict[str, Any]:
         """Return the log in words, and what undo and redo would do."""

@@ -94,8 +94,8 @@ class View:
         if mode in ("domain", "source"):
             entries = session.domains() if mode == "domain" else session.sources()
             if mode == "source":
-                names = session.editor.source_ids[0]
-                labels = session.editor.source_ids[1][session.shown]
+                names = session.editor.material.source_ids[0]
+                labels = session.editor.material.source_ids[1][session.shown]
             colours = [entry["colour"] for entry in entries]
             return domain_map(session.xy[:n], labels, names, ax, colours=colours)
         values, info = session.colouring.raw()
