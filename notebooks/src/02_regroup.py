@@ -5,7 +5,7 @@
 # what a map does *not* mean, choose a number of domains and doubt it, decide what becomes of noise,
 # edit domains by hand such that the edits can be replayed, and take them along to training.
 #
-# **Time**: five minutes on two CPU cores, once the vectors of `01_embed.ipynb` are on disk.
+# **Time**: two to three minutes on two CPU cores, once the vectors of `01_embed.ipynb` are on disk.
 #
 # Each claim is followed by a cell that checks it. Predict first, then run.
 
@@ -460,6 +460,8 @@ with picture(alt, 3, 3, width=8, height=7.6, dpi=100) as axes:
 assert smoke or shares[30, 10] > shares[2, 10]
 
 # %% [markdown]
+# Look at the bottom right, too: on `wiki` suddenly two clusters are left.
+#
 # **The cliff.** The tree is kept, and another `min_cluster_size` is a cut (milliseconds). Walk
 # along it, on the whole corpus.
 
@@ -536,8 +538,8 @@ print(f"domains grow by a factor of {growth.min():.2f} to {growth.max():.2f}")
 assert growth.max() > 1.2 * growth.min() or (labels < 0).mean() < 0.02
 
 # %% [markdown]
-# They do not: what lies in the middle takes in most. That shifts the mixture, so it should be
-# decided, not happen. Those in a domain before stay there under every policy:
+# They do not: some stay as they are, some double. That shifts the mixture, so it should be decided,
+# not happen. Those in a domain before stay there under every policy:
 
 # %%
 inside = labels >= 0
