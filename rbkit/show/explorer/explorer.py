@@ -203,7 +203,7 @@ class Explorer:
 
         if self.display == "off":
             return {"text/plain": repr(self)}
-        return bundle(self.freeze())
+        return bundle(self.freeze(), dpi=140)  # a picture of thousands of points is large
 
     def __repr__(self) -> str:
         name = about(self.editor.material.corpus)["name"]
