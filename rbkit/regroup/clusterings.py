@@ -80,13 +80,15 @@ class Clusterings:
             "sources": self._sources, "column": self._sources, "labels": self._labels,
         }  # fmt: skip
         method = op.get("method")
-        if method not in makers:
+        if not isinstance(method, str) or method not in makers:
             raise InputError("method", f"{method!r} is unknown", f"use {', '.join(METHODS)}")
         if method == "hdbscan":
             given["on_progress"] = on_progress
         try:
             return makers[method](**given)
-        except TypeError as error:
+        except InputError:
+            raise
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"cut, {method}", str(error), "check its parameters") from error
 
     def complete(self, op: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +205,17 @@ class Clusterings:
         noise: str | None = None,
         max_noise: float | None = None,
     ) -> Grouping:
-        found = unpack_labels(labels, len(self.material.train))
+        n = len(self.material.train)
+        found = unpack_labels(labels, n)
+        if not -1 <= found.min() <= found.max() < n:  # a stranger's could ask for any memory
+            what = f"{found.min()} to {found.max()} for {n} examples"
+            raise InputError("labels", what, "number domains from 0, and use -1 for none")
+        if names is not None:
+            given = [name for name in names if name is not None]
+            if len(names) <= found.max(initial=-1) or len(set(map(str, given))) < len(given):
+                what = f"{len(names)} names, {len(set(map(str, given)))} different ones"
+                raise InputError("names", what, "give every domain its own name")
+            names = [None if name is None else str(name) for name in names]
         if (found < 0).any() and noise is not None:
             return self._settled(found, noise, max_noise, names)
         return Grouping.of(found, self.material.train, self.material.eval, names=names)

@@ -168,19 +168,22 @@ class Editor:
         InputError
             An operation that is unknown or not possible; nothing has changed then.
         """
-        named = self._named(plain(op))
-        if op.get("op") == "cut":
+        kind = str(op.get("op"))
+        if kind == "cut":
             grouping = self.clusterings.cut(op, on_progress)
             named = plain(self.clusterings.complete(op))
-        elif op.get("op") in HAND:
+        elif kind in HAND:
             given = {key: value for key, value in op.items() if key not in ("op", "names")}
             try:
-                grouping = HAND[str(op["op"])](self.grouping, self.material, **given)
-            except TypeError as error:
-                raise InputError(str(op["op"]), str(error), "check its parameters") from error
+                grouping = HAND[kind](self.grouping, self.material, **given)
+            except InputError:
+                raise
+            except (TypeError, ValueError, OverflowError) as error:
+                raise InputError(kind, str(error), "check its parameters") from error
+            named = self._named(plain(op))
         else:
             known = ", ".join(["cut", *HAND])
-            raise InputError("op", f"{op.get('op')!r} is unknown", f"use {known}")
+            raise InputError("op", f"{kind!r} is unknown", f"use {known}")
         self._done.append(_Step(named, grouping))
         del self._done[:-_MOST_STEPS]
         self._undone.clear()
@@ -308,7 +311,7 @@ class Editor:
     def _named(self, op: dict[str, Any]) -> dict[str, Any]:
         """Add the names of the domains concerned: numbers decide, names are for readers."""
         concerned = op.get("domains", [op.get("domain", op.get("to"))])
-        if self._done and op.get("op") in HAND and "names" not in op:
+        if "names" not in op:
             known = self.names
             valid = [at for at in concerned if isinstance(at, int) and 0 <= at < len(known)]
             op["names"] = [known[at] for at in valid]

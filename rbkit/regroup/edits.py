@@ -57,7 +57,7 @@ class EditLog:
             raise InputError("edits", "there are no operations", "begin with a cut")
         for at, op in enumerate(self.ops):
             kind = op.get("op") if isinstance(op, Mapping) else op
-            if kind != "cut" and kind not in HAND:
+            if kind != "cut" and not (isinstance(kind, str) and kind in HAND):
                 known = ", ".join(["cut", *HAND])
                 raise InputError(f"edits, step {at + 1}", f"{kind!r} is unknown", f"use {known}")
         if self.ops[0]["op"] != "cut":

@@ -83,7 +83,7 @@ def move(
     name: str | None = None,
 ) -> Grouping:
     """Move training examples to a domain, or (`to` is None) to a new one at the end."""
-    at = unpack(rows) if isinstance(rows, str) else np.unique(np.asarray(rows, dtype=np.int64))
+    at = unpack(rows, len(now.cells)) if isinstance(rows, str) else _whole(rows)
     if not len(at):
         raise InputError("move", "no examples are selected", "select some on the map")
     if at[0] < 0 or at[-1] >= len(now.cells):
@@ -107,7 +107,7 @@ def rename(now: Grouping, material: Material, *, domain: int, name: str) -> Grou
     """Give a domain a name of one's own; an empty one takes it back."""
     domain = _domain(now, domain)
     names = list(now.names)
-    names[domain] = _name(now, name, free=[domain]) if name.strip() else None
+    names[domain] = _name(now, name, free=[domain]) if str(name).strip() else None
     return replace(now, names=tuple(names))
 
 
@@ -186,7 +186,7 @@ def pack(rows: NDArray[np.integer[Any]] | Sequence[int]) -> str:
 
     Examples
     --------
-    >>> pack([3, 4, 5, 9]), unpack("3-5,9").tolist()
+    >>> pack([3, 4, 5, 9]), unpack("3-5,9", n=10).tolist()
     ('3-5,9', [3, 4, 5, 9])
     """
     at = np.unique(np.asarray(rows, dtype=np.int64))
@@ -197,16 +197,33 @@ def pack(rows: NDArray[np.integer[Any]] | Sequence[int]) -> str:
     return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in zip(firsts, lasts, strict=True))
 
 
-def unpack(ranges: str) -> NDArray[np.int64]:
-    """Read rows that :func:`pack` wrote."""
-    try:
-        ends = [tuple(map(int, part.split("-"))) for part in ranges.split(",") if part]
-        parts = [np.arange(pair[0], pair[-1] + 1) for pair in ends if len(pair) <= 2]
-    except ValueError as error:
-        raise InputError(
-            "rows", f"{ranges[:40]!r} are no ranges ({error})", "write 3-5,9"
-        ) from None
-    return np.unique(np.concatenate(parts)) if parts else np.zeros(0, dtype=np.int64)
+def unpack(ranges: str, n: int) -> NDArray[np.int64]:
+    """Read rows, of `n`, that :func:`pack` wrote."""
+    chosen = np.zeros(n, dtype=bool)
+    for first, last in _spans(ranges):
+        if last >= n:  # before anything of that size is made: the text may come from a stranger
+            what = f"row {last} of {n} training examples"
+            raise InputError("rows", what, "give rows of the train split")
+        chosen[first : last + 1] = True
+    return np.flatnonzero(chosen)
+
+
+def _spans(ranges: str) -> list[tuple[int, int]]:
+    """Return first and last row of each range in ``"3-5,9"``."""
+    found = []
+    for part in filter(None, ranges.split(",")):
+        first, _, last = part.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal() and len(part) < 40):
+            raise InputError("rows", f"{part[:40]!r} are no ranges", "write 3-5,9")
+        found.append((int(first), int(last or first)))
+    return found
+
+
+def _whole(rows: Sequence[int]) -> NDArray[np.int64]:
+    found = np.asarray(rows)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise InputError("rows", f"{str(rows)[:40]} are no rows", "give a list of whole numbers")
+    return np.unique(found).astype(np.int64)
 
 
 def pack_labels(labels: NDArray[np.integer[Any]]) -> str:
@@ -242,12 +259,21 @@ def describe(op: Mapping[str, Any]) -> str:
     >>> describe({"op": "rename", "domain": 3, "name": "war", "names": ["army"]})
     'rename army to war'
     """
+    try:
+        return _in_words(op)
+    except (TypeError, ValueError, KeyError, AttributeError):  # a log that somebody wrote by hand
+        return f"{op.get('op')}, with parameters that it does not have"
+
+
+def _in_words(op: Mapping[str, Any]) -> str:
     kind, names = op["op"], [str(name) for name in op.get("names", [])]
     said = " + ".join(names) or f"domain {op.get('domain', '')}".strip()
     if kind == "cut":
         return describe_cut(op)
     if kind == "move":
-        count = len(unpack(op["rows"])) if isinstance(op["rows"], str) else len(op["rows"])
+        rows = op["rows"]
+        spans = _spans(rows) if isinstance(rows, str) else [(1, len(rows))]
+        count = sum(last - first + 1 for first, last in spans)
         where = (
             f"to {said}" if op.get("to") is not None else f"to a new domain {op.get('name') or ''}"
         )
@@ -285,7 +311,7 @@ def _without_noise(now: Grouping) -> Grouping:
 
 
 def _domain(now: Grouping, at: Any) -> int:
-    if not isinstance(at, int | np.integer) or not 0 <= at < now.m:
+    if isinstance(at, bool) or not isinstance(at, int | np.integer) or not 0 <= at < now.m:
         raise InputError("domain", f"{at!r} is none of the {now.m}", f"give 0 to {now.m - 1}")
     return int(at)
 

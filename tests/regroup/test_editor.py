@@ -299,7 +299,7 @@ def test_labels_of_a_column_of_ones_own(make_corpus):
 
 @given(st.sets(st.integers(0, 300)))
 def test_ranges_hold_any_rows(rows):
-    assert unpack(pack(list(rows))).tolist() == sorted(rows)
+    assert unpack(pack(list(rows)), n=max(rows, default=0) + 1).tolist() == sorted(rows)
 
 
 @given(st.lists(st.integers(-1, 70_000), max_size=50))
@@ -325,3 +325,42 @@ def test_means_are_those_of_numpy():
 def test_a_grouping_without_any_domain_is_refused():
     with pytest.raises(InputError, match="none would be left"):
         Grouping.of(np.array([-1, -1]), np.zeros((2, 1)), np.zeros((1, 1)))
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        {"op": "move"},
+        {"op": "move", "rows": 5},
+        {"op": "move", "rows": ["x"]},
+        {"op": "move", "rows": [[1]]},
+        {"op": "move", "rows": [1.7]},
+        {"op": "move", "rows": "1-2-3"},
+        {"op": "move", "rows": "0-999999999999"},
+        {"op": "merge", "domains": None},
+        {"op": "merge", "domains": [[0], [1]]},
+        {"op": "rename", "domain": True, "name": "x"},
+        {"op": "rename", "domain": 0},
+        {"op": "split", "domain": 0, "seed": -1},
+        {"op": "noise", "policy": []},
+        {"op": "noise", "max_noise": "x"},
+        {"op": "cut", "method": []},
+        {"op": "cut", "method": "kmeans", "k": 2, "seed": -1},
+        {"op": "cut", "method": "labels", "labels": pack_labels(np.full(120, 2**31 - 1))},
+        {"op": "cut", "method": "labels", "labels": pack_labels(np.full(120, -5))},
+        {"op": ["cut"]},
+    ],
+    ids=lambda op: json.dumps(op)[:60],
+)
+def test_a_log_from_a_stranger_is_refused_in_one_line(material, op):
+    with pytest.raises(InputError):
+        log = EditLog([{"op": "cut", "method": "kmeans", "k": 4}, op])
+        assert str(log)
+        Editor(material).replay(log)
+
+
+def test_labels_need_a_name_each(material):
+    labels = pack_labels(np.arange(len(material.train)) % 3)
+    for names in (["a", "b"], ["a", "b", "a"]):
+        with pytest.raises(InputError, match="its own name"):
+            Editor(material).cut("labels", labels=labels, names=names)
