@@ -74,6 +74,7 @@ class Editor:
         self.maker = CardMaker(material)
         self._done: list[_Step] = []
         self._undone: list[_Step] = []
+        self._forgotten: list[dict[str, Any]] = []  # operations too old to be undone
         if domains is not None:
             for op in _beginning(domains):
                 self.apply(op)
@@ -185,6 +186,7 @@ class Editor:
             known = ", ".join(["cut", *HAND])
             raise InputError("op", f"{kind!r} is unknown", f"use {known}")
         self._done.append(_Step(named, grouping))
+        self._forgotten += [step.op for step in self._done[:-_MOST_STEPS]]
         del self._done[:-_MOST_STEPS]
         self._undone.clear()
         return self
@@ -218,7 +220,7 @@ class Editor:
     @property
     def ops(self) -> list[dict[str, Any]]:
         """Operations that lead to the present state: the last cut and what followed it."""
-        done = [step.op for step in self._done]
+        done = self._forgotten + [step.op for step in self._done]
         cuts = [at for at, op in enumerate(done) if op["op"] == "cut"]
         return done[cuts[-1] :] if cuts else done
 

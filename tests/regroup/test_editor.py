@@ -364,3 +364,13 @@ def test_labels_need_a_name_each(material):
     for names in (["a", "b"], ["a", "b", "a"]):
         with pytest.raises(InputError, match="its own name"):
             Editor(material).cut("labels", labels=labels, names=names)
+
+
+def test_what_is_too_old_to_be_undone_is_still_in_the_log(material, monkeypatch):
+    monkeypatch.setattr("rbkit.regroup.editor._MOST_STEPS", 3)
+    editor = Editor(material).cut("kmeans", k=4).merge([0, 1])
+    for name in "abcd":
+        editor.rename(0, name)
+    assert [op["op"] for op in editor.log.ops] == ["cut", "merge", *["rename"] * 4]
+    assert editor.undo() and editor.undo() and not editor.undo()
+    assert same(Editor(material).replay(editor.log), editor)
