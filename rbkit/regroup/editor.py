@@ -270,7 +270,7 @@ class Editor:
             raise InputError("edits", what, "load that corpus, with the seed and sizes of then")
         for at, op in enumerate(log.ops, start=1):
             try:
-                self.apply({key: value for key, value in op.items() if key != "names"})
+                self.apply(op if op["op"] == "cut" else op | {"names": None})
             except InputError as error:
                 where = f"edits, step {at} ({describe(op)})"
                 raise InputError(where, f"{error.where}: {error.what}", error.remedy) from error
@@ -313,10 +313,9 @@ class Editor:
     def _named(self, op: dict[str, Any]) -> dict[str, Any]:
         """Add the names of the domains concerned: numbers decide, names are for readers."""
         concerned = op.get("domains", [op.get("domain", op.get("to"))])
-        if "names" not in op:
-            known = self.names
-            valid = [at for at in concerned if isinstance(at, int) and 0 <= at < len(known)]
-            op["names"] = [known[at] for at in valid]
+        known = self.names
+        valid = [at for at in concerned if isinstance(at, int) and 0 <= at < len(known)]
+        op["names"] = [known[at] for at in valid]
         return op
 
 

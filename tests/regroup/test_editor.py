@@ -374,3 +374,13 @@ def test_what_is_too_old_to_be_undone_is_still_in_the_log(material, monkeypatch)
     assert [op["op"] for op in editor.log.ops] == ["cut", "merge", *["rename"] * 4]
     assert editor.undo() and editor.undo() and not editor.undo()
     assert same(Editor(material).replay(editor.log), editor)
+
+
+def test_the_names_of_labels_are_replayed(material):
+    n = len(material.train)
+    made = Domains.from_labels(
+        ["wiki", "code"], np.arange(n) % 2, np.zeros(len(material.eval), int)
+    )
+    editor = Editor(material, made).split(0)
+    assert "code" in editor.names
+    assert same(Editor(material).replay(editor.log), editor)
