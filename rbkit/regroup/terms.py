@@ -117,15 +117,23 @@ def unique_names(
     names: list[str] = []
     # "self · def" and "def · self" are one name to a reader
     seen: set[frozenset[str]] = {frozenset(name.split(" · ")) for name in taken}
+    used = set(taken)
     for at, ranked in enumerate(terms):
         words = _distinct(ranked) or [f"domain {at}"]
         tries = [words[:n] for n in range(n_words, max(n_words, len(words)) + 1)]
         tries += [[*words[: n_words - 1], words[n]] for n in range(n_words, len(words))]
-        tries += [[*words[:n_words], f"({nth})"] for nth in range(2, len(terms) + len(taken) + 2)]
-        chosen = next(name for name in tries if frozenset(name) not in seen)
+        most = 2 + 2 * (len(terms) + len(taken))
+        tries += [[*words[:n_words], f"({nth})"] for nth in range(2, most)]
+        free = [name for name in tries if frozenset(name) not in seen]
+        chosen = next(name for name in free if _joined(name) not in used)
         seen.add(frozenset(chosen))
-        names.append(" · ".join(chosen).replace(" · (", " ("))
+        used.add(_joined(chosen))
+        names.append(_joined(chosen))
     return names
+
+
+def _joined(words: Sequence[str]) -> str:
+    return " · ".join(words).replace(" · (", " (")
 
 
 def _distinct(terms: Sequence[str]) -> list[str]:

@@ -61,3 +61,10 @@ def test_names_are_unique(terms):
     names = unique_names(terms)
     assert len(set(names)) == len(names) == len(terms)
     assert all(names)
+
+
+def test_a_name_given_by_hand_is_not_made_from_terms_again():
+    words = ["war", "army", "gun"]
+    given = ["war · army · gun", "war · army · gun (2)"]
+    made = unique_names([words, words], taken=given)
+    assert made == ["war · army · gun (3)", "war · army · gun (4)"]
