@@ -44,7 +44,7 @@ def merge(
     # Under several names the new domain needs a new one: from its terms, unless given.
     names[chosen[0]] = _name(now, name, free=chosen) if name is not None else None
     owners = np.where(np.isin(now.owners, chosen), chosen[0], now.owners)
-    noise_domain = chosen[0] if now.noise_domain in chosen else now.noise_domain
+    noise_domain = None if now.noise_domain in chosen else now.noise_domain
     return replace(
         now, owners=owners.astype(np.int32), names=tuple(names), noise_domain=noise_domain
     ).compact()
@@ -67,7 +67,10 @@ def split(
     later = now.owners > domain
     owners = np.where(later, now.owners + parts - 1, now.owners).astype(np.int32)
     names = (*now.names[:domain], *[None] * parts, *now.names[domain + 1 :])
-    moved = replace(now, owners=owners, names=names, noise_domain=None).with_cells(
+    noise = now.noise_domain
+    if noise is not None:  # its parts are domains like others
+        noise = None if noise == domain else noise + (parts - 1) * (noise > domain)
+    moved = replace(now, owners=owners, names=names, noise_domain=noise).with_cells(
         material.train, found, rows, range(domain, domain + parts)
     )
     touched = now.owners == domain
@@ -149,7 +152,9 @@ def with_noise(bare: Grouping, material: Material, outcome: Any, policy: str) ->
     made = replace(bare, cells=cells)
     own = np.flatnonzero(noise & (labels >= bare.m))
     if len(own):
-        made = replace(made, names=(*made.names, "noise"), noise_domain=made.m)
+        free = (f"noise ({nth})" if nth > 1 else "noise" for nth in range(1, made.m + 2))
+        name = next(name for name in free if name not in made.names)
+        made = replace(made, names=(*made.names, name), noise_domain=made.m)
         made = made.with_cells(material.train, np.zeros(len(own), int), own, [made.m - 1])
         made = replace(made, noise=noise)
     return made.place_eval(material.eval)

@@ -384,3 +384,25 @@ def test_the_names_of_labels_are_replayed(material):
     editor = Editor(material, made).split(0)
     assert "code" in editor.names
     assert same(Editor(material).replay(editor.log), editor)
+
+
+class TestTheNoiseDomain:
+    @pytest.fixture
+    def noisy(self, material):
+        labels = np.arange(len(material.train)) % 4 - 1
+        return Editor(material).cut("labels", labels=pack_labels(labels), noise="own")
+
+    def test_its_name_may_be_taken(self, noisy):
+        noisy.settle("nearest").rename(0, "noise").settle("own")
+        assert noisy.names.count("noise") == 1
+        assert noisy.names[3] == "noise (2)"
+        assert noisy.domains().m == 4
+
+    def test_it_is_known_after_a_split_of_another(self, noisy):
+        noisy.split(0, parts=3)
+        assert noisy.names[noisy.grouping.noise_domain] == "noise"
+
+    def test_it_is_one_no_more_when_it_was_split_or_merged(self, noisy):
+        assert noisy.split(3).grouping.noise_domain is None
+        noisy.undo()
+        assert noisy.merge([0, 3]).grouping.noise_domain is None
