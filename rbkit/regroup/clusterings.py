@@ -137,7 +137,7 @@ class Clusterings:
 
     def _ward(self, *, k: int, seed: int = 0, n_micro: int | None = None) -> Grouping:
         tree = self.tree(seed=seed, n_micro=n_micro, least=k)
-        placed = f"eval-{seed}-{len(tree.micro_sizes_)}"
+        placed = f"eval-{seed}-{tree.n_micro}"
         if placed not in self._kept:  # the nearest micro-cluster does not depend on k
             self._kept[placed] = assign(np.asarray(self.material.eval), tree.micro_centers_)[0]
         owners = tree.cut_micro(k)

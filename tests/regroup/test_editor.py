@@ -6,15 +6,17 @@ import json
 
 import numpy as np
 import pytest
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import Domains, TfidfEmbedder, regroup
+from rbkit.regroup.clusterings import Clusterings
 from rbkit.regroup.editor import Editor
 from rbkit.regroup.edits import EditLog
 from rbkit.regroup.grouping import Grouping, means
+from rbkit.regroup.material import Material
 from rbkit.regroup.operations import pack, pack_labels, unpack, unpack_labels
 from rbkit.regroup.preparation import prepare
 
@@ -406,3 +408,16 @@ class TestTheNoiseDomain:
         assert noisy.split(3).grouping.noise_domain is None
         noisy.undo()
         assert noisy.merge([0, 3]).grouping.noise_domain is None
+
+
+def test_two_trees_with_as_many_leaves_are_not_mistaken_for_each_other():
+    rng = np.random.default_rng(1)
+    few = rng.normal(size=(60, 4)).astype(np.float32)
+    rows = [Dataset.from_dict({"text": ["a b"] * n}) for n in (400, 60)]
+    corpus = DatasetDict({"train": rows[0], "eval": rows[1]})
+    material = Material(corpus, few[rng.integers(60, size=400)], few, embedder={}, origin="")
+    cut = {"method": "ward", "k": 5, "n_micro": 200}
+    alone = Clusterings(material, cache=False).cut(cut)
+    shared = Clusterings(material, cache=False)
+    shared.cut({"method": "ward", "k": 5})
+    assert np.array_equal(shared.cut(cut).eval_labels, alone.eval_labels)
