@@ -94,7 +94,7 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         with warnings.catch_warnings():
             # Fewer different vectors than micro-clusters is no harm here.
             warnings.simplefilter("ignore", RbkitWarning)
-            kmeans = _MicroKMeans(M, seed=self.seed, n_init=1, n_iter=10).fit(rows)
+            kmeans = _MicroKMeans(M, seed=self.seed, n_init=1, n_iter=5).fit(rows)
         sizes = np.bincount(kmeans.labels_, minlength=M)
         filled = np.flatnonzero(sizes)
         if self.n_clusters > len(filled):
