@@ -66,8 +66,8 @@ class Clusterings:
 
         ``ward``: k, seed, n_micro; ``kmeans``: k, seed; ``hdbscan``: min_cluster_size,
         min_samples, n_neighbors, min_dist, n_components, seed, noise, max_noise;
-        ``sources``; ``column``: column; ``labels``: labels (:func:`pack_labels`), names,
-        noise, max_noise.
+        ``sources``; ``column``: column; ``labels``: labels (:func:`pack_labels`), eval_labels,
+        names, noise, max_noise.
 
         Raises
         ------
@@ -202,6 +202,7 @@ class Clusterings:
         *,
         labels: str,
         names: Sequence[str | None] | None = None,
+        eval_labels: str | None = None,
         noise: str | None = None,
         max_noise: float | None = None,
     ) -> Grouping:
@@ -218,7 +219,13 @@ class Clusterings:
             names = [None if name is None else str(name) for name in names]
         if (found < 0).any() and noise is not None:
             return self._settled(found, noise, max_noise, names)
-        return Grouping.of(found, self.material.train, self.material.eval, names=names)
+        made = Grouping.of(found, self.material.train, self.material.eval, names=names)
+        if eval_labels is None:
+            return made
+        cells = unpack_labels(eval_labels, len(self.material.eval))
+        # A domain without training examples is none here: the nearest takes its eval examples.
+        known = np.isin(cells, [-1, *made.live])
+        return replace(made, eval_cells=np.where(known, cells, made.eval_cells), by_source=True)
 
     def _fitted(self, key: str, tree: WardTree) -> WardTree:
         path = cache_dir() / "hierarchies" / f"{fingerprint(key)}.npz"

@@ -25,6 +25,7 @@ _MADE_BY = {
     "ward": "WardTree", "kmeans": "KMeans", "hdbscan": "UmapHDBSCAN",
     "sources": "SourceLabels", "column": "SourceLabels", "labels": "by hand",
 }  # fmt: skip
+_BULKY = ("op", "method", "names", "labels", "eval_labels")
 _MOST_STEPS = 500  # kept for undo
 
 
@@ -238,7 +239,7 @@ class Editor:
         cards = self.cards(live=False)
         live = now.live
         first = self.ops[0]
-        params = {k: v for k, v in first.items() if k not in ("op", "method", "names", "labels")}
+        params = {k: v for k, v in first.items() if k not in _BULKY}
         params = {"n_clusters" if key == "k" else key: value for key, value in params.items()}
         method = {
             "name": _MADE_BY[first["method"]], "params": params, "seed": first.get("seed"),
@@ -324,5 +325,8 @@ def _beginning(domains: Domains) -> list[dict[str, Any]]:
     edits = domains.method.get("edits")
     if edits:
         return [dict(op) for op in EditLog.of(edits).ops]
-    packed = pack_labels(domains.train_labels)
-    return [{"op": "cut", "method": "labels", "labels": packed, "names": domains.names}]
+    return [{
+        "op": "cut", "method": "labels", "names": domains.names,
+        "labels": pack_labels(domains.train_labels),
+        "eval_labels": pack_labels(domains.eval_labels),
+    }]  # fmt: skip

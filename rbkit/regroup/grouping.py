@@ -40,7 +40,7 @@ class Grouping:
     noise_domain : int or None
         The domain that holds the noise, under the policy "own".
     by_source : bool
-        Eval examples keep the cell of their source; others go to the nearest cell.
+        Eval examples keep the cell of their source or label, or stay in none, until it is gone.
 
     Examples
     --------
@@ -186,7 +186,7 @@ class Grouping:
             gone = np.ones(len(self.owners), dtype=bool)
             gone[live] = False
             gone[: len(touched)] |= touched
-            rows = rows[(eval_cells < 0) | gone[eval_cells]]
+            rows = rows[(eval_cells >= 0) & gone[eval_cells]]
         if len(rows):
             eval_cells[rows] = live[assign(np.asarray(X_eval)[rows], self.centers[live])[0]]
         return replace(self, eval_cells=eval_cells)

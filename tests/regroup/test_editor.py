@@ -421,3 +421,15 @@ def test_two_trees_with_as_many_leaves_are_not_mistaken_for_each_other():
     shared = Clusterings(material, cache=False)
     shared.cut({"method": "ward", "k": 5})
     assert np.array_equal(shared.cut(cut).eval_labels, alone.eval_labels)
+
+
+def test_eval_labels_that_no_vectors_made_are_kept(material):
+    n, n_eval = len(material.train), len(material.eval)
+    given = np.arange(n_eval) % 4 - 1
+    made = Domains.from_labels(["a", "b", "c"], np.arange(n) % 3, given)
+    editor = Editor(material, made)
+    assert np.array_equal(editor.eval_labels, given)
+    assert np.array_equal(editor.domains().q, made.q)
+    editor.drop(1)
+    assert np.array_equal(editor.eval_labels == -1, given == -1)
+    assert same(Editor(material).replay(editor.log), editor)
