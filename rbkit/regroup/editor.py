@@ -45,8 +45,8 @@ class Editor:
     ----------
     material : Material
     domains : Domains, optional
-        Where to begin: the cut that made them if it is known, else their labels. Without
-        them begin with :meth:`cut`.
+        Where to begin: the operations that made them if they still do, else their labels.
+        Without them begin with :meth:`cut`.
     clusterings : Clusterings, optional
         First cuts, shared with other editors.
 
@@ -77,8 +77,7 @@ class Editor:
         self._undone: list[_Step] = []
         self._forgotten: list[dict[str, Any]] = []  # operations too old to be undone
         if domains is not None:
-            for op in _beginning(domains):
-                self.apply(op)
+            self._begin(domains)
 
     # --- what there is ------------------------------------------------------------------
 
@@ -311,6 +310,27 @@ class Editor:
         flat = codes[inside] * now.m + labels[inside]
         return np.bincount(flat, minlength=len(names) * now.m).reshape(len(names), now.m)
 
+    def _begin(self, domains: Domains) -> None:
+        edits = domains.method.get("edits")
+        for op in EditLog.of(edits).ops if edits else []:
+            self.apply(op)
+        if edits and np.array_equal(self.labels, domains.train_labels):
+            return
+        if edits:
+            told = (
+                "the vectors at hand give other domains than those saved, which are kept as labels"
+            )
+            warnings.warn(
+                f"{told}: another embedder, or another version of a library", RbkitWarning,
+                stacklevel=4,
+            )  # fmt: skip
+            self._done.clear()
+        self.apply({
+            "op": "cut", "method": "labels", "names": domains.names,
+            "labels": pack_labels(domains.train_labels),
+            "eval_labels": pack_labels(domains.eval_labels),
+        })  # fmt: skip
+
     def _named(self, op: dict[str, Any]) -> dict[str, Any]:
         """Add the names of the domains concerned: numbers decide, names are for readers."""
         concerned = op.get("domains", [op.get("domain", op.get("to"))])
@@ -318,15 +338,3 @@ class Editor:
         valid = [at for at in concerned if isinstance(at, int) and 0 <= at < len(known)]
         op["names"] = [known[at] for at in valid]
         return op
-
-
-def _beginning(domains: Domains) -> list[dict[str, Any]]:
-    """Return the operations that lead to saved domains, or a cut by their labels."""
-    edits = domains.method.get("edits")
-    if edits:
-        return [dict(op) for op in EditLog.of(edits).ops]
-    return [{
-        "op": "cut", "method": "labels", "names": domains.names,
-        "labels": pack_labels(domains.train_labels),
-        "eval_labels": pack_labels(domains.eval_labels),
-    }]  # fmt: skip

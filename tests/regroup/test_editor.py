@@ -433,3 +433,15 @@ def test_eval_labels_that_no_vectors_made_are_kept(material):
     editor.drop(1)
     assert np.array_equal(editor.eval_labels == -1, given == -1)
     assert same(Editor(material).replay(editor.log), editor)
+
+
+def test_saved_domains_stay_what_they_were_with_other_vectors(material):
+    made = Editor(material).cut("kmeans", k=4).rename(0, "mine").domains()
+    rng = np.random.default_rng(0)
+    train, evals = (rng.normal(size=X.shape) for X in (material.train, material.eval))
+    other = Material(material.corpus, train, evals, embedder={}, origin=material.origin)
+    with pytest.warns(RbkitWarning, match="give other domains than those saved"):
+        editor = Editor(other, made)
+    assert np.array_equal(editor.labels, made.train_labels)
+    assert np.array_equal(editor.eval_labels, made.eval_labels)
+    assert editor.names == made.names
