@@ -318,7 +318,7 @@ class Editor:
             return
         if edits:
             told = (
-                "the vectors at hand give other domains than those saved, which are kept as labels"
+                "the vectors at hand give other domains than those saved; these are kept as labels"
             )
             warnings.warn(
                 f"{told}: another embedder, or another version of a library", RbkitWarning,
