@@ -83,8 +83,9 @@ def explore(
         editor = Editor(material)
         if edits is None:
             n = len(material.train)
-            first = k if k is not None else int(np.clip(n // 400, 8, 24))
-            editor.cut("ward", k=min(first, n), seed=seed)
+            if k is None:  # as many as can be told apart, of a small corpus or one of copies
+                k = min(int(np.clip(n // 400, 8, 24)), editor.clusterings.tree(seed=seed).n_micro_)
+            editor.cut("ward", k=min(k, n), seed=seed)
     elif isinstance(what, Domains):
         if what.material is None:
             if corpus is None:

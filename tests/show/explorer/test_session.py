@@ -319,3 +319,13 @@ def test_a_newer_job_replaces_the_one_that_waits_and_stops_the_one_that_runs():
     jobs.wait(30)
     assert said[-1]["error"] == "k: is odd; even it"
     assert issubclass(Cancelled, Exception)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_corpus_of_a_few_examples_can_be_explored(n):
+    texts = [f"{'oak tree' if at % 2 else 'car engine'} {at}" for at in range(n + 1)]
+    corpus = rb.load_corpus(Dataset.from_dict({"text": texts}), eval_size=1)
+    explorer = open_on(corpus, k=None)
+    assert 1 <= explorer.domains.m <= n
+    explorer.session.lay_out()
+    explorer.view.everything()
