@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from rbkit.errors import InputError
 from rbkit.files import inside
+from rbkit.show.explorer.jobs import Cancelled
 
 if TYPE_CHECKING:
     from rbkit.show.explorer.explorer import Explorer
@@ -128,7 +130,8 @@ class Talk:
         except InputError as error:
             self.widget.send({"type": "error", "text": str(error)})
             return
-        report(0.97, "naming the domains")
+        with suppress(Cancelled):  # the cut is made: what the widget shows must be that cut
+            report(0.97, "naming the domains")
         self.view.changed()
 
     def _advise(self, report: Callable[[float, str], None]) -> None:

@@ -329,3 +329,12 @@ def test_a_corpus_of_a_few_examples_can_be_explored(n):
     assert 1 <= explorer.domains.m <= n
     explorer.session.lay_out()
     explorer.view.everything()
+
+
+def test_a_cut_that_was_made_before_it_was_cancelled_is_shown(explorer):
+    def stopped(*_):
+        raise Cancelled("cut")
+
+    explorer.session.lay_out()
+    explorer.talk._cut({"op": "cut", "method": "kmeans", "k": 5}, stopped)
+    assert len(explorer.widget.domains) == explorer.editor.grouping.m == 5
