@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, str], None]
 _TREE = ("micro_labels_", "micro_centers_", "micro_sizes_", "children_", "heights_", "leaf_order_")
-_DENSITY = ("min_samples", "n_components", "n_neighbors", "min_dist", "seed", "sample")
+DENSITY = ("min_samples", "n_components", "n_neighbors", "min_dist", "seed", "sample")
 METHODS = ("ward", "kmeans", "hdbscan", "sources", "column", "labels")
 
 
@@ -101,7 +101,7 @@ class Clusterings:
             full["n_micro"] = self.tree(seed=full["seed"], least=int(op["k"])).n_micro
         if method == "hdbscan":
             if full.get("min_cluster_size") is None:
-                params = {name: full[name] for name in _DENSITY if name in full}
+                params = {name: full[name] for name in DENSITY if name in full}
                 full["min_cluster_size"] = int(self.density(**params).min_cluster_size_)
             full.setdefault("noise", "nearest")
         return full
@@ -123,8 +123,8 @@ class Clusterings:
         """Return UMAP and HDBSCAN with these parameters, fitted once."""
         from rbkit.regroup.density import UmapHDBSCAN  # slow: umap compiles with numba
 
-        if unknown := set(params) - set(_DENSITY):
-            known = f"use {', '.join(_DENSITY)}"
+        if unknown := set(params) - set(DENSITY):
+            known = f"use {', '.join(DENSITY)}"
             raise InputError("hdbscan", f"no parameter {sorted(unknown)[0]!r}", known)
         made = UmapHDBSCAN(cache=self.cache, **params)
         key = f"hdbscan-{sorted(made.get_params().items())}"

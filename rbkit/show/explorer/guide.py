@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rbkit.regroup.clusterings import Progress
+from rbkit.regroup.clusterings import DENSITY, Progress
 from rbkit.regroup.edits import noise_policy
 from rbkit.regroup.noise import cliff
 from rbkit.show.explorer.session import Session
@@ -110,9 +110,8 @@ class Guide:
         if first.get("method") != "hdbscan":
             return []
         if self._cliffs[0] != first:
-            fitted = editor.clusterings.density(
-                **{name: first[name] for name in ("seed", "n_neighbors") if name in first}
-            )
+            given = {name: first[name] for name in DENSITY if name in first}
+            fitted = editor.clusterings.density(**given)
             around = first["min_cluster_size"] * np.geomspace(0.6, 1.6, 7)
             sizes = sorted({max(2, int(size)) for size in np.round(around)})
             self._cliffs = (first, _in_words(cliff(fitted.sweep(sizes), warn=False)))

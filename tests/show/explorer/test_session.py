@@ -338,3 +338,11 @@ def test_a_cut_that_was_made_before_it_was_cancelled_is_shown(explorer):
     explorer.session.lay_out()
     explorer.talk._cut({"op": "cut", "method": "kmeans", "k": 5}, stopped)
     assert len(explorer.widget.domains) == explorer.editor.grouping.m == 5
+
+
+def test_the_cliff_is_looked_for_in_the_tree_that_was_cut(explorer):
+    explorer.session.lay_out()
+    explorer.editor.cut("hdbscan", min_cluster_size=5, min_samples=3, min_dist=0.2)
+    fitted = [key for key in explorer.editor.clusterings._kept if key.startswith("hdbscan")]
+    explorer.view.everything()
+    assert [key for key in explorer.editor.clusterings._kept if key[:7] == "hdbscan"] == fitted
