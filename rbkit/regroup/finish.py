@@ -64,6 +64,11 @@ def finish(
     if warn and far == "keep":
         found.warn(stacklevel=3)
     if far == "apart":
-        domains = replace(domains, eval_labels=found.apart())
+        labels = found.apart()
+        sizes = np.bincount(labels[labels >= 0], minlength=domains.m)
+        cards = [
+            replace(card, eval_size=int(n)) for card, n in zip(domains.cards, sizes, strict=True)
+        ]
+        domains = replace(domains, eval_labels=labels, cards=cards)
         domains.quality["far_eval"]["apart"] = True
     return domains

@@ -58,7 +58,7 @@ def explore(
     embedder, vectors, seed, progress
         As for :func:`rbkit.regroup`.
     edits : EditLog or path, optional
-        Begin where a saved log ends.
+        Begin where a saved log ends; it also says by which embedder, unless one is given.
     display : {"live", "batch", "final", "off"}, optional
         Widget, or figure. ``$RBKIT_DISPLAY`` if not given (papermill runs set it), else live.
     seed : int
@@ -78,10 +78,14 @@ def explore(
     >>> explorer.domains.m
     2
     """
+    log = edits if edits is None or isinstance(edits, EditLog) else EditLog.load(edits)
+    far = "keep"
     if isinstance(what, DatasetDict):
+        if log is not None and log.embedder and embedder == "minilm":
+            embedder = log.embedder  # nothing was asked for: what the log says
         material, _ = prepare(what, embedder, vectors=vectors, progress=progress)
         editor = Editor(material)
-        if edits is None:
+        if log is None:
             n = len(material.train)
             if k is None:  # as many as can be told apart, of a small corpus or one of copies
                 k = min(int(np.clip(n // 400, 8, 24)), editor.clusterings.tree(seed=seed).n_micro_)
@@ -95,12 +99,13 @@ def explore(
             what.attach(corpus, progress=progress, **options)
         assert what.material is not None
         editor = Editor(what.material, what)
+        far = "apart" if what.quality.get("far_eval", {}).get("apart") else "keep"
     else:
         remedy = "give domains from rb.regroup, or a corpus from rb.load_corpus"
         raise InputError("explore", f"{type(what).__name__} cannot be explored", remedy)
-    if edits is not None:
-        editor.replay(edits if isinstance(edits, EditLog) else EditLog.load(edits))
-    return Explorer(editor, display=display, seed=seed)
+    if log is not None:
+        editor.replay(log)
+    return Explorer(editor, display=display, seed=seed, far=far)
 
 
 class Explorer:
@@ -111,15 +116,19 @@ class Explorer:
     editor : Editor
         Cut, merge, split, move, rename, drop, undo: the same operations as in the widget.
         Call :meth:`refresh` after using it directly.
+    far : {"keep", "apart"}
+        Eval examples that lie far from all domains: as :func:`rbkit.regroup` was told.
     widget : ExplorerWidget
     """
 
-    def __init__(self, editor: Editor, *, display: str | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, editor: Editor, *, display: str | None = None, seed: int = 0, far: str = "keep"
+    ) -> None:
         mode = display or os.environ.get("RBKIT_DISPLAY") or "live"
         if mode not in _DISPLAYS:
             raise InputError("display", f"{mode!r} is unknown", f"use {', '.join(_DISPLAYS)}")
         self.display = mode
-        self.editor = editor
+        self.editor, self.far = editor, far
         self.session = Session(editor, seed=seed)
         self.widget = ExplorerWidget()
         self.view = View(self.session, self.widget)
@@ -139,7 +148,7 @@ class Explorer:
         """The domains as they are now, ready for training."""
         now = self.editor.grouping
         if self._domains is None or self._domains[0] is not now:
-            self._domains = (now, finish(self.editor, warn=False))
+            self._domains = (now, finish(self.editor, far=self.far, warn=False))
         return self._domains[1]
 
     @property

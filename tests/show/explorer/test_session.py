@@ -346,3 +346,19 @@ def test_the_cliff_is_looked_for_in_the_tree_that_was_cut(explorer):
     fitted = [key for key in explorer.editor.clusterings._kept if key.startswith("hdbscan")]
     explorer.view.everything()
     assert [key for key in explorer.editor.clusterings._kept if key[:7] == "hdbscan"] == fitted
+
+
+def test_a_log_brings_its_embedder(explorer):
+    again = rb.explore(corpus_of(), edits=explorer.log, display="off", progress=False)
+    assert again.editor.material.embedder == explorer.editor.material.embedder
+    assert np.array_equal(again.editor.labels, explorer.editor.labels)
+
+
+def test_far_eval_examples_that_were_kept_apart_stay_apart():
+    corpus, rng = corpus_of(), np.random.default_rng(0)
+    vectors = {split: rng.normal(size=(len(corpus[split]), 3)) for split in ("train", "eval")}
+    vectors["eval"][:3] += 100
+    domains = rb.regroup(corpus, vectors=vectors, k=2, far="apart", progress=False)
+    assert [card.eval_size for card in domains.cards] == domains.eval_sizes.tolist()
+    again = rb.explore(domains, display="off").domains
+    assert np.array_equal(again.eval_labels, domains.eval_labels)
