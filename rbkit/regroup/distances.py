@@ -270,11 +270,13 @@ def _pieces(n: int) -> Iterator[slice]:
 
 
 def _matrix(where: str, values: ArrayLike) -> NDArray[Any]:
-    found = np.asarray(values)  # a memory map stays one
+    # What lies on disk stays there: a memory map, or shards.
+    found: Any = values if hasattr(values, "chunks") else np.asarray(values)
     if found.ndim != 2 or found.dtype.kind not in "fiu":
         what = f"shape {found.shape} and type {found.dtype}"
         raise InputError(where, what, "give numbers of shape (n, d)")
-    return found
+    matrix: NDArray[Any] = found
+    return matrix
 
 
 def _owners(centroids: NDArray[Any], centroid_domains: ArrayLike | None) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,7 @@ class ShardedVectors:
         self.size = self.shape[0] * self.shape[1]
         self.key = fingerprint(self.header.key, [str(facts["crc32"]) for facts in self._facts])
         self.seconds = float(sum(facts["seconds"] for facts in self._facts))
+        self._one_reader = threading.Lock()
         self._checked: set[int] = set()
         self._mapped: OrderedDict[int, NDArray[np.float16]] = OrderedDict()
 
@@ -149,14 +151,15 @@ class ShardedVectors:
         return taken
 
     def _shard(self, shard: int) -> NDArray[np.float16]:
-        if shard not in self._mapped:
-            check = shard not in self._checked  # once: it reads the whole file
-            self._mapped[shard] = read_shard(self.folder, shard, self._facts[shard], crc=check)
-            self._checked.add(shard)
-            if len(self._mapped) > _MAPPED:
-                self._mapped.popitem(last=False)
-        self._mapped.move_to_end(shard)
-        return self._mapped[shard]
+        with self._one_reader:  # the explorer reads from two threads
+            if shard not in self._mapped:
+                check = shard not in self._checked  # once: it reads the whole file
+                self._mapped[shard] = read_shard(self.folder, shard, self._facts[shard], crc=check)
+                self._checked.add(shard)
+                if len(self._mapped) > _MAPPED:
+                    self._mapped.popitem(last=False)
+            self._mapped.move_to_end(shard)
+            return self._mapped[shard]
 
 
 def _in_bounds(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:

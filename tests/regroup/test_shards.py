@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sklearn.base import BaseEstimator
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans, TfidfEmbedder, embed
 from rbkit.regroup.cluster import assign
+from rbkit.regroup.distances import distance_profile
 from rbkit.regroup.shard_files import ShardFolder, ShardHeader
 from rbkit.regroup.shard_job import assign_shards, embed_corpus_sharded, embed_shards
 from rbkit.regroup.shard_work import portable
@@ -551,3 +553,22 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_two_threads_may_read_the_same_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("rbkit.regroup.shards._MAPPED", 1)
+    X = np.arange(400, dtype=np.float16).reshape(200, 2)
+    vectors = write(tmp_path, X, rows_per_shard=10)
+    order = np.random.default_rng(0).permutation(200)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: vectors[order], range(60)):
+            assert np.array_equal(found, X[order])
+
+
+def test_distances_are_measured_without_reading_all_shards_into_one_array(tmp_path, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float16)
+    vectors = write(tmp_path, X, rows_per_shard=64)
+    labels, centre = np.zeros(300, int), X.mean(axis=0, keepdims=True, dtype=np.float32)
+    expected = distance_profile(X, labels, centre)
+    monkeypatch.setattr(ShardedVectors, "__array__", None)
+    assert distance_profile(vectors, labels, centre) == expected
