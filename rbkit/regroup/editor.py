@@ -286,9 +286,9 @@ class Editor:
 
     @property
     def noise_effect(self) -> NoiseOutcome | None:
-        """What the policy did to the sizes: None where the cut left no noise."""
+        """What the policy did to the sizes: None where the clusterer knows no noise."""
         now = self.grouping
-        if now.noise is None or not now.noise.any():
+        if now.noise is None:
             return None
         labels, m, own = now.labels, now.m, now.noise_domain
         last = own is not None and own == m - 1
