@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, str], None]
 _TREE = ("micro_labels_", "micro_centers_", "micro_sizes_", "children_", "heights_", "leaf_order_")
+_VERSION = 2  # of WardTree's method: another one must not find the trees of the last
 DENSITY = ("min_samples", "n_components", "n_neighbors", "min_dist", "seed", "sample")
 METHODS = ("ward", "kmeans", "hdbscan", "sources", "column", "labels")
 
@@ -100,9 +101,10 @@ class Clusterings:
         if method == "ward" and full.get("n_micro") is None:
             full["n_micro"] = self.tree(seed=full["seed"], least=int(op["k"])).n_micro
         if method == "hdbscan":
+            fitted = self.density(**{name: full[name] for name in DENSITY if name in full})
+            full |= {name: getattr(fitted, name) for name in DENSITY}
             if full.get("min_cluster_size") is None:
-                params = {name: full[name] for name in DENSITY if name in full}
-                full["min_cluster_size"] = int(self.density(**params).min_cluster_size_)
+                full["min_cluster_size"] = int(fitted.min_cluster_size_)
             full.setdefault("noise", "nearest")
         return full
 
@@ -113,7 +115,7 @@ class Clusterings:
             # One tree for all usual k, so that its cuts nest; a finer one only if it must be.
             n_micro = min(n, 1000, max(100, n // 40))
             n_micro = n_micro if least <= n_micro else min(n, 4 * least)
-        key = f"ward-{self.material.key}-{seed}-{n_micro}"
+        key = f"ward-{_VERSION}-{self.material.key}-{seed}-{n_micro}"
         if key not in self._kept:
             self._kept[key] = self._fitted(key, WardTree(1, n_micro=n_micro, seed=seed))
         tree: WardTree = self._kept[key]

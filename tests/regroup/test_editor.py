@@ -448,3 +448,8 @@ def test_saved_domains_stay_what_they_were_with_other_vectors(material):
     assert np.array_equal(editor.labels, made.train_labels)
     assert np.array_equal(editor.eval_labels, made.eval_labels)
     assert editor.names == made.names
+
+
+def test_a_log_holds_the_defaults_that_decide(material):
+    op = Editor(material).cut("hdbscan", min_cluster_size=8).ops[0]
+    assert {"seed", "min_samples", "n_neighbors", "min_dist", "n_components", "sample"} <= set(op)
