@@ -7,9 +7,10 @@ from datasets import DatasetDict
 
 from rbkit.data.corpus import about
 from rbkit.errors import InputError
-from rbkit.regroup.cards import make_cards
+from rbkit.regroup.cards import CardMaker
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.preparation import columns_of
+from rbkit.regroup.material import Material
+from rbkit.regroup.preparation import check_columns
 from rbkit.regroup.sources import SourceLabels
 
 
@@ -23,7 +24,7 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
     """
     if unseen not in ("error", "drop"):
         raise InputError("unseen", f"{unseen!r} is unknown", 'use "error" or "drop"')
-    texts, sources = columns_of(corpus)
+    check_columns(corpus)
     labels = {split: label_column(corpus, split, cluster.column) for split in ("train", "eval")}
     clusters = SourceLabels(cluster.column).fit(sources=labels["train"])
     if unseen == "error":
@@ -34,10 +35,12 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
             what = "all of its examples come from sources that training lacks"
             raise InputError("eval", what, "regroup with KMeans, which places every example")
     m = len(clusters.sources_)
-    cards = make_cards(
-        list(texts["train"]), sources["train"], clusters.labels_, m,
+    origin = about(corpus)["fingerprint"]
+    nothing = (np.zeros((len(corpus[split]), 0)) for split in ("train", "eval"))
+    maker = CardMaker(Material(corpus, *nothing, embedder={}, origin=origin), seed=seed)
+    cards = maker.cards(
+        clusters.labels_, m, names=clusters.sources_, live=False,
         eval_sizes=np.bincount(eval_labels[eval_labels >= 0], minlength=m),
-        names=clusters.sources_, seed=seed,
     )  # fmt: skip
     params = {"unseen": unseen} | ({"column": cluster.column} if cluster.column != "source" else {})
     return Domains(
@@ -45,7 +48,7 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
         train_labels=clusters.labels_,
         eval_labels=eval_labels,
         method={"name": "SourceLabels", "params": params, "embedder": None, "seed": seed,
-                "corpus": about(corpus)["fingerprint"]},
+                "corpus": origin},
         quality={"silhouette": None, "grid": [],
                  "eval_dropped_share": float((eval_labels < 0).mean())},
         cards=cards,

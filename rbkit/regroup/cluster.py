@@ -95,7 +95,7 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
         ValueError
             NaN or infinity in `X` (scikit-learn's check).
         """
-        rows = self._rows(X, reset=True)
+        rows = checked_rows(self, X, reset=True)
         n = len(rows)
         if not 1 <= self.n_clusters <= n:
             what = f"{self.n_clusters} domains asked of n_samples={n} training examples"
@@ -118,7 +118,7 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the nearest centroid of every row of `X`: int32, shape (n,)."""
         check_is_fitted(self)
-        return assign(self._rows(X, reset=False), self.cluster_centers_)[0]
+        return assign(checked_rows(self, X, reset=False), self.cluster_centers_)[0]
 
     def transform(self, X: ArrayLike) -> NDArray[np.floating[Any]]:
         """Return the distances to all centroids, shape (n, n_clusters), in the type of `X`."""
@@ -130,17 +130,6 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
     @property
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
-
-    def _rows(self, X: Any, *, reset: bool) -> Any:
-        """Check `X`; what lies on disk is checked chunk by chunk, and stays there."""
-        if not _on_disk(X):
-            return validate_data(self, X, dtype=[np.float32, np.float64], reset=reset)
-        if len(X):  # one row, for the number of features; scikit-learn's check takes a copy
-            validate_data(self, X[:1], dtype=[np.float32, np.float64], reset=reset)
-        for start, chunk in _chunks(X):
-            if not np.isfinite(chunk).all():
-                raise ValueError(f"X contains NaN or infinity in rows {start} and following")
-        return X
 
     def _train(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
         rng = np.random.default_rng(self.seed)
@@ -174,6 +163,18 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
             Z[rows], self.n_clusters, random_state=state, n_local_trials=1
         )[0]
         return np.ascontiguousarray(centers, dtype=np.float32)
+
+
+def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
+    """Check `X` for an estimator; what lies on disk is checked chunk by chunk, and stays there."""
+    if not _on_disk(X):
+        return validate_data(estimator, X, dtype=[np.float32, np.float64], reset=reset)
+    if len(X):  # one row, for the number of features; scikit-learn's check takes a copy
+        validate_data(estimator, X[:1], dtype=[np.float32, np.float64], reset=reset)
+    for start, chunk in _chunks(X):
+        if not np.isfinite(chunk).all():
+            raise ValueError(f"X contains NaN or infinity in rows {start} and following")
+    return X
 
 
 def assign(

@@ -6,6 +6,7 @@ UMAP are kept as well. So a slider, an undo, or a rerun in a new process is chea
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_npz
 from rbkit.regroup.by_source import label_column
 from rbkit.regroup.cluster import KMeans, assign
@@ -114,7 +115,7 @@ class Clusterings:
         if n_micro is None:
             # One tree for all usual k, so that its cuts nest; a finer one only if it must be.
             n_micro = min(n, 1000, max(100, n // 40))
-            n_micro = n_micro if least <= n_micro else min(n, 4 * least)
+            n_micro = n_micro if least <= n_micro else min(n, max(least, min(4 * least, 8_000)))
         key = f"ward-{_VERSION}-{self.material.key}-{seed}-{n_micro}"
         if key not in self._kept:
             self._kept[key] = self._fitted(key, WardTree(1, n_micro=n_micro, seed=seed))
@@ -231,17 +232,27 @@ class Clusterings:
 
     def _fitted(self, key: str, tree: WardTree) -> WardTree:
         path = cache_dir() / "hierarchies" / f"{fingerprint(key)}.npz"
-        if self.cache and path.is_file():
-            arrays = read_npz(path, "delete it: the hierarchy will be made again")
-            if set(_TREE) <= set(arrays):
-                for name in _TREE:
-                    setattr(tree, name, arrays[name])
-                tree.n_features_in_ = arrays["micro_centers_"].shape[1]
-                return tree
+        if self.cache and path.is_file() and (arrays := _kept_tree(path)):
+            for name in _TREE:
+                setattr(tree, name, arrays[name])
+            tree.n_features_in_ = arrays["micro_centers_"].shape[1]
+            tree.n_clusters_ = 1
+            tree.labels_, tree.cluster_centers_ = tree.cut(1), tree.centers(1)
+            return tree
         tree.fit(self.material.train)
         if self.cache:
             _keep(path, {name: getattr(tree, name) for name in _TREE})
         return tree
+
+
+def _kept_tree(path: Path) -> dict[str, Any]:
+    """Return a tree's arrays; what is damaged is told, and made again: a cache is no input."""
+    try:
+        arrays = read_npz(path, "delete it")
+    except InputError as error:
+        warnings.warn(f"{error}; the hierarchy is made again", RbkitWarning, stacklevel=2)
+        return {}
+    return arrays if set(_TREE) <= set(arrays) else {}
 
 
 def _keep(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -8,10 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from rbkit.errors import InputError
-from rbkit.regroup.cluster import assign
+from rbkit.regroup.cluster import assign, checked_rows
 from rbkit.regroup.grouping import means
 from rbkit.regroup.neighbours import Report
 from rbkit.regroup.projection import project
@@ -119,7 +119,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             NaN or infinity in `X` (scikit-learn's check).
         """
-        rows: NDArray[Any] = validate_data(self, X, dtype="numeric")
+        rows = checked_rows(self, X, reset=True)
         if self.min_samples < 1:
             raise InputError("min_samples", f"{self.min_samples} is too few", "choose at least 1")
         size = self.min_cluster_size
@@ -221,7 +221,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             There is no cluster.
         """
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
+        rows = checked_rows(self, X, reset=False)
         if not len(self.cluster_centers_):
             what = f"min_cluster_size={self.min_cluster_size_} left every example as noise"
             raise InputError("UmapHDBSCAN", what, "fit with a smaller one")

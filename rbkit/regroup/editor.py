@@ -26,7 +26,7 @@ _MADE_BY = {
     "sources": "SourceLabels", "column": "SourceLabels", "labels": "by hand",
 }  # fmt: skip
 _BULKY = ("op", "method", "names", "labels", "eval_labels")
-_MOST_STEPS = 500  # kept for undo
+_MOST_STEPS = 100  # kept for undo
 
 
 @dataclass(frozen=True)

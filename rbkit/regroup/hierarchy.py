@@ -9,20 +9,22 @@ cut is a union of clusters of every finer one.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import kmeans_plusplus
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup.cluster import KMeans, assign
+from rbkit.regroup.cluster import KMeans, assign, checked_rows
 from rbkit.regroup.ward import leaf_order, ward
 
 # Dimensions are enough to tell near from far when starting points are drawn.
 _PROJECTED = 32
+
+_MOST_MICRO = 12_000  # the tree compares all pairs: 1.2 GB of float64, and as much again on the way
 
 
 class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -82,7 +84,7 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             NaN or infinity in `X` (scikit-learn's check).
         """
-        rows: NDArray[Any] = validate_data(self, X, dtype=[np.float32, np.float64])
+        rows = checked_rows(self, X, reset=True)
         n = len(rows)
         if not 1 <= self.n_clusters <= n:
             what = f"{self.n_clusters} domains asked of n_samples={n} training examples"
@@ -91,6 +93,9 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if not self.n_clusters <= M <= n:
             what = f"{M} micro-clusters for {self.n_clusters} domains of n_samples={n} examples"
             raise InputError("n_micro", what, f"choose {self.n_clusters} <= n_micro <= {n}")
+        if M > _MOST_MICRO:
+            what = f"{M} micro-clusters: their tree would take {8 * M**2 / 2**30:.0f} GiB and more"
+            raise InputError("n_micro", what, f"choose at most {_MOST_MICRO:,}, or use k-means")
         with warnings.catch_warnings():
             # Fewer different vectors than micro-clusters is no harm here.
             warnings.simplefilter("ignore", RbkitWarning)
@@ -186,7 +191,7 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def predict_micro(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the nearest micro-cluster of every row of `X`: int32, shape (n,)."""
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
+        rows = checked_rows(self, X, reset=False)
         return assign(rows, self.micro_centers_)[0]
 
 

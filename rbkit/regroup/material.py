@@ -118,7 +118,7 @@ class Material:
         data = self._data(split)
         if "source" not in data.column_names:
             return ["unknown"] * len(data)
-        return [str(source) for source in data["source"]]
+        return ["unknown" if source is None else str(source) for source in data["source"]]
 
     def _read_lengths(self, split: str) -> NDArray[np.int64]:
         data = self._data(split).select_columns(["text"]).with_format("arrow")

@@ -7,6 +7,7 @@ new grouping and changes nothing. That is why a session can be undone, and repla
 from __future__ import annotations
 
 import base64
+import unicodedata
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from rbkit.regroup.material import Material
 from rbkit.regroup.noise import settle_noise
 
 LONGEST_NAME = 200
+_TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def merge(
@@ -322,7 +324,11 @@ def _domain(now: Grouping, at: Any) -> int:
 
 
 def _name(now: Grouping, name: str, free: Sequence[int] = ()) -> str:
-    clean = " ".join(str(name).split())
+    # Control and direction marks could hide a name, or turn round what stands beside it; the
+    # joiners that make one emoji of several may stay.
+    odd = [c in _TURNING or unicodedata.category(c) in ("Cc", "Cs") for c in str(name)]
+    plain = "".join(" " if bad else c for c, bad in zip(str(name), odd, strict=True))
+    clean = " ".join(plain.split())
     if not clean or len(clean) > LONGEST_NAME:
         what = "it is empty" if not clean else f"{len(clean)} characters"
         raise InputError("name", what, f"give 1 to {LONGEST_NAME} characters")

@@ -21,7 +21,7 @@ from rbkit.regroup.edits import EditLog
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.finish import finish
 from rbkit.regroup.operations import pack_labels
-from rbkit.regroup.preparation import columns_of, prepare
+from rbkit.regroup.preparation import check_columns, prepare
 from rbkit.regroup.sources import SourceLabels
 
 
@@ -116,7 +116,7 @@ def regroup(
     >>> regroup(corpus, embedder="tfidf", k=2, progress=False).q.tolist()
     [0.5, 0.5]
     """
-    columns_of(corpus)
+    check_columns(corpus)
     if far not in ("keep", "apart"):
         raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
     if isinstance(cluster, str) and cluster == "sources":
@@ -175,6 +175,9 @@ def _cut(
     if cluster not in ("kmeans", "ward"):
         remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
         raise InputError("cluster", f"{cluster!r} is unknown", remedy)
+    if noise is not None or max_noise is not None:
+        remedy = 'leave noise and max_noise out, or use "hdbscan"'
+        raise InputError("noise", f"{cluster} leaves none", remedy)
     grid = _grid(k, len(X))
     tree = editor.clusterings.tree(seed=seed, least=max(grid)) if cluster == "ward" else None
     choice = choose_k(X, grid, tree=tree, eval_vectors=X_eval, seed=seed, rule=rule,

@@ -47,7 +47,7 @@ def prepare(
     >>> material.train.shape, material.embedder["name"]
     ((3, 2), 'TfidfEmbedder')
     """
-    columns_of(corpus)
+    check_columns(corpus)
     origin = about(corpus)["fingerprint"]
     if vectors is not None:
         both = {split: _checked(vectors, split) for split in ("train", "eval")}
@@ -56,7 +56,8 @@ def prepare(
     tool = make_embedder(embedder)
     column = getattr(tool, "reads", "text")
     began = perf_counter()
-    if column == "text" and (num_proc > 1 or len(corpus["train"]) > _IN_MEMORY):
+    large = num_proc > 1 or len(corpus["train"]) > _IN_MEMORY
+    if cache and column == "text" and large:
         from rbkit.regroup.shard_job import embed_corpus_sharded
 
         folder = Path(cache) if isinstance(cache, str | Path) else None
@@ -95,9 +96,8 @@ def params_of(tool: Any) -> dict[str, Any]:
     return dict(tool.get_params()) if hasattr(tool, "get_params") else {}
 
 
-def columns_of(corpus: DatasetDict) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return texts and sources of both splits, or say what the corpus lacks."""
-    texts, sources = {}, {}
+def check_columns(corpus: DatasetDict) -> None:
+    """Say what a corpus lacks: a split, examples, or the column ``text``."""
     for split in ("train", "eval"):
         if split not in corpus:
             raise InputError("corpus", f"no split {split!r}", _REMEDY)
@@ -105,12 +105,6 @@ def columns_of(corpus: DatasetDict) -> tuple[dict[str, Any], dict[str, list[str]
             raise InputError("corpus", f"the split {split!r} is empty", "give it examples")
         if "text" not in corpus[split].column_names:
             raise InputError("corpus", f"no column 'text' in the split {split!r}", _REMEDY)
-        texts[split] = corpus[split]["text"]  # a lazy column: texts stay in Arrow
-        # Sources only describe the domains, so a corpus of someone's own may lack them.
-        has = "source" in corpus[split].column_names
-        found = corpus[split]["source"] if has else ["unknown"] * len(corpus[split])
-        sources[split] = [str(source) for source in found]
-    return texts, sources
 
 
 def _described(facts: Mapping[str, Any]) -> Embedder:

@@ -134,6 +134,28 @@ def test_what_is_not_possible_is_refused_and_changes_nothing(editor, op, message
     assert editor.grouping is before
 
 
+def test_marks_that_turn_or_hide_text_are_no_part_of_a_name(editor):
+    editor.rename(0, "a\u202eb\x00c 👩\u200d👧")
+    assert editor.names[0] == "a b c 👩\u200d👧"
+
+
+def test_a_tree_that_would_not_fit_is_refused(editor, monkeypatch):
+    monkeypatch.setattr("rbkit.regroup.hierarchy._MOST_MICRO", 50)
+    with pytest.raises(InputError, match="at most 50, or use k-means"):
+        editor.cut("ward", k=5, n_micro=60)
+
+
+def test_a_damaged_tree_in_the_cache_is_told_and_made_again(material, tmp_path, monkeypatch):
+    monkeypatch.setenv("RBKIT_CACHE", str(tmp_path))
+    labels = Editor(material).cut("ward", k=4).labels
+    (path,) = (tmp_path / "hierarchies").glob("*.npz")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(RbkitWarning, match="made again"):
+        assert np.array_equal(Editor(material).cut("ward", k=4).labels, labels)
+    fresh = Editor(material)
+    assert np.array_equal(fresh.clusterings.tree().predict(material.train[:3]), [0, 0, 0])
+
+
 def test_two_domains_cannot_have_one_name(editor):
     editor.rename(0, "trees")
     with pytest.raises(InputError, match="'trees' is taken"):

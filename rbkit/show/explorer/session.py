@@ -8,6 +8,7 @@ and run in a batch job, without a browser.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ SHOWN = 200_000  # points on the map: more are sampled
 _TEXT = 2_000  # characters of a text that are sent to be read
 _READ = 50  # examples sent at once
 _NONE = 65_535
+_SOURCES = 60  # rows of the table
 
 
 class Session:
@@ -139,19 +141,37 @@ class Session:
 
     def sources(self) -> list[dict[str, str]]:
         """Name and colour of every source."""
-        names = self.editor.material.source_ids[0]
+        names = self._sources[0]
         colours = domain_palette(len(names))
         return [{"name": name, "colour": colours[at]} for at, name in enumerate(names)]
 
     def source_ids(self) -> NDArray[np.uint16]:
         """Source of each point of the map."""
-        _, train, evals = self.editor.material.source_ids
+        _, train, evals = self._sources
         return np.concatenate([train[self.shown], evals]).astype(np.uint16)
 
     def crosstab(self) -> dict[str, Any]:
         """Return the training examples by source and domain."""
-        counts = self.editor.crosstab(self.now).tolist()
-        return {"rows": self.editor.material.source_ids[0], "counts": counts}
+        names, codes, _ = self._sources
+        labels, m = self.now.labels, self.now.m
+        inside = labels >= 0
+        flat = np.bincount(codes[inside] * m + labels[inside], minlength=len(names) * m)
+        return {"rows": names, "counts": flat.reshape(len(names), m).tolist()}
+
+    @cached_property
+    def _sources(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+        """Sources as the material has them; of very many, the largest and the rest as one.
+
+        A column of addresses is a source of its own for each example: nobody reads such a table.
+        """
+        names, train, evals = self.editor.material.source_ids
+        if len(names) <= _SOURCES:
+            return names, train, evals
+        largest = np.argsort(-np.bincount(train, minlength=len(names)), kind="stable")
+        number = np.full(len(names), _SOURCES - 1)
+        number[largest[: _SOURCES - 1]] = np.arange(_SOURCES - 1)
+        kept = [names[int(at)] for at in largest[: _SOURCES - 1]]
+        return [*kept, f"{len(names) - len(kept):,} other sources"], number[train], number[evals]
 
     def history(self) -> dict[str, Any]:
         """Return the log in words, and what undo and redo would do."""

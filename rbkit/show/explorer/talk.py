@@ -91,7 +91,7 @@ class Talk:
 
     def _do_map(self, content: dict[str, Any]) -> None:
         self.session.neighbours = int(np.clip(int(content["n_neighbors"]), 2, 200))
-        self.session.min_dist = float(np.clip(float(content["min_dist"]), 0.0, 0.99))
+        self.session.min_dist = float(np.nan_to_num(np.clip(float(content["min_dist"]), 0.0, 0.99)))
         self.lay_out()
 
     def _do_cancel(self, content: dict[str, Any]) -> None:

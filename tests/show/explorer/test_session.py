@@ -259,6 +259,20 @@ def test_what_cannot_be_explored_is_refused():
         rb.explore(3)
 
 
+def test_of_very_many_sources_the_largest_are_shown():
+    corpus = corpus_of()
+    names = [f"site {at}" if at % 2 else "common" for at in range(240)]
+    corpus = DatasetDict({
+        split: data.remove_columns("source").add_column("source", names[: len(data)])
+        for split, data in corpus.items()
+    })  # fmt: skip
+    explorer = open_on(corpus)
+    assert len(explorer.widget.sources) == 60
+    assert explorer.widget.sources[0]["name"] == "common"
+    assert explorer.widget.sources[-1]["name"] == "62 other sources"
+    assert np.sum(explorer.widget.crosstab["counts"]) == 240
+
+
 def pictures(n=90):
     rng = np.random.default_rng(0)
     made, names = [], []
