@@ -40,7 +40,8 @@ class Guide:
         return {
             "method": op["method"] if op["method"] in _METHODS else "hand", "methods": _METHODS,
             "k": now.m, "k_max": min(len(tree.micro_sizes_), _FINEST),
-            "min_cluster_size": op.get("min_cluster_size") or max(15, n // 200),
+            "min_cluster_size": op.get("min_cluster_size") or max(10, round(np.sqrt(n) / 2)),
+            "min_samples": op.get("min_samples", 10),
             "size_max": max(20, n // 5), "noise": policy.get("policy") or "nearest",
             "max_noise": policy.get("max_noise"), "n_neighbors": self.session.neighbours,
             "min_dist": self.session.min_dist, "recommended": self.advice,

@@ -11,6 +11,7 @@ import numpy as np
 
 from rbkit.errors import InputError
 from rbkit.files import inside
+from rbkit.regroup.edits import noise_policy
 from rbkit.show.explorer.jobs import Cancelled
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Talk:
         points = self.widget.selected_rows
         if op.get("op") == "cut" and op.get("method") != "ward":
             if op.get("method") == "hdbscan":
-                op |= {"n_neighbors": self.session.neighbours}
+                op = self._as_before(op)
             title = "HDBSCAN" if op.get("method") == "hdbscan" else str(op.get("method"))
             self._jobs.start(f"cutting with {title}", lambda report: self._cut(op, report))
             return
@@ -74,6 +75,15 @@ class Talk:
         if op.get("op") in ("move", "merge", "split", "drop"):
             self.widget.selected_domains = []
         self.view.changed()
+
+    def _as_before(self, op: dict[str, Any]) -> dict[str, Any]:
+        """Keep density and noise policy when the smallest size of HDBSCAN changes."""
+        first = self.editor.ops[0]
+        if first.get("method") != "hdbscan":
+            return op
+        kept = {name: first[name] for name in ("min_samples",) if name in first}
+        policy = noise_policy(self.editor.ops)
+        return {**kept, "noise": policy["policy"], "max_noise": policy["max_noise"], **op}
 
     def _do_undo(self, content: dict[str, Any]) -> None:
         self.session.preview = None

@@ -56,6 +56,8 @@ def test_methods_bring_their_own_controls(open_explorer, tools):
     assert page.is_hidden("[data-test=k]")
     page.fill("[data-test=min-cluster-size-number]", "40")
     page.keyboard.press("Enter")
+    page.fill("[data-test=min-samples]", "3")
+    page.keyboard.press("Enter")
     page.fill("[data-test=max-noise]", "5")
     page.keyboard.press("Enter")
     page.select_option("[data-test=noise]", "drop")
@@ -63,6 +65,7 @@ def test_methods_bring_their_own_controls(open_explorer, tools):
     sent = tools.operations(page)
     assert {"op": "cut", "method": "hdbscan", "min_cluster_size": 25} in sent
     assert {"op": "cut", "method": "hdbscan", "min_cluster_size": 40} in sent
+    assert [op["op"] for op in sent if op.get("min_samples") == 3] == ["cut"]
     assert {"op": "noise", "policy": "drop", "max_noise": 0.05} in sent
 
 

@@ -207,6 +207,11 @@ def test_hdbscan_runs_beside_the_notebook_and_noise_is_a_policy(explorer):
         assert np.mean(labels_of(explorer)[:240] == NO_DOMAIN) == pytest.approx(share)
         tell(explorer, type="op", op={"op": "noise", "policy": "nearest", "max_noise": None})
         assert "grew" in explorer.widget.controls["noise_text"]
+    cut = {"op": "cut", "method": "hdbscan", "min_cluster_size": 12}
+    tell(explorer, type="op", op=cut | {"min_samples": 5, "noise": "drop", "max_noise": 0.5})
+    tell(explorer, type="op", op=cut | {"min_cluster_size": 10})
+    first = explorer.editor.ops[0]
+    assert (first["min_samples"], first["noise"], first["max_noise"]) == (5, "drop", 0.5)
     again = rb.regroup(explorer.editor.material.corpus, edits=explorer.log, progress=False)
     assert np.array_equal(again.train_labels, explorer.editor.labels)
 

@@ -22,12 +22,15 @@ class CutControls {
       on: { input: () => this.slideSize(), change: () => this.settleSize() } });
     this.size = el("input", { type: "number", class: "rbx-input rbx-count", test: "min-cluster-size-number", min: 2, step: 1, "aria-label": "Smallest cluster, in examples",
       on: { change: () => this.settleSize() } });
+    this.dense = el("input", { type: "number", class: "rbx-input rbx-count", test: "min-samples", min: 1, step: 1, "aria-label": "Neighbours that make an example dense (min_samples)",
+      title: "Neighbours that make an example dense: more of them make more outliers (min_samples)", on: { change: () => this.settleDense() } });
     this.policy = el("select", { class: "rbx-select", test: "noise", "aria-label": "Outliers", on: { change: () => this.settleNoise() } },
       ...Object.entries(POLICIES).map(([value, text]) => el("option", { value, text })));
     this.most = el("input", { type: "number", class: "rbx-input rbx-count", test: "max-noise", min: 0, max: 100, step: 1, placeholder: "any", "aria-label": "At most this share of outliers, in percent",
       on: { change: () => this.settleNoise() } });
     this.noiseText = el("span", { class: "rbx-hint rbx-noise-text", test: "noise-text" });
-    this.sizePart = el("div", { class: "rbx-part" }, el("span", { class: "rbx-caption", text: "smallest" }), this.sizes, this.size);
+    this.sizePart = el("div", { class: "rbx-part" }, el("span", { class: "rbx-caption", text: "smallest" }), this.sizes, this.size,
+      el("span", { class: "rbx-caption", text: "density" }), this.dense);
     this.noisePart = el("div", { class: "rbx-part rbx-noise" }, el("span", { class: "rbx-caption", text: "outliers" }), this.policy,
       el("span", { class: "rbx-caption", text: "at most" }), this.most, el("span", { class: "rbx-caption", text: "%" }), this.noiseText);
     this.node = el("div", { class: "rbx-cut", role: "group", "aria-label": "Cut" }, this.method, this.kPart, this.sizePart, this.noisePart);
@@ -107,6 +110,11 @@ class CutControls {
     this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size: size });
   }
 
+  settleDense() {
+    const samples = Math.max(1, Math.round(+this.dense.value) || 10);
+    this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size: this.store.controls.min_cluster_size, min_samples: samples });
+  }
+
   settleNoise() {
     const most = this.most.value === "" ? null : clamp(+this.most.value, 0, 100) / 100;
     this.store.operate({ op: "noise", policy: this.policy.value, max_noise: most });
@@ -137,6 +145,7 @@ class CutControls {
       this.size.value = c.min_cluster_size ?? "";
       this.sizes.value = this.toSlider(c.min_cluster_size ?? 2);
     }
+    if (document.activeElement !== this.dense) this.dense.value = c.min_samples ?? 10;
     this.policy.value = c.noise || "nearest";
     if (document.activeElement !== this.most) this.most.value = c.max_noise === null || c.max_noise === undefined ? "" : Math.round(100 * c.max_noise);
     setText(this.noiseText, c.noise_text || "");
