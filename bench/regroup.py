@@ -193,7 +193,9 @@ def measure(contender: str, folder: Path, truth: Any, k: int, python: str) -> di
             (Path(own) / name).symlink_to(folder / name)
         interpreter = python if contender in THEIRS and python else sys.executable
         command = [interpreter, __file__, "--worker", contender, own, str(k)]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{contender} failed: {done.stderr[-2000:]}")
         cost = json.loads((Path(own) / "cost.json").read_text())
         with np.load(Path(own) / "labels.npz") as file:
             labels = {name: file[name] for name in file.files}
