@@ -47,7 +47,7 @@ class Parameters:
         >>> RunParameters.from_mapping({"setps": 10})
         Traceback (most recent call last):
             ...
-        rbkit.errors.InputError: setps: no such parameter; did you mean steps?
+        rbkit.errors.InputError: setps: no such parameter; did you mean steps or edits?
         """
         hints = typing.get_type_hints(cls)
         known = [f.name for f in fields(cls)]

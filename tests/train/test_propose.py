@@ -25,6 +25,9 @@ from rbkit.train.propose.regression import choose, fit, regressors, spearman
 from rbkit.train.propose.small_runs import train_once
 from rbkit.train.record import Run
 
+# Half of a corpus of 160 examples in one of three domains is nothing to warn of here.
+pytestmark = pytest.mark.filterwarnings("ignore:domain .* holds:rbkit.errors.RbkitWarning")
+
 SMALL = {"steps": 4, "round_steps": 2, "context": 24, "vocab_size": 400, "batch_size": 4}
 seeds = st.integers(0, 2**16)
 one = np.ones(1)
