@@ -83,8 +83,10 @@ def test_assets_are_listed_with_their_licence():
 
 def wide(*arguments):
     """Run the command in a process of its own, in a wide terminal; return its lines."""
-    done = subprocess.run([sys.executable, "-m", "rbkit.cli", *arguments], text=True,
-                          env=os.environ | {"COLUMNS": "400"}, capture_output=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "rbkit.cli", *arguments], text=True, capture_output=True,
+        env=os.environ | {"COLUMNS": "400"}, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
