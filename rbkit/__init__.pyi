@@ -32,7 +32,11 @@ from rbkit.regroup.pipeline import regroup as regroup
 from rbkit.regroup.sources import SourceLabels as SourceLabels
 from rbkit.regroup.tfidf import TfidfEmbedder as TfidfEmbedder
 from rbkit.regroup.transformer import TransformerEmbedder as TransformerEmbedder
+from rbkit.report.sweep.launch import sweep as sweep
 from rbkit.show.explorer.explorer import explore as explore
+from rbkit.show.live.attachment import attach as attach
+from rbkit.show.live.loop import live as live
+from rbkit.show.scrub.scrubber import scrub as scrub
 from rbkit.train.record import Run as Run
 from rbkit.train.replayed import replay as replay
 from rbkit.train.run import train as train

@@ -14,5 +14,6 @@ __getattr__, __dir__, __all__ = attach(
         "assert_offline": ".html",
         "mathml": ".html",
         "write_index": ".index",
+        "write_report": ".write",
     },
 )

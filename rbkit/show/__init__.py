@@ -43,5 +43,13 @@ __getattr__, __dir__, __all__ = attach(
         "costs": ".cost_figure",
         "cost_table": ".cost_figure",
         "overhead_audit": ".audit_figure",
+        "final_figure": ".live.final",
+        "attach": ".live.attachment",
+        "scrub": ".scrub.scrubber",
+        "loss_bands": ".band_figure",
+        "difference_forest": ".difference_figure",
+        "pareto": ".pareto_figure",
+        "gram_by_variant": ".several_figure",
+        "proportions_by_variant": ".several_figure",
     },
 )

@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = attach(
         "Run": ".record",
         "Recorder": ".record",
         "list_runs": ".record",
+        "Follower": ".follow",
+        "Watcher": ".watch",
         "Ledger": ".ledger",
         "build_model": ".models",
         "PRESETS": ".models",
