@@ -1,0 +1,29 @@
+"""Sweep: a grid of parameters over a notebook, one process per run, resumable and truthful.
+
+``sweep(...)`` is also ``rbkit.report.sweep(...)``. The parameters of the notebook are
+checked before anything runs (``declared``), the grid makes a plan of runs whose ids come
+from their content (``plan``), a pool runs what is not done yet, and every run folder says
+in its ``job.json`` how it ended (``jobfile``).
+"""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "sweep": ".launch",
+        "Declared": ".declared",
+        "read_declared": ".declared",
+        "parse_grid": ".grid",
+        "format_grid": ".grid",
+        "Job": ".plan",
+        "Plan": ".plan",
+        "make_plan": ".plan",
+        "read_job": ".jobfile",
+        "job_status": ".jobfile",
+        "run_plan": ".pool",
+        "SweepResult": ".pool",
+        "print_status": ".status",
+    },
+    call="sweep",
+)

@@ -1,0 +1,190 @@
+"""``job.json``: how a run of a sweep stands, written by the launcher alone.
+
+A run that is killed cannot say so, and neither can the notebook it was (papermill marks
+it completed). So beside the run's own ``run.json`` there is a file that only the launcher
+writes, with the identity of the process that works on the run: whoever reads ``running``
+there can see whether somebody does. ::
+
+    format      "rbkit-job/1"
+    id          name of the run: words for what varies, and a hash of what it is made of
+    template    notebook, as it was given
+    parameters  all parameters, as JSON values
+    varied      those that the grid sets
+    status      queued, running, ok, failed, killed, timeout or interrupted
+    attempts    times that the run was started
+    worker      {pid, born} of the process that works on it, or null
+    kernel      {pid, born} of the notebook's kernel, or null
+    host, gpu, threads            where, on which GPU (or null), with how many threads
+    queued, started, heartbeat, ended    times (ISO 8601, UTC), or null
+    seconds     wall time of the last attempt, or null
+    error       headline of what went wrong, or null
+    cell        name of the cell in which it did, or null
+    tail        last lines (30 at most) of the error, without colours
+    command     repeats this run alone
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rbkit.errors import InputError
+from rbkit.files import read_json, write_json
+
+FORMAT = "rbkit-job/1"
+NAME = "job.json"
+STATUSES = ("queued", "running", "ok", "failed", "killed", "timeout", "interrupted")
+STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
+
+# What a reader may rely on. The file may come from a stranger: everything else is refused.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "id": (str,), "template": (str,), "parameters": (dict,), "varied": (dict,), "status": (str,),
+    "attempts": (int,), "worker": (dict, type(None)), "kernel": (dict, type(None)),
+    "host": (str, type(None)), "gpu": (str, int, type(None)), "threads": (int, type(None)),
+    "queued": (str, type(None)), "started": (str, type(None)), "heartbeat": (str, type(None)),
+    "ended": (str, type(None)), "seconds": (int, float, type(None)),
+    "error": (str, type(None)), "cell": (str, type(None)), "tail": (list,), "command": (str,),
+}  # fmt: skip
+
+
+def now() -> str:
+    """Return the time as ISO 8601 text, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def new_job(
+    id: str, template: str, parameters: Mapping[str, Any], varied: Mapping[str, Any],
+    command: str = "",
+) -> dict[str, Any]:  # fmt: skip
+    """Return a job that waits for its turn.
+
+    Examples
+    --------
+    >>> job = new_job("seed-0-1a2b3c4d", "run.ipynb", {"seed": 0}, {"seed": 0})
+    >>> job_status(job), job["attempts"]
+    ('queued', 0)
+    """
+    return {
+        "format": FORMAT, "id": id, "template": template, "parameters": dict(parameters),
+        "varied": dict(varied), "status": "queued", "attempts": 0, "worker": None, "kernel": None,
+        "host": None, "gpu": None, "threads": None, "queued": now(), "started": None,
+        "heartbeat": None, "ended": None, "seconds": None, "error": None, "cell": None,
+        "tail": [], "command": command,
+    }  # fmt: skip
+
+
+def read_job(path: str | Path) -> dict[str, Any]:
+    """Read the ``job.json`` of the run folder `path`.
+
+    Raises
+    ------
+    InputError
+        There is none, it is broken, or it is no job.
+    """
+    path = Path(path) / NAME
+    if not path.is_file():
+        raise InputError(str(path), "no such file", "give the folder of a run of a sweep")
+    try:
+        job = read_json(path)
+    except OSError as error:
+        raise InputError(str(path), f"cannot be read ({error})", "check its permissions") from error
+    if not isinstance(job, dict) or job.get("format") != FORMAT:
+        found = job.get("format") if isinstance(job, dict) else type(job).__name__
+        raise InputError(
+            str(path), f"format {found!r} instead of {FORMAT!r}", "give a run of a sweep"
+        )
+    for name, types in _TYPES.items():
+        if name not in job or not isinstance(job[name], types):
+            raise InputError(str(path), f"{name} is missing or damaged", "delete it, or run again")
+    if job["status"] not in STATUSES:
+        raise InputError(
+            str(path), f"unknown status {job['status']!r}", f"known are {', '.join(STATUSES)}"
+        )
+    return job
+
+
+def write_job(path: str | Path, job: Mapping[str, Any]) -> None:
+    """Write `job` as ``job.json`` of the run folder `path`, whole or not at all."""
+    write_json(Path(path) / NAME, {**job, "tail": list(job["tail"])[-30:]})
+
+
+def update_job(path: str | Path, **changes: Any) -> dict[str, Any]:
+    """Change some fields of the ``job.json`` in the run folder `path`; return the job."""
+    if unknown := set(changes) - set(_TYPES):
+        raise KeyError(", ".join(sorted(unknown)))
+    job = {**read_job(path), **changes}
+    write_job(path, job)
+    return job
+
+
+def job_status(job: Mapping[str, Any]) -> str:
+    """Return how a job stands, which is not always what it says.
+
+    A job that says it is running, but whose worker is gone, was killed. On the machine
+    where it runs that is seen at once; from elsewhere, by a heartbeat older than 120 s.
+
+    Examples
+    --------
+    >>> job = new_job("seed-0-1a2b3c4d", "run.ipynb", {}, {})
+    >>> here = {"host": platform.node(), "worker": process_identity()}
+    >>> job_status({**job, "status": "running", **here})
+    'running'
+    >>> here["worker"] = {"pid": os.getpid(), "born": 0.0}  # somebody else had that number
+    >>> job_status({**job, "status": "running", **here})
+    'killed'
+    """
+    status = str(job["status"])
+    if status != "running":
+        return status
+    if job.get("host") == platform.node():
+        return "running" if is_alive(job.get("worker")) else "killed"
+    return "running" if _age(job.get("heartbeat")) < STALE else "killed"
+
+
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """Return ``{"pid", "born"}`` of a process (this one by default); numbers alone are reused."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        return {"pid": pid, "born": psutil.Process(pid).create_time()}
+    except psutil.NoSuchProcess:
+        return {"pid": pid, "born": 0.0}  # gone already: no process was born then
+
+
+def is_alive(process: Mapping[str, Any] | None) -> bool:
+    """Whether the process with this identity still runs, on this machine."""
+    if not process:
+        return False
+    pid, born = process.get("pid"), process.get("born")
+    if type(pid) is not int or pid <= 0 or not isinstance(born, int | float):
+        return False
+    try:
+        found = psutil.Process(pid)
+        # The clock that dates processes may be set: two seconds are the same birth.
+        same = abs(found.create_time() - born) < 2
+        return bool(same and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:
+        return True
+    except (psutil.NoSuchProcess, OverflowError):
+        return False
+
+
+def tail_of(lines: Sequence[str] | str, count: int = 30) -> list[str]:
+    """Return the last lines of an error, without colours and other control characters."""
+    from rbkit.report.sweep.plain import plain
+
+    lines = lines.splitlines() if isinstance(lines, str) else lines
+    return [plain(line) for line in lines][-count:]
+
+
+def _age(heartbeat: str | None) -> float:
+    try:
+        beat = datetime.fromisoformat(str(heartbeat))
+        return (datetime.now(UTC) - beat).total_seconds()
+    except (ValueError, TypeError):
+        return float("inf")
