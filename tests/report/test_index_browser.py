@@ -1,21 +1,10 @@
 """The page in a real browser: no error, no request, and a slider that does something."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
 from rbkit.report.index import write_index
-
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]  # fmt: skip
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no Chromium"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +16,12 @@ def address(tmp_path_factory, write_run):
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(browser, address):
+def visit(chromium, address):
     contexts, noise = [], []
 
     def to(width):
-        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+        context = chromium.new_context(viewport={"width": width, "height": 900}, offline=True)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: noise.append(message.text))

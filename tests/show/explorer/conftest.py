@@ -1,4 +1,4 @@
-"""A browser, a page with the explorer and no Jupyter, and Jupyter servers of one's own."""
+"""A page with the explorer and no Jupyter, and what a hand does on it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]  # fmt: skip
 HERE = Path(__file__).parent
 
 
@@ -24,26 +20,9 @@ def load(name):
     return module
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if HERE in Path(item.path).parents:
-            item.add_marker(pytest.mark.browser)
-            if not Path(CHROMIUM).exists():
-                item.add_marker(pytest.mark.skip(reason="no Chromium"))
-
-
 @pytest.fixture(scope="session")
 def fake_session():
     return load("fake_session").FakeSession
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -140,36 +119,5 @@ def lasso(page, corners, *, modifier=None, steps=6, pause=0):
 
 @pytest.fixture(scope="session")
 def tools():
-    """Helpers of this folder: ``lasso``, ``messages``, ``operations``, ``notebook``."""
-    return types.SimpleNamespace(
-        lasso=lasso, messages=messages, operations=operations, notebook=load("jupyter").notebook
-    )
-
-
-@pytest.fixture(scope="session")
-def jupyter_server(tmp_path_factory):
-    """One Jupyter server for JupyterLab and Notebook 7 alike; it ends with the tests."""
-    server = load("jupyter").Server(tmp_path_factory.getbasetemp())
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def lab(chromium, jupyter_server):
-    """Open a notebook in JupyterLab 4, or with ``app="notebook"`` in Notebook 7.
-
-    ``lab(path)`` gives a Playwright page that reaches nothing but the server. It has
-    ``run_all()`` (which waits until the kernel is idle), ``explorer()`` (waits for the widget and
-    gives its locator) and ``noise`` (what the browser complained about, requests refused).
-    The notebook must lie below pytest's temporary folder: use ``tmp_path``.
-    """
-    contexts = []
-
-    def start(path, app="lab", width=1400, height=1100):
-        context = chromium.new_context(viewport={"width": width, "height": height})
-        contexts.append(context)
-        return jupyter_server.open(context, Path(path), app)
-
-    yield start
-    for context in contexts:
-        context.close()
+    """Helpers of this folder: ``lasso``, ``messages``, ``operations``."""
+    return types.SimpleNamespace(lasso=lasso, messages=messages, operations=operations)

@@ -53,9 +53,9 @@ def cards(page):
     return page.locator("[data-test=card-name]").all_text_contents()
 
 
-def test_from_an_unknown_corpus_to_a_trained_model_by_hand(lab, tools, tmp_path):
+def test_from_an_unknown_corpus_to_a_trained_model_by_hand(lab, tools, write_notebook, tmp_path):
     write_corpus(tmp_path / "texts.jsonl")
-    page = lab(tools.notebook(tmp_path / "explore.ipynb", *CELLS))
+    page = lab(write_notebook(tmp_path / "explore.ipynb", *CELLS))
     page.run_all()
     page.explorer()
     # The map and then the advice on k come from the background: the kernel stays free.

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def opened(lab, tools, tmp_path, request):
+def opened(lab, write_notebook, tmp_path, request):
     def start(app, n_train=3000, n_eval=300, **options):
-        path = tools.notebook(tmp_path / "explorer.ipynb", SETUP % (n_train, n_eval))
+        path = write_notebook(tmp_path / "explorer.ipynb", SETUP % (n_train, n_eval))
         page = lab(path, app, **options)
         page.run_all()
         page.explorer()
