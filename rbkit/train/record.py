@@ -21,22 +21,20 @@ import json
 import os
 import platform
 import time
-import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
-from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, read_json, read_npz, write_json
+from rbkit.errors import InputError
+from rbkit.files import atomic_path, read_json, write_json
+from rbkit.train.run_folder import FORMAT, load_history
+from rbkit.train.run_folder import Run as Run
+from rbkit.train.run_folder import list_runs as list_runs
 
-FORMAT = "rbkit-run/1"
-_STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
 _PER_ROUND = ("step", "gram", "counts", "noise_floor", "diagonal_debiased")
 
 
@@ -184,7 +182,7 @@ class Recorder:
                     str(path), f"has {_size(path)} bytes, but {size} at the checkpoint",
                     "start the run anew in another folder",
                 )  # fmt: skip
-        history, rounds = _load_history(self.path / "history.npz"), int(state["rounds"])
+        history, rounds = load_history(self.path / "history.npz"), int(state["rounds"])
         if rounds and len(history.get("step", [])) < rounds:
             raise InputError(
                 str(self.path / "history.npz"), f"has fewer than the checkpoint's {rounds} rounds",
@@ -216,111 +214,6 @@ class Recorder:
         self._history_due = time.monotonic() + 20 * (time.monotonic() - began)
 
 
-class Run:
-    """Read one run folder.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    info : dict
-        ``run.json``.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.info: dict[str, Any] = read_json(self.path / "run.json")
-        if self.info.get("format") != FORMAT:
-            raise InputError(
-                str(self.path / "run.json"),
-                f"format {self.info.get('format')!r} instead of {FORMAT!r}",
-                "give the folder of a run made by rbkit",
-            )
-        if missing := {"status", "parameters", "heartbeat", "pid"} - set(self.info):
-            raise InputError(
-                str(self.path / "run.json"), f"lacks {', '.join(sorted(missing))}",
-                "repair it, or run again",
-            )  # fmt: skip
-
-    @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """Open the run folder `path`; :class:`InputError` if there is none."""
-        if not (Path(path) / "run.json").is_file():
-            raise InputError(str(path), "no run.json there", "give the folder of a run")
-        return cls(path)
-
-    @property
-    def name(self) -> str:
-        """Mixer of the run, or the folder's name."""
-        return str(self.info.get("parameters", {}).get("mixer") or self.path.name)
-
-    @property
-    def status(self) -> str:
-        """``ok``, ``failed``, ``interrupted``, ``running``, or ``killed``.
-
-        A run that says it is running but whose process is gone, or whose heartbeat is
-        stale, was killed: a dead process cannot say so itself.
-        """
-        status = str(self.info["status"])
-        if status != "running":
-            return status
-        beat = datetime.fromisoformat(self.info["heartbeat"])
-        if self.info.get("host") == platform.node():
-            return "running" if _alive(int(self.info["pid"]), beat) else "killed"
-        return "running" if (datetime.now(UTC) - beat).total_seconds() < _STALE else "killed"
-
-    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Rows of ``metrics.jsonl``, of one `kind` (``train`` or ``eval``) if given."""
-        return [r for r in self._rows("metrics.jsonl") if kind is None or r.get("kind") == kind]
-
-    def timings(self) -> list[dict[str, Any]]:
-        """Rows of ``timings.jsonl``: seconds since the start, by kind and step."""
-        return self._rows("timings.jsonl")
-
-    @cached_property
-    def history(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Arrays of ``history.npz``; empty if no round has ended yet."""
-        return _load_history(self.path / "history.npz")
-
-    @cached_property
-    def domains(self) -> Any | None:
-        """The run's :class:`~rbkit.regroup.domains.Domains`, or None."""
-        from rbkit.regroup.domains import Domains
-
-        folder = self.path / "domains"
-        return Domains.load(folder) if folder.is_dir() else None
-
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        path = self.path / name
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")
-        # A line without its newline is still being written: it is not there yet.
-        try:
-            return [json.loads(line) for line in lines[:-1] if line]
-        except json.JSONDecodeError as error:
-            raise InputError(str(path), f"a line is not JSON ({error})", "repair it") from error
-
-    def __repr__(self) -> str:
-        return f"Run({self.path.name!r}, {self.name}, {self.status})"
-
-
-def list_runs(folder: str | Path) -> list[Run]:
-    """Return the runs directly inside `folder`, by time of their start.
-
-    A folder that cannot be read is told of with an :class:`RbkitWarning` and left out.
-    """
-    found = []
-    for path in Path(folder).glob("*/run.json"):
-        try:
-            run = Run(path.parent)
-            run.metrics(), run.history
-            found.append(run)
-        except InputError as error:
-            warnings.warn(f"run left out: {error}", RbkitWarning, stacklevel=2)
-    return sorted(found, key=lambda run: (str(run.info.get("started")), run.path.name))
-
-
 def versions() -> dict[str, str]:
     """Versions that a result may depend on."""
     names = ("rbkit", "torch", "transformers", "datasets", "numpy", "faiss-cpu", "tokenizers")
@@ -331,10 +224,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
-
-
-def _load_history(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    return read_npz(path, "delete it, or run again") if path.exists() else {}
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
@@ -359,12 +248,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)
-
-
-def _alive(pid: int, beat: datetime) -> bool:
-    """Whether the process that gave the heartbeat lives: a later one may have its number."""
-    try:
-        born = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    return bool(born <= beat.timestamp() + 1)  # heartbeats are whole seconds
