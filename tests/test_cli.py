@@ -13,7 +13,19 @@ from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.signals import SIGNALS
 from rbkit.cli import app, main
 
-COMMANDS = ["doctor", "demo", "run", "report", "mixers", "lab", "assets", "nb"]
+COMMANDS = [
+    "doctor",
+    "demo",
+    "run",
+    "sweep",
+    "status",
+    "watch",
+    "report",
+    "mixers",
+    "lab",
+    "assets",
+    "nb",
+]
 
 
 def test_help_shows_every_command():

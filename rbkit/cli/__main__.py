@@ -1,0 +1,5 @@
+"""``python -m rbkit.cli``."""
+
+from rbkit.cli import main
+
+main()
