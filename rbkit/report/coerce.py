@@ -8,10 +8,12 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 import re
 import types
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal, Union
 
 from rbkit.errors import InputError
@@ -43,7 +45,7 @@ def check(name: str, value: Any, hint: Any) -> Any:
     """Return `value` as the type that `hint` says, converting only what is unambiguous.
 
     ``"1e-3"`` is a float (YAML reads it as a string), ``3`` is a float too, ``[8, 12]`` is a
-    tuple and ``"300"`` an int. ``"007"``, ``1.5`` and ``True`` are no ints.
+    tuple, ``"300"`` an int and a ``Path`` a str. ``"007"``, ``1.5`` and ``True`` are no ints.
 
     Raises
     ------
@@ -61,21 +63,35 @@ def check(name: str, value: Any, hint: Any) -> Any:
 
 def _convert(value: Any, hint: Any) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
+        value = value.item()  # from np.arange, np.logspace
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
         return _first_that_fits(value, args)
     if origin is Literal:
-        # `in` alone would take True for 1.
-        if not any(value == a and type(value) is type(a) for a in args):
-            raise ValueError
-        return value
-    if origin is tuple:
-        return _tuple(value, args)
-    if origin is dict:
-        value = _json(value, dict)
-        return {_convert(k, args[0]): _convert(v, args[1]) for k, v in value.items()}
+        return _choice(value, args)
+    if hint is tuple or origin is tuple:
+        return _tuple(value, args or (Any, ...))
+    if hint is list or origin is list:
+        return list(_tuple(value, (args[0] if args else Any, ...)))
+    if hint is dict or origin is dict:
+        value, (of_key, of_value) = _json(value, dict), args or (Any, Any)
+        return {_convert(k, of_key): _convert(v, of_value) for k, v in value.items()}
     return _scalar(value, hint)
+
+
+def _choice(value: Any, allowed: Sequence[Any]) -> Any:
+    # `in` alone would take True for 1.
+    if any(value == a and type(value) is type(a) for a in allowed):
+        return value
+    for choice in allowed:
+        # The command line can only give text; choices that are text were compared above.
+        if isinstance(value, str) and not isinstance(choice, str):
+            with suppress(TypeError, ValueError):
+                if _scalar(value, type(choice)) == choice:
+                    return choice
+    raise ValueError
 
 
 def _first_that_fits(value: Any, hints: Sequence[Any]) -> Any:
@@ -130,6 +146,8 @@ def _scalar(value: Any, kind: type) -> Any:
         if not math.isfinite(number):  # JSON has no NaN, and no parameter means one
             raise ValueError
         return number
+    elif kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if type(value) is not kind:
         raise TypeError
     return value

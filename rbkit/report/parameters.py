@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
-from rbkit.balance.mixers.registry import mixer_by_name
+from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
 from rbkit.errors import InputError
 from rbkit.report.coerce import check, did_you_mean, hint_source, source_of
 
@@ -73,7 +73,7 @@ class Parameters:
 
     def to_dict(self) -> dict[str, Any]:
         """Values as plain JSON types: tuples become lists."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
+        return {name: plain_json(value) for name, value in asdict(self).items()}
 
     def to_json(self) -> str:
         """Values as one JSON object, names sorted: the same text for the same parameters."""
@@ -132,6 +132,19 @@ class RunParameters(Parameters):
     run_dir: str = declare("", "run folder; a new one under reports/ if empty")
     profile: Literal["full", "smoke"] = declare("full", "smoke: a few seconds, to test")
 
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """Make parameters as :meth:`Parameters.from_mapping`; mixers are known in any case.
+
+        Examples
+        --------
+        >>> RunParameters.from_mapping({"mixer": "rnb"}).mixer
+        'RnB'
+        """
+        if "mixer" in values:
+            values = {**values, "mixer": canonical_mixer(values["mixer"])}
+        return super().from_mapping(values)
+
     def resolved(self) -> RunParameters:
         """Return what will really be run: with ``profile="smoke"``, everything is made small."""
         return replace(self, **_SMOKE) if self.profile == "smoke" else self
@@ -176,10 +189,17 @@ def parameters_cell(cls: type[Parameters]) -> str:
     )
 
 
-def _plain(value: Any) -> Any:
+def canonical_mixer(name: Any) -> Any:
+    """Return the name of a mixer as the registry writes it; what is none is left alone."""
+    known = {mixer.lower(): mixer for mixer in MIXERS}
+    return known.get(name.lower(), name) if isinstance(name, str) else name
+
+
+def plain_json(value: Any) -> Any:
+    """Return `value` as JSON types: tuples become lists, keys become text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): plain_json(item) for key, item in value.items()}
+    return [plain_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _default(declared: Field[Any]) -> Any:
