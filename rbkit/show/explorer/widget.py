@@ -1,14 +1,12 @@
 """The widget of the explorer: traits and messages; the interface itself is JavaScript.
 
 No build step and no network: the small files in ``static/`` are put together into one
-module, in an order in which each uses only what came before. Large traits travel as bytes
-(``float32``, ``uint16``, ``uint32``, little endian), so that a new cut of 200,000 examples
-is a message of 400 kB.
+module (:mod:`rbkit.show.widgets.wire`). Large traits travel as bytes (``float32``, ``uint16``,
+``uint32``, little endian), so that a new cut of 200,000 examples is a message of 400 kB.
 """
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 import anywidget
@@ -16,10 +14,12 @@ import numpy as np
 import traitlets
 from numpy.typing import ArrayLike, NDArray
 
+from rbkit.show.widgets import wire
+
 #: Value of ``labels`` for an example in no domain (dropped, or noise).
 NO_DOMAIN = 65_535
 
-_SCRIPTS = ("base", "store", "geometry", "points", "names", "examples", "tooltip", "map",
+_SCRIPTS = ("store", "geometry", "points", "names", "examples", "tooltip", "map",
             "gestures", "popover", "cut", "toolbar", "legend", "status", "card", "domains",
             "selection", "crosstab", "app")  # fmt: skip
 _STYLES = ("explorer", "panels")
@@ -33,17 +33,12 @@ def script() -> str:
     >>> "export default" in script() and "import " not in script().split("export default")[1]
     True
     """
-    return _joined(_SCRIPTS, "js")
+    return wire.joined("rbkit.show.explorer", _SCRIPTS, "js")
 
 
 def style() -> str:
     """Return the style sheet; every rule is scoped under ``.rbx``."""
-    return _joined(_STYLES, "css")
-
-
-def _joined(names: tuple[str, ...], kind: str) -> str:
-    folder = files(__package__) / "static"
-    return "\n".join((folder / f"{name}.{kind}").read_text(encoding="utf-8") for name in names)
+    return wire.joined("rbkit.show.explorer", _STYLES, "css")
 
 
 def packed(values: ArrayLike, kind: str) -> bytes:
@@ -63,7 +58,7 @@ def packed(values: ArrayLike, kind: str) -> bytes:
     array = np.asarray(values)
     if kind == "u2" and array.dtype.kind == "i":
         array = np.where(array < 0, NO_DOMAIN, array)
-    return array.astype(f"<{kind}").tobytes()
+    return wire.packed(array, kind)
 
 
 def rows_of(selection: Any) -> NDArray[np.int64]:

@@ -47,14 +47,7 @@ class Explorer {
     this.parts = [this.toolbar, this.legend, this.map, this.status, ...Object.values(this.panels), this];
     store.parts = this.parts;
     this.open("domains");
-    this.watchTheme();
-    // Notebook 7 looks at keys on their way down, before this element hears of them, and asks the
-    // focused node itself: its shortcuts are off in here but for its own such as Ctrl+S.
-    this.gate = (event) => { if (root.contains(event.target)) event.target.toggleAttribute("data-lm-suppress-shortcuts", !this.forNotebook(event)); };
-    window.addEventListener("keydown", this.gate, true);
-    root.addEventListener("keydown", (event) => this.key(event));
-    root.addEventListener("keyup", (event) => event.stopPropagation());
-    root.addEventListener("keypress", (event) => event.stopPropagation());
+    this.leave = [watchTheme(root, () => this.map.theme()), keepKeys(root, (event) => this.key(event), ["z", "y", "a", "c", "x", "v", "enter"])];
     store.touch(...TRAITS);
   }
 
@@ -78,11 +71,7 @@ class Explorer {
     event.preventDefault();
   }
 
-  forNotebook(event) {
-    return (event.ctrlKey || event.metaKey) && !["z", "y", "a", "c", "x", "v", "enter"].includes(event.key.toLowerCase());
-  }
-
-  /** Undo and redo; and no key goes on to the notebook, where two d's would delete the cell. */
+  /** Undo, redo and Escape. */
   key(event) {
     const command = event.ctrlKey || event.metaKey, typing = event.target.matches("input:not([type=range]):not([type=checkbox]), textarea");
     const letter = event.key.toLowerCase();
@@ -90,7 +79,6 @@ class Explorer {
       this.store.send({ type: letter === "y" || event.shiftKey ? "redo" : "undo" });
       event.preventDefault();
     } else if (event.key === "Escape" && !typing && !event.defaultPrevented) this.store.clear();
-    if (!this.forNotebook(event)) event.stopPropagation();
   }
 
   update(changed) {
@@ -104,28 +92,8 @@ class Explorer {
     if (changed.has("history")) badge("log", store.history.log?.length ? count(store.history.log.length) : "");
   }
 
-  /** Dark or light is read off the page's own background, whoever made the theme. */
-  watchTheme() {
-    const judge = () => {
-      const [r, g, b, a = 1] = (getComputedStyle(this.root).backgroundColor.match(/[\d.]+/g) || [255, 255, 255]).map(Number);
-      this.root.classList.toggle("rbx-dark", a > 0 && 0.299 * r + 0.587 * g + 0.114 * b < 128);
-      this.map.theme();
-    };
-    this.themes = new MutationObserver(() => setTimeout(judge, 30));
-    for (const node of [document.documentElement, document.body]) {
-      this.themes.observe(node, { attributes: true, attributeFilter: ["class", "style", "data-jp-theme-light", "data-jp-theme-name", "data-theme"] });
-    }
-    this.scheme = window.matchMedia("(prefers-color-scheme: dark)");
-    this.judge = judge;
-    this.scheme.addEventListener("change", judge);
-    judge();
-    requestAnimationFrame(judge);  // once the style sheet and the page are there
-  }
-
   dispose() {
-    window.removeEventListener("keydown", this.gate, true);
-    this.themes.disconnect();
-    this.scheme.removeEventListener("change", this.judge);
+    for (const leave of this.leave) leave();
     for (const part of this.parts) if (part !== this) part.dispose?.();
     this.store.dispose();
     this.root.replaceChildren();

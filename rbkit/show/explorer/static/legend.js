@@ -17,8 +17,7 @@ class Legend {
     const continuous = modes.some((m) => m.id === mode && m.continuous);
     this.key.classList.toggle("rbx-continuous", continuous);
     if (continuous) {
-      const stops = RAMP.map((rgb) => `rgb(${rgb})`).join(",");
-      this.key.replaceChildren(el("span", { class: "rbx-number", text: colour.low || "" }), el("i", { class: "rbx-ramp", style: { background: `linear-gradient(90deg,${stops})` } }),
+      this.key.replaceChildren(el("span", { class: "rbx-number", text: colour.low || "" }), el("i", { class: "rbx-ramp", style: { background: rampGradient(RAMP) } }),
         el("span", { class: "rbx-number", text: colour.high || "" }), words("span", colour.title || "", { class: "rbx-ramp-title" }),
         ...(this.store.values.includes(255) ? [el("span", { class: "rbx-mark" }, el("i", { class: "rbx-dot rbx-unknown" }), "unknown")] : []));
     } else if (mode === "source") {

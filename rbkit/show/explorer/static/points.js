@@ -2,18 +2,6 @@
 // seconds at 200,000 points; this takes tens of milliseconds and needs no WebGL.
 const HIDDEN = 0, DIM = 1, PLAIN = 2, LIT = 3;
 
-// Viridis up to where it gets too pale for paper: even in lightness, safe for colour-blind eyes.
-const RAMP = ["440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "dde318"]
-  .map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
-
-function rampColour(t) {
-  const x = clamp(t, 0, 1) * (RAMP.length - 1), i = Math.min(Math.floor(x), RAMP.length - 2);
-  return RAMP[i].map((low, c) => Math.round(low + (x - i) * (RAMP[i + 1][c] - low)));
-}
-
-const pack = ([r, g, b]) => r | (g << 8) | (b << 16);
-const parse = (hex) => [1, 3, 5].map((i) => parseInt(safeColour(hex).slice(i, i + 2), 16));
-
 /** Which colour each point has: a code per point and a table from codes to colours. */
 function pointColours(store, unknown) {
   const mode = store.colour.mode || "domain";

@@ -1,22 +1,15 @@
-// What one view of the explorer knows: the model's traits decoded, what is hovered, and the
-// conversation with Python. Changes are collected and told once per frame.
+// What one view of the explorer knows: the model's traits decoded, and what is hovered.
+const NO_DOMAIN = 65535;
 const TRAITS = ["xy", "n_train", "labels", "values", "source_ids", "domains", "sources", "crosstab", "colour", "controls",
   "history", "status", "notices", "selection", "selected_domains", "title", "images"];
 const PATIENCE = 4000;  // ms after which an unanswered preview no longer holds back the next
 
-class Store {
+class Store extends Conversation {
   constructor(model) {
-    this.model = model;
-    this.parts = [];
-    this.leave = [];
-    this.changed = new Set();
-    this.asked = new Map();
-    this.prefix = Math.random().toString(36).slice(2, 8);
-    this.serial = 0;
+    super(model);
     this.texts = new Map();
     this.hover = null;  // {domain: id} or {source: index} or {domain, source}
     this.split = "all";
-    this.frame = 0;
     this.preview = { wanted: null, flying: false, timer: 0 };
     for (const name of TRAITS) {
       this.decode(name);
@@ -29,16 +22,9 @@ class Store {
     this.listen("msg:custom", (message) => this.hear(message));
   }
 
-  listen(event, fn) {
-    this.model.on(event, fn);
-    this.leave.push(() => this.model.off(event, fn));
-  }
-
   dispose() {
-    cancelAnimationFrame(this.frame);
     clearTimeout(this.preview.timer);
-    for (const leave of this.leave) leave();
-    this.parts = [];
+    super.dispose();
   }
 
   decode(name) {
@@ -73,18 +59,6 @@ class Store {
     for (const row of this.selection) if (row < this.n) this.mask[row] = 1;
   }
 
-  /** Say that something changed; the parts hear of it together before the next frame. */
-  touch(...names) {
-    for (const name of names) this.changed.add(name);
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      const changed = this.changed;
-      this.changed = new Set();
-      for (const part of this.parts) part.update(changed);
-    });
-  }
-
   shown(i) {
     return this.split === "all" || (i < this.nTrain) === (this.split === "train");
   }
@@ -116,12 +90,6 @@ class Store {
       sources.set(s, (sources.get(s) || 0) + 1);
     }
     return (this.tallies = { domains, sources });
-  }
-
-  setHover(hover) {
-    if (JSON.stringify(hover) === JSON.stringify(this.hover)) return;
-    this.hover = hover;
-    this.touch("hover");
   }
 
   setSplit(split) {
@@ -162,35 +130,14 @@ class Store {
     if (this.chosen.size) this.choose([]);
   }
 
-  send(message) {
-    this.model.send(message);
-  }
-
   operate(op) {
     this.preview.wanted = null;  // what was wanted live is settled by the operation
     this.send({ type: "op", op });
   }
 
-  /** Ask Python something; the promise gives the reply with the same token. */
-  ask(message) {
-    const token = `${this.prefix}-${++this.serial}`;
-    return new Promise((resolve) => {
-      this.asked.set(token, resolve);
-      this.send({ ...message, token });
-    });
-  }
-
-  hear(message) {
-    if (!message) return;
-    if (message.token && this.asked.has(message.token)) {
-      this.asked.get(message.token)(message);
-      this.asked.delete(message.token);
-    }
-    if (message.type === "previewed" || message.type === "error") this.landed();
-    if (message.type === "error") {
-      this.error = String(message.text || "Something went wrong.");
-      this.touch("error");
-    }
+  hear(message, buffers) {
+    super.hear(message, buffers);
+    if (message?.type === "previewed" || message?.type === "error") this.landed();
   }
 
   /** A live cut: one message under way at most, and only the last one wanted follows it. */

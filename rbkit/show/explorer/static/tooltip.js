@@ -23,7 +23,7 @@ class Tips {
       }
     }
     this.at = [x, y];
-    if (row >= 0) this.stand(this.tip, x, y, 14);
+    if (row >= 0) standAt(this.frame, this.tip, x, y, 14);
   }
 
   fill() {
@@ -44,16 +44,8 @@ class Tips {
     this.reading = false;
     if (this.row === asked) {
       this.fill();
-      this.stand(this.tip, ...this.at, 14);
+      standAt(this.frame, this.tip, ...this.at, 14);
     } else this.read();
-  }
-
-  stand(node, x, y, away) {
-    const { clientWidth: width, clientHeight: height } = this.frame;
-    const left = x + away + node.offsetWidth > width ? x - away - node.offsetWidth : x + away;
-    const top = y + away + node.offsetHeight > height ? y - away - node.offsetHeight : y + away;
-    node.style.left = `${clamp(left, 4, Math.max(4, width - node.offsetWidth - 4))}px`;
-    node.style.top = `${clamp(top, 4, Math.max(4, height - node.offsetHeight - 4))}px`;
   }
 
   async pin(row, x, y) {
@@ -74,7 +66,7 @@ class Tips {
     this.card.hidden = false;
     this.store.pinned = row;
     this.store.touch("marked");
-    this.stand(this.card, x, y, 12);
+    standAt(this.frame, this.card, x, y, 12);
   }
 
   unpin() {

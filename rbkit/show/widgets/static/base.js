@@ -1,6 +1,5 @@
-// Small things that all parts of the explorer share.
+// Small things that all parts of the widgets share.
 // Text of a corpus only ever goes to textContent, title and fillText: it is data, never markup.
-const NO_DOMAIN = 65535;
 const SVG = "http://www.w3.org/2000/svg";
 
 const ICONS = {
@@ -20,6 +19,9 @@ const ICONS = {
   split: "M8 2v3.5C8 8 3 8 3 10.5V13M8 5.5C8 8 13 8 13 10.5V13",
   trash: "M3 4.5h10M6.5 4V2.5h3V4M4.3 4.5l.6 9h6.2l.6-9M6.7 7v4M9.3 7v4",
   sliders: "M2.5 4.5h6M12 4.5h1.5M2.5 11.5H4M7.5 11.5h6M10.2 6.3a1.8 1.8 0 1 0 0-3.6 1.8 1.8 0 0 0 0 3.6ZM5.8 13.3a1.8 1.8 0 1 0 0-3.6 1.8 1.8 0 0 0 0 3.6Z",
+  play: "M5 3v10l8-5Z",
+  pause: "M5 3v10M11 3v10",
+  previous: "M10.5 3.5 6 8l4.5 4.5",
   points: "M4 5.5a1.5 1.5 0 1 0 0-3 1.5 1.5 0 0 0 0 3ZM11.5 7a1.5 1.5 0 1 0 0-3 1.5 1.5 0 0 0 0 3ZM7 13.5a1.5 1.5 0 1 0 0-3 1.5 1.5 0 0 0 0 3Z",
 };
 
@@ -119,4 +121,13 @@ function debounced(wait, fn) {
   };
   later.cancel = () => clearTimeout(timer);
   return later;
+}
+
+/** Stand beside a place in a frame, on the side where there is room. */
+function standAt(frame, node, x, y, away) {
+  const { clientWidth: width, clientHeight: height } = frame;
+  const left = x + away + node.offsetWidth > width ? x - away - node.offsetWidth : x + away;
+  const top = y + away + node.offsetHeight > height ? y - away - node.offsetHeight : y + away;
+  node.style.left = `${clamp(left, 4, Math.max(4, width - node.offsetWidth - 4))}px`;
+  node.style.top = `${clamp(top, 4, Math.max(4, height - node.offsetHeight - 4))}px`;
 }

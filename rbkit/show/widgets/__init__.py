@@ -1,0 +1,7 @@
+"""What the widgets share: scripts and styles in ``static/``, and numbers as bytes."""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__, {"SHARED": ".wire", "joined": ".wire", "packed": ".wire"}
+)
