@@ -12,8 +12,9 @@ import ast
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,25 @@ class NotebookError(RbkitError):
         An exception in a cell; a dead kernel; a cell over its time limit.
     path : Path
         The notebook as far as it came, with the error in it.
+    failure : Failure
+        The cell that failed, the headline of its error, and its traceback.
     """
 
-    def __init__(self, message: str, status: str, path: Path) -> None:
+    def __init__(
+        self, message: str, status: str, path: Path, failure: Failure | None = None
+    ) -> None:
         self.status, self.path = status, path
+        self.failure = failure or Failure(None, message, [])
         super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a notebook: the cell's name, the headline, the traceback's lines."""
+
+    cell: str | None
+    headline: str
+    traceback: list[str]
 
 
 class RbkitEngine:
@@ -79,6 +94,7 @@ def execute(
     timeout: int | None = None,
     progress: bool = True,
     label: str | None = None,
+    on_kernel: Callable[[int], None] | None = None,
 ) -> Path:
     """Execute a notebook into ``run_dir/run.ipynb``.
 
@@ -101,6 +117,8 @@ def execute(
         One line on stderr, with names from ``# papermill_description=`` comments.
     label : str, optional
         Name for that line; the notebook's by default.
+    on_kernel : callable, optional
+        Called with the process id of the kernel as soon as it has one.
 
     Returns
     -------
@@ -123,7 +141,7 @@ def execute(
     try:
         with line:
             _papermill(node, temporary, values, {"RBKIT_DISPLAY": "batch", **(env or {})},
-                       timeout, line)  # fmt: skip
+                       timeout, line, on_kernel)  # fmt: skip
     except Exception as error:
         if not temporary.exists():
             raise
@@ -171,7 +189,7 @@ def _values(
 
 def _papermill(
     node: Any, out: Path, values: dict[str, Any], env: dict[str, str], timeout: int | None,
-    line: Line,
+    line: Line, on_kernel: Callable[[int], None] | None,
 ) -> None:  # fmt: skip
     import papermill
     from papermill.engines import papermill_engines
@@ -189,6 +207,7 @@ def _papermill(
             env=env,
             execution_timeout=timeout,
             on_cell=line.update,
+            on_kernel=on_kernel,
         )
 
 
@@ -204,14 +223,31 @@ def _errors_only(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _explain(error: Exception, notebook: Path, ran: Path, final: Path) -> NotebookError:
-    kind = type(error).__name__
-    status = {"DeadKernelError": "killed", "CellTimeoutError": "timeout"}.get(kind, "failed")
-    where, said = "", str(error).strip().splitlines()[-1:] or [kind]
-    for cell in read_notebook(ran).cells:
+def failure_in(ran: str | Path) -> Failure | None:
+    """Return the last error in an executed notebook; None if it shows none, or is not whole."""
+    try:
+        cells = read_notebook(ran).cells
+    except InputError:  # the disk was full
+        return None
+    found = None
+    for cell in cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 name = description(cell.source) or f"In [{cell.execution_count or '*'}]"
-                where = f", cell {name!r}" if description(cell.source) else f", cell {name}"
-                said = [f"{output.ename}: {output.evalue}".strip().splitlines()[0]]
-    return NotebookError(f"{notebook.name}{where}: {said[0]}; see {final}", status, final)
+                lines = [line for part in output.traceback for line in str(part).splitlines()]
+                headline = f"{output.ename}: {output.evalue}".strip().splitlines()[0]
+                found = Failure(name, headline, lines)
+    return found
+
+
+def _explain(error: Exception, notebook: Path, ran: Path, final: Path) -> NotebookError:
+    kind = type(error).__name__
+    status = {"DeadKernelError": "killed", "CellTimeoutError": "timeout"}.get(kind, "failed")
+    failure = failure_in(ran)
+    if failure is None:  # before the first cell, or the notebook could not be written
+        said = (str(error).strip().splitlines() or [""])[-1]
+        failure = Failure(None, f"{kind}: {said}".rstrip(": "), [])
+    cell = failure.cell
+    where = "" if cell is None else f", cell {cell if cell.startswith('In [') else repr(cell)}"
+    message = f"{notebook.name}{where}: {failure.headline}; see {final}"
+    return NotebookError(message, status, final, failure)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ from papermill.engines import NBClientEngine
 GRACE = 15
 
 OnCell = Callable[[int, Any, str], None]
+OnKernel = Callable[[int], None]
 
 
 class IPCKernelManager(AsyncKernelManager):
@@ -55,6 +57,26 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
     """papermill's client, which says which cell failed when the kernel did not survive it."""
 
     on_cell: OnCell | None = None
+    on_kernel: OnKernel | None = None
+    _process: Any = None
+
+    def start_new_kernel(self, **kwargs: Any) -> None:
+        """Start the kernel, and tell the number of its process while it is still starting."""
+        super().start_new_kernel(**kwargs)
+        # The manager forgets a process that has ended; its exit status is wanted then.
+        self._process = getattr(self.km.provisioner, "process", None)
+        if self.on_kernel is not None and self._process is not None:
+            self.on_kernel(int(self._process.pid))
+
+    def start_new_kernel_client(self) -> Any:
+        """Wait for the kernel; one that dies before it is ready is dead, not an odd error."""
+        try:
+            return super().start_new_kernel_client()
+        except RuntimeError as error:
+            if self._process is None or self._process.poll() is None:
+                raise
+            said = f"the kernel died before the first cell: {_how_it_died(self._process)}"
+            raise DeadKernelError(said) from error
 
     def papermill_execute_cells(self) -> None:
         """Run the cells in order; the first that does not end well ends the run."""
@@ -102,7 +124,7 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
             run_sync(self._async_let_cell_end)()
 
     def _fail(self, cell: Any, index: int, error: BaseException) -> None:
-        name, said = _reason(error, self.timeout)
+        name, said = _reason(error, self.timeout, self._process)
         if cell.cell_type == "code":
             # Last, so that it is the headline: a time-out first brings a KeyboardInterrupt.
             headline: Any = new_output  # untyped in nbformat
@@ -128,6 +150,7 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
         *,
         env: Mapping[str, str] | None = None,
         on_cell: OnCell | None = None,
+        on_kernel: OnKernel | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the notebook of `nb_man` in a fresh kernel."""
@@ -146,17 +169,40 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
             shutdown_kernel="immediate",  # all cells have ended, or will not: nothing to wait for
             **kwargs,
         )
-        client.on_cell = on_cell
+        client.on_cell, client.on_kernel = on_cell, on_kernel
         # No warning about frozen modules in every notebook, no debugger in a batch run.
         quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         return client.execute(env={**os.environ, **quiet, **(env or {})})
 
 
-def _reason(error: BaseException, timeout: float | None) -> tuple[str, str]:
+def _reason(error: BaseException, timeout: float | None, process: Any) -> tuple[str, str]:
     if isinstance(error, DeadKernelError):
-        return "DeadKernelError", (
-            "the kernel died while this cell ran: killed, out of memory, or crashed"
-        )
+        return "DeadKernelError", f"the kernel died while this cell ran: {_how_it_died(process)}"
     if isinstance(error, CellTimeoutError):
         return "CellTimeoutError", f"this cell ran longer than the limit of {timeout} s"
     return "KeyboardInterrupt", "interrupted while this cell ran"
+
+
+def _how_it_died(process: Any) -> str:
+    code = None if process is None else process.poll()
+    if code is None:
+        return "killed, out of memory, or crashed"
+    if code >= 0:
+        return f"it left with exit code {code}"
+    return f"killed by {signal_name(-code)}" + (
+        " (by somebody, or out of memory)" if code == -9 else ""
+    )
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal.
+
+    Examples
+    --------
+    >>> signal_name(9), signal_name(1000)
+    ('SIGKILL', 'signal 1000')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
