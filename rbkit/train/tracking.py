@@ -1,0 +1,237 @@
+"""Send what a run records to a tracker: TensorBoard, trackio, wandb, mlflow, ...
+
+Trackers are sinks beside the run folder, which stays the truth: they are fed from it, so
+that they can say nothing else. They are off unless named, never detected. The classes that
+talk to them are those of ``accelerate``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from rbkit.errors import InputError
+from rbkit.files import read_json, write_json
+from rbkit.train.follow import Follower
+from rbkit.train.tracked_values import TrackedValues, hyperparameters
+
+_SHARE = 0.01  # of the time that trackers may take before the end
+_PROJECT = "rbkit"
+
+
+def tracker_names(report_to: str | Sequence[str]) -> list[str]:
+    """Check the names of trackers before anything runs; ``"none"`` gives none.
+
+    Parameters
+    ----------
+    report_to : str or sequence of str
+        Names as in ``accelerate.tracking``, e.g. ``"tensorboard"``.
+
+    Raises
+    ------
+    InputError
+        For a name that ``accelerate`` does not have, or a tracker that is not installed.
+
+    Examples
+    --------
+    >>> tracker_names("none")
+    []
+    """
+    asked = [report_to] if isinstance(report_to, str) else list(report_to)
+    asked = list(dict.fromkeys(name for name in asked if name != "none"))
+    if not asked:
+        return []
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    installed = {str(getattr(kind, "value", kind)) for kind in get_available_trackers()}
+    for name in asked:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise InputError(
+                "report_to", f"no tracker is called {name!r}",
+                f"name one of none, {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}",
+            )  # fmt: skip
+        if name not in installed:
+            raise InputError(
+                "report_to", f"{name} is not installed", f"pip install {name}, or leave it out"
+            )
+    return asked
+
+
+class TrackerWatcher:
+    """Keep a tracker up to date with a run folder while it is written.
+
+    Per step there are ``train/loss``, ``train/learning_rate``, ``train/examples``,
+    ``eval/loss`` (nats per token), ``eval/loss/<domain>``, ``eval/loss_worst`` and
+    ``eval/loss_per_example``; per round, at its last step, ``rb/p/<domain>`` (the proportions
+    that the round was made of), ``rb/effective_domains``, ``rb/gram_min_eig``,
+    ``rb/gram_trace`` and ``rb/noise_share``. Of more than 100 domains the largest are named.
+
+    Its files land in ``<run folder>/trackers/<name>``; trackio keeps its own, in
+    ``$TRACKIO_DIR``, so that one dashboard shows all runs. A resumed run goes on in the same
+    curves, without a step twice. Tried and read back: tensorboard, trackio, mlflow, and wandb
+    offline; the others are opened as ``accelerate`` opens them.
+
+    Parameters
+    ----------
+    name : str
+        As for :func:`tracker_names`, which it is checked with.
+    """
+
+    def __init__(self, name: str) -> None:
+        (self.name,) = tracker_names(name) or [""]
+        if not self.name:
+            raise InputError("report_to", "none is no tracker", "make no watcher for it")
+        self._due = 0.0
+
+    def begin(self, path: Path) -> None:
+        """Open the tracker, or go on where a run that is resumed had come to."""
+        self._folder = Path(path) / "trackers" / self.name
+        self._run = Follower(path)
+        self._run.look()
+        info = self._run.info
+        state = self._known_state(info)
+        self._done = int(state.get("step", -1))  # logged up to here by an earlier part of the run
+        self._rows = self._rounds = 0  # rows and rounds taken up
+        self._held: dict[int, dict[str, float]] = {}  # by step, not yet sent
+        self._values = TrackedValues(info)
+        id_ = state.get("id") or uuid4().hex[:8]
+        self._tracker = _open(self.name, self._folder, id_)
+        # The library gives mlflow's runs their names; the others take ours.
+        self._id = _given_id(self._tracker) or id_
+        self._started = info.get("started")
+        if not state:
+            self._tracker.store_init_configuration(hyperparameters(info))
+        self._save_state()
+        self._update()
+
+    def look(self) -> None:
+        """Send what is new, seldom enough to take under a hundredth of the time."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        if self._run.look():
+            self._update()
+        self._due = time.monotonic() + max(1.0, (time.monotonic() - now) / _SHARE)
+
+    def end(self) -> None:
+        """Send the rest and close the tracker."""
+        try:
+            self._run.look()
+            self._update(everything=True)
+        finally:
+            self._tracker.finish()
+
+    # --------------------------------------------------------------------- sending
+
+    def _update(self, everything: bool = False) -> None:
+        self._collect()
+        # One call per step, in order: wandb drops what comes late.
+        limit = float("inf") if everything else self._complete_up_to()
+        ready = sorted(step for step in self._held if step <= limit)
+        for step in ready:
+            self._tracker.log(self._held.pop(step), step=step)
+        if ready and ready[-1] > self._done:
+            self._done = ready[-1]
+            self._save_state()
+
+    def _collect(self) -> None:
+        rows, history = self._run.rows, self._run.history
+        for row in rows[self._rows :]:
+            if isinstance(step := row.get("step"), int):
+                self._hold(step, self._values.row(row))
+        self._rows = len(rows)
+        steps = history.get("step", np.empty(0))
+        for t in range(self._rounds, len(steps)):
+            self._hold(int(steps[t]), self._values.round(history, t))
+        self._rounds = len(steps)
+
+    def _hold(self, step: int, values: Mapping[str, float]) -> None:
+        if values and step > self._done:
+            self._held.setdefault(step, {}).update(values)
+
+    def _complete_up_to(self) -> float:
+        """Return the last step of which nothing is missing: rounds are written after rows."""
+        steps = self._run.history.get("step", np.empty(0))
+        last = int(steps[-1]) if len(steps) else 0
+        length = (self._run.info.get("parameters") or {}).get("round_steps")
+        if not isinstance(length, int):
+            return float("inf")
+        return last + length - 1
+
+    # ----------------------------------------------------------------------- state
+
+    def _known_state(self, info: Mapping[str, Any]) -> dict[str, Any]:
+        path = self._folder / "state.json"
+        if not path.exists():
+            return {}
+        state: dict[str, Any] = read_json(path)
+        if info.get("resumed") and state.get("started") == info.get("started"):
+            return state
+        shutil.rmtree(self._folder)  # of another run that was here, whose record is gone too
+        return {}
+
+    def _save_state(self) -> None:
+        state = {"started": self._started, "step": self._done, "id": self._id}
+        write_json(self._folder / "state.json", state)
+
+
+def _open(name: str, folder: Path, id_: str) -> Any:
+    """Open one of accelerate's trackers with its files in `folder`."""
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    PartialState()  # its logger wants one; a trainer has made it already
+    folder.mkdir(parents=True, exist_ok=True)
+    run = folder.parent.parent.name
+    options = _OPTIONS.get(name, lambda folder, run, id_: {"run_name": _PROJECT})
+    make: Any = LOGGER_TYPE_TO_CLASS[name]
+    tracker = make(**options(folder, run, id_))
+    # Only the first process of a run records, and so has watchers.
+    tracker.main_process_only = False
+    tracker.start()
+    return tracker
+
+
+def _given_id(tracker: Any) -> str | None:
+    given = getattr(getattr(tracker.tracker, "info", None), "run_id", None)
+    return given if isinstance(given, str) else None
+
+
+def _mlflow(folder: Path, run: str, id_: str) -> dict[str, Any]:
+    mlflow: Any = import_module("mlflow")  # not among what rbkit asks for, nor its type checker
+
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+    known = (folder / "state.json").exists()
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
+    return {"experiment_name": name, "run_name": run, "run_id": id_ if known else None,
+            "logging_dir": (folder / "artifacts").resolve().as_uri()}  # fmt: skip
+
+
+# What each class wants to hear, to write where we say and to go on with the same run.
+_OPTIONS: dict[str, Callable[[Path, str, str], dict[str, Any]]] = {
+    "tensorboard": lambda folder, run, id_: {
+        "run_name": folder.name, "logging_dir": folder.parent,
+    },
+    "aim": lambda folder, run, id_: {"run_name": run, "logging_dir": folder},
+    "dvclive": lambda folder, run, id_: {"dir": str(folder / "dvclive"), "resume": True},
+    "mlflow": _mlflow,
+    "swanlab": lambda folder, run, id_: {
+        "run_name": _PROJECT, "experiment_name": run, "logdir": str(folder),
+    },
+    "trackio": lambda folder, run, id_: {
+        "run_name": _PROJECT, "name": f"{run}-{id_}", "resume": "allow", "embed": False,
+    },
+    "wandb": lambda folder, run, id_: {
+        "run_name": os.environ.get("WANDB_PROJECT", _PROJECT), "name": run, "id": id_,
+        "dir": str(folder), "resume": "allow",
+    },
+}  # fmt: skip
