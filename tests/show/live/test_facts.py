@@ -1,0 +1,129 @@
+"""What a view shows of a run is what the run folder says at that moment, finished or not."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rbkit.show.live.facts import live_facts
+from rbkit.train.follow import Follower
+from rbkit.train.record import Recorder
+
+P = [[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]]
+
+
+def estimate(gram):
+    diagonal = np.diag(gram)
+    return SimpleNamespace(gram=gram, counts=np.array([8, 8]), noise_floor=diagonal / 4,
+                           diagonal_debiased=0.75 * diagonal)  # fmt: skip
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """A run of 2 domains, 40 steps and 2 rounds of 10, in the middle of the third."""
+    recorder = Recorder(tmp_path / "run")
+    recorder.start(
+        parameters={"mixer": "RnB", "steps": 40},
+        domains={"names": ["oak", "car"], "q": [0.5, 0.5], "sizes": [9, 9]},
+    )
+    recorder.q = np.array([0.5, 0.5])
+    recorder.arrays["p"] = [np.array(P[0])]
+    for t in (0, 1):
+        step = 10 * (t + 1)
+        recorder.log({"kind": "train", "step": step, "loss": 5.0 - t, "tokens": 100 * step})
+        losses = {"loss_token": 5.0 - t, "by_domain_token": [4.0 - t, 6.0]}
+        recorder.log({"kind": "eval", "step": step, "round": t + 1, **losses})
+        recorder.round(step=step, p=P[t + 1], estimate=estimate(np.diag([4.0, 1.0 + t])))
+        recorder._write_history()
+    recorder.log({"kind": "train", "step": 25, "loss": 3.5, "tokens": 2500})
+    return recorder
+
+
+def facts_of(recorder):
+    run = Follower(recorder.path)
+    run.look()
+    return live_facts(run)
+
+
+def test_losses_and_the_domain_that_is_hardest_now(recorder):
+    facts = facts_of(recorder)
+    assert facts.train.values.tolist() == [5.0, 4.0, 3.5]
+    assert facts.evaluation.steps.tolist() == [10, 20]
+    assert facts.worst_name == "car"
+    assert facts.worst.values.tolist() == [6.0, 6.0]
+
+
+def test_the_round_in_progress_is_shown_up_to_now(recorder):
+    facts = facts_of(recorder)
+    assert (facts.step, facts.steps, facts.rounds) == (25, 40, 2)
+    assert facts.edges.tolist() == [0, 10, 20, 25]
+    np.testing.assert_allclose(facts.p, P)
+
+
+def test_a_round_that_has_not_begun_is_not_shown(recorder):
+    recorder.load_state_dict({"metrics": 0, "timings": 0, "rounds": 2})
+    recorder.log({"kind": "train", "step": 20, "loss": 4.0})
+    facts = facts_of(recorder)
+    assert facts.edges.tolist() == [0, 10, 20]
+    assert len(facts.p) == 2
+
+
+def test_matrix_noise_and_effective_numbers_are_those_of_the_last_round(recorder):
+    facts = facts_of(recorder)
+    np.testing.assert_allclose(facts.gram, np.diag([4.0, 2.0]))
+    assert facts.noise_share == pytest.approx(0.25)
+    assert facts.effective == pytest.approx(np.exp(-0.9 * np.log(0.9) - 0.1 * np.log(0.1)))
+    assert facts.effective_target == pytest.approx(2)
+
+
+def test_speed_and_what_is_left(recorder):
+    logged = [("train", 10), ("eval", 10), ("train", 20), ("eval", 20), ("train", 25)]
+    timings = [{"kind": k, "step": s, "seconds": s / 10} for k, s in logged]
+    run = Follower(recorder.path)
+    run.look()
+    run.timings[:] = timings
+    facts = live_facts(run)
+    assert facts.tokens_per_second == pytest.approx(1000)
+    assert facts.eta_seconds == pytest.approx(1.5)
+
+
+def test_what_watching_took_is_said(recorder):
+    recorder.info["watch"] = {"seconds": 0.5}
+    recorder._seconds_before += 100
+    recorder.finish("ok")
+    facts = facts_of(recorder)
+    assert facts.watch_percent == pytest.approx(0.5, rel=0.01)
+    assert (facts.status, facts.eta_seconds) == ("ok", None)
+
+
+def test_before_the_run_there_is_nothing_to_show_and_no_error(tmp_path):
+    facts = live_facts(Follower(tmp_path / "later"))
+    assert (facts.status, facts.step, facts.m, facts.gram) == ("waiting", 0, 0, None)
+    assert (facts.q, facts.worst_name, facts.effective) == (None, None, None)
+
+
+def test_the_order_of_domains_changes_ever_more_rarely(tmp_path):
+    rng = np.random.default_rng(0)
+    run = SimpleNamespace(path=tmp_path, info={}, status="running", metrics=lambda kind: [])
+    orders = []
+    vectors = [rng.normal(size=(12, 4)) for _ in range(33)]
+    run = _Hashable(run)
+    for t in range(1, 34):
+        grams = np.array([v @ v.T for v in vectors[:t]])
+        run.history = {"gram": grams, "p": np.full((t + 1, 12), 1 / 12), "step": np.arange(t) + 1}
+        orders.append(live_facts(run).order.tolist())
+    changes = sum(a != b for a, b in pairwise(orders))
+    assert changes <= 5
+
+
+class _Hashable:
+    def __init__(self, run):
+        self.__dict__.update(vars(run))
+
+
+def test_a_finished_run_of_the_record_gives_facts_too(write_run, tmp_path):
+    facts = live_facts(write_run(tmp_path / "run"))
+    assert facts.gram.shape == (14, 14)
+    assert len(facts.p) == len(facts.edges) - 1 == facts.rounds == 12
+    assert sorted(facts.order.tolist()) == list(range(14))
