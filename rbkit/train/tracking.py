@@ -188,7 +188,7 @@ def _open(name: str, folder: Path, id_: str) -> Any:
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # its logger wants one; a trainer has made it already
+    PartialState()  # type: ignore[no-untyped-call]  # its logger wants one; a trainer has made it already
     folder.mkdir(parents=True, exist_ok=True)
     run = folder.parent.parent.name
     options = _OPTIONS.get(name, lambda folder, run, id_: {"run_name": _PROJECT})
