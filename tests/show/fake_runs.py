@@ -21,8 +21,10 @@ LIBRARY = {"asset": "wiki", "licence": "CC BY-SA 4.0", "attribution": "Wikipedia
            "url": "https://en.wikipedia.org"}  # fmt: skip
 
 
-def write_run(folder, mixer="RnB", seed=0, status="ok", names=None, rounds=12, error=None):
-    """Write one run folder and return it as a Run."""
+def write_run(
+    folder, mixer="RnB", seed=0, status="ok", names=None, rounds=12, error=None, parameters=None
+):
+    """Write one run folder and return it as a Run; `parameters` are recorded beside the usual."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     names = list(NAMES if names is None else names)
@@ -70,7 +72,8 @@ def write_run(folder, mixer="RnB", seed=0, status="ok", names=None, rounds=12, e
         "ended": "2026-03-01T10:01:30+00:00", "device": "cpu",
         "parameters": {"corpus": "demo", "mixer": mixer, "seed": seed, "model": "tiny",
                        "steps": 25 * rounds, "round_steps": 25, "embedder": "minilm",
-                       "batch_size": 16, "k": [8, 12, 14, 16], "mixer_options": {}},
+                       "batch_size": 16, "k": [8, 12, 14, 16], "mixer_options": {},
+                       **(parameters or {})},
         "versions": {"rbkit": "0.1.0", "torch": "2.9.0", "python": "3.11.2"},
         "domains": sizes_q, "final": final,
         "corpus": {"name": "demo", "n_train": int(sizes.sum()), "n_eval": 1115, "duplicates": 3,

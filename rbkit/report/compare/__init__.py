@@ -1,0 +1,19 @@
+"""What a comparison of runs may honestly say: variants, paired differences, how soon, numbers."""
+
+from rbkit._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Variant": ".variants",
+        "Comparison": ".variants",
+        "compare": ".variants",
+        "Difference": ".paired",
+        "differences": ".paired",
+        "difference_of": ".paired",
+        "multiplicity": ".paired",
+        "Reach": ".reach",
+        "reach_baseline": ".reach",
+        "write_numbers": ".numbers",
+    },
+)

@@ -1,0 +1,115 @@
+"""What limits a comparison, in sentences: missing runs, single seeds, other corpora."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rbkit.show.facts import RunLike, domain_names
+
+if TYPE_CHECKING:
+    from rbkit.report.compare.variants import Comparison
+
+# Losses per token of other tokenizers are other units.
+_TOKENIZER = ("model", "vocab_size")
+
+
+def cautions_of(comparison: Comparison) -> list[str]:
+    """Return what a reader must know before believing the differences."""
+    return [*_missing(comparison), *_seeds(comparison), *_comparable(comparison)]
+
+
+def same_corpus(run: RunLike, other: RunLike) -> bool:
+    """Whether two runs had the same corpus, split alike; unknown counts as the same."""
+    prints = [(r.info.get("corpus") or {}).get("fingerprint") for r in (run, other)]
+    return None in prints or prints[0] == prints[1]
+
+
+def same_domains(run: RunLike, other: RunLike) -> bool:
+    """Whether two runs had the same domains, by their names."""
+    return domain_names(run) == domain_names(other)
+
+
+def _missing(comparison: Comparison) -> Iterator[str]:
+    if comparison.unfinished:
+        states = Counter(
+            "without an eval loss" if run.status == "ok" else run.status
+            for run in comparison.unfinished
+        )
+        each = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        lost, total = len(comparison.unfinished), len(comparison.runs)
+        have = "has" if lost == 1 else "have"
+        yield f"{lost} of {total} {_runs(total)} {have} no final loss ({each}): see the table."
+    if comparison.lost:
+        names = ", ".join(variant.label for variant in comparison.lost)
+        yield f"Nothing can be said of {names}: no run of it has finished."
+    if comparison.repeated:
+        n = len(comparison.repeated)
+        yield f"{n} {_runs(n)} repeated a seed of the same settings: the latest was kept."
+
+
+def _seeds(comparison: Comparison) -> Iterator[str]:
+    if len(comparison.variants) < 2:
+        return
+    counts = {len(variant.runs) for variant in comparison.variants}
+    if max(counts) == 1:
+        yield "One seed: differences are not evidence of a ranking."
+    elif min(counts) == 1:
+        single = [variant.label for variant in comparison.variants if len(variant.runs) == 1]
+        yield f"Only one seed, so no interval: {', '.join(single)}."
+    elif len(counts) > 1:
+        yield (f"Variants have from {min(counts)} to {max(counts)} finished runs: a seed that "
+               "only one of two variants has is left out of their difference.")  # fmt: skip
+
+
+def _comparable(comparison: Comparison) -> Iterator[str]:
+    pairs = [
+        pair for variant in comparison.variants
+        if (base := comparison.baseline_of(variant)) is not None and base is not variant
+        for pair in pairs_by_seed(variant.runs, base.runs)
+    ]  # fmt: skip
+    if any(not same_corpus(*pair) for pair in pairs):
+        yield ("Some runs used different corpora than the baseline's run of their seed: their "
+               "losses cannot be compared and are left out of the differences.")  # fmt: skip
+    elif any(not same_domains(*pair) for pair in pairs):
+        yield "The runs used different domains: only overall losses can be compared."
+    elif len(_corpora(comparison)) > 1:
+        yield ("Corpora, or their splits, are not the same in all runs: final losses are compared "
+               "within a seed only.")  # fmt: skip
+    tokenizers = [name for name in _TOKENIZER if name in comparison.varied]
+    if tokenizers:
+        yield (f"{' and '.join(tokenizers)} varied: losses per token of different tokenizers are "
+               "different units; compare those per example.")  # fmt: skip
+    alone = [v.label for v in comparison.variants if comparison.baseline_of(v) is None]
+    if alone:
+        yield f"No finished baseline has the settings of {', '.join(alone)}: no difference given."
+
+
+def pairs_by_seed(
+    runs: tuple[RunLike, ...], others: tuple[RunLike, ...]
+) -> list[tuple[RunLike, RunLike]]:
+    """Pair runs of the same seed; two runs without a known seed pair only if each is alone."""
+    by_seed: dict[str, list[RunLike]] = {}
+    for other in others:
+        by_seed.setdefault(_seed(other), []).append(other)
+    ours = Counter(_seed(run) for run in runs)
+    return [
+        (run, by_seed[seed][0])
+        for run in runs
+        if ours[seed := _seed(run)] == 1 and len(by_seed.get(seed, ())) == 1
+    ]
+
+
+def _seed(run: RunLike) -> str:
+    return repr((run.info.get("parameters") or {}).get("seed"))
+
+
+def _corpora(comparison: Comparison) -> set[object]:
+    runs = [run for variant in comparison.variants for run in variant.runs]
+    prints = {(run.info.get("corpus") or {}).get("fingerprint") for run in runs}
+    return prints - {None}
+
+
+def _runs(n: int) -> str:
+    return "run" if n == 1 else "runs"

@@ -1,0 +1,266 @@
+"""Runs become variants: groups that differ only in their seed, beside a baseline.
+
+Whatever parameter differs among the runs tells variants apart. Runs without a final loss
+(failed, killed, still running) are kept apart and counted, never averaged in or forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rbkit.balance.mixers.registry import MIXERS
+from rbkit.report.compare.baseline import BASELINES, choose_baseline
+from rbkit.report.compare.values import NOT_SETTINGS, Key, frozen, label, labels, order
+from rbkit.show.facts import RunLike, losses, mixer_of, parameter
+
+_CANONICAL = {name.lower(): name for name in MIXERS}
+_FROM_DATA = ("vocab_size",)  # recorded as it came out of the seed's own split of the corpus
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs with the same settings, which differ in their seed.
+
+    Attributes
+    ----------
+    key : tuple of (name, value)
+        What varies among all runs, and its value here; hashable.
+    label : str
+        Says only what varies: ``RnB · k 10``. Unique in a comparison.
+    mixer : str
+    runs : tuple of Run
+        Those with a final loss, one per seed, by seed.
+    unfinished : tuple of Run
+        Those without.
+    """
+
+    key: Key
+    label: str
+    mixer: str
+    runs: tuple[RunLike, ...]
+    unfinished: tuple[RunLike, ...] = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What varies, by name."""
+        return dict(self.key)
+
+    @property
+    def seeds(self) -> tuple[Any, ...]:
+        """Seed of each run, None where none was recorded."""
+        return tuple(parameter(run, "seed") for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Variants of runs, what tells them apart, and the baseline they are held against.
+
+    Attributes
+    ----------
+    variants : tuple of Variant
+        Those with at least one finished run: usual baselines first, then by name and value.
+    varied : tuple of str
+        Parameters that differ.
+    shared : dict
+        Parameters with the same value in all runs that have them.
+    baseline : dict
+        Values that make a variant a baseline, such as ``{"mixer": "Target"}``.
+    runs : tuple of Run
+        All that were given, each folder once.
+    unfinished : tuple of Run
+        Those without a final loss, whatever the reason.
+    lost : tuple of Variant
+        Variants none of whose runs has finished.
+    repeated : tuple of Run
+        Older runs of a seed that another run has repeated: left out.
+    """
+
+    variants: tuple[Variant, ...]
+    varied: tuple[str, ...]
+    shared: dict[str, Any]
+    baseline: dict[str, Any]
+    runs: tuple[RunLike, ...]
+    unfinished: tuple[RunLike, ...] = ()
+    lost: tuple[Variant, ...] = ()
+    repeated: tuple[RunLike, ...] = ()
+    _by_key: dict[Key, Variant] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def baseline_label(self) -> str:
+        """What the baseline is called where the rest is the same: ``Stratified``."""
+        if not self.baseline and self.variants:
+            return self.variants[0].label
+        return label(tuple(self.baseline.items()))
+
+    def is_baseline(self, variant: Variant) -> bool:
+        """Whether `variant` has the values of the baseline."""
+        values = variant.values
+        return all(values.get(name) == value for name, value in self.baseline.items())
+
+    def baseline_of(self, variant: Variant) -> Variant | None:
+        """Return the variant with the baseline's values and otherwise those of `variant`.
+
+        A baseline is its own. Options of a mixer belong to that mixer, so where the baseline
+        is another mixer they need not agree, as long as only one variant can be meant.
+        """
+        if self.is_baseline(variant):
+            return variant
+        wanted = {**variant.values, **self.baseline}
+        if found := self._by_key.get(tuple(wanted.items())):
+            return found
+        if "mixer" not in self.baseline or "mixer_options" not in wanted:
+            return None
+        del wanted["mixer_options"]
+        close = [other for other in self.variants
+                 if all(other.values[name] == value for name, value in wanted.items())]  # fmt: skip
+        return close[0] if len(close) == 1 else None
+
+    def variant(self, label: str) -> Variant:
+        """Return the variant called `label`."""
+        return next(v for v in self.variants if v.label == label)
+
+    @property
+    def seeds(self) -> int:
+        """Number of different seeds among the finished runs."""
+        return len({seed for variant in self.variants for seed in variant.seeds})
+
+    def cautions(self) -> list[str]:
+        """Sentences on what limits the comparison. Plain text, not escaped."""
+        from rbkit.report.compare.cautions import cautions_of
+
+        return cautions_of(self)
+
+
+def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = None) -> Comparison:
+    """Group runs into variants and choose what they are compared with.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        In any order and any state.
+    baseline : str or mapping, optional
+        ``"mixer=Target"`` or ``{"mixer": "Target"}``; the case of a mixer does not matter.
+        If not given: Stratified, else Target, else Proportional, else the first variant.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        If no run has the baseline's values; it names those there are.
+    """
+    runs = _each_once(runs)
+    settings = [_settings(run) for run in runs]
+    varied = _varied(settings)
+    groups: dict[Key, list[RunLike]] = {}
+    for run, values in zip(runs, settings, strict=True):
+        key = tuple((name, frozen(values.get(name))) for name in varied)
+        groups.setdefault(key, []).append(run)
+    mixers = {key: canonical(mixer_of(members[0])) for key, members in groups.items()}
+    ordered = sorted(groups, key=lambda key: (_rank(mixers[key]), *(order(v) for _, v in key)))
+    names = labels(ordered, otherwise=next(iter(mixers.values()), ""))
+    variants, repeated = [], []
+    for key, name in zip(ordered, names, strict=True):
+        done = [run for run in groups[key] if is_finished(run)]
+        kept, older = _one_per_seed(done)
+        repeated += older
+        rest = tuple(run for run in groups[key] if not is_finished(run))
+        variants.append(Variant(key, name, mixers[key], tuple(kept), rest))
+    finished = tuple(variant for variant in variants if variant.runs)
+    every = sorted({name for values in settings for name in values} - set(varied))
+    shared = {name: next(v[name] for v in settings if name in v) for name in every
+              if len({frozen(v[name]) for v in settings if name in v}) == 1}  # fmt: skip
+    return Comparison(
+        variants=finished,
+        varied=tuple(varied),
+        shared=shared,
+        baseline=choose_baseline(baseline, variants, shared),
+        runs=tuple(runs),
+        unfinished=tuple(run for run in runs if not is_finished(run)),
+        lost=tuple(variant for variant in variants if not variant.runs),
+        repeated=tuple(repeated),
+        _by_key={variant.key: variant for variant in finished},
+    )
+
+
+def is_finished(run: RunLike) -> bool:
+    """Whether a run came to its end and has a final eval loss."""
+    return run.status == "ok" and losses(run).token is not None
+
+
+def canonical(mixer: str) -> str:
+    """Spell a mixer's name as its class does: ``rnb`` is ``RnB``.
+
+    Examples
+    --------
+    >>> canonical("rnb"), canonical("mine")
+    ('RnB', 'mine')
+    """
+    return _CANONICAL.get(mixer.lower(), mixer)
+
+
+def _settings(run: RunLike) -> dict[str, Any]:
+    values = dict(run.info.get("parameters") or {})
+    values["mixer"] = canonical(mixer_of(run))
+    return values
+
+
+def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings that differ among the runs that have them, the mixer first."""
+    seen: dict[str, set[Hashable]] = {}
+    for values in settings:
+        for name, value in values.items():
+            seen.setdefault(name, set()).add(frozen(value))
+    found = sorted(name for name, values in seen.items()
+                   if len(values) > 1 and name not in NOT_SETTINGS)  # fmt: skip
+    found = [name for name in found if name not in _FROM_DATA or not _follows_seed(settings, name)]
+    # A folder of domains may be another for each run, and then says nothing; but where it is
+    # all that tells two runs of a seed apart, it is what was compared.
+    if len(seen.get("domains", ())) > 1:
+        by_rest: dict[Hashable, set[Hashable]] = {}
+        for values in settings:
+            rest = tuple(frozen(values.get(name)) for name in (*found, "seed"))
+            by_rest.setdefault(rest, set()).add(frozen(values.get("domains")))
+        if any(len(folders) > 1 for folders in by_rest.values()):
+            found.append("domains")
+    return sorted(found, key=lambda name: (name != "mixer", name))
+
+
+def _follows_seed(settings: Sequence[Mapping[str, Any]], name: str) -> bool:
+    by_seed: dict[Hashable, set[Hashable]] = {}
+    for values in settings:
+        if name in values:
+            by_seed.setdefault(frozen(values.get("seed")), set()).add(frozen(values[name]))
+    return all(len(found) == 1 for found in by_seed.values())
+
+
+def _each_once(runs: Sequence[RunLike]) -> list[RunLike]:
+    """Leave out folders given twice, and put the rest in an order that is not the caller's."""
+    found = {str(run.path.resolve()): run for run in runs}
+    return [found[path] for path in sorted(found)]
+
+
+def _one_per_seed(runs: Sequence[RunLike]) -> tuple[list[RunLike], list[RunLike]]:
+    """Return the latest run of each seed, by seed, and the older ones; unknown seeds stay."""
+    latest: dict[Hashable, RunLike] = {}
+    older = []
+    for run in sorted(runs, key=_when):
+        seed = parameter(run, "seed")
+        place = frozen(seed) if seed is not None else ("no seed", str(run.path))
+        if place in latest:
+            older.append(latest[place])
+        latest[place] = run
+    return sorted(latest.values(), key=lambda run: order(parameter(run, "seed"))), older
+
+
+def _when(run: RunLike) -> tuple[str, str]:
+    return str(run.info.get("ended") or run.info.get("started") or ""), str(run.path)
+
+
+def _rank(mixer: str) -> tuple[int, str]:
+    """Order of mixers: the usual baselines, then the others by name."""
+    return (BASELINES.index(mixer) if mixer in BASELINES else len(BASELINES), mixer.lower())
