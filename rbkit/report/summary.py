@@ -1,18 +1,17 @@
-"""What a comparison of runs may honestly say: rows of a table, and a headline.
-
-A difference between two runs of one seed each is a fact about two runs, not about two
-methods; with several seeds the runs are paired by seed and an interval is given.
-"""
+"""What a page says of its runs: rows of a table, and a headline with the caution it needs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from rbkit.report.compare.baseline import BASELINES
+from rbkit.report.compare.paired import Difference, difference_of, differences, multiplicity
+from rbkit.report.compare.variants import Comparison, Variant, compare
 from rbkit.show.facts import (
     RunLike,
     domain_names,
@@ -24,26 +23,6 @@ from rbkit.show.facts import (
     parameter,
 )
 from rbkit.show.style import number
-
-BASELINES = ("Stratified", "Target", "Proportional")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean paired difference of final eval losses, and the half width of its 95 % interval."""
-
-    mean: float
-    half_width: float | None
-    seeds: int
-
-    def than(self, baseline: str) -> str:
-        """Say the difference in words: ``0.047 below Stratified``, and its interval."""
-        side = "below" if self.mean < 0 else "above"
-        said = f"{number(abs(self.mean))} {side} {baseline}"
-        if self.half_width is not None:
-            low, high = self.mean - self.half_width, self.mean + self.half_width
-            said += f" (95 % interval {number(low)} to {number(high)})"
-        return said
 
 
 def rows(runs: Sequence[RunLike], baseline: str = "Stratified") -> list[dict[str, Any]]:
@@ -81,60 +60,39 @@ def rows(runs: Sequence[RunLike], baseline: str = "Stratified") -> list[dict[str
     return sorted(table, key=lambda r: (r["status"] != "ok", _or_infinite(r["token"]), r["name"]))
 
 
-def headline(runs: Sequence[RunLike], main: str = "RnB") -> list[str]:
+def headline(runs: Sequence[RunLike] | Comparison, main: str = "RnB") -> list[str]:
     """Sentences that sum up a comparison, with the caution it needs.
+
+    Parameters
+    ----------
+    runs : sequence of Run, or Comparison
+        With a comparison, its baseline is named first.
+    main : str
+        Mixer that the result is about; with several variants of it, the one with the lowest
+        mean loss, and it is said that it was chosen.
 
     Returns
     -------
     list of str
         The result first, then what limits it. Plain text, not escaped.
     """
-    done = [run for run in runs if run.status == "ok" and losses(run).token is not None]
-    if not done:
+    found = runs if isinstance(runs, Comparison) else compare(runs)
+    if not found.variants:
         return ["No run has finished yet: there is nothing to compare."]
-    mixers = sorted({mixer_of(run) for run in done})
-    if main not in mixers:
-        others = [m for m in mixers if m not in BASELINES]
-        main = (others or mixers)[0]
-    ours = [losses(run).token for run in done if mixer_of(run) == main]
-    mean = float(np.mean([value for value in ours if value is not None]))
-    gaps = [(b, difference(done, main, b)) for b in BASELINES if b in mixers and b != main]
-    known = [(name, gap) for name, gap in gaps if gap is not None]
-    result = f"{main} ended at {number(mean)} nats per token on the eval set"
-    if known:
-        result += ": " + " and ".join(gap.than(name) for name, gap in known)
-    seeds = min((gap.seeds for _, gap in known), default=1)
-    said = [f"{result}; means over {seeds} paired seeds." if seeds > 1 else f"{result}."]
-    if seeds == 1 and len(mixers) > 1:
-        said.append("One seed: differences are not evidence of a ranking.")
-    said += _cautions(runs, done)
-    return said
-
-
-def difference(runs: Sequence[RunLike], mixer: str, baseline: str) -> Difference | None:
-    """Paired difference of final eval loss per token, `mixer` minus `baseline`.
-
-    Seeds that only one of the two has are left out; with two or more pairs there is a
-    95 % interval by Student's t.
-    """
-    pairs = []
-    for run in runs:
-        if mixer_of(run) != mixer:
-            continue
-        base = _partner(runs, run, baseline, same_seed=True)
-        if base is not None:
-            ours, theirs = losses(run).token, losses(base).token
-            if ours is not None and theirs is not None:
-                pairs.append(ours - theirs)
-    if not pairs:
-        return None
-    half = None
-    if len(pairs) > 1:
-        from scipy.stats import t
-
-        error = float(np.std(pairs, ddof=1)) / math.sqrt(len(pairs))
-        half = float(t.ppf(0.975, len(pairs) - 1)) * error
-    return Difference(float(np.mean(pairs)), half, len(pairs))
+    ours = _subject(found, main)
+    best = min(ours, key=_mean_loss)
+    result = f"{best.label} ended at {number(_mean_loss(best))} nats per token on the eval set"
+    gaps = _against(found, best)
+    if gaps:
+        result += ": " + " and ".join(gap.than() for gap in gaps)
+    said = [f"{result}."]
+    if len(ours) > 1:
+        among = f"{len(ours)} variants" + (f" of {best.mixer}" if _has_mixers(found) else "")
+        said.append(f"It has the lowest mean of {among}: chosen after the fact, so its "
+                    "advantage is likely overstated.")  # fmt: skip
+    if several := multiplicity(differences(found)):
+        said.append(several)
+    return said + found.cautions()
 
 
 def varying(runs: Sequence[RunLike]) -> tuple[dict[str, Any], list[str]]:
@@ -151,28 +109,45 @@ def varying(runs: Sequence[RunLike]) -> tuple[dict[str, Any], list[str]]:
     return shared, differ
 
 
-def _cautions(runs: Sequence[RunLike], done: Sequence[RunLike]) -> list[str]:
-    said = []
-    prints = {(run.info.get("corpus") or {}).get("fingerprint") for run in done}
-    if len(prints) > 1:
-        said.append("The runs used different corpora: their losses cannot be compared.")
-    elif len({tuple(domain_names(run)) for run in done}) > 1:
-        said.append("The runs used different domains: only overall losses can be compared.")
-    lost = [run for run in runs if run.status not in ("ok", "running")]
-    if lost:
-        noun = "run" if len(lost) == 1 else "runs"
-        said.append(f"{len(lost)} {noun} of {len(runs)} did not finish: see the table.")
-    return said
+def _subject(found: Comparison, main: str) -> list[Variant]:
+    """Variants that the headline chooses from: of `main`, else all but the baselines."""
+    for wanted in (
+        [v for v in found.variants if v.mixer == main and not found.is_baseline(v)],
+        [v for v in found.variants if v.mixer not in BASELINES and not found.is_baseline(v)],
+        [v for v in found.variants if not found.is_baseline(v)],
+    ):
+        if wanted:
+            return wanted
+    return list(found.variants)
 
 
-def _partner(
-    runs: Sequence[RunLike], run: RunLike, baseline: str, same_seed: bool = False
-) -> RunLike | None:
+def _against(found: Comparison, variant: Variant) -> list[Difference]:
+    """Differences from the baseline, and from the other usual baselines that are there."""
+    baselines = [found.baseline]
+    if _has_mixers(found):
+        baselines += [{"mixer": name} for name in BASELINES if {"mixer": name} != found.baseline]
+    gaps = []
+    for values in baselines:
+        held = replace(found, baseline=values)
+        base = held.baseline_of(variant)
+        if base is not None and base is not variant:
+            gap = difference_of(variant, base, baseline=held.baseline_label)
+            gaps += [] if gap is None else [gap]
+    return gaps
+
+
+def _has_mixers(found: Comparison) -> bool:
+    return "mixer" in found.varied
+
+
+def _mean_loss(variant: Variant) -> float:
+    return float(np.mean([losses(run).token for run in variant.runs]))
+
+
+def _partner(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike | None:
     bases = [other for other in runs if mixer_of(other) == baseline]
-    for base in bases:
-        if parameter(base, "seed") == parameter(run, "seed"):
-            return base
-    return bases[0] if bases and not same_seed else None
+    same = (other for other in bases if parameter(other, "seed") == parameter(run, "seed"))
+    return next(same, bases[0] if bases else None)
 
 
 def _or_infinite(value: float | None) -> float:

@@ -87,14 +87,15 @@ class Difference:
             text = f"{number(abs(self.mean), digits)} {side} {baseline}"
         n = len(self.values)
         if self.low is None or self.high is None:
-            return f"{text} (one seed: no interval)"
+            return text
         low, high = number(self.low, digits), number(self.high, digits)
         text += f" (95 % interval {low} to {high}, {n} paired seeds)"
         return text if self.told_apart else f"{text}: not told apart"
 
     def sentence(self) -> str:
         """Say it of whom: ``RnB · k 10 ended 0.047 below Stratified``, and its interval."""
-        return f"{self.label} ended {self.than()}."
+        alone = ", with one seed and so no interval" if self.half_width is None else ""
+        return f"{self.label} ended {self.than()}{alone}."
 
     def _digits(self) -> int:
         """Digits after the point: three, or more where they would all be 0."""
