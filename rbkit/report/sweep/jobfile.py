@@ -144,7 +144,7 @@ def job_status(job: Mapping[str, Any]) -> str:
         return status
     if job.get("host") == platform.node():
         return "running" if is_alive(job.get("worker")) else "killed"
-    return "running" if _age(job.get("heartbeat")) < STALE else "killed"
+    return "running" if seconds_since(job.get("heartbeat")) < STALE else "killed"
 
 
 def process_identity(pid: int | None = None) -> dict[str, Any]:
@@ -182,9 +182,9 @@ def tail_of(lines: Sequence[str] | str, count: int = 30) -> list[str]:
     return [plain(line) for line in lines][-count:]
 
 
-def _age(heartbeat: str | None) -> float:
+def seconds_since(time: Any) -> float:
+    """Return the seconds since an ISO time; infinity if it is none."""
     try:
-        beat = datetime.fromisoformat(str(heartbeat))
-        return (datetime.now(UTC) - beat).total_seconds()
-    except (ValueError, TypeError):
+        return (datetime.now(UTC) - datetime.fromisoformat(str(time))).total_seconds()
+    except (ValueError, TypeError):  # no time, or one without a zone
         return float("inf")

@@ -1,0 +1,244 @@
+"""A plan: every run of a sweep with its id, before anything runs or is written."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.report.demo import find_notebook
+from rbkit.report.nbio import read_notebook
+from rbkit.report.sweep.declared import Declared, declared
+from rbkit.report.sweep.grid import MOST, GridLike, as_text, format_grid, parse_grid
+from rbkit.report.sweep.identity import Contents, code_sha, run_hash, slug
+from rbkit.report.sweep.jobfile import NAME, job_status, new_job, read_job, write_job
+from rbkit.report.sweep.sweepfile import known_ids, release, write_sweep
+
+# The sweep says where a run writes, and whether it goes on from a checkpoint.
+_OURS = {"run_dir": "it is set by --out", "resume": "it is set by --resume"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a plan.
+
+    Attributes
+    ----------
+    id : str
+        Words for what varies and a hash of what the run is made of: ``mixer-RnB-1a2b3c4d``.
+    parameters : dict
+        All parameters, checked, as JSON values; without ``run_dir`` and ``resume``.
+    varied : dict
+        Those that the grid sets.
+    run_dir : Path
+    command : str
+        Repeats this run alone.
+    """
+
+    id: str
+    parameters: dict[str, Any]
+    varied: dict[str, Any]
+    run_dir: Path
+    command: str = ""
+
+
+@dataclass
+class Plan:
+    """All runs of a sweep.
+
+    Attributes
+    ----------
+    template : Path
+        The notebook.
+    out : Path
+        Folder of the sweep.
+    jobs : list of Job
+        In the order of the grid.
+    grid : dict of str to list
+        Values as checked, each once.
+    fixed : dict
+        Parameters that were given for all runs, as checked.
+    given : str
+        The template as it was given.
+    template_sha : str
+        Of its code.
+    notes : list of str
+        What the user should know, such as points that were left out.
+    """
+
+    template: Path
+    out: Path
+    jobs: list[Job]
+    grid: dict[str, list[Any]]
+    fixed: dict[str, Any]
+    given: str
+    template_sha: str
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        """Repeats the sweep, in a shell."""
+        grid = ["--grid", format_grid(self.grid)] if self.grid else []
+        fixed = [word for item in self.fixed.items() for word in _option(*item)]
+        return shlex.join(["rbkit", "sweep", self.given, *grid, *fixed, "--out", str(self.out)])
+
+    def statuses(self) -> dict[str, str]:
+        """How each run stands, by id: ``queued`` where nothing has been written yet."""
+        found = {job.id: _read(job.run_dir) for job in self.jobs}
+        return {id: job_status(job) if job else "queued" for id, job in found.items()}
+
+    def write(self) -> None:
+        """Write ``sweep.json``, and a ``job.json`` for each run that has none.
+
+        Runs that an earlier call planned in this folder stay in it. This process counts as
+        the one that works on the sweep, until :meth:`release` or its end.
+
+        Raises
+        ------
+        InputError
+            The folder belongs to the sweep of another notebook, or another process works on it.
+        """
+        write_sweep(self)
+        for job in self.jobs:
+            if _read(job.run_dir) is None:
+                made = new_job(job.id, self.given, job.parameters, job.varied, job.command)
+                write_job(job.run_dir, made)
+
+    def release(self) -> None:
+        """Write into ``sweep.json`` that this process has ended its work."""
+        release(self.out)
+
+
+def make_plan(
+    template: str | Path,
+    grid: GridLike = (),
+    out: str | Path | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    profile: str | None = None,
+) -> Plan:
+    """Check everything that can be checked, and return the runs. Nothing is written.
+
+    Parameters
+    ----------
+    template : path
+        A notebook with a cell tagged ``parameters``; also the name of one of rbkit's.
+    grid : str, mapping, or several
+        See :func:`~rbkit.report.sweep.grid.parse_grid`; an empty one makes one run.
+    out : path, optional
+        Folder of the sweep; ``reports/<template>`` if not given.
+    parameters : mapping, optional
+        Values for all runs.
+    profile : str, optional
+        Value of the parameter ``profile``.
+
+    Raises
+    ------
+    InputError
+        A wrong name, type or value, naming the parameter and what is allowed.
+
+    Examples
+    --------
+    >>> plan = make_plan("90_run", "mixer=target,rnb seed=0..1", parameters={"steps": "50"})
+    >>> [job.varied for job in plan.jobs][:2]
+    [{'mixer': 'Target', 'seed': 0}, {'mixer': 'Target', 'seed': 1}]
+    """
+    path = find_template(template)
+    node = read_notebook(path)
+    known = declared(node)
+    out = Path("reports") / path.stem if out is None else Path(out)
+    fixed = {**(parameters or {}), **({} if profile is None else {"profile": profile})}
+    points = parse_grid(grid)
+    _check_names(known, points, fixed)
+    fixed = known.check_given(fixed)
+    notes: list[str] = []
+    points = {name: _each_once(known, name, values, notes) for name, values in points.items()}
+    runs = 1
+    for values in points.values():
+        runs *= len(values)
+    if runs > MOST:
+        raise InputError("grid", f"makes {runs:,} runs", f"at most {MOST:,} can be planned")
+    plan = Plan(path, out, [], points, fixed, str(template), code_sha(node), notes)
+    contents, there, same = Contents(out, known), known_ids(out), dict[str, Job]()
+    for point in itertools.product(*points.values()):
+        varied = dict(zip(points, point, strict=True))
+        job = _job(plan, known, contents, there, varied)
+        if job.id in same:
+            notes.append(f"{_words(varied)} is left out: the same as {_words(same[job.id].varied)}")
+        else:
+            same[job.id] = job
+    plan.jobs = list(same.values())
+    return plan
+
+
+def find_template(template: str | Path) -> Path:
+    """Return the path of a notebook: of a file, or of one of rbkit's by its name."""
+    path = Path(template)
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return path
+    return find_notebook(path.name)
+
+
+def _check_names(known: Declared, grid: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    for name in (*grid, *fixed):
+        if name in _OURS and name in known:
+            raise InputError(name, "cannot be given to a sweep", _OURS[name])
+    known.check_names({**grid, **fixed})
+    for name in grid:
+        if name in fixed:
+            raise InputError(
+                name, f"is in the grid, and fixed to {fixed[name]!r}", "give it in one place"
+            )
+
+
+def _each_once(known: Declared, name: str, values: list[Any], notes: list[str]) -> list[Any]:
+    kept: list[Any] = []
+    seen: set[str] = set()
+    for given in values:
+        value = known.parameters[name].check(given)
+        if (text := repr(value)) in seen:
+            notes.append(f"{name}={as_text(value)} is in the grid twice, and run once")
+        else:
+            seen.add(text)
+            kept.append(value)
+    return kept
+
+
+def _job(
+    plan: Plan, known: Declared, contents: Contents, there: Mapping[str, str],
+    varied: dict[str, Any],
+) -> Job:  # fmt: skip
+    full = known.check({**plan.fixed, **varied})
+    parameters = {name: value for name, value in full.items() if name not in _OURS}
+    # In the order of the notebook: however the grid was typed, the words are the same.
+    ordered = {name: varied[name] for name in ["mixer", *known.names] if name in varied}
+    digest = run_hash(plan.template_sha, parameters, contents)
+    id = there.get(digest) or f"{slug(ordered, plan.template.stem)}-{digest}"
+    changed = {n: v for n, v in parameters.items() if v != known.defaults.get(n, v) or n in varied}
+    options = [word for item in changed.items() for word in _option(*item)]
+    # Beside the runs: repeating one must not disturb the sweep.
+    repeat = plan.out / "repeat" / id
+    command = shlex.join(["rbkit", "run", "--out", str(repeat), "--template", plan.given, *options])
+    return Job(id, parameters, varied, plan.out / "runs" / id, command)
+
+
+def _read(run_dir: Path) -> dict[str, Any] | None:
+    """Return what ``job.json`` says; None if there is none, or nothing that makes sense."""
+    try:
+        return read_job(run_dir) if (run_dir / NAME).exists() else None
+    except InputError as error:
+        warnings.warn(f"{error.where}: {error.what}; the run is queued anew", RbkitWarning,
+                      stacklevel=3)  # fmt: skip
+        return None
+
+
+def _option(name: str, value: Any) -> tuple[str, str]:
+    return "-p", f"{name}={as_text(value)}"
+
+
+def _words(varied: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={as_text(value)}" for name, value in varied.items())
