@@ -306,11 +306,11 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         assert self.bar is not None
-        if self.trainer._shown_loss is not None:
+        if self.trainer.shown_loss is not None:
             p = self.trainer.mixture.p
             entropy = -float((p[p > 0] * np.log(p[p > 0])).sum())
             self.bar.set_postfix_str(
-                f"loss {self.trainer._shown_loss:.3f}, {np.exp(entropy):.1f} effective domains",
+                f"loss {self.trainer.shown_loss:.3f}, {np.exp(entropy):.1f} effective domains",
                 refresh=False,
             )
         self.bar.update(1)

@@ -146,9 +146,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.last_eval: tuple[int, EvalLosses] | None = None  # of this very training
         self.evaluates_first = True  # before the first step
         self.stopped = False  # before all steps were made
-        self._loss = torch.zeros(())  # of the step in progress
-        self._tokens = 0
-        self._shown_loss: float | None = None  # mean of the last logged window
+        self.step_loss, self.step_tokens = torch.zeros(()), 0  # of the step in progress
+        self.shown_loss: float | None = None  # mean of the last logged window
         self._domains_now = torch.zeros(0, dtype=torch.int64)  # of the micro-batch in progress
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
@@ -264,18 +263,18 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._domains_now = domains
         tokens = int(next(v for v in inputs.values() if isinstance(v, Tensor)).numel())
         self.ledger.tokens += tokens * self.ledger.processes
-        self._tokens += tokens
+        self.step_tokens += tokens
         step = self.state.global_step
         scale = (
             self.weighing.divisor(inputs, num_items_in_batch) if self.tracker is not None else 1.0
         )
         with ExitStack() as stack:
             stack.enter_context(self.observer.watching(domains, halves, lengths, scale))
-            if self._probes(step):
+            if self.probes(step):
                 stack.enter_context(self.ledger.probe(tokens))
             loss = super().training_step(model, inputs, num_items_in_batch)
         assert isinstance(loss, Tensor)
-        self._loss = self._loss.to(loss.device) + loss
+        self.step_loss = self.step_loss.to(loss.device) + loss
         return loss
 
     def compute_loss(
@@ -287,52 +286,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         losses, tokens = self.observer.example_losses(model, inputs, self._domains_now)
         return self.weighing.loss(losses, tokens, self._domains_now, num_items_in_batch)
 
-    # ------------------------------------------------------------------ per step
-
-    def _probes(self, step: int) -> bool:
+    def probes(self, step: int) -> bool:
         """Whether the FLOPs of step `step`, from 0, are counted; those of compiled code are not."""
         first = step == self.mixture.round_began and not self.args.torch_compile
         return first and self.ledger.probe_due(step)
-
-    def end_step(self, step: int, seconds: float) -> None:
-        """Note that `step` steps have been made, the last in so many seconds."""
-        probed = self._probes(step - 1)
-        self.ledger.add("step", seconds, probe=probed)
-        if probed:
-            self.ledger.probed(step - 1)
-        self.window.add(self._loss, self._tokens)
-        self._loss, self._tokens = torch.zeros((), device=self._loss.device), 0
-        if step % self.log_every == 0 or step == self.args.max_steps:
-            self._log_window(step)
-        if step == self.mixture.round_ends:
-            self._end_round(step)
-        self.recorder.beat(step=step, steps=self.args.max_steps, loss=self._shown_loss)
-
-    def _log_window(self, step: int) -> None:
-        losses = np.array(self.window.pool())
-        check_losses(losses, step, self.args)
-        self._shown_loss = float(losses.mean())
-        self.recorder.log({
-            "kind": "train", "step": step, "loss": self._shown_loss,
-            "examples": step * self.examples_per_step, "tokens": self.window.tokens,
-            "lr": self.lr_scheduler.get_last_lr()[0],
-        })  # fmt: skip
-        self.window.losses.clear()
-
-    def _end_round(self, step: int) -> None:
-        self.ledger.settle()
-        seen = self.observer.observe(step)
-        done = self.mixture.rounds_done + 1
-        if self.evaluates and done % self.eval_rounds == 0:
-            self.evaluate_domains(step)
-        if self.fidelity_rounds and done % self.fidelity_rounds == 0:
-            self.observer.check_fidelity(step)
-        with self.ledger.time("mixer"):
-            p = self.mixer.update(seen)
-        self.mixture.change(p, step)
-        with self.ledger.time("record"):
-            self.recorder.round(step=step, p=self.mixture.p, estimate=seen.gram)
-        self.recorder.info["ledger"] = self.ledger.to_json()
 
     # ---------------------------------------------------------------- evaluation
 
@@ -382,7 +339,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def _finish(self, status: str, **info: Any) -> None:
         self.ledger.settle()
         step = self.state.global_step
-        progress = {"step": step, "steps": self.args.max_steps, "loss": self._shown_loss}
+        progress = {"step": step, "steps": self.args.max_steps, "loss": self.shown_loss}
         self.recorder.finish(status, ledger=self.ledger.to_json(), progress=progress, **info)
 
     @property
