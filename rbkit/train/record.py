@@ -21,7 +21,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +34,7 @@ from rbkit.files import atomic_path, read_json, write_json
 from rbkit.train.run_folder import FORMAT, load_history
 from rbkit.train.run_folder import Run as Run
 from rbkit.train.run_folder import list_runs as list_runs
+from rbkit.train.watch import Audience, Watcher
 
 _PER_ROUND = ("step", "gram", "counts", "noise_floor", "diagonal_debiased")
 
@@ -53,6 +54,8 @@ class Recorder:
         Continue the record that is there instead of starting a new one.
     active : bool
         Whether to write at all: of several processes, only the first does.
+    watchers : sequence of Watcher
+        Who looks at the folder meanwhile; the seconds that takes are recorded as ``watch``.
 
     Examples
     --------
@@ -65,8 +68,16 @@ class Recorder:
     [{'kind': 'train', 'step': 10, 'loss': 5.2}]
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = False, active: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        resume: bool = False,
+        active: bool = True,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
         self.path, self.active = Path(path), active
+        self._audience = Audience(watchers if active else ())
         if active:
             self.path.mkdir(parents=True, exist_ok=True)
         self.info: dict[str, Any] = {}
@@ -102,6 +113,7 @@ class Recorder:
             for name in ("metrics.jsonl", "timings.jsonl", "history.npz", "final.npz"):
                 (self.path / name).unlink(missing_ok=True)
         self._write_info()
+        self._audience.begin(self.path)
 
     # ------------------------------------------------------------------ as it goes
 
@@ -153,6 +165,7 @@ class Recorder:
             self.info["heartbeat"], self.info["seconds"] = _now(), round(self.seconds, 3)
             self.info["progress"] = {k: _plain(v) for k, v in progress.items()}
             self._write_info()
+        self._audience.look()
 
     def finish(self, status: str, *, error: str | None = None, **info: Any) -> None:
         """Write the last ``run.json``: status ``ok``, ``failed`` or ``interrupted``."""
@@ -163,6 +176,7 @@ class Recorder:
         if status != "failed":  # the disk may be why it failed
             self._write_history()
         self._write_info()
+        self._audience.end()
 
     # -------------------------------------------------------------------- resuming
 
@@ -202,6 +216,7 @@ class Recorder:
 
     def _write_info(self) -> None:
         if self.active:
+            self.info["watch"] = {"seconds": round(self._audience.seconds, 4)}
             write_json(self.path / "run.json", _plain(self.info))
 
     def _write_history(self) -> None:

@@ -37,6 +37,7 @@ from rbkit.train.record import Run
 from rbkit.train.state import latest_checkpoint
 from rbkit.train.text import PadCollator, tokenize, train_tokenizer
 from rbkit.train.trainer import MixtureTrainer
+from rbkit.train.watch import Watcher, shows_progress, watchers
 
 _FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates
 
@@ -68,6 +69,8 @@ def train(
     record: Mapping[str, Any] | None = None,
     save_model: bool = True,
     progress: bool = True,
+    live: bool | str | Watcher = False,
+    report_to: str | Sequence[str] = "none",
 ) -> Run:
     """Train a causal LM on a mixture of domains; record everything in `run_dir`.
 
@@ -112,12 +115,19 @@ def train(
     save_model : bool
         Save the final model and tokenizer in ``run_dir/model``.
     progress : bool
-        Show a progress bar.
+        Show a progress bar, unless a panel shows the same.
+    live : bool, {"live", "batch", "final", "off"} or Watcher
+        Show Gram matrix, proportions, losses and price while training, and one figure at the
+        end. True: in the mode that ``$RBKIT_DISPLAY`` says, by default ``live`` in a
+        notebook, else ``final``.
+    report_to : str or sequence of str
+        Trackers to feed, e.g. ``"tensorboard"``: see :mod:`rbkit.train.tracking`.
 
     Returns
     -------
     Run
-        With status ``ok``, or ``interrupted`` after Ctrl-C.
+        With status ``ok``, or ``interrupted`` after Ctrl-C, the ■ of a notebook, or a file
+        ``STOP`` in the run folder.
 
     Raises
     ------
@@ -139,6 +149,7 @@ def train(
     if not 0 < learning_rate < float("inf"):
         raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
     _check_device(device)
+    watching = watchers(live, report_to)
     texts = _texts(corpus, domains)
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume)
@@ -163,7 +174,7 @@ def train(
         data_collator=PadCollator(int(pad or 0)), domains=domains, mixer=mixer,
         round_steps=round_steps, layer=layer, estimator=estimator, buckets=buckets,
         fraction=fraction, eval_rounds=eval_rounds, fidelity_rounds=fidelity_rounds,
-        run_dir=run_dir,
+        run_dir=run_dir, watchers=watching,
         record={"corpus": about(corpus), "model": _describe(model, lm, tokenizer),
                 **(record or {})},
     )  # fmt: skip
@@ -175,7 +186,7 @@ def train(
     if checkpoint is None and is_first():  # all is checked: now the last run may go
         _clear(run_dir, side=not resume)
     trainer.remove_callback(PrinterCallback)
-    if progress and is_first():
+    if progress and is_first() and not any(shows_progress(watcher) for watcher in watching):
         trainer.add_callback(_Bar(trainer))
     with without_library_bars():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

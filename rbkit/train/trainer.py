@@ -39,6 +39,8 @@ from rbkit.train.side import Stopped
 from rbkit.train.state import latest_checkpoint, save_state
 from rbkit.train.steps import StepCallback
 from rbkit.train.unshard import readable
+from rbkit.train.watch import Watcher
+from rbkit.train.watch import watchers as watchers_of
 from rbkit.train.weighing import Weighing
 
 
@@ -80,6 +82,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         Makes eval batches, one row per example; the data collator by default.
     record : mapping, optional
         More entries for ``run.json``, such as ``corpus``.
+    live : bool, {"live", "batch", "final", "off"} or Watcher
+        Show the run while it trains: see :func:`rbkit.train.watch.watchers`.
+    watchers : sequence of Watcher
+        More who look at the run folder meanwhile, such as trackers. (``args.report_to``
+        stays the library's own.)
     """
 
     def __init__(
@@ -99,8 +106,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         loss_of: LossOf = example_losses,
         eval_collator: Any = None,
         record: Mapping[str, Any] | None = None,
+        live: bool | str | Watcher = False,
+        watchers: Sequence[Watcher] = (),
         **kwargs: Any,
     ) -> None:
+        self.watchers = [*watchers_of(live), *watchers]
         super().__init__(*args, **kwargs)
         self.domains, self.round_steps = domains, round_steps
         self.layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
@@ -199,7 +209,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "make a new one, or give resume_from_checkpoint=True",
             )  # fmt: skip
         wait()  # until all have looked for checkpoints
-        self.recorder = Recorder(self.run_dir, resume=checkpoint is not None, active=is_first())
+        self.recorder = Recorder(self.run_dir, resume=checkpoint is not None, active=is_first(),
+                                 watchers=self.watchers)  # fmt: skip
         self.recorder.q = np.asarray(self.domains.q)
         self.recorder.arrays["p"] = [self.mixture.p]
         self.last_eval = None
