@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -25,8 +24,7 @@ from nbformat.v4 import new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 
-# Seconds that a kernel gets to end its cell after Ctrl-C, e.g. to write a checkpoint.
-GRACE = 15
+from rbkit.report.signals import GRACE, signal_name
 
 OnCell = Callable[[int, Any, str], None]
 OnKernel = Callable[[int], None]
@@ -192,17 +190,3 @@ def _how_it_died(process: Any) -> str:
     return f"killed by {signal_name(-code)}" + (
         " (by somebody, or out of memory)" if code == -9 else ""
     )
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal.
-
-    Examples
-    --------
-    >>> signal_name(9), signal_name(1000)
-    ('SIGKILL', 'signal 1000')
-    """
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -1,0 +1,129 @@
+"""What the launcher shows: a live table in a terminal, a line for each ended run elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rbkit.errors import InputError
+from rbkit.files import read_json
+from rbkit.report.sweep.plain import plain
+
+
+@dataclass
+class Board:
+    """Progress of a sweep on stderr.
+
+    Parameters
+    ----------
+    total : int
+        Runs of the sweep.
+    done : int
+        Those that were done before.
+    at_once : int
+        Runs at the same time.
+    shown : bool
+    """
+
+    total: int
+    done: int
+    at_once: int
+    shown: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    _seconds: list[float] = field(default_factory=list)
+    _live: Any = None
+    _due: float = 0.0
+    _width: int = 0
+
+    def __enter__(self) -> Board:
+        self._width = len(str(self.total))
+        if self.shown and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def ended(self, id: str, status: str, seconds: float, error: str | None) -> None:
+        """Take note of a run that has ended."""
+        self.counts[status] += 1
+        self._seconds.append(seconds)
+        if not self.shown:
+            return
+        so_far = self.done + sum(self.counts.values())
+        why = f"  {plain(error)}" if error else ""
+        line = f"[{so_far:>{self._width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
+        if self._live is not None:
+            self._live.console.print(line, markup=False, highlight=False, overflow="ellipsis")
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def again(self, id: str, status: str) -> None:
+        """Take note that a run which ended with `status` is to be tried again."""
+        self.counts[status] -= 1
+
+    def update(self, running: dict[str, tuple[Path, float]]) -> None:
+        """Show the runs in progress: id -> (run folder, seconds so far); twice a second."""
+        if self._live is None or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + 0.5
+        self._live.update(self._table(running), refresh=True)
+
+    def _table(self, running: dict[str, tuple[Path, float]]) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        table.add_row(Text(self.headline(len(running)), style="bold"))
+        for id, (run_dir, seconds) in sorted(running.items()):
+            table.add_row(Text(f"  {id}"), Text(f"{seconds:.0f} s"), Text(progress_of(run_dir)))
+        return table
+
+    def headline(self, running: int) -> str:
+        """Say in one line how the sweep stands.
+
+        Examples
+        --------
+        >>> board = Board(total=10, done=4, at_once=2, shown=False)
+        >>> board.ended("a", "ok", 60.0, None); board.ended("b", "failed", 60.0, "ValueError")
+        >>> board.headline(2)
+        '5 ok, 1 failed, 2 running of 10, about 2 min to go'
+        """
+        ok = self.done + self.counts["ok"]
+        bad = [f"{n} {status}" for status, n in sorted(self.counts.items()) if status != "ok" and n]
+        left = self.total - self.done - sum(self.counts.values())
+        said = ", ".join([f"{ok} ok", *bad, f"{running} running of {self.total}"])
+        if not self._seconds or not left:
+            return said
+        eta = sum(self._seconds) / len(self._seconds) * left / self.at_once
+        return f"{said}, about {_duration(eta)} to go"
+
+
+def progress_of(run_dir: Path) -> str:
+    """Say how far a run is by its own record: steps and loss; empty if it keeps none."""
+    try:
+        info = read_json(run_dir / "run.json")
+        if info["status"] != "running":
+            return ""
+        progress = info["progress"]
+        step, steps, loss = progress["step"], progress["steps"], progress["loss"]
+    except (OSError, InputError, KeyError, TypeError):
+        return ""
+    said = f"step {step}/{steps}" if steps else f"step {step}"
+    return plain(f"{said}  loss {loss:.3f}" if isinstance(loss, int | float) else said)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,146 @@
+"""Runs on this machine: a process for each, forked from the nursery."""
+
+from __future__ import annotations
+
+import platform
+import select
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rbkit.report.sweep.channel import Channel, Message
+from rbkit.report.sweep.jobfile import process_identity
+from rbkit.report.sweep.nursery import ask_for_worker, start_nursery
+from rbkit.report.sweep.processes import kill_group
+from rbkit.report.sweep.workers import Event
+
+
+@dataclass
+class _Worker:
+    id: str
+    channel: Channel
+    identity: Mapping[str, Any] | None = None
+    kernel: Mapping[str, Any] | None = None
+    result: Message | None = None
+    later: list[Event] = field(default_factory=list)
+
+
+class LocalWorkers:
+    """See :class:`~rbkit.report.sweep.workers.Workers`."""
+
+    def __init__(self) -> None:
+        self._nursery: subprocess.Popen[bytes] | None = None
+        self._control: Channel | None = None
+        self._workers: dict[str, _Worker] = {}
+        self._unborn: deque[_Worker] = deque()  # asked for, in the order they will be forked
+
+    def start(self, request: Message) -> None:
+        """Begin the run ``request["id"]``."""
+        if self._control is None:
+            self._nursery, self._control = start_nursery()
+        worker = _Worker(request["id"], ask_for_worker(self._control))
+        worker.channel.send(request)
+        self._workers[worker.id] = worker
+        self._unborn.append(worker)
+
+    def events(self, timeout: float) -> list[Event]:
+        """Return what happened; wait at most `timeout` seconds for something."""
+        speaking = [w for w in self._workers.values() if not w.channel.ended]
+        channels = [w.channel for w in speaking] + ([self._control] if self._control else [])
+        if not channels:
+            time.sleep(timeout)
+            return []
+        ready, _, _ = select.select(channels, [], [], timeout)
+        found: list[Event] = []
+        for worker in speaking:
+            if worker.channel in ready:
+                found += self._heard(worker, worker.channel.pending())
+        if self._control in ready and self._control is not None:
+            for message in self._control.pending():
+                found += self._of_nursery(message)
+            if self._control.ended:
+                found += self._nursery_is_gone()
+        return found
+
+    def interrupt(self, id: str) -> None:
+        """Have the run interrupt its notebook."""
+        if id in self._workers:
+            self._workers[id].channel.send({"say": "interrupt"})
+
+    def kill(self, id: str) -> None:
+        """Kill the run and all its processes; that it has ended is told as always."""
+        worker = self._workers.get(id)
+        if worker is not None:
+            kill_group(worker.kernel)
+            if not kill_group(worker.identity):
+                worker.channel.close()  # not forked yet: it will find nobody there
+                worker.channel.ended = True
+
+    def close(self) -> None:
+        """Kill whatever still runs, and end the nursery."""
+        for worker in self._workers.values():
+            kill_group(worker.kernel)
+            kill_group(worker.identity)
+            worker.channel.close()
+        self._workers.clear()
+        self._unborn.clear()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._nursery is not None:
+            try:
+                self._nursery.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._nursery.kill()
+                self._nursery.wait()
+            self._nursery = None
+
+    def _heard(self, worker: _Worker, messages: list[Message]) -> list[Event]:
+        found = []
+        for message in messages:
+            if "kernel" in message:
+                worker.kernel = message["kernel"]
+                found.append(Event("kernel", worker.id, {"kernel": worker.kernel}))
+            if "result" in message:
+                worker.result = message["result"]
+        if worker.identity is None:  # it may speak before the nursery does
+            worker.later += found
+            return []
+        return found
+
+    def _of_nursery(self, message: Message) -> list[Event]:
+        if "forked" in message:
+            worker = self._unborn.popleft()
+            worker.identity = process_identity(int(message["forked"]))
+            data = {"worker": worker.identity, "host": platform.node()}
+            earlier, worker.later = worker.later, []
+            return [Event("started", worker.id, data), *earlier]
+        ended = [w for w in self._workers.values()
+                 if w.identity and w.identity["pid"] == message["ended"]]  # fmt: skip
+        return [event for worker in ended for event in self._end(worker, message["code"])]
+
+    def _end(self, worker: _Worker, code: int | None) -> list[Event]:
+        found = self._heard(worker, worker.channel.rest())
+        kill_group(worker.kernel)  # where the nursery cannot adopt what is left of it
+        worker.channel.close()
+        self._workers.pop(worker.id, None)
+        return [*found, Event("ended", worker.id, {"result": worker.result, "code": code})]
+
+    def _nursery_is_gone(self) -> list[Event]:
+        # Nobody collects its workers any more: end them too. The next run gets a new nursery.
+        found = []
+        for worker in list(self._workers.values()):
+            kill_group(worker.kernel)
+            if not kill_group(worker.identity):
+                worker.channel.close()
+                worker.channel.ended = True
+            found += self._end(worker, None)
+        self._unborn.clear()
+        if self._control is not None and self._nursery is not None:
+            self._control.close()
+            self._nursery.wait()
+        self._control = self._nursery = None
+        return found

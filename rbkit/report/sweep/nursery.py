@@ -1,0 +1,145 @@
+"""The process from which workers are forked: what a worker needs is imported once, here.
+
+A fresh interpreter that imports papermill and nbconvert costs some two seconds of CPU, a
+fork of this one some milliseconds. It is not :mod:`multiprocessing`'s fork server, since
+that imports the user's script again in each worker (and a script without
+``if __name__ == "__main__"`` would start its sweep again).
+
+It is also what leaves no orphans. Its only connection is to the launcher: when that ends,
+whatever the reason, it kills all that descends from it and goes. On Linux, processes whose
+parent was killed become its children, so they are found also after they have made sessions
+of their own; any child that is no worker is the orphan of a killed one.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from rbkit.report.sweep.channel import Channel
+from rbkit.report.sweep.processes import adopt_orphans, kill_descendants
+
+_START = (
+    "import sys; sys.path.append(sys.argv[2]); "
+    "from rbkit.report.sweep.nursery import main; main(int(sys.argv[1]))"
+)
+_ROOT = str(Path(__file__).resolve().parents[3])
+
+
+def start_nursery() -> tuple[subprocess.Popen[bytes], Channel]:
+    """Start the nursery; it works until the channel is closed."""
+    ours, theirs = Channel.pair()
+    # Threads of numerical libraries do not survive a fork: have none.
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    process = subprocess.Popen(
+        # -P: no module is taken from the working folder.
+        [sys.executable, "-P", "-c", _START, str(theirs.fileno()), _ROOT],
+        pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **one},
+        start_new_session=True,  # Ctrl-C is the launcher's, which passes it on
+    )  # fmt: skip
+    theirs.close()
+    return process, ours
+
+
+def ask_for_worker(control: Channel) -> Channel:
+    """Have a worker forked; return the connection to it.
+
+    The nursery says ``{"forked": pid}`` on `control`, and ``{"ended": pid, "code": code}``
+    when it has ended, with a negative code for a signal.
+    """
+    ours, theirs = Channel.pair()
+    with suppress(OSError):  # the nursery is gone: the connection says so by being closed
+        socket.send_fds(control.socket, [b"w"], [theirs.fileno()])
+    theirs.close()
+    return ours
+
+
+def main(fd: int) -> None:
+    """Fork workers as asked, until the launcher is gone."""
+    adopt_orphans()
+    control = Channel(socket.socket(fileno=fd))
+    _warm()
+    woken, wake = socket.socketpair()
+    woken.setblocking(False)
+    wake.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake.fileno())
+    workers: set[int] = set()
+    with tempfile.TemporaryDirectory(prefix="rbkit-", dir=_short()) as folder:
+        scratch = Path(folder)
+        try:
+            while True:
+                ready, _, _ = select.select([control.socket, woken], [], [], 1.0)
+                if woken in ready:
+                    with suppress(BlockingIOError):
+                        woken.recv(4096)
+                if control.socket in ready:
+                    asked, fds, _, _ = socket.recv_fds(control.socket, 1, 1)
+                    if not asked:
+                        break
+                    pid = _fork(fds[0], scratch, (control.socket, woken, wake))
+                    workers.add(pid)
+                    control.send({"forked": pid})
+                _reap(control, workers, scratch)
+        except OSError:  # the launcher went while it was being told
+            pass
+        finally:
+            kill_descendants()
+
+
+def _warm() -> None:
+    for name in ("papermill", "rbkit.report.kernels", "rbkit.report.html",
+                 "rbkit.report.sweep.worker"):  # fmt: skip
+        importlib.import_module(name)
+
+    gc.collect()
+    gc.freeze()  # or the collector would write to, and so copy, the pages that are shared
+
+
+def _fork(fd: int, scratch: Path, private: tuple[socket.socket, ...]) -> int:
+    pid = os.fork()
+    if pid:
+        os.close(fd)
+        return pid
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for connection in private:
+            connection.close()
+        from rbkit.report.sweep.worker import serve
+
+        serve(Channel(socket.socket(fileno=fd)), scratch / str(os.getpid()))
+        code = 0
+    finally:
+        os._exit(code)  # never back into the nursery's loop, nor into its clean-up
+
+
+def _reap(control: Channel, workers: set[int], scratch: Path) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid in workers:  # else an orphan
+            workers.discard(pid)
+            kill_descendants(but=workers)
+            shutil.rmtree(scratch / str(pid), ignore_errors=True)
+            control.send({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _short() -> str | None:
+    # Sockets of kernels lie there, and their paths have some 107 characters at most.
+    return "/tmp" if len(tempfile.gettempdir()) > 40 else None
