@@ -188,12 +188,12 @@ def _open(name: str, folder: Path, id_: str) -> Any:
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # type: ignore[no-untyped-call]  # its logger wants one; a trainer has made it already
+    PartialState()  # its logger wants one; a trainer has made it already
     folder.mkdir(parents=True, exist_ok=True)
     run = folder.parent.parent.name
-    options = _OPTIONS.get(name, lambda folder, run, id_: {"run_name": _PROJECT})
+    options = _OPTIONS[name](folder, run, id_) if name in _OPTIONS else {"run_name": _PROJECT}
     make: Any = LOGGER_TYPE_TO_CLASS[name]
-    tracker = make(**options(folder, run, id_))
+    tracker = make(**options)
     # Only the first process of a run records, and so has watchers.
     tracker.main_process_only = False
     tracker.start()

@@ -1,0 +1,103 @@
+"""The static twin of the live view: all there is of a run, in whatever state it was left."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from rbkit.show import alt_text, final_figure, png
+from rbkit.show.live.told import duration, numbers, percent
+from rbkit.train.record import Run
+
+ODD = ["costs $5, $\\frac{", "😀 emoji 日本語 ☃", "a very long name, " * 20, "<b>x</b>", "\x1b[31m"]
+    "costs $5, $\\frac{",
+    "😀 emoji 日本語 ☃",
+    "a very long name, " * 20,
+    "<b>x</b>",
+    "\x1b[31mred",
+]
+
+
+def text_of(figure):
+    axes = [text.get_text() for ax in figure.axes for text in ax.texts]
+    return " ".join([text.get_text() for text in figure.texts] + axes)
+
+
+def test_a_finished_run_shows_everything(runs):
+    figure = final_figure(runs[-1])
+    matrix, layers, losses, _ = figure.axes[:4]
+    assert matrix.images[0].get_clim()[0] == -matrix.images[0].get_clim()[1]
+    assert len(layers.collections) == 14
+    assert len(losses.lines) == 3
+    said = text_of(figure)
+    assert "finished at step 300 of 300" in said
+    for label in ("eval loss", "worst domain", "effective domains", "noise floor", "views"):
+        assert label in said
+    assert "strongest conflict" in alt_text(figure)
+    assert "finished at step 300 of 300" in alt_text(figure)
+
+
+def test_the_scale_of_the_matrix_is_that_of_all_rounds(tmp_path, write_run):
+    run = write_run(tmp_path / "run")
+    before = final_figure(run).axes[0].images[0].get_clim()
+    run.history["gram"][-1] *= np.eye(14) + 1e-9  # the last round alone has no conflicts any more
+    assert final_figure(run).axes[0].images[0].get_clim() == pytest.approx(before, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [("failed", "FAILED"), ("killed", "KILLED"), ("interrupted", "INTERRUPTED")]
+)
+def test_a_run_that_did_not_end_well_says_so(tmp_path, write_run, status, word):
+    error = "TrainingError: the loss became NaN" if status == "failed" else None
+    figure = final_figure(write_run(tmp_path / "run", status=status, error=error, rounds=3))
+    assert f"{word} at step 26 of 75" in text_of(figure)
+    assert f"{word} at step 26" in alt_text(figure)
+    assert ("the loss became NaN" in alt_text(figure)) == (status == "failed")
+    badge = next(text for text in figure.texts if word in text.get_text())
+    assert badge.get_bbox_patch() is not None
+    assert png(figure, 40)
+
+
+def test_a_run_without_matrices_says_that_it_has_none(runs):
+    figure = final_figure(runs[0])
+    assert "no Gram matrix recorded" in text_of(figure)
+    assert "No Gram matrix recorded" in alt_text(figure)
+
+
+def test_a_run_that_has_only_begun_is_drawn(tmp_path, write_run):
+    run = write_run(tmp_path / "run", status="killed")
+    for name in ("metrics.jsonl", "history.npz"):
+        (run.path / name).unlink()
+    run = Run.open(run.path)
+    run.info["ledger"] = run.info["domains"] = None
+    said = text_of(final_figure(run))
+    assert "KILLED at step 0 of 300" in said
+    assert "no history recorded" in said
+    assert "no loss recorded" in said
+
+
+@pytest.mark.parametrize("names", [ODD, ["a", "b"], [f"domain {i}" for i in range(1000)]],
+                         ids=["odd", "two", "thousand"])  # fmt: skip
+def test_any_names_and_any_number_of_domains(tmp_path, write_run, names):
+    before = dict(matplotlib.rcParams)
+    figure = final_figure(write_run(tmp_path / "run", names=names, rounds=3))
+    assert png(figure, 40)
+    assert dict(matplotlib.rcParams) == before
+    assert len(figure.axes[1].collections) == min(len(names), 24)
+    top = figure.axes[1].collections[-1].get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx(1)  # nothing is left out
+
+
+def test_numbers_that_are_not_known_are_dashes(tmp_path, write_run):
+    from rbkit.show.live.facts import live_facts
+
+    told = {line.what: line for line in numbers(live_facts(write_run(tmp_path / "run")))}
+    assert told["tokens per second"].value == told["views"].value == "–"
+    assert told["views"].beside == ""
+    assert told["price of adapting"].value == "0.047 %"
+
+
+def test_times_and_percentages_are_said_in_the_unit_that_fits():
+    assert [duration(s) for s in (0, 59.6, 3599.7, 86_400)] == [
+        "0 s", "1 min 00 s", "1 h 00 min", "24 h 00 min",
+    ]  # fmt: skip
+    assert [percent(p) for p in (0, 0.00123, 7.06, 140)] == ["0 %", "0.0012 %", "7.1 %", "140.0 %"]
