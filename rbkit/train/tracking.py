@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
 from rbkit.train.follow import Follower
 from rbkit.train.tracked_values import TrackedValues, hyperparameters
+from rbkit.train.watch import Throttle
 
 _SHARE = 0.01  # of the time that trackers may take before the end
 _PROJECT = "rbkit"
@@ -89,7 +89,7 @@ class TrackerWatcher:
         (self.name,) = tracker_names(name) or [""]
         if not self.name:
             raise InputError("report_to", "none is no tracker", "make no watcher for it")
-        self._due = 0.0
+        self._throttle = Throttle(_SHARE, least=1.0)
 
     def begin(self, path: Path) -> None:
         """Open the tracker, or go on where a run that is resumed had come to."""
@@ -114,24 +114,28 @@ class TrackerWatcher:
 
     def look(self) -> None:
         """Send what is new, seldom enough to take under a hundredth of the time."""
-        now = time.monotonic()
-        if now < self._due:
+        if not self._throttle.due():
             return
-        if self._run.look():
-            self._update()
-        self._due = time.monotonic() + max(1.0, (time.monotonic() - now) / _SHARE)
+        with self._throttle.looking():
+            if self._run.look():
+                self._update()
 
     def end(self) -> None:
         """Send the rest and close the tracker."""
-        try:
-            self._run.look()
-            self._update(everything=True)
-        finally:
-            self._tracker.finish()
+        self._run.look()
+        self._update(everything=True)
+        self._tracker.finish()
 
     # --------------------------------------------------------------------- sending
 
     def _update(self, everything: bool = False) -> None:
+        try:
+            self._send(everything)
+        except Exception:
+            self._tracker.finish()  # nobody will ask this watcher again
+            raise
+
+    def _send(self, everything: bool) -> None:
         self._collect()
         # One call per step, in order: wandb drops what comes late.
         limit = float("inf") if everything else self._complete_up_to()

@@ -9,12 +9,6 @@ from rbkit.show.live.told import duration, numbers, percent
 from rbkit.train.record import Run
 
 ODD = ["costs $5, $\\frac{", "😀 emoji 日本語 ☃", "a very long name, " * 20, "<b>x</b>", "\x1b[31m"]
-    "costs $5, $\\frac{",
-    "😀 emoji 日本語 ☃",
-    "a very long name, " * 20,
-    "<b>x</b>",
-    "\x1b[31mred",
-]
 
 
 def text_of(figure):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from rbkit.balance.signals import GramEstimate
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.train.record import Recorder, Run
 from rbkit.train.tracked_values import TrackedValues, hyperparameters, tag_names
 from rbkit.train.tracking import TrackerWatcher, tracker_names
+from rbkit.train.watch import Audience
 
 NAMES = ["film/tv", "c++ code", "日本語"]
 TAGS = ["film_tv", "c_code", "日本語"]
@@ -37,7 +38,7 @@ def record_run(folder, watcher, steps, resume_from=None, stop=True):
             estimate = GramEstimate(gram, ones, ones, 0.5 * ones)
             recorder._history_due = 0.0
             recorder.round(step=step, p=np.array([0.5, 0.25, 0.25]), estimate=estimate)
-        watcher._due = 0.0
+        watcher._throttle._due = 0.0
         watcher.look()
         if step == 8:
             state = recorder.state_dict()
@@ -146,7 +147,7 @@ def test_a_step_waits_for_its_round_and_no_longer(tmp_path, collecting):
     record_run(tmp_path, collecting, [1, 2, 3], stop=False)
     assert [step for step, _ in collecting._tracker.calls] == [1, 2, 3]
     Recorder(tmp_path, resume=True).log({"kind": "train", "step": 4, "loss": 1.0})
-    collecting._due = 0.0
+    collecting._throttle._due = 0.0
     collecting.look()
     assert len(collecting._tracker.calls) == 3  # its p and its Gram matrix are not written yet
     collecting.end()
@@ -159,12 +160,18 @@ def test_looking_again_at_once_costs_nothing(tmp_path, collecting, monkeypatch):
     collecting.look()
 
 
-def test_a_tracker_that_fails_at_the_end_is_closed(tmp_path, collecting, monkeypatch):
-    record_run(tmp_path, collecting, [1], stop=False)
-    monkeypatch.setattr(collecting._run, "look", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        collecting.end()
+def test_a_tracker_that_fails_is_closed_and_training_goes_on(tmp_path, collecting, monkeypatch):
+    audience = Audience([collecting])
+    recorder = Recorder(tmp_path)
+    recorder.start(parameters=PARAMETERS)
+    audience.begin(tmp_path)
+    monkeypatch.setattr(collecting._tracker, "log", lambda values, step: 1 / 0)
+    recorder.log({"kind": "train", "step": 1, "loss": 2.0})
+    collecting._throttle._due = 0.0
+    with pytest.warns(RbkitWarning, match="TrackerWatcher stopped watching, training goes on"):
+        audience.look()
     assert collecting._tracker.finished
+    audience.end()
 
 
 def test_none_is_the_default_and_imports_nothing():
