@@ -8,8 +8,6 @@ is also papermill's own: ``papermill --engine rbkit in.ipynb out.ipynb``.
 
 from __future__ import annotations
 
-import ast
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitError
-from rbkit.report.coerce import did_you_mean
 from rbkit.report.nbio import read_notebook
 from rbkit.report.parameters import Parameters
 from rbkit.report.progress import Line, description
+from rbkit.report.sweep.declared import declared
 
 
 class NotebookError(RbkitError):
@@ -128,7 +126,8 @@ def execute(
     Raises
     ------
     InputError
-        No such notebook, or a parameter that the notebook does not declare.
+        No such notebook, a parameter that it does not declare, or a value of another type
+        than it declares.
     NotebookError
         A cell failed, the kernel died, or a cell took too long. ``run.ipynb`` is there.
     """
@@ -153,38 +152,17 @@ def execute(
     return final
 
 
-def declared_parameters(node: Any) -> list[str]:
-    """Names that the ``parameters`` cell of a notebook assigns."""
-    cells = [c for c in node.cells if "parameters" in c.get("metadata", {}).get("tags", [])]
-    names = []
-    for statement in ast.parse(cells[0]["source"]).body if cells else []:
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            names.append(statement.target.id)
-        elif isinstance(statement, ast.Assign):
-            names += [t.id for t in statement.targets if isinstance(t, ast.Name)]
-    return names
-
-
 def _values(
     node: Any, parameters: Parameters | Mapping[str, Any] | None, run_dir: Path, profile: str | None
 ) -> dict[str, Any]:
     given = parameters.to_dict() if isinstance(parameters, Parameters) else dict(parameters or {})
-    declared = declared_parameters(node)
-    for name in given:
-        if name not in declared:
-            raise InputError(
-                str(name), "the notebook declares no such parameter", did_you_mean(name, declared)
-            )
-    if "run_dir" in declared:
-        given["run_dir"] = str(run_dir)
-    if profile is not None and "profile" in declared:
+    known = declared(node)
+    if profile is not None and "profile" in known:
         given["profile"] = profile
-    try:
-        # papermill writes a tuple as a string; as a list it arrives as what it was.
-        plain: dict[str, Any] = json.loads(json.dumps(given, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError("parameters", str(error), "give numbers, strings, lists, dicts") from error
-    return plain
+    # JSON values: papermill writes a tuple as a string; as a list it arrives as what it was.
+    checked = known.check(given)
+    values = {name: checked[name] for name in given}
+    return {**values, "run_dir": str(run_dir)} if "run_dir" in known else values
 
 
 def _papermill(

@@ -10,10 +10,11 @@ import nbformat
 import numpy as np
 import pytest
 
-from rbkit.report.engine import declared_parameters, execute
+from rbkit.report.engine import execute
 from rbkit.report.html import assert_offline, notebook_to_html
 from rbkit.report.notebooks import check
 from rbkit.report.parameters import RunParameters, parameters_cell
+from rbkit.report.sweep.declared import declared
 from rbkit.train.record import Run, list_runs
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -51,7 +52,7 @@ def test_cells_are_short_and_explained(path):
 
 @each
 def test_every_notebook_can_be_made_small(path):
-    assert "profile" in declared_parameters(nbformat.read(path, as_version=4))
+    assert "profile" in declared(path)
 
 
 def test_the_run_template_declares_the_parameters_of_a_run():
