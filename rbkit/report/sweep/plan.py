@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report.demo import find_notebook
 from rbkit.report.nbio import read_notebook
 from rbkit.report.sweep.declared import Declared, declared
 from rbkit.report.sweep.grid import MOST, GridLike, as_text, format_grid, parse_grid
@@ -180,6 +179,8 @@ def find_template(template: str | Path) -> Path:
     path = Path(template)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return path
+    from rbkit.report.demo import find_notebook  # with all that makes pages: some seconds
+
     return find_notebook(path.name)
 
 
