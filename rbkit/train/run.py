@@ -37,7 +37,7 @@ from rbkit.train.record import Run
 from rbkit.train.state import latest_checkpoint
 from rbkit.train.text import PadCollator, tokenize, train_tokenizer
 from rbkit.train.trainer import MixtureTrainer
-from rbkit.train.watch import Watcher, shows_progress, watchers
+from rbkit.train.watch import Live, shows_progress, watchers
 
 _FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates
 
@@ -69,7 +69,7 @@ def train(
     record: Mapping[str, Any] | None = None,
     save_model: bool = True,
     progress: bool = True,
-    live: bool | str | Watcher = False,
+    live: Live = False,
     report_to: str | Sequence[str] = "none",
 ) -> Run:
     """Train a causal LM on a mixture of domains; record everything in `run_dir`.
@@ -116,7 +116,7 @@ def train(
         Save the final model and tokenizer in ``run_dir/model``.
     progress : bool
         Show a progress bar, unless a panel shows the same.
-    live : bool, {"live", "batch", "final", "off"} or Watcher
+    live : bool, {"live", "batch", "final", "off"}, Watcher, or a sequence of them
         Show Gram matrix, proportions, losses and price while training, and one figure at the
         end. True: in the mode that ``$RBKIT_DISPLAY`` says, by default ``live`` in a
         notebook, else ``final``.

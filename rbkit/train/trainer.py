@@ -39,7 +39,7 @@ from rbkit.train.side import Stopped
 from rbkit.train.state import latest_checkpoint, save_state
 from rbkit.train.steps import StepCallback
 from rbkit.train.unshard import readable
-from rbkit.train.watch import Watcher
+from rbkit.train.watch import Live, Watcher
 from rbkit.train.watch import watchers as watchers_of
 from rbkit.train.weighing import Weighing
 
@@ -82,7 +82,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         Makes eval batches, one row per example; the data collator by default.
     record : mapping, optional
         More entries for ``run.json``, such as ``corpus``.
-    live : bool, {"live", "batch", "final", "off"} or Watcher
+    live : bool, {"live", "batch", "final", "off"}, Watcher, or a sequence of them
         Show the run while it trains: see :func:`rbkit.train.watch.watchers`.
     watchers : sequence of Watcher
         More who look at the run folder meanwhile, such as trackers. (``args.report_to``
@@ -106,7 +106,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         loss_of: LossOf = example_losses,
         eval_collator: Any = None,
         record: Mapping[str, Any] | None = None,
-        live: bool | str | Watcher = False,
+        live: Live = False,
         watchers: Sequence[Watcher] = (),
         **kwargs: Any,
     ) -> None:

@@ -31,14 +31,15 @@ class Watcher(Protocol):
         """Look for the last time: ``run.json`` is final."""
 
 
-def watchers(
-    live: bool | str | Watcher = False, report_to: str | Sequence[str] = "none"
-) -> list[Watcher]:
+Live = bool | str | Watcher | Sequence[bool | str | Watcher]
+
+
+def watchers(live: Live = False, report_to: str | Sequence[str] = "none") -> list[Watcher]:
     """Return those who are to watch a run, or say at once why that is not possible.
 
     Parameters
     ----------
-    live : bool, str or Watcher
+    live : bool, str, Watcher, or a sequence of them
         True: the live panel, in the mode that ``$RBKIT_DISPLAY`` says. ``"live"``,
         ``"batch"``, ``"final"`` or ``"off"``: in that mode. Or a watcher of your own.
     report_to : str or sequence of str
@@ -52,13 +53,14 @@ def watchers(
     from rbkit.train.tracking import TrackerWatcher, tracker_names
 
     found: list[Watcher] = []
-    if isinstance(live, bool | str):
-        if live and live != "off":
-            found.append(_panel(None if live is True else live))
-    elif isinstance(live, Watcher):
-        found.append(live)
-    else:
-        raise InputError("live", f"{type(live).__name__} cannot watch", "give True or False")
+    for one in live if isinstance(live, list | tuple) else [live]:
+        if isinstance(one, bool | str):
+            if one and one != "off":
+                found.append(_panel(None if one is True else one))
+        elif isinstance(one, Watcher):
+            found.append(one)
+        else:
+            raise InputError("live", f"{type(one).__name__} cannot watch", "give True or False")
     return [*found, *(TrackerWatcher(name) for name in tracker_names(report_to))]
 
 
