@@ -34,21 +34,19 @@ def test_the_scale_of_the_matrix_is_that_of_all_rounds(tmp_path, write_run):
     run = write_run(tmp_path / "run")
     before = final_figure(run).axes[0].images[0].get_clim()
     run.history["gram"][-1] *= np.eye(14) + 1e-9  # the last round alone has no conflicts any more
-    assert final_figure(run).axes[0].images[0].get_clim() == pytest.approx(before, rel=0.2)
+    assert final_figure(run).axes[0].images[0].get_clim() == before
 
 
-@pytest.mark.parametrize(
-    ("status", "word"), [("failed", "FAILED"), ("killed", "KILLED"), ("interrupted", "INTERRUPTED")]
-)
-def test_a_run_that_did_not_end_well_says_so(tmp_path, write_run, status, word):
+@pytest.mark.parametrize("status", ["failed", "killed", "interrupted"])
+def test_a_run_that_did_not_end_well_says_so(tmp_path, write_run, status):
     error = "TrainingError: the loss became NaN" if status == "failed" else None
-    figure = final_figure(write_run(tmp_path / "run", status=status, error=error, rounds=3))
-    assert f"{word} at step 26 of 75" in text_of(figure)
-    assert f"{word} at step 26" in alt_text(figure)
+    run = write_run(tmp_path / "run", status=status, error=error, rounds=3, names=["a", "b"])
+    figure = final_figure(run)
+    assert f"{status.upper()} at step 26 of 75" in text_of(figure)
+    assert f"{status.upper()} at step 26" in alt_text(figure)
     assert ("the loss became NaN" in alt_text(figure)) == (status == "failed")
-    badge = next(text for text in figure.texts if word in text.get_text())
+    badge = next(text for text in figure.texts if status.upper() in text.get_text())
     assert badge.get_bbox_patch() is not None
-    assert png(figure, 40)
 
 
 def test_a_run_without_matrices_says_that_it_has_none(runs):

@@ -10,11 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rbkit.show.display import without_glyph_warnings
 from rbkit.show.facts import Array, RunLike
-from rbkit.show.gram_figure import common_scale, gram, short_ids, to_cosine
+from rbkit.show.gram_figure import gram, short_ids, to_cosine
 from rbkit.show.live.facts import LiveFacts, live_facts
+from rbkit.show.live.scale import Scale
 from rbkit.show.live.series import Series
-from rbkit.show.live.told import numbers, progress_said, status_said, went_wrong
+from rbkit.show.live.told import numbers, printable, progress_said, status_said, went_wrong
 from rbkit.show.mixture import proportions
 from rbkit.show.style import (
     INK,
@@ -49,7 +51,7 @@ def final_figure(run: RunLike) -> Figure:
     matplotlib Figure
         With an alternative text.
     """
-    facts = live_facts(run)
+    facts = printable(live_facts(run))
     with rbkit_style(font_size=9, axes_titlesize=10.5, axes_labelsize=9,
                      xtick_labelsize=8.5, ytick_labelsize=8.5):  # fmt: skip
         figure = Figure(figsize=(10.6, 7.2), layout="constrained")
@@ -61,7 +63,8 @@ def final_figure(run: RunLike) -> Figure:
         _matrix(matrix, run, facts)
         _losses(losses, facts)
         _numbers(table, facts)
-        figure.canvas.draw()  # names beside the layers are placed by the height of their axes
+        with without_glyph_warnings():
+            figure.draw_without_rendering()  # names beside layers are placed by their height
         _layers(layers, run, facts)
     set_alt(figure, " ".join([said, *map(alt_text, (matrix, layers, losses, table))]))
     return figure
@@ -90,7 +93,7 @@ def _matrix(ax: Axes, run: RunLike, facts: LiveFacts) -> None:
         set_alt(ax, "No Gram matrix recorded.")
         return
     title = f"Cosines of domain gradients, round {facts.rounds:,}"
-    scale = common_scale(to_cosine(run.history["gram"]))  # of all rounds, as in the live view
+    scale = Scale("cosine").follow(run.history)  # of all rounds, as in the live view
     names = [shorten(name, 24) for name in facts.names]
     gram(to_cosine(facts.gram), names, ax, scale, order=facts.order, title=title)
     ax.tick_params(labelsize=max(4.5, min(8.5, 190 / facts.m)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from rbkit.show.live.facts import LiveFacts
@@ -25,6 +26,20 @@ class Told(NamedTuple):
     what: str
     value: str
     beside: str = ""
+
+
+def printable(facts: LiveFacts) -> LiveFacts:
+    """Return facts whose names and error cannot move a cursor, turn text or hide in it."""
+    return replace(
+        facts, name=_printable(facts.name), mixer=_printable(facts.mixer),
+        names=tuple(_printable(name) for name in facts.names),
+        worst_name=None if facts.worst_name is None else _printable(facts.worst_name),
+        error=None if facts.error is None else _printable(facts.error),
+    )  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in " ".join(text.split()) if c.isprintable()) or "?"
 
 
 def status_said(facts: LiveFacts) -> str:
