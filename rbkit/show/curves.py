@@ -51,7 +51,7 @@ def loss_curves(
         ends: list[_End] = []
         said = []
         for run, name in zip(runs, labels(runs), strict=True):
-            steps, values = _series(run, split)
+            steps, values = series(run, split)
             if not len(steps):
                 continue
             if split == "train":
@@ -86,8 +86,8 @@ def loss_gap(runs: Sequence[RunLike], baseline: str = "Stratified", ax: Axes | N
             base = _baseline(runs, run, baseline)
             if base is None or mixer_of(run) == baseline:
                 continue
-            reference = dict(zip(*map(np.ndarray.tolist, _series(base, "eval")), strict=True))
-            steps, values = _series(run, "eval")
+            reference = dict(zip(*map(np.ndarray.tolist, series(base, "eval")), strict=True))
+            steps, values = series(run, "eval")
             both = np.array([step in reference for step in steps], dtype=bool)
             if not both.any():
                 continue
@@ -204,7 +204,8 @@ def _end_labels(
     return found
 
 
-def _series(run: RunLike, split: str) -> tuple[Array, Array]:
+def series(run: RunLike, split: str) -> tuple[Array, Array]:
+    """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
     key = "loss" if split == "train" else "loss_token"
     points = [(r["step"], r[key]) for r in run.metrics(split) if r.get(key) is not None]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T

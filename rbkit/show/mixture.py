@@ -31,6 +31,7 @@ def proportions(
     order: Sequence[int] | NDArray[np.int64] | None = None,
     names: bool = True,
     title: str | None = None,
+    colours: Sequence[tuple[float, float, float]] | None = None,
 ) -> Axes:
     """Proportions p of each round as a stacked area, with q as a bar at the right edge.
 
@@ -44,6 +45,8 @@ def proportions(
     names : bool
         Whether to write the names of the domains (the biggest, if not all fit) beside q.
     title : str, optional
+    colours : sequence of RGB, optional
+        Colours of the domains from bottom to top.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def proportions(
     """
     with rbkit_style():
         ax = new_axes(ax, 8.4, 4.2)
-        p, edges = _rounds(run)
+        p, edges = proportions_in_force(run)
         who = domain_names(run)
         ax.set_title(title or f"Proportions under {labels([run])[0]}")
         if not len(p):
@@ -61,7 +64,7 @@ def proportions(
         m = p.shape[1]
         who = who if len(who) == m else [f"domain {i}" for i in range(m)]
         order = list(domain_order(run.history) if order is None else order)
-        colours = domain_colours(m)
+        colours = domain_colours(m) if colours is None else colours
         stacked = np.vstack([np.zeros(len(p)), np.cumsum(p[:, order], axis=1).T])
         for row, colour in enumerate(colours):
             low, high = (np.append(s, s[-1]) for s in (stacked[row], stacked[row + 1]))
@@ -92,17 +95,17 @@ def proportions(
 
 def proportions_side_by_side(runs: Sequence[RunLike]) -> Figure:
     """Proportions of several runs in one row, domains in the same order and colour in all."""
-    runs = [run for run in runs if len(_rounds(run)[0])]
+    runs = [run for run in runs if len(proportions_in_force(run)[0])]
     with rbkit_style():
         n = max(len(runs), 1)
-        m = max((_rounds(run)[0].shape[1] for run in runs), default=0)
+        m = max((proportions_in_force(run)[0].shape[1] for run in runs), default=0)
         # High enough for the names of all domains.
         figure = Figure(figsize=(3.1 * n + 2.6, max(4.3, 1.4 + 0.15 * m)), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, n, sharey=True))
         tracked = [run for run in runs if "gram" in run.history] or runs
         order = domain_order(tracked[0].history) if tracked else None
         for i, (run, ax) in enumerate(zip(runs, axes, strict=False)):
-            same = order is not None and len(order) == _rounds(run)[0].shape[1]
+            same = order is not None and len(order) == proportions_in_force(run)[0].shape[1]
             title = labels(runs)[i]
             proportions(run, ax, order=order if same else None, names=i == n - 1, title=title)
             if i:
@@ -110,7 +113,7 @@ def proportions_side_by_side(runs: Sequence[RunLike]) -> Figure:
     return figure
 
 
-def _rounds(run: RunLike) -> tuple[Array, Array]:
+def proportions_in_force(run: RunLike) -> tuple[Array, Array]:
     """Return p in force in each round (T, m), and the steps where rounds begin and end (T+1,)."""
     history = run.history
     if "p" not in history or not len(history["p"]):

@@ -257,6 +257,12 @@ def legend_above(ax: Axes) -> None:
     )
 
 
+def say_nothing(ax: Axes, text: str) -> None:
+    """Write `text` in empty axes, whose ticks would stand for nothing."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED)
+    ax.set(xticks=[], yticks=[])
+
+
 def set_alt(where: Axes | Figure | SubFigure, text: str) -> None:
     """Set the alternative text of axes or of a whole figure."""
     _ALT[where] = " ".join(text.split())

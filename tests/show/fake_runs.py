@@ -2,6 +2,7 @@
 
 import json
 import platform
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def write_run(
     folder.mkdir(parents=True)
     names = list(NAMES if names is None else names)
     m = len(names)
-    rng = np.random.default_rng([seed, sum(map(ord, mixer))])
+    extra = [zlib.crc32(json.dumps(parameters).encode())] if parameters else []
+    rng = np.random.default_rng([seed, sum(map(ord, mixer)), *extra])
     shared = np.random.default_rng(7)
     sizes = shared.integers(300, 1400, m)
     q = np.round(0.5 / m + 0.5 * shared.dirichlet(np.full(m, 2.0)), 4)
@@ -62,7 +64,9 @@ def write_run(
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
     history = {"step": steps, "p": p, "q": q, "counts": np.full((rounds, m), 16)}
     if mixer == "RnB":
-        history["gram"] = grams
+        diagonal = np.diagonal(grams, axis1=1, axis2=2)
+        history |= {"gram": grams, "noise_floor": 0.2 * diagonal,
+                    "diagonal_debiased": 0.8 * diagonal}  # fmt: skip
     np.savez(folder / "history.npz", **history)
     sizes_q = {"names": names, "sizes": sizes.tolist(), "q": q.tolist()}
     info = {

@@ -1,0 +1,221 @@
+"""Figures of several variants: what they draw is what the runs say, and they say it in words."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rbkit.show import (
+    alt_text,
+    difference_forest,
+    gram_by_variant,
+    loss_bands,
+    pareto,
+    proportions_by_variant,
+)
+from rbkit.show.spent import spent
+from rbkit.show.variant_looks import looks, outstanding
+
+STEPS = (0, 50, 100)
+
+
+def run(losses=(9.0, 5.0, 4.0), seed=0, seconds=10.0, names="abc", tracked=True, entries=()):
+    """A run in memory, with a curve through `losses`."""
+    rows = [{"step": s, "loss_token": v, "loss": v} for s, v in zip(STEPS, losses, strict=True)]
+    m = len(names)
+    history = {"p": np.full((3, m), 1 / m), "step": np.array([50, 100])}
+    if tracked:
+        history["gram"] = np.tile(np.eye(m) + 0.5, (2, 1, 1))
+    step = {"name": "step", "seconds": seconds, "flops_counted": 1000 * seconds, "calls": 100}
+    return SimpleNamespace(
+        path=Path("run"), status="ok", history=history, domains=None, metrics=lambda kind: rows,
+        info={"parameters": {"mixer": "RnB", "seed": seed}, "domains": {"names": list(names)},
+              "final": {"loss_token": losses[-1]}, "ledger": {"entries": [step, *entries]}},
+    )  # fmt: skip
+
+
+@dataclass
+class Variant:
+    label: str
+    mixer: str = "RnB"
+    key: tuple = ()
+    runs: list = field(default_factory=lambda: [run()])
+
+
+def many(n):
+    return [Variant(f"k {i}", key=(("k", i),), runs=[run((9.0, 5.0, 4.0 + i / 100), s, 10 + i)
+                    for s in range(2)]) for i in range(n)]  # fmt: skip
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+FIGURES = [
+    loss_bands,
+    lambda variants: loss_bands(variants, "train"),
+    lambda variants: loss_bands(variants, minus=lambda variant: None),
+    pareto,
+    gram_by_variant,
+    proportions_by_variant,
+]
+
+
+def figure_of(drawn):
+    return drawn.get_figure(root=True) if hasattr(drawn, "get_figure") else drawn
+
+
+@pytest.mark.parametrize("draw", FIGURES)
+@pytest.mark.parametrize("variants", [[], [Variant("RnB")], [Variant("RnB", runs=[])], many(14)],
+                         ids=["none", "one", "no runs", "many"])  # fmt: skip
+def test_every_figure_can_be_drawn_of_anything_and_is_described(draw, variants):
+    drawn = draw(variants)
+    figure_of(drawn).canvas.draw()
+    assert len(alt_text(drawn)) > 20
+
+
+def test_the_line_is_the_mean_and_the_band_spans_the_seeds():
+    runs = [run((9.0, 5.0, end), seed) for seed, end in enumerate((4.0, 4.1, 4.5))]
+    ax = loss_bands([Variant("RnB", runs=runs)])
+    lines = {tuple(np.round(line.get_ydata(), 6)) for line in ax.lines}
+    assert {(9.0, 5.0, 4.2), (9.0, 5.0, 4.0), (9.0, 5.0, 4.5)} == lines
+    assert "RnB ends at 4.200 (seeds 4.000 to 4.500)" in alt_text(ax)
+    assert "mean and range over 3 seeds" in alt_text(ax)
+
+
+def test_runs_that_end_early_do_not_bend_the_mean():
+    short = run()
+    short.metrics = lambda kind: [{"step": s, "loss_token": 8.0} for s in (0, 50)]
+    ax = loss_bands([Variant("RnB", runs=[run(), short])])
+    assert list(ax.lines[-1].get_xdata()) == [0, 50]
+
+
+def test_differences_are_paired_by_seed():
+    base = Variant("Stratified", "Stratified", runs=[run((9, 5, 4 + s), s) for s in (0, 1, 2)])
+    ours = Variant("RnB", runs=[run((9, 5, 3.5 + s), s) for s in (1, 2, 7)])
+    ax = loss_bands([base, ours], minus=lambda _: base, baseline="Stratified",
+                    baselines=["Stratified"])  # fmt: skip
+    assert "RnB ends at −0.500 (seeds −0.500 to −0.500)" in alt_text(ax)
+    assert "Stratified ends" not in alt_text(ax)
+
+
+def test_of_very_many_variants_the_best_the_worst_and_a_baseline_are_named():
+    variants = many(20)
+    named = outstanding(variants, {"k 7", "k 9"})
+    assert [v.label for v, shown in zip(variants, named, strict=True) if shown] == [
+        "k 0", "k 1", "k 2", "k 7", "k 19",
+    ]  # fmt: skip
+    assert all(outstanding(variants[:12], ()))
+    ax = loss_bands(variants, baselines={"k 7"})
+    assert {"k 0", "k 7", "k 19"} < set(texts(ax))
+    assert "15 other variants are grey" in alt_text(ax)
+
+
+def test_a_mixer_keeps_its_colour_and_the_rest_is_told_by_line_style():
+    grid = [Variant(f"{mixer} {k}", mixer, (("mixer", mixer), ("k", k)))
+            for mixer in ("RnB", "Target") for k in (10, 30)]  # fmt: skip
+    a, b, c, d = looks(grid)
+    assert (a.ink, a.marker) == (b.ink, b.marker) != (c.ink, c.marker)
+    assert a.line == c.line != b.line == d.line
+    assert len({look.colour for look in looks(many(4))}) == 4
+
+
+@dataclass
+class Gap:
+    label: str
+    values: tuple
+    mean: float
+    half_width: float | None
+    mixer: str = "RnB"
+
+
+def test_a_filled_mark_is_told_apart_and_a_hollow_one_is_not():
+    gaps = [Gap("k 10", (-0.3, -0.1), -0.2, 0.1), Gap("k 30", (-0.3, 0.3), 0.0, 0.4),
+            Gap("k 50", (-0.1,), -0.1, None)]  # fmt: skip
+    ax = difference_forest(gaps, baseline="Stratified")
+    means = [line for line in ax.lines if len(line.get_xdata()) == 1]
+    assert [line.get_markerfacecolor() == "white" for line in means] == [False, True, True]
+    said = alt_text(ax)
+    assert "k 10 −0.200 (−0.300 to −0.100)" in said
+    assert "k 30 0.000 (−0.400 to 0.400, not told apart)" in said
+    assert "k 50 −0.100 (one pair)" in said
+
+
+def test_the_forest_groups_by_mixer_and_leaves_out_the_middle():
+    gaps = [Gap(f"{mixer} {i}", (i,), i + start, None, mixer)
+            for i in range(30) for mixer, start in (("RnB", 0.5), ("ADO", 0.0))]  # fmt: skip
+    ax = difference_forest(gaps)
+    rows = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(rows) == 40
+    assert rows == sorted(rows, key=lambda row: row.split()[0])
+    assert "20 rows in the middle are left out" in alt_text(ax)
+    assert alt_text(difference_forest([])).endswith("nothing to compare.")
+
+
+def test_the_front_joins_those_that_nothing_beats_in_both():
+    variants = [Variant("cheap", runs=[run((9, 5, 4.5), seconds=5)]),
+                Variant("good", runs=[run((9, 5, 4.0), seconds=9)]),
+                Variant("neither", runs=[run((9, 5, 4.6), seconds=8)])]  # fmt: skip
+    ax = pareto(variants)
+    assert "Not beaten in both: cheap (5 s, 4.500), good (9 s, 4.000)." in alt_text(ax)
+    assert {"cheap", "good", "neither"} <= set(texts(ax))
+    assert "FLOPs" in pareto(variants, "flops").get_xlabel()
+    variants[0].runs[0].info["ledger"]["entries"][0]["seconds"] = 0.1
+    assert pareto(variants).get_xscale() == "log"
+
+
+def test_what_a_rule_added_is_part_of_the_cost():
+    extra = [{"name": "track", "seconds": 1.0, "flops_counted": 50},
+             {"name": "reference_run", "seconds": 4.0, "flops_modelled": 700},
+             {"name": "eval", "seconds": 99.0, "flops_counted": 99},
+             {"name": "mixer", "seconds": 1.0, "flops_counted": None}]  # fmt: skip
+    price = spent(run(entries=extra), "seconds")
+    assert (price.before, price.total, price.at(0.5)) == (4.0, 16.0, 10.0)
+    assert spent(run(entries=extra), "flops").total == 10_750
+    assert spent(run(seconds=0.0), "seconds") is None
+    nobody_counted = [{"name": "gram", "seconds": 1.0, "flops_counted": None}]
+    assert spent(run(entries=nobody_counted), "flops") is None
+
+
+def test_gram_matrices_are_means_over_seeds_of_the_same_domains():
+    one, two, other = run(seed=0), run(seed=1), run(seed=2, names="xyz")
+    two.history["gram"][-1, 0, 1] = two.history["gram"][-1, 1, 0] = -0.5
+    figure = gram_by_variant([Variant("RnB", runs=[one, two, other])])
+    ax = figure.axes[0]
+    assert ax.get_xlabel() == "2 of 3 seeds"
+    cells = np.asarray(ax.images[0].get_array())
+    assert np.isclose(cells, (0.5 / 1.5 - 0.5 / 1.5) / 2).sum() == 2
+    assert "closest pair" in alt_text(figure)
+
+
+def test_variants_with_other_domains_have_their_own_order_and_that_is_said():
+    variants = [Variant("k 3"), Variant("k 4", runs=[run(names="wxyz")])]
+    for draw in (gram_by_variant, proportions_by_variant):
+        assert "each kind has its own order" in alt_text(draw(variants))
+        assert "own order" not in alt_text(draw(variants[:1]))
+
+
+def test_all_panels_have_one_scale():
+    weak = run()
+    weak.history["gram"] = np.tile(np.eye(3) + 0.01, (2, 1, 1))
+    figure = gram_by_variant([Variant("a"), Variant("b", runs=[weak])])
+    limits = {ax.images[0].get_clim() for ax in figure.axes if ax.images}
+    assert len(limits) == 1
+
+
+def test_fixed_proportions_give_way_to_those_that_moved():
+    moving = run()
+    moving.history["p"][1] = (0.6, 0.3, 0.1)
+    variants = [*(Variant(f"fixed {i}") for i in range(3)), Variant("moved", runs=[moving])]
+    figure = proportions_by_variant(variants, most=2)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["fixed 0", "moved"]
+    assert "2 of 4 variants" in alt_text(figure)
+
+
+def test_a_name_cannot_be_mathematics_nor_break_a_figure():
+    bad = [Variant(name, key=(("k", name),)) for name in ("$\\frac{$", "<b>_^", "\n")]
+    for draw in FIGURES:
+        figure_of(draw(bad)).canvas.draw()
+    figure_of(difference_forest([Gap("$x_{", (1.0, 2.0), 1.5, 0.2)])).canvas.draw()
