@@ -177,7 +177,7 @@ def make_plan(
 def find_template(template: str | Path) -> Path:
     """Return the path of a notebook: of a file, or of one of rbkit's by its name."""
     path = Path(template)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix or len(path.parts) > 1:
         return path
     from rbkit.report.demo import find_notebook  # with all that makes pages: some seconds
 
