@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from rbkit.files import write_text
-from rbkit.report.index import TEMPLATES, _environment, _picture
+from rbkit.report.page.environment import asset, environment
+from rbkit.report.page.pictures import picture
+from rbkit.report.page.tiny import swatch
 from rbkit.report.units import percent, thousands
 from rbkit.show.facts import RunLike, parameter
 from rbkit.show.style import (
@@ -84,12 +86,12 @@ def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
 
 def write_page(rows: Sequence[CostRow], runs: Sequence[RunLike], out: str | Path) -> Path:
     """Write the offline page of a table of costs; `runs` tell the setting."""
-    environment = _environment()
-    environment.filters["share"] = share
-    page = environment.get_template("costs.html.j2").render(
-        css=(TEMPLATES / "index.css").read_text(encoding="utf-8"),
-        rows=[{**vars(row), "colour": mixer_colour(row.mixer)} for row in rows],
-        figure=_picture(overhead_bars(rows)),
+    templates = environment()
+    templates.filters["share"] = share
+    page = templates.get_template("costs.html.j2").render(
+        css=asset("index.css", "page/print.css"),
+        rows=[{**vars(row), "swatch": swatch(mixer_colour(row.mixer))} for row in rows],
+        figure=picture(overhead_bars(rows)),
         facts=_facts(runs[0]) if runs else [],
         headline=headline(rows),
         note=(runs[0].info.get("ledger") or {}).get("note", "") if runs else "",

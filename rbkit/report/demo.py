@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.errors import InputError
 from rbkit.report.engine import NotebookError, execute
 from rbkit.report.html import notebook_to_html
-from rbkit.report.index import write_index
 from rbkit.report.parameters import RunParameters
+from rbkit.report.write import write_report
 
 MIXERS = ("Stratified", "Target", "RnB")
 
@@ -97,30 +97,12 @@ def demo(
     ours = (shared.corpus, shared.eval_sources) == ("demo", TARGET)
     page = write_report(
         [out / "runs" / mixer for mixer in mixers], out / "index.html",
-        title="R&B in one page", intro=INTRO if ours else "",
+        title="R&B in one page", intro=INTRO if ours else "", progress=progress,
     )  # fmt: skip
     if errors:
         raise errors[0]
     say(f"done: {page}")
     return page
-
-
-def write_report(
-    runs: str | Path | Sequence[Path], out: str | Path, *, title: str = "Runs", intro: str = ""
-) -> Path:
-    """Write the page that compares runs: those in the folder `runs`, or these run folders."""
-    from rbkit.train.record import Run, list_runs
-
-    if not isinstance(runs, str | Path):
-        found = [Run.open(path) for path in runs]
-    else:
-        found = list_runs(runs)
-    if not found:
-        raise InputError(str(runs), "no run folder in there", "give the folder that holds runs")
-    order = {name: i for i, name in enumerate(MIXERS)}
-    found.sort(key=lambda run: order.get(run.name, len(order)))
-    intro_html = f"<p>{intro}</p>" if intro else None
-    return write_index(found, Path(out), title=title, intro_html=intro_html)
 
 
 def find_notebook(name: str) -> Path:

@@ -36,7 +36,7 @@ def test_every_picture_is_described_from_its_data(soup):
     images = soup.find_all("img")
     assert len(images) >= 8
     for image in images:
-        assert image["src"].startswith("data:image/png")
+        assert image["src"].startswith("data:image/png;base64,")
         assert len(image["alt"]) > 40
 
 
@@ -57,9 +57,9 @@ def test_the_rule_is_there_as_mathml(soup):
 
 
 def test_runs_are_rows_sorted_by_loss_with_status_in_words(soup):
-    bodies = soup.select("table.runs tbody")
-    assert [b.th.get_text() for b in bodies] == ["RnB", "Target", "Stratified"]
-    assert [b.select_one(".status").get_text() for b in bodies] == ["ok"] * 3
+    rows = soup.select("#runs-table tbody tr")
+    assert [row.th.get_text() for row in rows] == ["RnB", "Target", "Stratified"]
+    assert [row.select_one(".status").get_text() for row in rows] == ["ok"] * 3
 
 
 def test_links_are_relative_and_only_to_files_that_exist(soup):
@@ -91,7 +91,7 @@ def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
     assert len(soup.find_all("script")) == 2  # the frames and our own
     assert not [t for t in soup.find_all(True) if any(a.startswith("on") for a in t.attrs)]
     assert "49" not in soup.h1.get_text()
-    assert HOSTILE in soup.select_one("tr.error").get_text()
+    assert HOSTILE in soup.select_one(".failures .error").get_text()
     assert json.loads(soup.find(id="frames").string)["names"][0].startswith(("0", "1", "2", "3"))
 
 
@@ -103,7 +103,8 @@ def test_runs_that_did_not_end_well_are_shown_as_such(tmp_path, write_run, statu
         run.info["heartbeat"] = datetime.now(UTC).isoformat()
     soup = BeautifulSoup(write_index([run], tmp_path / "i.html").read_text(), "html.parser")
     assert soup.select_one(".status").get_text() == status
-    assert bool(soup.select_one("tr.error")) == (status != "killed")
+    assert bool(soup.select_one("#failures")) == (status != "running")
+    assert bool(soup.select_one(".notice")) == (status == "running")
 
 
 def test_a_page_of_no_runs_says_so(tmp_path):
@@ -124,7 +125,7 @@ def test_runs_without_history_domains_or_ledger_have_a_page(tmp_path, write_run)
 
 def test_no_half_written_page_is_left(tmp_path, write_run, monkeypatch):
     run = write_run(tmp_path / "run", rounds=2)
-    monkeypatch.setattr("rbkit.report.index.headline", lambda runs: 1 / 0)
+    monkeypatch.setattr("rbkit.report.index.sentences", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_index([run], tmp_path / "index.html")
     assert not list(tmp_path.glob("*.html"))

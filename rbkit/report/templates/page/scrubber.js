@@ -1,6 +1,5 @@
 "use strict";
-// Draws the Gram matrix of the chosen round beside the proportions it led to, and sorts the
-// table of runs. Text of a corpus only ever goes to textContent and fillText.
+// Draws the Gram matrix of the chosen round beside the proportions it led to. Text of a corpus only ever goes to textContent and fillText.
 (function () {
   const RAMP = ["053061", "2166ac", "4393c3", "92c5de", "d1e5f0", "f7f7f7", "fddbc7", "f4a582", "d6604d", "b2182b", "67001f"]
     .map((hex) => [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16)));
@@ -147,33 +146,6 @@
     draw();
   }
 
-  function sortable(table) {
-    const heads = Array.from(table.tHead.rows[table.tHead.rows.length - 1].cells);
-    heads.forEach(function (head, column) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.append(...head.childNodes);
-      head.append(button);
-      button.addEventListener("click", function () {
-        const down = head.getAttribute("aria-sort") === "ascending";
-        const key = function (body) {
-          const cell = body.rows[0].cells[column];
-          const text = cell.dataset.value !== undefined ? cell.dataset.value : cell.textContent.trim();
-          return text === "" ? null : isNaN(text) ? text : +text;
-        };
-        const order = Array.from(table.tBodies).sort(function (a, b) {
-          const x = key(a), y = key(b);
-          if (x === null || y === null) return (x === null) - (y === null);  // unknown last, always
-          return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
-        });
-        heads.forEach((other) => other.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", down ? "descending" : "ascending");
-        order.forEach((body) => table.append(body));
-      });
-    });
-  }
-
   const frames = document.getElementById("frames");
   if (frames) gram(JSON.parse(frames.textContent));
-  document.querySelectorAll("table.sortable").forEach(sortable);
 })();

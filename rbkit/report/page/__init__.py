@@ -1,0 +1,1 @@
+"""The pieces of the page that compares runs, one file each; ``rbkit.report.index`` joins them."""

@@ -1,0 +1,85 @@
+"""What stands at the head of the page, and notes under it: facts, what varied, licences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rbkit.report.compare.values import order
+from rbkit.report.compare.variants import Comparison
+from rbkit.report.offline import seal
+from rbkit.report.page.averaged import side_by_side
+from rbkit.report.page.text import value
+from rbkit.report.units import thousands
+from rbkit.show.facts import parameter
+
+
+def intro(html: str | None) -> str:
+    """Return a paragraph of HTML of the user's, without what fetches, runs or styles."""
+    if not html:
+        return ""
+    from bs4 import BeautifulSoup
+
+    soup = BeautifulSoup(seal(html), "html.parser")
+    for tag in soup.find_all("style"):
+        tag.decompose()
+    for tag in soup.find_all(style=True):  # the policy allows our own style sheet only
+        del tag["style"]
+    return str(soup)
+
+
+def facts(comparison: Comparison, info: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (name, value) of what the runs have in common, in a line under the title."""
+    corpus, shared = info.get("corpus") or {}, comparison.shared
+    m = len((info.get("domains") or {}).get("names") or [])
+    seeds = sorted({parameter(run, "seed") for run in comparison.runs}, key=order)
+    steps, every = shared.get("steps"), shared.get("round_steps")
+    many = len(seeds) > 6 and all(isinstance(seed, int) for seed in seeds)
+    found = [
+        ("corpus", corpus.get("name")),
+        ("train examples", thousands(corpus.get("n_train"))),
+        ("eval examples", thousands(corpus.get("n_eval"))),
+        ("domains", m or None),
+        ("model", shared.get("model")),
+        ("steps", f"{steps:,} in rounds of {every}" if isinstance(steps, int) and every else steps),
+        ("runs", len(comparison.runs)),
+        ("variants", len(comparison.variants) if len(comparison.variants) > 1 else None),
+        ("seed" if len(seeds) == 1 else "seeds",
+         f"{len(seeds)}: {seeds[0]} to {seeds[-1]}" if many else ", ".join(map(value, seeds))),
+        ("device", info.get("device")),
+    ]  # fmt: skip
+    return [(name, value(what)) for name, what in found if what not in (None, "", "none", "–")]
+
+
+def varied(comparison: Comparison) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Return each parameter that varies, with its values and the number of runs of each."""
+    names = [*comparison.varied, *_seed(comparison.runs)]
+    found = []
+    for name in names:
+        counts = Counter(value(parameter(run, name)) for run in comparison.runs)
+        first = {value(parameter(run, name)): parameter(run, name) for run in comparison.runs}
+        found.append((name, sorted(counts.items(), key=lambda item: order(first[item[0]]))))
+    return found
+
+
+def _seed(runs: Sequence[Any]) -> list[str]:
+    return ["seed"] if len({value(parameter(run, "seed")) for run in runs}) > 1 else []
+
+
+def by_domain_note(comparison: Comparison) -> str:
+    """Say which variants the losses by domain are of."""
+    shown = side_by_side(comparison, len(comparison.variants))
+    held = [f"{name} {value(what)}" for name, what in (shown[0].values if shown else {}).items()
+            if name not in ("mixer", "mixer_options")]  # fmt: skip
+    means = "Means over seeds" if any(len(v.runs) > 1 for v in shown) else ""
+    at = f"at {', '.join(held)}" if held else ""
+    return f"{' '.join(filter(None, (means or 'Variants', at)))}." if means or at else ""
+
+
+def licences(given: Any) -> list[dict[str, str]]:
+    """Return the licences of a corpus, whatever was recorded as such."""
+    items = [item for item in given or [] if isinstance(item, dict)]
+    names = ("asset", "licence", "attribution", "url")
+    found = [{name: str(item.get(name) or "") for name in names} for item in items]
+    return [{**i, "url": i["url"].replace("https://", "").replace("http://", "")} for i in found]

@@ -1,0 +1,136 @@
+"""The figures of the page: as many as say something, each as a picture with its description."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rbkit.report.compare.paired import Difference
+from rbkit.report.compare.variants import Comparison
+from rbkit.report.page.averaged import Averaged, side_by_side
+from rbkit.report.page.frames import names_of
+from rbkit.show.band_figure import loss_bands
+from rbkit.show.cards import domain_sizes
+from rbkit.show.choice_figure import k_choice
+from rbkit.show.cost_figure import costs
+from rbkit.show.curves import loss_by_domain, loss_curves, loss_gap
+from rbkit.show.difference_figure import difference_forest
+from rbkit.show.display import png, size_of
+from rbkit.show.facts import RunLike, mixer_of
+from rbkit.show.gram_figure import gram_over_time
+from rbkit.show.mixture import proportions_side_by_side
+from rbkit.show.pareto_figure import pareto
+from rbkit.show.several_figure import gram_by_variant, proportions_by_variant
+from rbkit.show.style import alt_text
+
+_LINES = 8  # runs that one pair of axes can hold
+_PANELS = 4  # panels that fit beside each other
+
+Drawing = Callable[[], Any]
+
+
+def picture(figure: Any) -> dict[str, Any]:
+    """Return a figure (or axes) as ``src``, ``alt``, ``width`` and ``height`` of an image."""
+    figure = figure.get_figure(root=True) if hasattr(figure, "get_figure") else figure
+    image = png(figure, dpi=180)
+    width, height = size_of(image)
+    return {
+        "src": "data:image/png;base64," + base64.b64encode(image).decode("ascii"),
+        "alt": alt_text(figure),
+        "width": round(width / 1.8),
+        "height": round(height / 1.8),
+    }
+
+
+def drawings(
+    comparison: Comparison, gaps: Mapping[str, Difference | None], tracked: RunLike | None,
+    domains: Any,
+) -> dict[str, Drawing]:  # fmt: skip
+    """Return what is to be drawn, by the name that the templates use.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    gaps : mapping of str to Difference or None
+    tracked : Run, optional
+        The run whose Gram matrices are shown over time.
+    domains : Domains, optional
+    """
+    runs: list[Any] = [run for run in comparison.runs if run.status == "ok"]
+    runs = runs or [run for run in comparison.runs if run.status != "queued"]
+    found = _losses(comparison, runs)
+    if len(comparison.variants) > 1:
+        known = [gap for gap in gaps.values() if gap is not None]
+        if known:
+            label = comparison.baseline_label
+            found["forest"] = lambda: difference_forest(known, baseline=label)
+        found["pareto"] = lambda: pareto(comparison.variants, baselines=_bases(comparison))
+    mixers = list({mixer_of(run): run for run in reversed(runs)}.values())[::-1]
+    found["costs"] = lambda: costs(mixers[:_LINES])
+    found |= _mixtures(comparison, mixers)
+    if tracked is not None:
+        names, history = names_of(tracked), tracked.history
+        # Fewer and larger panels where there are many names to read.
+        panels = 5 if len(names) <= 16 else 4 if len(names) <= 24 else 3
+        found["gram"] = lambda: gram_over_time(history, names, panels)[0]
+    if domains is not None:
+        found["sizes"] = lambda: domain_sizes(domains)
+        if domains.quality.get("grid"):
+            found["k"] = lambda: k_choice(domains.quality["grid"], chosen=len(domains.names))
+    return found
+
+
+def _losses(comparison: Comparison, runs: list[Any]) -> dict[str, Drawing]:
+    """Curves of single runs while they are few, else means and bands over seeds."""
+    found: dict[str, Drawing] = {}
+    base = _baseline_mixer(comparison)
+    single = all(len(variant.runs) <= 1 for variant in comparison.variants)
+    if runs and single and len(runs) <= _LINES:
+        found["eval"] = lambda: loss_curves(runs, "eval")
+        if len(runs) > 1:
+            found["gap"] = lambda: loss_gap(runs, base)
+        found["train"] = lambda: loss_curves(runs, "train")
+    elif comparison.variants:
+        shown, bases = comparison.variants, _bases(comparison)
+        base_of: Any = comparison.baseline_of  # of our Variant; the figure takes any like it
+        found["eval"] = lambda: loss_bands(shown, "eval", baselines=bases)
+        if len(shown) > 1:
+            found["gap"] = lambda: loss_bands(
+                shown, "eval", minus=base_of,
+                baseline=comparison.baseline_label, baselines=bases,
+            )  # fmt: skip
+        found["train"] = lambda: loss_bands(shown, "train", baselines=bases)
+    beside = side_by_side(comparison, _LINES)
+    if beside:
+        found["by_domain"] = lambda: loss_by_domain([Averaged(v) for v in beside], base)
+    return found
+
+
+def _mixtures(comparison: Comparison, mixers: list[Any]) -> dict[str, Drawing]:
+    """Proportions, and last Gram matrices, of single runs or of variants."""
+    found: dict[str, Drawing] = {}
+    moving = [run for run in mixers if "p" in run.history]
+    variants = comparison.variants
+    single = all(len(variant.runs) <= 1 for variant in variants)
+    if (single and len(variants) <= _PANELS) or not variants:
+        if moving:
+            found["proportions"] = lambda: proportions_side_by_side(moving[:_PANELS])
+        return found
+    if moving:
+        found["proportions"] = lambda: proportions_by_variant(variants)
+    tracked = [v for v in variants if any("gram" in run.history for run in v.runs)]
+    if tracked and (len(tracked) > 1 or len(tracked[0].runs) > 1):
+        found["grams"] = lambda: gram_by_variant(tracked)
+    return found
+
+
+def _bases(comparison: Comparison) -> list[str]:
+    return [v.label for v in comparison.variants if comparison.is_baseline(v)]
+
+
+def _baseline_mixer(comparison: Comparison) -> str:
+    for variant in comparison.variants:
+        if comparison.is_baseline(variant):
+            return variant.mixer
+    return "Stratified"

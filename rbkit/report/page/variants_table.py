@@ -1,0 +1,81 @@
+"""The table of variants: means over seeds, paired differences, what was paid, how soon."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from rbkit.report.compare.paired import Difference, final_loss
+from rbkit.report.compare.variants import Comparison, Variant
+from rbkit.report.page.result import mean_loss
+from rbkit.report.page.tiny import swatch
+from rbkit.show.facts import ledger, overhead
+from rbkit.show.style import mixer_colour, number
+
+
+def variant_rows(
+    comparison: Comparison, gaps: Mapping[str, Difference | None], soon: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """One dict per variant, the lowest mean final loss first, those without a run last.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    gaps : mapping of str to Difference or None
+        By the label of the variant.
+    soon : mapping of str to Reach
+        How soon each variant came to its baseline's final loss, by its label.
+    """
+    rows = [_row(variant, comparison, gaps.get(variant.label), soon.get(variant.label))
+            for variant in (*comparison.variants, *comparison.lost)]  # fmt: skip
+    return sorted(rows, key=lambda r: (math.inf if r["token"] is None else r["token"], r["name"]))
+
+
+def _row(
+    variant: Variant, comparison: Comparison, gap: Difference | None, reach: Any
+) -> dict[str, Any]:
+    prices = [overhead(run) for run in variant.runs]
+    return {
+        "name": variant.label,
+        "swatch": swatch(mixer_colour(variant.mixer)),
+        "seeds": len(variant.runs),
+        "missing": len(variant.unfinished),
+        "token": mean_loss(variant),
+        "is_baseline": bool(variant.runs) and comparison.is_baseline(variant),
+        "gap": None if gap is None else gap.mean,
+        "interval": _interval(gap),
+        "verdict": _verdict(gap),
+        "worst": _mean(final_loss(run, "worst") for run in variant.runs),
+        "seconds": _mean(_step_seconds(run) for run in variant.runs),
+        "overhead_flops": _mean(price.flops for price in prices),
+        "overhead_seconds": _mean(price.seconds for price in prices),
+        **_soon(reach),
+    }
+
+
+def _soon(reach: Any) -> dict[str, Any]:
+    return {"steps": None, "steps_shown": "–", "reached": "", "flops": None, "flops_shown": "–"}
+
+
+def _interval(gap: Difference | None) -> str:
+    if gap is None or gap.low is None or gap.high is None:
+        return "–"
+    return f"{number(gap.low)} to {number(gap.high)}"
+
+
+def _verdict(gap: Difference | None) -> str:
+    if gap is None or not gap.told_apart:
+        return ""
+    return "better" if gap.mean < 0 else "worse"
+
+
+def _step_seconds(run: Any) -> float | None:
+    return next((e.get("seconds") for e in ledger(run) if e["name"] == "step"), None)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return float(np.mean(known)) if known else None
