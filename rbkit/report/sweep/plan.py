@@ -166,10 +166,12 @@ def make_plan(
     for point in itertools.product(*points.values()):
         varied = dict(zip(points, point, strict=True))
         job = _job(plan, known, contents, there, varied)
-        if job.id in same:
-            notes.append(f"{_words(varied)} is left out: the same as {_words(same[job.id].varied)}")
+        digest = job.id[-8:]  # the words before it may differ
+        if digest in same:
+            before = _words(same[digest].varied)
+            notes.append(f"{_words(varied)} is left out: the same as {before}")
         else:
-            same[job.id] = job
+            same[digest] = job
     plan.jobs = list(same.values())
     return plan
 

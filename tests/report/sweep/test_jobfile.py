@@ -1,0 +1,139 @@
+"""What job.json says, and what is true."""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from rbkit.errors import InputError
+from rbkit.files import read_json, write_json
+from rbkit.report.sweep.jobfile import (
+    STATUSES,
+    is_alive,
+    job_status,
+    new_job,
+    process_identity,
+    read_job,
+    tail_of,
+    update_job,
+    write_job,
+)
+from rbkit.report.sweep.plain import plain
+
+
+@pytest.fixture
+def job(tmp_path):
+    write_job(tmp_path, new_job("seed-0-00000000", "t.ipynb", {"seed": 0}, {"seed": 0}, "rbkit"))
+    return tmp_path
+
+
+def running(**more):
+    return {"status": "running", "host": platform.node(), "worker": process_identity(), **more}
+
+
+def ago(seconds):
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
+
+def test_a_job_survives_its_file(job):
+    made = update_job(job, status="ok", attempts=2, seconds=1.5, gpu="0")
+    assert read_job(job) == made
+    assert [path.name for path in job.iterdir()] == ["job.json"]
+
+
+@pytest.mark.parametrize("status", [s for s in STATUSES if s != "running"])
+def test_what_has_ended_is_what_it_says(job, status):
+    assert job_status(update_job(job, status=status)) == status
+
+
+def test_a_run_whose_worker_lives_is_running(job):
+    assert job_status(update_job(job, **running(heartbeat=ago(9999)))) == "running"
+
+
+def test_a_run_whose_worker_is_gone_was_killed(job):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    worker = process_identity(child.pid)
+    assert job_status(update_job(job, **running(worker=worker))) == "running"
+    child.kill()
+    # Not waited for yet: it has a number still, and is dead all the same.
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert job_status(read_job(job)) == "killed"
+    child.communicate()
+    assert job_status(read_job(job)) == "killed"
+
+
+def test_another_process_with_the_same_number_is_another(job):
+    worker = {**process_identity(), "born": process_identity()["born"] - 60}
+    assert job_status(update_job(job, **running(worker=worker))) == "killed"
+
+
+@pytest.mark.parametrize(
+    "worker", [None, {}, {"pid": "1", "born": 0}, {"pid": -1, "born": 0}, {"pid": 2**80, "born": 0}]
+)
+def test_a_worker_that_makes_no_sense_is_none(worker):
+    assert not is_alive(worker)
+
+
+def test_on_another_machine_the_heartbeat_tells(job):
+    there = running(host="elsewhere", worker={"pid": 1, "born": 0.0})
+    assert job_status(update_job(job, **there, heartbeat=ago(60))) == "running"
+    assert job_status(update_job(job, heartbeat=ago(121))) == "killed"
+    for wrong in (None, "yesterday", "2026-01-01T00:00:00"):
+        assert job_status(update_job(job, heartbeat=wrong)) == "killed"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": "x"}, "format 'x' instead of 'rbkit-job/1'"),
+        ({"status": "done"}, "unknown status 'done'"),
+        ({"parameters": [1]}, "parameters is missing or damaged"),
+        ({"tail": None}, "tail is missing or damaged"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(job, change, said):
+    write_json(job / "job.json", {**read_json(job / "job.json"), **change})
+    with pytest.raises(InputError, match=r"job\.json: ") as error:
+        read_job(job)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "1"])
+def test_what_is_no_job_is_refused(job, text):
+    (job / "job.json").write_text(text)
+    with pytest.raises(InputError, match=r"job\.json: "):
+        read_job(job)
+    (job / "job.json").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        read_job(job)
+
+
+def test_fields_are_not_invented(job):
+    with pytest.raises(KeyError):
+        update_job(job, stauts="ok")
+
+
+def test_tails_are_short_and_plain(job):
+    lines = [f"\x1b[31mline {i}\x1b[0m" for i in range(100)]
+    assert tail_of(lines) == [f"line {i}" for i in range(70, 100)]
+    assert read_job(job)["tail"] == []
+    update_job(job, tail=tail_of("\n".join(lines)) * 2)
+    assert len(read_job(job)["tail"]) == 30
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("\x1b[1;31mred\x1b[m", "red"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("a\r\nb\tc\x00\x9b", "a  b    c"),
+        ("abc\u202edcb\u200b", "abcdcb"),
+        ("[bold]x[/bold] ünï \U0001f600", "[bold]x[/bold] ünï \U0001f600"),
+    ],
+)
+def test_text_from_elsewhere_does_nothing_to_a_terminal(text, meant):
+    assert plain(text) == meant
