@@ -46,8 +46,10 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
 
     lines = _without_empty([list(header), *([plain(cell) for cell in row] for row in rows)])
     table = Table(box=None, pad_edge=False)
-    for name in lines[0]:
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for at, name in enumerate(lines[0]):
+        # Where it is tight, names and errors give way, and numbers do not.
+        width = max(len(line[at]) for line in lines)
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=min(width, 16))
     for line in lines[1:]:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))
     return table

@@ -1,4 +1,4 @@
-"""Notebooks to plan sweeps of, and job files as a launcher leaves them."""
+"""Tiny notebooks to sweep over, and job files as a launcher leaves them."""
 
 import nbformat
 import pytest
@@ -6,6 +6,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from rbkit.report.sweep.jobfile import read_job, write_job
 
+KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 CELL = """from typing import Literal
 mixer: str = "Target"  # rule that sets the proportions
 rate: float = 1e-3  # of learning
@@ -23,10 +24,9 @@ def template(tmp_path):
     """Write a notebook with this cell of parameters, and return its path."""
 
     def write(cell=CELL, code="print(seed)", text="# Test", name="try.ipynb"):
-        kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
         cells = [new_markdown_cell(text), new_code_cell(cell, metadata={"tags": ["parameters"]}),
                  new_code_cell(code)]  # fmt: skip
-        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), tmp_path / name)
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), tmp_path / name)
         return tmp_path / name
 
     return write
@@ -39,5 +39,19 @@ def ends():
     def write(job, status, **more):
         changed = {"status": status, "attempts": 1, "seconds": 2.5, **more}
         write_job(job.run_dir, {**read_job(job.run_dir), **changed})
+
+    return write
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Write a notebook of such cells; ``parameters`` come before them."""
+
+    def write(*sources, parameters='seed: int = 0\nrun_dir: str = ""'):
+        first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        cells = [first, *map(new_code_cell, sources)]
+        path = tmp_path / "tiny.ipynb"
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
+        return path
 
     return write
