@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from rbkit.show.explorer.session import Session
 from rbkit.show.explorer.talk import Talk
 from rbkit.show.explorer.view import View
 from rbkit.show.explorer.widget import ExplorerWidget
-
-_DISPLAYS = ("live", "batch", "final", "off")
+from rbkit.show.modes import display_mode
 
 
 def explore(
@@ -60,7 +58,7 @@ def explore(
     edits : EditLog or path, optional
         Begin where a saved log ends; it also says by which embedder, unless one is given.
     display : {"live", "batch", "final", "off"}, optional
-        Widget, or figure. ``$RBKIT_DISPLAY`` if not given (papermill runs set it), else live.
+        Widget, or figure: see :mod:`rbkit.show.modes`.
     seed : int
 
     Returns
@@ -124,10 +122,7 @@ class Explorer:
     def __init__(
         self, editor: Editor, *, display: str | None = None, seed: int = 0, far: str = "keep"
     ) -> None:
-        mode = display or os.environ.get("RBKIT_DISPLAY") or "live"
-        if mode not in _DISPLAYS:
-            raise InputError("display", f"{mode!r} is unknown", f"use {', '.join(_DISPLAYS)}")
-        self.display = mode
+        self.display = display_mode(display)
         self.editor, self.far = editor, far
         self.session = Session(editor, seed=seed)
         self.widget = ExplorerWidget()
@@ -135,7 +130,7 @@ class Explorer:
         self.jobs = Jobs(self.view.status)
         self._domains: tuple[Any, Domains] | None = None
         self.talk = Talk(self)
-        if mode == "live":
+        if self.display == "live":
             self.session.lay_out()
             self.view.everything()
             self.talk.lay_out()
