@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = attach(
         "multiplicity": ".paired",
         "Reach": ".reach",
         "reach_baseline": ".reach",
+        "reach_of": ".reach",
         "write_numbers": ".numbers",
     },
 )

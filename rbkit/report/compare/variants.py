@@ -34,6 +34,8 @@ class Variant:
         Those with a final loss, one per seed, by seed.
     unfinished : tuple of Run
         Those without.
+    repeated : tuple of Run
+        Older finished runs of a seed that a later one repeated: left out.
     """
 
     key: Key
@@ -41,6 +43,7 @@ class Variant:
     mixer: str
     runs: tuple[RunLike, ...]
     unfinished: tuple[RunLike, ...] = ()
+    repeated: tuple[RunLike, ...] = ()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -118,8 +121,8 @@ class Comparison:
         return close[0] if len(close) == 1 else None
 
     def variant(self, label: str) -> Variant:
-        """Return the variant called `label`."""
-        return next(v for v in self.variants if v.label == label)
+        """Return the variant called `label`; KeyError if there is none."""
+        return {variant.label: variant for variant in self.variants}[label]
 
     @property
     def seeds(self) -> int:
@@ -163,13 +166,12 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
     mixers = {key: canonical(mixer_of(members[0])) for key, members in groups.items()}
     ordered = sorted(groups, key=lambda key: (_rank(mixers[key]), *(order(v) for _, v in key)))
     names = labels(ordered, otherwise=next(iter(mixers.values()), ""))
-    variants, repeated = [], []
+    variants = []
     for key, name in zip(ordered, names, strict=True):
         done = [run for run in groups[key] if is_finished(run)]
         kept, older = _one_per_seed(done)
-        repeated += older
         rest = tuple(run for run in groups[key] if not is_finished(run))
-        variants.append(Variant(key, name, mixers[key], tuple(kept), rest))
+        variants.append(Variant(key, name, mixers[key], tuple(kept), rest, tuple(older)))
     finished = tuple(variant for variant in variants if variant.runs)
     every = sorted({name for values in settings for name in values} - set(varied))
     shared = {name: next(v[name] for v in settings if name in v) for name in every
@@ -182,7 +184,7 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
         runs=tuple(runs),
         unfinished=tuple(run for run in runs if not is_finished(run)),
         lost=tuple(variant for variant in variants if not variant.runs),
-        repeated=tuple(repeated),
+        repeated=tuple(run for variant in variants for run in variant.repeated),
         _by_key={variant.key: variant for variant in finished},
     )
 
