@@ -16,11 +16,12 @@ import numpy as np
 
 from rbkit.files import write_text
 from rbkit.report.compare.paired import differences
+from rbkit.report.compare.reach import reach_baseline
 from rbkit.report.compare.variants import Comparison, compare
 from rbkit.report.html import mathml
 from rbkit.report.page.cards import card_rows
 from rbkit.report.page.environment import asset, environment
-from rbkit.report.page.failures import failures, unfinished
+from rbkit.report.page.failures import FAILED, failures, unfinished
 from rbkit.report.page.frames import frames, names_of
 from rbkit.report.page.header import by_domain_note, facts, intro, licences, varied
 from rbkit.report.page.kept import Kept
@@ -143,7 +144,7 @@ def _content(
         "not_final": unfinished(runs),
         "facts": facts(comparison, info),
         "varied": varied(comparison),
-        "variants": variant_rows(comparison, gaps, {}),
+        "variants": variant_rows(comparison, gaps, reach_baseline(comparison)),
         "variants_note": _VARIANTS,
         "baseline": comparison.baseline_label if len(comparison.variants) > 1 else "",
         "table": table,
@@ -152,6 +153,7 @@ def _content(
         "grams": any(row["gram"] for row in table),
         "linked": any(row["links"] for row in table),
         "failures": failures(runs, names),
+        "failed": sum(run.status in FAILED for run in runs),
         "figures": _drawn(drawings(comparison, gaps, tracked, domains), progress),
         "many": any(len(variant.runs) > 1 for variant in comparison.variants),
         "by_domain_note": by_domain_note(comparison),
@@ -178,8 +180,8 @@ def _content(
 
 _VARIANTS = (
     "Means over seeds, lowest loss first; losses in nats per token. Differences are paired by "
-    "seed. Steps and FLOPs to reach the baseline's final loss, as a share of what the baseline "
-    "took: less than 1 is sooner. Overhead over the plain training steps."
+    "seed. Steps and FLOPs to the baseline's final loss, over what the baseline took: less than 1 "
+    "is sooner; the rule's own FLOPs are in it. Overhead: over the plain training steps."
 )
 
 

@@ -22,7 +22,7 @@ _SILENT = {
 
 
 def failures(runs: Sequence[Kept], names: Sequence[str]) -> list[dict[str, Any]]:
-    """One dict per run that failed, was killed, timed out or was interrupted.
+    """One dict per way in which runs ended badly, the most frequent first.
 
     Parameters
     ----------
@@ -33,32 +33,39 @@ def failures(runs: Sequence[Kept], names: Sequence[str]) -> list[dict[str, Any]]
     Returns
     -------
     list of dict
-        ``name, status, cell, headline, tail`` (text of up to 30 lines), ``progress``, and
-        ``same``: how many of the runs ended in the same way. The most frequent first.
+        ``status, cell, headline``, and ``runs``: of each run that ended so ``name``,
+        ``progress``, ``attempts`` and ``tail`` (text of up to 30 lines, empty if the one before
+        had the same).
     """
-    found = []
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for run, name in zip(runs, names, strict=True):
         if run.status not in FAILED:
             continue
         job = run.job or {}
         said = [line for line in shown(_error(run)).split("\n") if line.strip()]
-        headline = said[0] if said else _SILENT[run.status]
+        headline = _cut(said[0] if said else _SILENT[run.status])
         tail = [shown(str(line)) for line in job.get("tail") or []] or said[1:]
-        found.append(
+        key = (run.status, shown(str(job.get("cell") or "")), headline)
+        groups.setdefault(key, []).append(
             {
                 "name": name,
-                "status": run.status,
-                "cell": shown(str(job.get("cell") or "")),
-                "headline": _cut(headline),
-                "tail": "\n".join(map(_cut, tail[-_LINES:])),
                 "progress": _progress(run),
                 "attempts": job.get("attempts") or 1,
+                "tail": "\n".join(map(_cut, tail[-_LINES:])),
             }
         )
-    kinds = [(row["status"], row["headline"]) for row in found]
-    for row, kind in zip(found, kinds, strict=True):
-        row["same"] = kinds.count(kind)
-    return sorted(found, key=lambda r: (-r["same"], r["status"], r["headline"], r["name"]))
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [
+        {"status": status, "cell": cell, "headline": headline, "runs": _told_once(members)}
+        for (status, cell, headline), members in ordered
+    ]
+
+
+def _told_once(members: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    before = ""
+    for member in sorted(members, key=lambda m: str(m["name"])):
+        member["tail"], before = "" if member["tail"] == before else member["tail"], member["tail"]
+    return sorted(members, key=lambda m: str(m["name"]))
 
 
 def unfinished(runs: Sequence[Kept]) -> str:

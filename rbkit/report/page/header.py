@@ -33,7 +33,10 @@ def facts(comparison: Comparison, info: dict[str, Any]) -> list[tuple[str, str]]
     """Return (name, value) of what the runs have in common, in a line under the title."""
     corpus, shared = info.get("corpus") or {}, comparison.shared
     m = len((info.get("domains") or {}).get("names") or [])
-    seeds = sorted({parameter(run, "seed") for run in comparison.runs}, key=order)
+    every_seed = {
+        value(s): s for run in comparison.runs if (s := parameter(run, "seed")) is not None
+    }
+    seeds = sorted(every_seed.values(), key=order)
     steps, every = shared.get("steps"), shared.get("round_steps")
     many = len(seeds) > 6 and all(isinstance(seed, int) for seed in seeds)
     found = [

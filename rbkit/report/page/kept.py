@@ -22,7 +22,7 @@ class Kept:
         self._run = run
         self.path: Path = Path(run.path)
         self.status: str = run.status  # before the numbers: they may only be newer
-        self.info: dict[str, Any] = dict(run.info or {})
+        self.info = _orderly(dict(run.info or {}))
         self.job: dict[str, Any] | None = getattr(run, "job", None)
 
     @cached_property
@@ -45,3 +45,20 @@ class Kept:
 
     def __repr__(self) -> str:
         return f"Kept({self._run!r})"
+
+
+_MAPPINGS = ("parameters", "domains", "corpus", "ledger", "versions", "final", "model", "progress")
+
+
+def _orderly(info: dict[str, Any]) -> dict[str, Any]:
+    """Return ``run.json`` with mappings where mappings belong: it may be from a stranger."""
+    for name in _MAPPINGS:
+        if not isinstance(info.get(name), dict):
+            info[name] = {}
+    entries = info["ledger"].get("entries")
+    entries = entries if isinstance(entries, list) else []
+    kept = [e for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
+    info["ledger"] = {**info["ledger"], "entries": kept}
+    if not isinstance(info["domains"].get("names"), list):
+        info["domains"] = {**info["domains"], "names": []}
+    return info

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from rbkit.report.compare.paired import Difference
-from rbkit.report.compare.variants import Comparison
+from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.report.page.averaged import Averaged, side_by_side
 from rbkit.report.page.frames import names_of
+from rbkit.report.page.result import mean_loss
 from rbkit.show.band_figure import loss_bands
 from rbkit.show.cards import domain_sizes
 from rbkit.show.choice_figure import k_choice
@@ -26,6 +30,7 @@ from rbkit.show.style import alt_text
 
 _LINES = 8  # runs that one pair of axes can hold
 _PANELS = 4  # panels that fit beside each other
+_SMALL = 12  # and small ones, in rows
 
 Drawing = Callable[[], Any]
 
@@ -118,11 +123,31 @@ def _mixtures(comparison: Comparison, mixers: list[Any]) -> dict[str, Drawing]:
             found["proportions"] = lambda: proportions_side_by_side(moving[:_PANELS])
         return found
     if moving:
-        found["proportions"] = lambda: proportions_by_variant(variants)
+        found["proportions"] = lambda: proportions_by_variant(_moving(comparison))
     tracked = [v for v in variants if any("gram" in run.history for run in v.runs)]
     if tracked and (len(tracked) > 1 or len(tracked[0].runs) > 1):
         found["grams"] = lambda: gram_by_variant(tracked)
     return found
+
+
+def _moving(comparison: Comparison) -> list[Variant]:
+    """Return the variants whose proportions are worth a panel, when not all have room.
+
+    Those that move come first, the lowest loss before others; of what stays where it is,
+    one variant of each mixer says all.
+    """
+    if len(comparison.variants) <= _SMALL:
+        return list(comparison.variants)
+    ranked = sorted(comparison.variants, key=lambda v: mean_loss(v) or math.inf)
+    moving = [v for v in ranked if _moves(v.runs[0])]
+    still = list({v.mixer: v for v in reversed(ranked) if v not in moving}.values())
+    room = max(_SMALL - len(still), _SMALL // 2)
+    return [*moving[:room], *still][:_SMALL]
+
+
+def _moves(run: RunLike) -> bool:
+    p = np.asarray(run.history.get("p", np.empty((0, 0))))
+    return bool(p.ndim == 2 and len(p) > 1 and np.ptp(p, axis=0).max() > 1e-9)
 
 
 def _bases(comparison: Comparison) -> list[str]:

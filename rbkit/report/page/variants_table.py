@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rbkit.report.compare.paired import Difference, final_loss
+from rbkit.report.compare.reach import Reach
 from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.report.page.result import mean_loss
 from rbkit.report.page.tiny import swatch
@@ -17,7 +18,7 @@ from rbkit.show.style import mixer_colour, number
 
 
 def variant_rows(
-    comparison: Comparison, gaps: Mapping[str, Difference | None], soon: Mapping[str, Any]
+    comparison: Comparison, gaps: Mapping[str, Difference | None], soon: Mapping[str, Reach | None]
 ) -> list[dict[str, Any]]:
     """One dict per variant, the lowest mean final loss first, those without a run last.
 
@@ -26,7 +27,7 @@ def variant_rows(
     comparison : Comparison
     gaps : mapping of str to Difference or None
         By the label of the variant.
-    soon : mapping of str to Reach
+    soon : mapping of str to Reach or None
         How soon each variant came to its baseline's final loss, by its label.
     """
     rows = [_row(variant, comparison, gaps.get(variant.label), soon.get(variant.label))
@@ -35,7 +36,7 @@ def variant_rows(
 
 
 def _row(
-    variant: Variant, comparison: Comparison, gap: Difference | None, reach: Any
+    variant: Variant, comparison: Comparison, gap: Difference | None, reach: Reach | None
 ) -> dict[str, Any]:
     prices = [overhead(run) for run in variant.runs]
     return {
@@ -56,8 +57,24 @@ def _row(
     }
 
 
-def _soon(reach: Any) -> dict[str, Any]:
-    return {"steps": None, "steps_shown": "–", "reached": "", "flops": None, "flops_shown": "–"}
+def _soon(reach: Reach | None) -> dict[str, Any]:
+    """Return steps and FLOPs to the baseline's final loss, as ratios, and in how many pairs."""
+    if reach is None:
+        return {"steps": None, "steps_shown": "–", "steps_note": "", "flops": None,
+                "flops_shown": "–"}  # fmt: skip
+    some = f"in {reach.reached} of {reach.pairs}" if reach.reached < reach.pairs else ""
+    if reach.steps is None:
+        return {"steps": None, "steps_shown": "never", "steps_note": some, "flops": None,
+                "flops_shown": "–"}  # fmt: skip
+    low, high = reach.steps.low, reach.steps.high
+    return {
+        "steps": reach.steps.mean,
+        "steps_shown": number(reach.steps.mean, 2),
+        "steps_note": some
+        or ("" if low is None or high is None else f"{number(low, 2)} to {number(high, 2)}"),
+        "flops": reach.flops and reach.flops.mean,
+        "flops_shown": number(reach.flops.mean, 2) if reach.flops else "–",
+    }
 
 
 def _interval(gap: Difference | None) -> str:
