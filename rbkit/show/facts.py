@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +46,44 @@ class RunLike(Protocol):
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         """Return the records of ``metrics.jsonl`` of one kind: ``train`` or ``eval``."""
+
+
+@dataclass(frozen=True)
+class Altered:
+    """A run that looks as if it had recorded other `arrays`, with `changes` in its info."""
+
+    run: RunLike
+    arrays: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.run.path
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What ``run.json`` says, with the changes."""
+        return {**self.run.info, **self.changes}
+
+    @property
+    def status(self) -> str:
+        """One of running, ok, failed, interrupted, killed."""
+        return self.run.status
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """Arrays by round, with the others in their place."""
+        return {**self.run.history, **self.arrays}
+
+    @property
+    def domains(self) -> Any:
+        """Those of the run."""
+        return self.run.domains
+
+    def metrics(self, kind: str) -> list[dict[str, Any]]:
+        """Return the records of the run."""
+        return self.run.metrics(kind)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.show.facts import Array
 from rbkit.show.style import new_axes, number, plain_ticks, rbkit_style, set_alt, shorten
 
+_MOST_LINES = 60  # domains between which lines are drawn
+
 
 def to_cosine(gram: ArrayLike) -> Array:
     """Divide G[i, j] by the norms of both gradients: cosines, NaN where a norm is 0.
@@ -131,10 +133,13 @@ def gram(
         shown = G[np.ix_(order, order)]
         vmax = common_scale(G) if vmax is None else vmax
         image = _cells(ax, shown, vmax)
-        ids = short_ids([names[i] for i in order])
-        upright = m <= 16 and max(map(len, ids)) < 4
-        plain_ticks(ax.xaxis, ids, rotation=0 if upright else 90)
-        plain_ticks(ax.yaxis, [shorten(names[i], 30) for i in order])
+        if m <= _MOST_LINES:
+            ids = short_ids([names[i] for i in order])
+            upright = m <= 16 and max(map(len, ids)) < 4
+            plain_ticks(ax.xaxis, ids, rotation=0 if upright else 90)
+            plain_ticks(ax.yaxis, [shorten(names[i], 30) for i in order])
+        else:
+            ax.set(xticks=[], yticks=[], xlabel=f"{m:,} domains, similar ones side by side")
         ax.set_title(title)
         if colorbar:
             _colorbar(ax, [ax], image)
@@ -177,16 +182,32 @@ def gram_over_time(
         figure = Figure(figsize=(side * len(frames) + label_width + 0.9, side + 0.55),
                         layout="constrained")  # fmt: skip
         axes = np.atleast_1d(figure.subplots(1, len(frames)))
-        for k, (t, ax) in enumerate(zip(frames, axes, strict=True)):
-            image = _cells(ax, grams[t][np.ix_(order, order)], vmax)
-            ax.set_title(f"step {int(steps[t]):,}", fontsize=10)
-            size = min(8.5, 72 * side / m * 0.95)
-            names_here = [shorten(names[i], 26) for i in order] if k == 0 else [""] * m
-            plain_ticks(ax.yaxis, names_here, fontsize=size)
-            plain_ticks(ax.xaxis, [""] * m)
-            set_alt(ax, f"Step {int(steps[t])}: {extremes(grams[t], names)}.")
-        _colorbar(axes[-1], list(axes), image, "cosine" if kind == "cosine" else "inner product")
+        gram_frames(axes, grams[frames], steps[frames], names, order, vmax, kind=kind, side=side)
     return axes
+
+
+def gram_frames(
+    axes: NDArray[Any],
+    grams: Array,
+    steps: Sequence[float] | NDArray[Any],
+    names: Sequence[str],
+    order: Sequence[int] | NDArray[np.int64],
+    vmax: float,
+    *,
+    kind: Literal["cosine", "raw"] = "cosine",
+    side: float = 2.3,
+) -> None:
+    """Draw matrices (n, m, m) on a row of n axes, `side` inches high; names beside the first."""
+    m, order = len(names), np.asarray(order, dtype=np.int64)
+    size = min(8.5, 72 * side / m * 0.95)
+    shown = [shorten(names[i], 26) for i in order] if size > 3.5 else []  # else not legible
+    for k, (G, step, ax) in enumerate(zip(grams, steps, axes, strict=True)):
+        image = _cells(ax, G[np.ix_(order, order)], vmax)
+        ax.set_title(f"step {int(step):,}", fontsize=10)
+        plain_ticks(ax.yaxis, (shown if k == 0 else [""] * m) if shown else [], fontsize=size)
+        plain_ticks(ax.xaxis, [""] * m if shown else [])
+        set_alt(ax, f"Step {int(step)}: {extremes(G, names)}.")
+    _colorbar(axes[-1], list(axes), image, "cosine" if kind == "cosine" else "inner product")
 
 
 def extremes(G: Array, names: Sequence[str]) -> str:
@@ -226,12 +247,16 @@ def _cells(ax: Axes, G: Array, vmax: float) -> Any:
                            hatch="////", linewidth=0, zorder=0))  # fmt: skip
     colours = matplotlib.colormaps["RdBu_r"]
     image = ax.imshow(np.ma.masked_invalid(G), cmap=colours, vmin=-vmax, vmax=vmax, zorder=1)
-    ax.set_xticks(np.arange(-0.5, m), minor=True)
-    ax.set_yticks(np.arange(-0.5, m), minor=True)
     ax.grid(False)
-    ax.grid(True, which="minor", color="white", linewidth=0.8 if m <= 20 else 0.4)
+    if m <= _MOST_LINES:  # of more, the lines would hide the cells
+        ax.set_xticks(np.arange(-0.5, m), minor=True)
+        ax.set_yticks(np.arange(-0.5, m), minor=True)
+        ax.grid(True, which="minor", color="white", linewidth=0.8 if m <= 20 else 0.4)
     ax.tick_params(which="both", length=0)
     ax.spines[:].set_visible(False)
+    if m > _MOST_LINES:  # one line for all of the diagonal: a thousand squares take seconds
+        ax.plot([-0.5, m - 0.5], [-0.5, m - 0.5], color="#3b4652", lw=0.7, zorder=2)
+        return image
     for i in range(m):  # the diagonal is a squared norm: another quantity than its neighbours
         if np.isfinite(G[i, i]):
             ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, ec="#3b4652", lw=0.7))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rbkit.balance.mixers.registry import MIXERS
-from rbkit.show.facts import RunLike, labels
+from rbkit.show.facts import Altered, RunLike, labels
 from rbkit.show.gram_figure import domain_order
 from rbkit.show.mixture import proportions
 from rbkit.show.style import (
@@ -33,37 +31,6 @@ if TYPE_CHECKING:
 _MOST_IN_A_ROW = 4
 # Those of the house first: blue is R&B's, orange Target's. None is close to another.
 _INKS = ("#A23B7C", "#8A6D00", "#00835F", "#7A4FBF", "#59636e", "#0072B2", "#D55E00")
-
-
-@dataclass(frozen=True)
-class _As:
-    """A run that looks as if it had sampled other proportions."""
-
-    run: RunLike
-    p: Any
-
-    @property
-    def path(self) -> Path:
-        return self.run.path
-
-    @property
-    def info(self) -> dict[str, Any]:
-        return self.run.info
-
-    @property
-    def status(self) -> str:
-        return self.run.status
-
-    @property
-    def history(self) -> dict[str, Any]:
-        return {**self.run.history, "p": self.p}
-
-    @property
-    def domains(self) -> Any:
-        return self.run.domains
-
-    def metrics(self, kind: str) -> list[dict[str, Any]]:
-        return self.run.metrics(kind)
 
 
 def replays(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> Figure:
@@ -102,7 +69,13 @@ def replays(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> Figure:
         for i, (title, p) in enumerate(shown):
             ax = figure.add_subplot(grid[divmod(i, columns)])
             name, _, options = title.partition("(")
-            proportions(_As(run, p), ax, order=order, names=i % columns == columns - 1, title=name)
+            proportions(
+                Altered(run, {"p": p}),
+                ax,
+                order=order,
+                names=i % columns == columns - 1,
+                title=name,
+            )
             # Above the "q" at the right, and options on a line of their own: panels are narrow.
             wrapped = textwrap.fill(options.removesuffix(")"), 30)
             ax.set_title("\n".join(filter(None, [name, wrapped])), fontsize=10, pad=17)

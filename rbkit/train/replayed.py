@@ -130,20 +130,56 @@ def replay(
         mixer = mixer_by_name(mixer, options)
     elif options:
         raise InputError("options", "given for a mixer that is made already", "leave them out")
+    p = _replayed(run, mixer, None)
+    history, known = run.history, run.info["domains"]
+    return Replay(
+        mixer.name, mixer.options(), p, np.asarray(history["p"])[: len(p)],
+        np.asarray(history["step"]), [str(name) for name in known.get("names", [])],
+    )  # fmt: skip
+
+
+def why_not(run: RecordedRun, mixer: Mixer | str, options: Mapping[str, Any] | None = None) -> str:
+    """Say why `mixer` cannot be replayed on a run, without replaying it; empty if it can.
+
+    Parameters
+    ----------
+    run : Run
+    mixer : Mixer or str
+    options : mapping, optional
+        Options of a rule given by name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rbkit.train.record import Recorder, Run
+    >>> recorder = Recorder(tempfile.mkdtemp())
+    >>> recorder.start(parameters={"mixer": "Stratified"})
+    >>> recorder.finish("ok")
+    >>> why_not(Run.open(recorder.path), "Target")
+    'no finished round recorded'
+    """
+    try:
+        mixer = mixer_by_name(mixer, options) if isinstance(mixer, str) else mixer
+        _replayed(run, mixer, 0)
+    except InputError as error:
+        return error.what
+    return ""
+
+
+def _replayed(run: RecordedRun, mixer: Mixer, rounds: int | None) -> FloatArray:
+    """Replay the first `rounds` of a run (all if None): 0 checks that it could be done."""
     history, known = run.history, run.info.get("domains") or {}
     if not len(history.get("step", [])) or not {"sizes", "q"} <= known.keys():
         raise InputError(str(run.path), "no finished round recorded", "give a run with a history")
     parameters = run.info.get("parameters") or {}
-    mine = {**history, "q": np.asarray(known["q"], dtype=np.float64)}
-    p = replay_history(
+    mine = {name: history[name][:rounds] for name in history if name != "q"}
+    mine["q"] = np.asarray(known["q"], dtype=np.float64)
+    losses = _eval_losses(run) if "eval_losses" in mixer.signals else None
+    return replay_history(
         mine, mixer, sizes=np.asarray(known["sizes"], dtype=np.int64),
-        eval_losses=_eval_losses(run) if "eval_losses" in mixer.signals else None,
+        eval_losses=None if losses is None else losses[:rounds],
         gram_decay=_gram_decay(parameters),
         round_steps=parameters.get("round_steps"), steps=int(parameters.get("steps") or 0),
-    )  # fmt: skip
-    return Replay(
-        mixer.name, mixer.options(), p, np.asarray(history["p"])[: len(p)],
-        np.asarray(history["step"]), [str(name) for name in known.get("names", [])],
     )  # fmt: skip
 
 

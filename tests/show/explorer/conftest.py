@@ -1,4 +1,4 @@
-"""A page with the explorer and no Jupyter, and what a hand does on it."""
+"""The explorer in a page without Jupyter, and what a hand does on it."""
 
 from __future__ import annotations
 
@@ -26,32 +26,14 @@ def fake_session():
 
 
 @pytest.fixture
-def open_explorer(chromium, fake_session):
+def open_explorer(open_widget, fake_session):
     """Open the explorer alone in a page, answered by a fake session; it must stay quiet."""
-    contexts, noise = [], []
 
-    def start(session=None, width=1240, height=860, dark=False, silent=False, scale=1, **options):
+    def start(session=None, silent=False, **options):
         from rbkit.show.explorer.widget import script, style
 
+        look = {k: options.pop(k) for k in ("width", "height", "dark", "scale") if k in options}
         session = session or fake_session(**options)
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, device_scale_factor=scale
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: noise.append(message.text))
-        page.on("pageerror", lambda error: noise.append(str(error)))
-        page.on("request", lambda r: r.url.startswith("http://explorer.test/") or
-                r.url.startswith(("data:", "blob:")) or noise.append(r.url))  # fmt: skip
-        html = (HERE / "page.html").read_text("utf-8").replace("/*STYLE*/", style())
-        files = {"/": (html, "text/html"), "/explorer.js": (script(), "text/javascript"),
-                 "/favicon.ico": ("", "image/x-icon")}  # fmt: skip
-
-        def serve(route):
-            body, kind = files[route.request.url.removeprefix("http://explorer.test")]
-            route.fulfill(body=body, content_type=kind + "; charset=utf-8")
-
-        context.route("http://explorer.test/**", serve)
 
         def hear(event):
             if event["kind"] == "save":
@@ -65,30 +47,13 @@ def open_explorer(chromium, fake_session):
             changed = {n: wire[n] for n, v in session.state.items() if before.get(n) != id(v)}
             return {"state": changed, "replies": replies}
 
-        page.expose_function("toPython", hear)
-        page.goto("http://explorer.test/")
-        if dark:
-            page.evaluate(DARK)
-        page.evaluate("window.address = 'http://explorer.test/explorer.js'")
-        page.wait_for_function("window.ready")
-        page.evaluate("state => start(state)", session.wire())
+        page = open_widget(script(), style(), session.wire(), hear, **look)
         if silent:
             page.evaluate("model.silent = true")
         page.session = session
         return page
 
-    yield start
-    for context in contexts:
-        context.close()
-    assert noise == []
-
-
-# JupyterLab's dark theme, as far as the explorer looks at it.
-DARK = """() => Object.entries({
-  "--jp-layout-color0": "#111111", "--jp-layout-color1": "#212121",
-  "--jp-ui-font-color0": "rgba(255,255,255,1)", "--jp-ui-font-color1": "rgba(255,255,255,0.87)",
-  "--jp-ui-font-color2": "rgba(255,255,255,0.54)", "--jp-border-color2": "#616161",
-}).forEach(([name, value]) => document.documentElement.style.setProperty(name, value))"""
+    return start
 
 
 def messages(page, kind=None):

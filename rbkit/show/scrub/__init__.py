@@ -1,0 +1,13 @@
+"""After training: move through the rounds of a run, beside another run or another mixer.
+
+One anywidget holds the interface (``ScrubberWidget``); ``Scrubber.freeze()`` is its static twin.
+"""
+
+from rbkit._lazy import attach
+
+# The package stands for its function: Python binds `rbkit.show.scrub` to the package.
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {"Scrubber": ".scrubber", "ScrubberWidget": ".widget", "scrub": ".scrubber"},
+    call="scrub",
+)
