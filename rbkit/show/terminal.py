@@ -30,8 +30,8 @@ def watch(run_dir: str | Path, *, raw: bool = False, once: bool = False) -> int:
     Parameters
     ----------
     run_dir : path
-        Folder of a run, in training or not. One that is about to appear is waited for, ten
-        seconds.
+        Folder of a run, in training or not. One that is about to appear is waited for,
+        half a minute.
     raw : bool
         Inner products of the domain gradients in place of cosines.
     once : bool
@@ -73,7 +73,7 @@ class View:
 
     def __init__(
         self, run_dir: str | Path, console: Console, *, raw: bool = False,
-        patience: float = 10.0, every: float = 0.5, line_every: float = 10.0,
+        patience: float = 30.0, every: float = 0.5, line_every: float = 10.0,
     ) -> None:  # fmt: skip
         self.run, self.console = Follower(run_dir), console
         self.kind: Kind = "raw" if raw else "cosine"
@@ -139,7 +139,8 @@ class View:
         return printable(live_facts(self.run))
 
     def _drawn(self, height: int | None = None) -> Group:
-        colour = self.console.color_system is not None and not self.console.no_color
+        # Sixteen colours cannot tell weak from strong: signs can.
+        colour = self.console.color_system in ("256", "truecolor") and not self.console.no_color
         room = Room(max(40, self.console.width), height, colour)
         return view(self._facts(), room, self.kind, self.scale.follow(self.run.history))
 

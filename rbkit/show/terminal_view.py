@@ -77,7 +77,7 @@ def _head(facts: LiveFacts, room: Room) -> list[Text]:
     lines = [Text.assemble((name, _BOLD), " ", (status, _ALARM if wrong else _BOLD))]
     said = progress_said(facts)
     line = Text(said)
-    if facts.steps and (wide := room.width - len(said) - 8) >= 8:
+    if facts.steps and (wide := min(60, room.width - len(said) - 8)) >= 8:
         share = min(1.0, facts.step / facts.steps)
         line = Text.assemble((bar(share, wide), BAR), f" {share:4.0%}  {said}")
     lines.append(line)
@@ -97,6 +97,9 @@ def _domains(facts: LiveFacts, room: Room, kind: Kind, scale: float, most: int) 
     wide = max(8, min(30, room.width // 5))
     cells_room = room.width - label - wide - 15
     matrix = facts.gram is not None and cells_room >= 2
+    if not matrix:
+        label = min(longest, room.width // 2)
+        wide = max(8, min(40, room.width - label - 15))
     groups = np.array_split(facts.order, min(facts.m, most, cells_room if matrix else most))
     G = _blocks(values(facts.gram, kind), groups) if matrix and facts.gram is not None else None
     each = 2 if 2 * len(groups) <= cells_room else 1
