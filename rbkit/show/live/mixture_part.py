@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from rbkit.show.facts import Array
 from rbkit.show.live.facts import LiveFacts
-from rbkit.show.live.svg import hexadecimal, path, rect, short_number, text, ticks
+from rbkit.show.live.svg import hexadecimal, path, picture, rect, short_number, text, ticks
 from rbkit.show.style import INK, MUTED, domain_colours, spread
 
-_MOST_COLUMNS = 150  # rounds, each a column of its own
+_COLUMNS, _ROWS = 540, 284  # pixels of the stack: two for each that is shown
 _MOST_LAYERS = 60  # domains, each a layer of its own
 
 
@@ -25,18 +25,18 @@ def mixture_part(facts: LiveFacts, x: float, y: float, width: float, height: flo
                           anchor="middle", colour=MUTED))  # fmt: skip
         return parts
     end = max(float(facts.edges[-1]), float(facts.steps) if facts.status == "running" else 1.0)
-    p, edges = _fewer(facts.p[:, facts.order], facts.edges)
     layers = np.arange(facts.m, dtype=np.int64)
     if facts.m > _MOST_LAYERS:  # neighbours in the order are alike: draw them as one
         starts = np.linspace(0, facts.m, _MOST_LAYERS, endpoint=False).astype(int)
         layers = np.repeat(layers[:_MOST_LAYERS], np.diff(np.append(starts, facts.m)))
     n = int(layers[-1]) + 1
-    colours, stacked = _colours(n), _stack(p, layers, n)
-    at = x + width * edges / end
+    colours, stack = _colours(n), _stack(facts.p[:, facts.order], layers, n)
+    image = picture(_pixels(stack, facts.edges / end), [_rgb(colour) for colour in colours])
     parts.append(rect(x, y, width, height, "#f4f6f8"))  # what is still to come
-    for k in range(n):
-        outline = _steps(at, y + height * (1 - stacked[:, k]), y + height * (1 - stacked[:, k + 1]))
-        parts.append(path(outline, "#ffffff", 0.4, fill=colours[k]))
+    parts.append(
+        f'<image x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" href="{image}" '
+        'preserveAspectRatio="none"/>'
+    )
     parts += _axis(end, x, y, width, height)
     place = facts.p[-1][facts.order]
     if facts.q is not None:
@@ -57,22 +57,17 @@ def _stack(p: Array, layers: NDArray[np.int64], n: int) -> Array:
     return np.concatenate([np.zeros((len(p), 1)), np.cumsum(summed, axis=1)], axis=1)
 
 
-def _fewer(p: Array, edges: Array) -> tuple[Array, Array]:
-    """Means over neighbouring rounds, where there are more than columns."""
-    if len(p) <= _MOST_COLUMNS:
-        return p, edges
-    cuts = np.linspace(0, len(p), _MOST_COLUMNS + 1).astype(int)
-    means = np.add.reduceat(p, cuts[:-1]) / np.diff(cuts)[:, None]
-    return means, edges[cuts]
-
-
-def _steps(at: Array, low: Array, high: Array) -> str:
-    """Path around the layer between `low` and `high`, which change only at the edges `at`."""
-    forth = "".join(f"L{a:.1f} {v:.1f}L{b:.1f} {v:.1f}" for a, b, v in
-                    zip(at[:-1], at[1:], high, strict=True))  # fmt: skip
-    back = "".join(f"L{b:.1f} {v:.1f}L{a:.1f} {v:.1f}" for a, b, v in
-                   zip(at[-2::-1], at[:0:-1], low[::-1], strict=True))  # fmt: skip
-    return "M" + (forth + back)[1:] + "z"
+def _pixels(stack: Array, edges: Array) -> NDArray[np.uint8]:
+    """Layer by pixel: as large for hundreds of rounds and domains as for a few of each."""
+    at = (np.arange(_COLUMNS) + 0.5) / _COLUMNS
+    of_column = np.searchsorted(edges, at, side="right") - 1
+    shown = np.unique(np.clip(of_column, 0, len(stack) - 1))
+    height = 1 - (np.arange(_ROWS) + 0.5) / _ROWS
+    layers = [np.searchsorted(stack[t, 1:-1], height, side="right") for t in shown]
+    pixels = np.array(layers, np.uint8)[np.searchsorted(shown, of_column).clip(max=len(shown) - 1)]
+    pixels[of_column >= len(stack)] = 255  # still to come
+    turned: NDArray[np.uint8] = pixels.T
+    return turned
 
 
 def _axis(end: float, x: float, y: float, width: float, height: float) -> list[str]:
@@ -107,6 +102,11 @@ def _names(facts: LiveFacts, share: Array, x: float, y: float, height: float) ->
 
 def _share(p: float) -> str:
     return f"{p:.0%}" if p >= 0.005 else f"{p:.1%}"
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(colour.removeprefix("#"))
+    return red, green, blue
 
 
 @functools.cache

@@ -26,10 +26,17 @@ class CellOutput:
 
     def show(self, output: Output) -> None:
         """Show an output in place of the one before."""
-        from IPython.display import DisplayHandle
+        self._put(output.data, metadata=output.metadata, raw=True)
+
+    def show_object(self, thing: Any) -> None:
+        """Show anything that IPython can show, such as a widget."""
+        self._put(thing)
+
+    def _put(self, thing: Any, **how: Any) -> None:
+        from IPython import display
 
         if self._handle is None:
-            self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
-            self._handle.display(output.data, metadata=output.metadata, raw=True)
+            self._handle = display.DisplayHandle()  # type: ignore[no-untyped-call]
+            self._handle.display(thing, **how)
         else:
-            self._handle.update(output.data, metadata=output.metadata, raw=True)
+            self._handle.update(thing, **how)

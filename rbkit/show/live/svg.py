@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -73,11 +73,11 @@ def polyline(x: Array, y: Array) -> str:
     return "".join(parts)
 
 
-def picture(indices: NDArray[np.uint8], palette: Iterable[tuple[int, int, int]]) -> str:
+def picture(indices: NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> str:
     """Return the ``data:`` address of a PNG of palette colours; index 255 is transparent."""
     height, width = indices.shape
     colours = np.zeros((256, 3), np.uint8)
-    colours[:255] = list(palette)
+    colours[: len(palette)] = palette
     alpha = np.full(256, 255, np.uint8)
     alpha[255] = 0
     raw = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter: none

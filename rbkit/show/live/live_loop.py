@@ -1,0 +1,170 @@
+"""A training loop of one's own, on record in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from rbkit.balance.sampler import MixtureSampler
+from rbkit.balance.signals import FloatArray, GramEstimate
+from rbkit.errors import InputError
+from rbkit.train.interrupt import StopRequest
+from rbkit.train.losses import Window
+from rbkit.train.parallel import is_first
+from rbkit.train.record import Recorder
+from rbkit.train.watch import Watcher
+
+
+class LiveLoop:
+    """A training loop on record; made by :func:`rbkit.live`.
+
+    Iterating gives the numbers of the steps, 0, 1, ..., until all are made or somebody asked
+    to stop: the ■ of a notebook, Ctrl-C, or a file ``STOP`` in the run folder. Leaving the
+    ``with`` block ends the record: ok, interrupted, or failed, with the error. Without a
+    ``with`` it ends after the last step, or by :meth:`end`.
+
+    Attributes
+    ----------
+    step : int
+        Optimizer steps made.
+    recorder : Recorder
+    """
+
+    def __init__(
+        self, run_dir: Path, about: Mapping[str, Any], parameters: Mapping[str, Any], *,
+        steps: int | None, sampler: MixtureSampler | None, log_every: int,
+        watching: Sequence[Watcher],
+    ) -> None:  # fmt: skip
+        self.step, self.steps, self.log_every = 0, steps, log_every
+        self._names = about["names"]
+        self._q = np.asarray(about["q"] if about["q"] is not None else np.ones(len(self._names)))
+        self._sampler = sampler
+        self._p = self._one_each("p", np.full(len(self._names), 1 / len(self._names))
+                                 if sampler is None else sampler.p)  # fmt: skip
+        self._losses: list[torch.Tensor] = []  # since the last one logged, and their tokens
+        self._tokens: list[int | torch.Tensor] = []
+        self._window: Window | None = None
+        self._shown: float | None = None  # the loss logged last
+        self._final: dict[str, Any] | None = None
+        self._ended = False
+        self._stop = StopRequest(run_dir)
+        self._listening: AbstractContextManager[None] | None = None
+        self.recorder = Recorder(run_dir, active=is_first(), watchers=watching)
+        self.recorder.q = None if about["q"] is None else self._q
+        self.recorder.arrays["p"] = [self._p]
+        self.recorder.start(
+            parameters={**parameters, "steps": steps}, domains=about,
+            ledger={"entries": [], "note": "not measured"},
+        )  # fmt: skip
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked to stop."""
+        return bool(self._stop)
+
+    def __iter__(self) -> Iterator[int]:
+        while (self.steps is None or self.step < self.steps) and not self.stopping:
+            yield self.step
+
+    def __call__(
+        self,
+        loss: torch.Tensor | float,
+        *,
+        tokens: int | torch.Tensor = 0,
+        gram: GramEstimate | None = None,
+        p: ArrayLike | None = None,
+        eval_losses: ArrayLike | None = None,
+    ) -> None:
+        """Note that a step has been made; a GPU is waited for only when a loss is logged.
+
+        Parameters
+        ----------
+        loss : Tensor or float
+            Mean loss of the step, in nats per token.
+        tokens : int
+            Tokens of the step.
+        gram : GramEstimate, optional
+            ``tracker.estimate()`` of the round that ends with this step.
+        p : array_like of shape (m,), optional
+            Proportions from now on; those of the sampler by default. A round ends when they
+            change, and when `gram` is given.
+        eval_losses : array_like of shape (m,), optional
+            Eval loss of each domain, in nats per token; NaN where there is none. Their mean,
+            weighted with q, is shown as the eval loss.
+        """
+        self.step += 1
+        self._losses.append(torch.as_tensor(loss, dtype=torch.float32).detach())
+        self._tokens.append(tokens)
+        if self.step % self.log_every == 0 or self.step == self.steps:
+            self._log()
+        if eval_losses is not None:
+            self._log_evaluation(self._one_each("eval_losses", eval_losses))
+        now = self._sampler.p if p is None and self._sampler is not None else p
+        changed = self._p if now is None else self._one_each("p", now)
+        if gram is not None or not np.array_equal(changed, self._p):
+            self._p = changed
+            self.recorder.round(step=self.step, p=self._p, estimate=gram)
+        self.recorder.beat(step=self.step, steps=self.steps, loss=self._shown)
+        if self.step == self.steps and self._listening is None:
+            self.end()
+
+    def end(self, status: str = "ok", error: str | None = None) -> None:
+        """End the record: ``ok``, ``interrupted`` or ``failed``. Only the first call counts."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._losses and status != "failed":
+            self._log()
+        progress = {"step": self.step, "steps": self.steps, "loss": self._shown}
+        self.recorder.finish(status, error=error, final=self._final, progress=progress)
+
+    def __enter__(self) -> Self:
+        self._listening = self._stop.listening()
+        self._listening.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        assert self._listening is not None
+        early = self.stopping or (self.steps is not None and self.step < self.steps)
+        self._listening.__exit__(None, None, None)
+        if error is None:
+            self.end("interrupted" if early else "ok")
+        else:
+            stopped = isinstance(error, KeyboardInterrupt)
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.end("interrupted" if stopped else "failed", said)
+
+    # ------------------------------------------------------------------- the record
+
+    def _log(self) -> None:
+        tokens = int(sum(self._tokens))
+        self._window = self._window or Window(self._losses[0].device)
+        for loss in self._losses:
+            self._window.add(loss, tokens if loss is self._losses[-1] else 0)
+        self._shown = float(np.mean(self._window.pool()))
+        self._losses, self._tokens, self._window.losses = [], [], []
+        self.recorder.log({"kind": "train", "step": self.step, "loss": self._shown,
+                           "tokens": self._window.tokens})  # fmt: skip
+
+    def _log_evaluation(self, by_domain: FloatArray) -> None:
+        weight = np.where(np.isfinite(by_domain), self._q, 0.0)
+        overall = np.nansum(weight * by_domain) / weight.sum() if weight.any() else np.nan
+        self._final = {"loss_token": float(overall), "by_domain_token": by_domain.tolist()}
+        self.recorder.log({"kind": "eval", "step": self.step, **self._final})
+
+    def _one_each(self, where: str, values: ArrayLike) -> FloatArray:
+        found, m = np.array(values, dtype=np.float64), len(self._names)
+        if found.shape != (m,):
+            raise InputError(where, f"shape {found.shape}, but there are {m} domains",
+                             "give one number for each")  # fmt: skip
+        return found

@@ -1,0 +1,123 @@
+"""``rb.live``: a run folder and a live panel for a training loop of your own."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rbkit.balance.mixers.base import Mixer
+from rbkit.balance.sampler import MixtureSampler
+from rbkit.errors import InputError
+from rbkit.regroup.domains import Domains
+from rbkit.show.live.live_loop import LiveLoop
+from rbkit.train.parallel import is_first
+from rbkit.train.run_folder import Run
+from rbkit.train.watch import Watcher, watchers
+
+
+def live(
+    run_dir: str | Path,
+    domains: Domains | Sequence[str],
+    *,
+    steps: int | None = None,
+    mixer: Mixer | str = "",
+    sampler: MixtureSampler | None = None,
+    q: ArrayLike | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    log_every: int = 10,
+    display: bool | str | Watcher = True,
+    report_to: str | Sequence[str] = "none",
+) -> LiveLoop:
+    """Record a training loop in a run folder, and show it while it runs.
+
+    Parameters
+    ----------
+    run_dir : path
+        Folder of the run, which reports, :func:`rbkit.attach` and the scrubber read. A record
+        that is there is replaced, unless its run is still going on.
+    domains : Domains, or sequence of m str
+        What the examples are divided into, or only the names.
+    steps : int, optional
+        Optimizer steps in all.
+    mixer : Mixer or str, optional
+        The rule, to be recorded.
+    sampler : MixtureSampler, optional
+        Where the proportions of each round are read; without it they are given by hand.
+    q : array_like of shape (m,), optional
+        Target proportions, where `domains` are only names.
+    parameters : mapping, optional
+        More to record: seed, learning rate, ...
+    log_every : int
+        Steps between two logged losses; the mean over them is logged.
+    display : bool, {"live", "batch", "final", "off"} or Watcher
+        How to show it: see :mod:`rbkit.show.modes`.
+    report_to : str or sequence of str
+        Trackers to feed: see :mod:`rbkit.train.tracking`.
+
+    Returns
+    -------
+    LiveLoop
+        Call it after each step.
+
+    Raises
+    ------
+    InputError
+        For a mode, tracker or folder that cannot work.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with live(folder, ["oak", "car"], steps=3, display=False) as loop:
+    ...     for step in loop:
+    ...         loop(loss=2.0 - step / 10)
+    >>> Run.open(folder).status
+    'ok'
+    """
+    path, watching = Path(run_dir), watchers(display, report_to)
+    _check_free(path)
+    about = _about(domains, q)
+    if isinstance(domains, Domains) and is_first():
+        domains.save(path / "domains")
+    return LiveLoop(
+        path, about, {**(parameters or {}), **_rule(mixer)}, steps=steps, sampler=sampler,
+        log_every=log_every, watching=watching,
+    )  # fmt: skip
+
+
+def _check_free(run_dir: Path) -> None:
+    if not (run_dir / "run.json").exists():
+        return
+    run = Run.open(run_dir)
+    mine = run.info["pid"] == os.getpid() and run.info.get("host") == platform.node()
+    if run.status == "running" and not mine:  # mine: a cell that is run once more
+        raise InputError(
+            "run_dir", f"a run is going on in {run_dir}",
+            "stop it with a file STOP in there, or use another folder",
+        )  # fmt: skip
+
+
+def _about(domains: Domains | Sequence[str], q: ArrayLike | None) -> dict[str, Any]:
+    """Return what ``run.json`` says of the domains."""
+    if isinstance(domains, Domains):
+        return {"names": list(domains.names), "sizes": domains.sizes,
+                "eval_sizes": domains.eval_sizes, "q": domains.q}  # fmt: skip
+    names = [str(name) for name in domains]
+    if not names:
+        raise InputError("domains", "there are none", "give their names")
+    if q is not None and np.shape(q) != (len(names),):
+        raise InputError("q", f"shape {np.shape(q)}, but there are {len(names)} domains",
+                         "give one share for each")  # fmt: skip
+    return {"names": names, "sizes": None, "eval_sizes": None, "q": q}
+
+
+def _rule(mixer: Mixer | str) -> dict[str, Any]:
+    if isinstance(mixer, Mixer):
+        return {"mixer": mixer.name, "mixer_options": mixer.options()}
+    return {"mixer": mixer} if mixer else {}

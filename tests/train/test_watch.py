@@ -1,0 +1,115 @@
+"""Watchers see a run begin, go on and end; they cannot harm it, and what they take is recorded."""
+
+import time
+
+import pytest
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.train.record import Recorder, Run
+from rbkit.train.watch import Audience, Throttle, watchers
+
+
+class Diary:
+    """Writes down what it is told."""
+
+    def __init__(self, fails_at="", takes=0.0):
+        self.told, self.fails_at, self.takes = [], fails_at, takes
+
+    def begin(self, path):
+        self._note("begin")
+        self.status = Run.open(path).status
+
+    def look(self):
+        self._note("look")
+
+    def end(self):
+        self._note("end")
+
+    def _note(self, what):
+        self.told.append(what)
+        time.sleep(self.takes)
+        if what == self.fails_at:
+            raise RuntimeError(f"no {what}")
+
+
+def record(folder, *watching, steps=3, active=True):
+    recorder = Recorder(folder, watchers=watching, active=active)
+    recorder.start(parameters={})
+    for step in range(steps):
+        recorder.beat(step=step + 1)
+    recorder.finish("ok")
+
+
+def test_a_watcher_sees_the_run_from_its_first_record_to_its_last(tmp_path):
+    diary = Diary()
+    record(tmp_path, diary)
+    assert diary.told == ["begin", "look", "look", "look", "end"]
+    assert diary.status == "running"
+
+
+@pytest.mark.parametrize("what", ["begin", "look", "end"])
+def test_a_watcher_that_raises_is_dropped_with_one_warning(tmp_path, what):
+    broken, well = Diary(fails_at=what), Diary()
+    with pytest.warns(RbkitWarning, match=f"training goes on: RuntimeError: no {what}") as said:
+        record(tmp_path, broken, well)
+    assert len(said) == 1
+    assert broken.told.count(what) == 1
+    assert well.told[-1] == "end"
+    assert Run.open(tmp_path).status == "ok"
+
+
+def test_what_watching_took_is_recorded(tmp_path):
+    record(tmp_path, Diary(takes=0.02))
+    assert 0.08 <= Run.open(tmp_path).info["watch"]["seconds"] < 0.5
+
+
+def test_only_the_process_that_writes_is_watched(tmp_path):
+    diary = Diary()
+    record(tmp_path, diary, active=False)
+    assert diary.told == []
+
+
+def test_looking_takes_less_than_its_share_whatever_a_look_costs(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("rbkit.train.watch.time.monotonic", lambda: now)
+    throttle, looked = Throttle(share=0.01, least=0.5), 0.0
+    for i in range(20_000):
+        now += 0.01  # a step
+        if throttle.due():
+            with throttle.looking():
+                cost = 0.002 * (1 + i % 7)
+                now, looked = now + cost, looked + cost
+    assert looked / now < 0.01
+
+
+def test_many_steps_a_second_cost_nothing_when_it_is_too_early():
+    class Early(Diary):
+        def look(self):
+            throttle.due()
+
+    throttle = Throttle(least=1e9)
+    with throttle.looking():
+        pass
+    audience = Audience([Early()])
+    began = time.perf_counter()
+    for _ in range(10_000):
+        audience.look()
+    assert (time.perf_counter() - began) / 10_000 < 2e-4
+
+
+def test_a_watcher_of_ones_own_and_none_at_all():
+    diary = Diary()
+    assert watchers(diary) == [diary]
+    assert watchers(False) == watchers("off") == []
+
+
+@pytest.mark.parametrize(("live", "said"), [("hologram", "'hologram' is unknown"), (3, "int")])
+def test_what_cannot_watch_is_refused_before_anything_runs(live, said):
+    with pytest.raises(InputError, match=said):
+        watchers(live)
+
+
+def test_the_panel_is_found_without_naming_it(monkeypatch):
+    monkeypatch.setenv("RBKIT_DISPLAY", "final")
+    (panel,) = watchers(True)
+    assert (type(panel).__name__, panel.mode) == ("LivePanel", "final")
