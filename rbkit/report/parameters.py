@@ -13,6 +13,7 @@ import json
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Literal, Self
 
 from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
@@ -49,7 +50,7 @@ class Parameters:
             ...
         rbkit.errors.InputError: setps: no such parameter; did you mean steps or edits?
         """
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]  # mypy takes the class for an instance
         known = [f.name for f in fields(cls)]
         for name in values:
             if name not in known:
@@ -187,6 +188,11 @@ def parameters_cell(cls: type[Parameters]) -> str:
         f"{f.name}: {hint_source(hints[f.name])} = {source_of(_default(f))}  # {f.metadata['help']}"
         for f in fields(cls)
     )
+
+
+@cache
+def _hints(cls: type[Parameters]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)  # slow: a sweep asks for them once per run
 
 
 def canonical_mixer(name: Any) -> Any:

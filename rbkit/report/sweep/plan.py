@@ -102,8 +102,10 @@ class Plan:
         InputError
             The folder belongs to the sweep of another notebook, or another process works on it.
         """
+        from tqdm import tqdm
+
         write_sweep(self)
-        for job in self.jobs:
+        for job in tqdm(self.jobs, desc="planning", delay=2, leave=False, disable=None):
             if _read(job.run_dir) is None:
                 made = new_job(job.id, self.given, job.parameters, job.varied, job.command)
                 write_job(job.run_dir, made)
