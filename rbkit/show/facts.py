@@ -19,6 +19,7 @@ Array = NDArray[np.float64]
 
 # Ledger entries that are not there for the rule: training itself, curves, checks, files, Regroup.
 NOT_ADAPTING = ("step", "eval", "fidelity", "record", "embed", "cluster")
+_FLOPS = ("flops_counted", "flops_modelled")
 
 
 class RunLike(Protocol):
@@ -170,18 +171,21 @@ def ledger(run: RunLike) -> list[dict[str, Any]]:
 def overhead(run: RunLike) -> Overhead:
     """Sum up tracking, Gram matrix and mixer, in percent of the plain training steps.
 
-    FLOPs are those counted, or those modelled where nothing could count them.
+    FLOPs are those counted, or those modelled where nothing could count them; None if
+    there are neither for something that was done.
     """
     entries = {entry["name"]: entry for entry in ledger(run) if entry.get("calls") != 0}
-    step, extra = entries.get("step", {}), [e for n, e in entries.items() if n not in NOT_ADAPTING]
-    flops = [_first(entry, "flops_counted", "flops_modelled") for entry in extra]
-    if all(value is None for value in flops) and entries.keys() & {"track", "gram"}:
-        flops = []  # something was done that nobody counted: not free, but unknown
-        of_flops = None
-    else:
-        of_flops = _first(step, "flops_counted", "flops_modelled")
-    seconds = [_finite(entry.get("seconds")) for entry in extra]
-    return Overhead(_percent(flops, of_flops), _percent(seconds, _finite(step.get("seconds"))))
+    step = entries.get("step", {})
+    # Whatever is not known to be something else is there for the rule: nothing is hidden by a name.
+    extra = {name: entry for name, entry in entries.items() if name not in NOT_ADAPTING}
+    flops = {name: _first(entry, *_FLOPS) for name, entry in extra.items()}
+    # What was done and nobody counted is not free, but unknown. The rules themselves, some
+    # thousand operations, are never counted.
+    unknown = any(value is None for name, value in flops.items() if name != "mixer")
+    of_flops = None if unknown else _first(step, *_FLOPS)
+    seconds = [_finite(entry.get("seconds")) for entry in extra.values()]
+    of_seconds = _finite(step.get("seconds"))
+    return Overhead(_percent(list(flops.values()), of_flops), _percent(seconds, of_seconds))
 
 
 def _first(entry: Mapping[str, Any], *columns: str) -> float | None:

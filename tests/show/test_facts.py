@@ -30,6 +30,16 @@ def test_what_was_not_counted_is_unknown_not_zero(tmp_path, write_run):
     assert overhead(run).seconds is not None
 
 
+@pytest.mark.parametrize("name", ["track", "eval_losses", "a_signal_of_tomorrow"])
+def test_one_price_that_is_not_known_makes_the_sum_unknown(tmp_path, write_run, name):
+    run = write_run(tmp_path / "run")
+    entries = [e for e in run.info["ledger"]["entries"] if e["name"] != name]
+    entries.append({"name": name, "seconds": 41.0, "calls": 3, "flops_counted": None})
+    run.info["ledger"]["entries"] = entries
+    assert overhead(run).flops is None  # the others' sum would be too low
+    assert overhead(run).seconds > 90  # an unknown name is charged
+
+
 def test_domains_without_an_eval_loss_are_nan(tmp_path, write_run):
     run = write_run(tmp_path / "run")
     run.info["final"]["by_domain_token"][:2] = [None, None]
