@@ -18,6 +18,7 @@ import io
 import json
 import re
 import tokenize
+import typing
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Parameter:
             )
         if self.name == "mixer" and self.hint is str and self.default in MIXERS:
             return _mixer(value)
-        if self.hint is Any:
+        if isinstance(value, str) and _is_json(value, self.hint):
             value = _from_text(value)
         value = plain_json(check(self.name, value, self.hint))
         try:
@@ -259,6 +260,8 @@ def _parameter(name: str, written: str, value: ast.expr | None, said: str) -> Pa
         if hint is not None and default is not COMPUTED:
             with suppress(InputError):  # `k: int = None` is common, and left alone
                 default = plain_json(check(name, default, hint))  # 1 as a float is 1.0
+        if name == "mixer" and hint is str:
+            default = canonical_mixer(default)
     else:
         hint = Any if default is COMPUTED or default is None else type(literal)
         written = hint_source(hint)
@@ -272,12 +275,24 @@ def _mixer(value: Any) -> str:
     return name
 
 
-def _from_text(value: Any) -> Any:
-    """Read text for a parameter of any type as JSON if it is some: "3" is 3, "abc" is "abc"."""
+def _is_json(text: str, hint: Any) -> bool:
+    """Whether text is to be read as JSON, although the parameter may be text as well.
+
+    The command line can give nothing else: where lists are allowed, "[1, 2]" is one.
+    """
+    kinds = {typing.get_origin(each) or each for each in typing.get_args(hint)}
+    if hint is Any or str not in kinds:
+        return hint is Any
+    lists = text[:1] in ("[", "{") and bool(kinds & {list, tuple, dict})
+    return lists or (text == "null" and type(None) in kinds)
+
+
+def _from_text(text: str) -> Any:
+    """Read text as JSON if it is some: "3" is 3, "abc" is "abc"."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        return json.loads(text)
     except (ValueError, RecursionError):
-        return value
+        return text
 
 
 # Of the dataclass: a notebook that uses it has the same names with the same types.

@@ -13,7 +13,7 @@ from rbkit.report.sweep.declared import declared
 from rbkit.report.sweep.grid import GridLike, as_text
 from rbkit.report.sweep.plain import plain
 from rbkit.report.sweep.plan import Plan, make_plan
-from rbkit.report.sweep.sweepfile import NAME
+from rbkit.report.sweep.sweepfile import NAME, check_free, superseded
 from rbkit.report.sweep.table import print_table
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def sweep(
         from rbkit.report.pdf import find_browser
 
         find_browser()  # asked first: it is what may be missing
+    if not dry_run:
+        check_free(plan.out, plan.given)
     before = plan.statuses()
     if progress or dry_run:
         _announce(plan, before if resume else dict.fromkeys(before, "queued"), jobs)
@@ -166,7 +168,10 @@ def _announce(plan: Plan, statuses: Mapping[str, str], jobs: int) -> None:
     done = sum(status == "ok" for status in statuses.values())
     left = len(statuses) - done
     todo = f"{left} to do, {jobs} at a time" if left else "nothing to do"
-    _tell(plan, f"{len(statuses)} runs, {done} done already, {todo}")
+    runs = "1 run" if len(statuses) == 1 else f"{len(statuses)} runs"
+    _tell(plan, f"{runs}, {done} done already, {todo}")
+    if older := superseded(plan):
+        _tell(plan, f"{len(older)} runs of older code or data make way for new ones")
 
 
 def _tell(plan: Plan, what: str) -> None:

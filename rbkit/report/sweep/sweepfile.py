@@ -121,15 +121,15 @@ def write_sweep(plan: Plan) -> None:
     calls = [] if old is None else old["calls"]
     if not calls or {**calls[-1], "created": ""} != {**call, "created": ""}:
         calls = [*calls, call]
-    superseded = _superseded(plan, old or {})
-    kept = [id for id in (old or {}).get("jobs", []) if id not in superseded]
+    older = _superseded(plan, old or {})
+    kept = [id for id in (old or {}).get("jobs", []) if id not in older]
     write_json(
         plan.out / NAME,
         {
             "format": FORMAT, "template": plan.given, "template_sha": plan.template_sha,
             "grid": plan.grid, "parameters": plan.fixed, "command": plan.command,
             "calls": calls, "jobs": list(dict.fromkeys([*kept, *ids])),
-            "superseded": superseded, "launcher": _me(), "rbkit": rbkit.__version__,
+            "superseded": older, "launcher": _me(), "rbkit": rbkit.__version__,
             "versions": _versions(), "machine": machine(), "git": git(plan.template.parent),
             "created": (old or call)["created"],
         },
@@ -141,6 +141,14 @@ def release(out: Path) -> None:
     info = read_sweep(out)
     if _is_me(info.get("launcher")):
         write_json(out / NAME, {**info, "launcher": None})
+
+
+def superseded(plan: Plan) -> list[str]:
+    """Return ids of runs in the folder that a plan would replace, since code or data changed."""
+    if not (plan.out / NAME).exists():
+        return []
+    info = read_sweep(plan.out)
+    return [id for id in _superseded(plan, info) if id in info["jobs"]]
 
 
 def _superseded(plan: Plan, old: Mapping[str, Any]) -> list[str]:

@@ -134,6 +134,15 @@ def test_the_run_notebook_is_checked_by_its_dataclass():
         known.check({"mixer": "target", "mixer_options": '{"lam": 2}'})
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [('["a", "b"]', ["a", "b"]), ("null", None), ("None", "None"), ("lm_head", "lm_head"),
+     ("[a", "[a"), (["a"], ["a"])],
+)  # fmt: skip
+def test_where_text_and_lists_are_allowed_what_looks_like_a_list_is_one(text, meant):
+    assert declared(RUN).check({"layer": text})["layer"] == meant
+
+
 def test_a_copy_of_it_with_more_of_its_own_is_checked_as_well(template):
     cell = "mixer: str = 'RnB'\nsteps: int = 10\nnote: str = ''"
     known = declared(template(cell, code="RunParameters.from_globals(globals())"))

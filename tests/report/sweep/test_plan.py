@@ -237,10 +237,12 @@ def test_another_grid_adds_its_runs_and_leaves_the_others(plan, ends):
     assert info["superseded"] == []
 
 
-def test_runs_of_older_code_make_way_for_those_of_the_new(plan, template):
+def test_runs_of_older_code_make_way_for_those_of_the_new(plan, template, capsys):
     first = plan("seed=0..2")
     first.write()
     template(code="print(seed + 1)")
+    launch.sweep("try.ipynb", "seed=0..1", "out", dry_run=True)
+    assert "2 runs of older code or data make way for new ones" in capsys.readouterr().err
     second = plan("seed=0..1")
     second.write()
     info = sweepfile.read_sweep("out")

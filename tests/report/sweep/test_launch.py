@@ -1,0 +1,87 @@
+"""What ``sweep`` does around the runs: it says what will happen, and reports in the end."""
+
+import pytest
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.report import write
+from rbkit.report.sweep import launch, pool
+from rbkit.report.sweep.plan import make_plan
+from rbkit.report.sweep.result import SweepResult
+
+
+@pytest.fixture
+def calls(monkeypatch, template, tmp_path):
+    """Stand in for pool and page; return what they were asked, and how the pool ends."""
+    monkeypatch.chdir(tmp_path)
+    template()
+    asked = {"statuses": ["ok", "failed"], "interrupted": False, "report": []}
+
+    def run_plan(plan, **options):
+        asked["options"] = options
+        ended = dict(zip([job.id for job in plan.jobs], asked["statuses"], strict=True))
+        return SweepResult(plan.out, ended, asked["interrupted"], len(ended))
+
+    def write_report(paths, out, *, baseline=None, pdf=False, progress=True):
+        asked["report"].append((paths, out.name, baseline))
+        if baseline == "mixer=target":
+            raise InputError("baseline", "no run has it", "give another")
+        return out
+
+    monkeypatch.setattr(pool, "run_plan", run_plan)
+    monkeypatch.setattr(write, "write_report", write_report)
+    return asked
+
+
+def sweep(**options):
+    return launch.sweep("try.ipynb", "mixer=target,rnb", **options)
+
+
+def test_the_report_is_written_also_when_some_have_failed(calls, capsys):
+    result = sweep(jobs=2, timeout=9, retries=1, gpus="none")
+    assert result.exit_code == 1
+    assert [(str(paths[0]), name) for paths, name, _ in calls["report"]] == [
+        ("reports/try", "index.html")
+    ]
+    assert calls["options"] == {"jobs": 2, "resume": True, "timeout": 9, "retries": 1,
+                                "gpus": "none", "progress": True, "ray": None}  # fmt: skip
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "try -> reports/try: 2 runs, 0 done already, 2 to do, 2 at a time"
+    assert said[1] == "try -> reports/try: 1 ok, 1 failed"
+    assert said[2].startswith("The report: ")
+
+
+def test_an_interrupted_sweep_says_how_to_go_on_and_reports_nothing(calls, capsys):
+    calls["interrupted"] = True
+    assert sweep().exit_code == 130
+    assert calls["report"] == []
+    assert "Go on with: rbkit sweep try.ipynb --grid mixer=Target,RnB" in capsys.readouterr().err
+
+
+def test_a_baseline_whose_runs_all_failed_costs_no_report(calls):
+    with pytest.warns(RbkitWarning, match="the report takes another baseline"):
+        sweep(baseline="mixer=target", progress=False)
+    assert [baseline for *_, baseline in calls["report"]] == ["mixer=target", None]
+
+
+def test_without_progress_nothing_is_said_and_without_report_none_is_made(calls, capsys):
+    sweep(progress=False, report=False)
+    assert calls["report"] == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_done_is_counted(calls, ends, capsys):
+    plan = make_plan("try.ipynb", "mixer=target,rnb")
+    plan.write()
+    ends(plan.jobs[0], "ok")
+    sweep()
+    assert "2 runs, 1 done already, 1 to do, 1 at a time" in capsys.readouterr().err
+    sweep(resume=False)
+    assert "2 runs, 0 done already, 2 to do" in capsys.readouterr().err
+
+
+def test_rb_sweep_is_the_function(calls):
+    import rbkit as rb
+    import rbkit.report.sweep as package
+
+    assert rb.sweep is launch.sweep
+    assert package("try.ipynb", "seed=0", report=False, dry_run=True).counts == {"queued": 1}
