@@ -54,11 +54,12 @@ def looks(variants: Sequence[VariantLike]) -> list[Look]:
     and line style, from dark and solid in the order of the variants. Where only one mixer is
     there, values have colours of their own, in order.
     """
-    rests = list(dict.fromkeys(_rest(variant) for variant in variants))
+    rest_of = _rests(variants)
+    rests = list(dict.fromkeys(rest_of))
     one_mixer = len({variant.mixer for variant in variants}) == 1 and len(rests) > 1
     found = []
-    for variant in variants:
-        i = rests.index(_rest(variant))
+    for variant, rest in zip(variants, rest_of, strict=True):
+        i = rests.index(rest)
         share = i / max(len(rests) - 1, 1)
         if one_mixer:
             # Without the yellow end, which is too faint on white.
@@ -116,5 +117,15 @@ def seeds_of(variants: Sequence[VariantLike]) -> str:
     return how_many(high) if low == high else f"{low} to {high} seeds"
 
 
-def _rest(variant: VariantLike) -> tuple[tuple[str, Hashable], ...]:
-    return tuple((name, value) for name, value in variant.key if name != "mixer")
+def _rests(variants: Sequence[VariantLike]) -> list[tuple[Hashable, int]]:
+    """Return what varies beside the mixer; of its own options only which set it is."""
+    sets: dict[str, list[Hashable]] = {}
+    found: list[tuple[Hashable, int]] = []
+    for variant in variants:
+        values = dict(variant.key)
+        own = sets.setdefault(variant.mixer, [])
+        if (options := values.pop("mixer_options", None)) not in own:
+            own.append(options)
+        values.pop("mixer", None)
+        found.append((tuple(values.items()), own.index(options)))
+    return found

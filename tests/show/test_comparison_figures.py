@@ -122,6 +122,14 @@ def test_a_mixer_keeps_its_colour_and_the_rest_is_told_by_line_style():
     assert len({look.colour for look in looks(many(4))}) == 4
 
 
+def test_options_of_its_own_do_not_make_a_mixer_pale():
+    key = (("mixer", "RnB"), ("mixer_options", (("lam", 2.0),)))
+    variants = [Variant("ADO", "ADO", (("mixer", "ADO"), ("mixer_options", ()))),
+                Variant("RnB", "RnB", key)]  # fmt: skip
+    assert [look.line for look in looks(variants)] == ["-", "-"]
+    assert [look.colour == look.ink.lower() for look in looks(variants)] == [True, True]
+
+
 @dataclass
 class Gap:
     label: str

@@ -6,6 +6,7 @@ of variants say only what varies, shortly, and no two variants have the same.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -13,11 +14,6 @@ from typing import Any
 from rbkit.show.style import shorten
 
 Key = tuple[tuple[str, Hashable], ...]
-
-# What a run has without it being a setting of the method: a variant's runs may differ in it.
-NOT_SETTINGS = frozenset(
-    {"seed", "run_dir", "resume", "profile", "domains", "micro_batch_size", "accumulate"}
-)
 
 
 def frozen(value: Any) -> Hashable:
@@ -32,6 +28,8 @@ def frozen(value: Any) -> Hashable:
         return tuple(sorted((str(name), frozen(item)) for name, item in value.items()))
     if isinstance(value, list | tuple):
         return tuple(frozen(item) for item in value)
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"  # which is not equal to itself
     return value if isinstance(value, Hashable) else str(value)
 
 

@@ -10,13 +10,15 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rbkit.balance.mixers.registry import MIXERS
 from rbkit.report.compare.baseline import BASELINES, choose_baseline
-from rbkit.report.compare.values import NOT_SETTINGS, Key, frozen, label, labels, order
+from rbkit.report.compare.settings import (
+    canonical,
+    only_telling_options,
+    settings_of,
+    varied_names,
+)
+from rbkit.report.compare.values import Key, frozen, label, labels, order
 from rbkit.show.facts import RunLike, losses, mixer_of, parameter
-
-_CANONICAL = {name.lower(): name for name in MIXERS}
-_FROM_DATA = ("vocab_size",)  # recorded as it came out of the seed's own split of the corpus
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,11 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
         If no run has the baseline's values; it names those there are.
     """
     runs = _each_once(runs)
-    settings = [_settings(run) for run in runs]
-    varied = _varied(settings)
+    settings = [settings_of(run) for run in runs]
+    telling = only_telling_options(settings)
+    varied = varied_names(telling)
     groups: dict[Key, list[RunLike]] = {}
-    for run, values in zip(runs, settings, strict=True):
+    for run, values in zip(runs, telling, strict=True):
         key = tuple((name, frozen(values.get(name))) for name in varied)
         groups.setdefault(key, []).append(run)
     mixers = {key: canonical(mixer_of(members[0])) for key, members in groups.items()}
@@ -192,52 +195,6 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
 def is_finished(run: RunLike) -> bool:
     """Whether a run came to its end and has a final eval loss."""
     return run.status == "ok" and losses(run).token is not None
-
-
-def canonical(mixer: str) -> str:
-    """Spell a mixer's name as its class does: ``rnb`` is ``RnB``.
-
-    Examples
-    --------
-    >>> canonical("rnb"), canonical("mine")
-    ('RnB', 'mine')
-    """
-    return _CANONICAL.get(mixer.lower(), mixer)
-
-
-def _settings(run: RunLike) -> dict[str, Any]:
-    values = dict(run.info.get("parameters") or {})
-    values["mixer"] = canonical(mixer_of(run))
-    return values
-
-
-def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the settings that differ among the runs that have them, the mixer first."""
-    seen: dict[str, set[Hashable]] = {}
-    for values in settings:
-        for name, value in values.items():
-            seen.setdefault(name, set()).add(frozen(value))
-    found = sorted(name for name, values in seen.items()
-                   if len(values) > 1 and name not in NOT_SETTINGS)  # fmt: skip
-    found = [name for name in found if name not in _FROM_DATA or not _follows_seed(settings, name)]
-    # A folder of domains may be another for each run, and then says nothing; but where it is
-    # all that tells two runs of a seed apart, it is what was compared.
-    if len(seen.get("domains", ())) > 1:
-        by_rest: dict[Hashable, set[Hashable]] = {}
-        for values in settings:
-            rest = tuple(frozen(values.get(name)) for name in (*found, "seed"))
-            by_rest.setdefault(rest, set()).add(frozen(values.get("domains")))
-        if any(len(folders) > 1 for folders in by_rest.values()):
-            found.append("domains")
-    return sorted(found, key=lambda name: (name != "mixer", name))
-
-
-def _follows_seed(settings: Sequence[Mapping[str, Any]], name: str) -> bool:
-    by_seed: dict[Hashable, set[Hashable]] = {}
-    for values in settings:
-        if name in values:
-            by_seed.setdefault(frozen(values.get("seed")), set()).add(frozen(values[name]))
-    return all(len(found) == 1 for found in by_seed.values())
 
 
 def _each_once(runs: Sequence[RunLike]) -> list[RunLike]:

@@ -126,6 +126,18 @@ def test_options_of_a_mixer_need_not_be_those_of_the_baseline():
     assert found.baseline_of(found.variants[2]).label == "Stratified"
 
 
+def test_options_that_belong_to_a_mixer_do_not_tell_it_apart_once_more():
+    doge = {"mu": 0.01, "clip": 5.0}
+    rnb = [{"lam": lam, "prior": "uniform", "floor": 0.0} for lam in (1.0, 2.0)]
+    plain = [run("Stratified", mixer_options={}, layer=None), run("DoGE", mixer_options=doge)]
+    found = compare([*plain, run("RnB", mixer_options=rnb[0], layer="lm_head")])
+    assert labels(found) == ["Stratified", "DoGE", "RnB"]
+    assert found.varied == ("mixer",)
+    found = compare([*plain, *(run("RnB", mixer_options=options) for options in rnb)])
+    assert labels(found) == ["Stratified", "DoGE", "RnB · lam 1", "RnB · lam 2"]
+    assert found.baseline_of(found.variants[3]).label == "Stratified"
+
+
 def test_runs_without_a_final_loss_are_kept_apart_and_counted():
     runs = [run("Stratified"), run("RnB"), run("RnB", 1, status="killed"),
             run("DoGE", status="failed"), run("ADO", loss=None)]  # fmt: skip

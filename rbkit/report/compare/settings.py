@@ -1,0 +1,92 @@
+"""Which parameters tell runs apart: settings that differ, not what follows from other ones."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from rbkit.balance.mixers.registry import MIXERS
+from rbkit.report.compare.values import frozen
+from rbkit.show.facts import RunLike, mixer_of
+
+# What a run has without it being a setting of the method: a variant's runs may differ in it.
+NOT_SETTINGS = frozenset(
+    {"seed", "run_dir", "resume", "profile", "domains", "micro_batch_size", "accumulate"}
+)
+_CANONICAL = {name.lower(): name for name in MIXERS}
+# Recorded as they came out of the seed's own split of the corpus, or of what a mixer tracks:
+# where they follow from the seed, or from the mixer, they are no setting of their own.
+_FROM_SEED = ("vocab_size",)
+_FROM_MIXER = ("layer", "buckets")
+
+
+def canonical(mixer: str) -> str:
+    """Spell a mixer's name as its class does: ``rnb`` is ``RnB``.
+
+    Examples
+    --------
+    >>> canonical("rnb"), canonical("mine")
+    ('RnB', 'mine')
+    """
+    return _CANONICAL.get(mixer.lower(), mixer)
+
+
+def settings_of(run: RunLike) -> dict[str, Any]:
+    """Return the parameters of a run, its mixer spelt as its class is."""
+    values = dict(run.info.get("parameters") or {})
+    values["mixer"] = canonical(mixer_of(run))
+    return values
+
+
+def only_telling_options(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Keep of ``mixer_options`` those that differ among runs of the same mixer.
+
+    A run records all options of its mixer, and each mixer has its own: compared as they are,
+    they would tell every mixer apart once more, in forty words.
+    """
+    seen: dict[tuple[str, str], set[Hashable]] = {}
+    for values in settings:
+        for name, value in _options(values).items():
+            seen.setdefault((values["mixer"], name), set()).add(frozen(value))
+    return [
+        {**values, "mixer_options": {name: value for name, value in _options(values).items()
+                                     if len(seen[values["mixer"], name]) > 1}}
+        for values in settings
+    ]  # fmt: skip
+
+
+def _options(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    options = values.get("mixer_options")
+    return options if isinstance(options, Mapping) else {}
+
+
+def varied_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the settings that differ among the runs that have them, the mixer first."""
+    seen: dict[str, set[Hashable]] = {}
+    for values in settings:
+        for name, value in values.items():
+            seen.setdefault(name, set()).add(frozen(value))
+    found = sorted(name for name, values in seen.items()
+                   if len(values) > 1 and name not in NOT_SETTINGS)  # fmt: skip
+    found = [name for name in found
+             if not (name in _FROM_SEED and _follows(settings, name, "seed"))
+             and not (name in _FROM_MIXER and _follows(settings, name, "mixer"))]  # fmt: skip
+    # A folder of domains may be another for each run, and then says nothing; but where it is
+    # all that tells two runs of a seed apart, it is what was compared.
+    if len(seen.get("domains", ())) > 1:
+        by_rest: dict[Hashable, set[Hashable]] = {}
+        for values in settings:
+            rest = tuple(frozen(values.get(name)) for name in (*found, "seed"))
+            by_rest.setdefault(rest, set()).add(frozen(values.get("domains")))
+        if any(len(folders) > 1 for folders in by_rest.values()):
+            found.append("domains")
+    return sorted(found, key=lambda name: (name != "mixer", name))
+
+
+def _follows(settings: Sequence[Mapping[str, Any]], name: str, other: str) -> bool:
+    """Whether runs with the same value of parameter `other` have the same one of `name`."""
+    by_other: dict[Hashable, set[Hashable]] = {}
+    for values in settings:
+        if name in values:
+            by_other.setdefault(frozen(values.get(other)), set()).add(frozen(values[name]))
+    return all(len(found) == 1 for found in by_other.values())
