@@ -124,6 +124,7 @@ class Server:
           await session.session.kernel.info;
         }""")
         page.run_all = MethodType(run_all, page)
+        page.ask = MethodType(ask, page)
         page.explorer = MethodType(explorer, page)
         return page
 
@@ -138,6 +139,23 @@ def run_all(page, seconds=120):
           return kernel.status === "idle" && cells.every((cell) => cell.model.executionCount);
         }""",
         timeout=1000 * seconds,
+    )
+
+
+def ask(page, code):
+    """Text of what an expression is in the kernel."""
+    return page.evaluate(
+        """async (code) => {
+          const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+          let text = null;
+          const future = kernel.requestExecute({ code: `print(${code})` });
+          future.onIOPub = ({ header, content }) => {
+            if (header.msg_type === "stream") text = (text || "") + content.text;
+          };
+          await future.done;
+          return text?.trim();
+        }""",
+        code,
     )
 
 

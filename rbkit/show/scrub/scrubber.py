@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from rbkit.errors import InputError
 from rbkit.show.facts import RunLike, labels
+from rbkit.show.modes import display_mode
 from rbkit.show.scrub.menu import asked, menu
 from rbkit.show.scrub.notices import notices
 from rbkit.show.scrub.payload import cosines, run_payload, scales, together
@@ -44,7 +44,8 @@ def scrub(
         A second run beside it: the same slider (by step) and the same scales. Domains are
         matched by name.
     display : {"live", "batch", "final", "off"} or bool, optional
-        Widget, or figure. ``$RBKIT_DISPLAY`` if not given, else live.
+        Widget, or figure. ``$RBKIT_DISPLAY`` if not given; see
+        :func:`rbkit.show.modes.display_mode`.
 
     Returns
     -------
@@ -94,7 +95,7 @@ class Scrubber:
         *,
         display: str | bool | None = None,
     ) -> None:
-        self.display = _mode(display)
+        self.display = display_mode(display)
         self.widget = ScrubberWidget()
         self.replayed: Replay | None = None
         self.runs: list[Rounds] = []
@@ -206,7 +207,7 @@ class Scrubber:
                 run_payload(rounds, label, ids)
                 for rounds, label, ids in zip(self.runs, self._labels, both.ids, strict=True)
             ]
-            widget.scale, widget.menu = scales(self.runs), menu(self.runs[0].run)
+            widget.scale, widget.menu = scales(self.runs), []
             widget.notices = notices(self.runs, self._labels, both.shared)
             widget.at = max(len(both.stops) - 1, 0)
             widget.selected = -1
@@ -235,6 +236,8 @@ class Scrubber:
                 name = str(content.get("mixer"))
                 self.replay(name, **asked(name, dict(content.get("fields") or {})))
                 self._answer(content, "replayed", seconds=round(time.monotonic() - began, 3))
+            elif kind == "menu":  # asked for: some rules import torch to say whether they can
+                self.widget.menu = menu(self.runs[0].run)
             elif kind == "forget":
                 self.forget()
             elif kind == "gram":
@@ -277,12 +280,3 @@ def _labels(runs: list[Rounds]) -> list[str]:
     if len(set(found)) < len(found):  # the same run twice, or a copy of its folder
         found = [f"{name} ({letter})" for name, letter in zip(found, "AB", strict=False)]
     return [name[:120] for name in found]
-
-
-def _mode(given: str | bool | None) -> str:
-    if isinstance(given, bool):
-        return "live" if given else "off"
-    mode = given or os.environ.get("RBKIT_DISPLAY") or "live"
-    if mode not in ("live", "batch", "final", "off"):
-        raise InputError("display", f"{mode!r} is unknown", "use live, batch, final or off")
-    return mode

@@ -26,9 +26,9 @@ def style() -> str:
 class ScrubberWidget(anywidget.AnyWidget):
     """Gram matrix, proportions, losses and numbers of a round, linked by one slider.
 
-    It computes nothing. Messages are dicts with a ``type``: ``"replay"`` (``mixer``,
-    ``fields``), ``"forget"`` and ``"gram"`` (``run``, ``round``), with a ``token`` that the
-    answer repeats.
+    It computes nothing. Messages are dicts with a ``type``: ``"menu"`` (which mixers there
+    are), ``"replay"`` (``mixer``, ``fields``), ``"forget"`` and ``"gram"`` (``run``,
+    ``round``), with a ``token`` that the answer repeats.
     """
 
     _esm = script()

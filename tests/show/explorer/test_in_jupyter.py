@@ -32,29 +32,12 @@ def opened(lab, write_notebook, tmp_path, request):
     return start
 
 
-def ask(page, code):
-    """Value of an expression in the kernel."""
-    return page.evaluate(
-        """async (code) => {
-          const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
-          let text = null;
-          const future = kernel.requestExecute({ code: `print(${code})` });
-          future.onIOPub = ({ header, content }) => {
-            if (header.msg_type === "stream") text = (text || "") + content.text;
-          };
-          await future.done;
-          return text?.trim();
-        }""",
-        code,
-    )
-
-
 def wait(page, code, wanted, seconds=20):
     for _ in range(10 * seconds):
-        if ask(page, code) == wanted:
+        if page.ask(code) == wanted:
             return
         page.wait_for_timeout(100)
-    assert ask(page, code) == wanted
+    assert page.ask(code) == wanted
 
 
 @pytest.mark.parametrize("app", ["lab", "notebook"])
@@ -116,8 +99,8 @@ def test_a_lasso_over_200_000_points_reaches_the_kernel_soon(opened, tools, caps
     for shift in (0, 20, 40):
         tools.lasso(page, [(60 + shift, 60), (420, 60), (420, 420), (60, 420)], pause=30)
         page.wait_for_timeout(1500)
-        times.append(float(ask(page, "arrived[-1][0]")) - page.evaluate("window.up"))
-    assert int(ask(page, "arrived[-1][1]")) > 20_000
+        times.append(float(page.ask("arrived[-1][0]")) - page.evaluate("window.up"))
+    assert int(page.ask("arrived[-1][1]")) > 20_000
     with capsys.disabled():
         print(f"\nlasso to kernel at 200,000 points: {min(times):.2f} s (of {len(times)} tries)")
     assert min(times) < 1.5

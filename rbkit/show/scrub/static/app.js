@@ -36,18 +36,18 @@ class Scrubber {
 
   update(changed) {
     const { store } = this;
-    const replays = changed.has("replay") && Boolean(store.replay) !== this.hadReplay;
-    if (changed.has("runs") || replays) {
+    const fresh = changed.has("runs") || (changed.has("replay") && Boolean(store.replay) !== this.hadReplay);
+    if (fresh) {
       this.hadReplay = Boolean(store.replay);
       this.build();
-      for (const name of TRAITS) changed.add(name);
     }
     if (changed.has("error")) {
       setText(this.message, store.error);
       this.error.hidden = !this.replay.form.hidden && this.replay.run.getAttribute("aria-busy") === "true";  // said in the form
     }
     if (changed.has("notices")) this.notices.replaceChildren(...store.notices.map((text) => el("li", { class: "rbx-info" }, words("span", text))));
-    for (const part of [this.player, this.replay, ...this.panels]) part.update(changed);
+    for (const part of [this.player, this.replay]) part.update(changed);
+    for (const panel of this.panels) panel.update(fresh ? new Set([...changed, ...TRAITS]) : changed);
   }
 
   look() {

@@ -251,7 +251,7 @@ class GramView {
     const { run } = this, move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!run.hasGram || !run.m) return;
     if (move) {
-      const [i, j] = this.cursor || [0, -1];
+      const [i, j] = this.cursor || [-move[0], -move[1]];  // the first key shows the first cell
       this.cursor = [clamp(i + move[0], 0, run.m - 1), clamp(j + move[1], 0, run.m - 1)];
       this.point(...this.cursor, this.left + (this.cursor[1] + 0.5) * this.cell, (this.cursor[0] + 0.5) * this.cell);
     } else if ((event.key === "Enter" || event.key === " ") && this.cursor) this.store.select(run.ids[this.cursor[0]]);

@@ -24,11 +24,17 @@ class ReplayForm {
     this.opener.setAttribute("aria-expanded", String(on));
     this.opener.setAttribute("aria-pressed", String(on));
     if (on) this.mixer.focus();
+    if (on && !this.store.menu.length) {
+      this.say("Asking which mixers this record can serve… (the kernel answers when it is free)");
+      this.store.send({ type: "menu" });
+    }
   }
 
   update(changed) {
     const { menu, replay } = this.store;
     if (changed.has("menu")) {
+      if (menu.length) this.say("");
+      else if (!this.form.hidden) this.open(true);  // other runs
       this.mixer.replaceChildren(...menu.map((entry) => el("option", { value: entry.name, text: entry.name, disabled: Boolean(entry.reason), title: String(entry.reason).slice(0, 400) })));
       this.reasons.replaceChildren(...menu.filter((entry) => entry.reason).map((entry) => el("li", {}, el("b", { text: entry.name }), " ", words("span", entry.reason))));
       this.others.hidden = !this.reasons.childElementCount;
