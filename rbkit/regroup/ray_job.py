@@ -9,11 +9,6 @@ path: both lie where all of them see them.
 from __future__ import annotations
 
 import json
-import logging
-import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +18,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError
+from rbkit.ray_cluster import connected_ray, quiet_ray_data
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.shard_job import ROWS_PER_SHARD
 from rbkit.regroup.shard_work import Assignment, InWorker, ShardWork, make_work
 from rbkit.regroup.shards import ShardedVectors
-
-# What passes through Ray's object store are numbers of shards; it takes 30 % of memory if left.
-_STORE_BYTES = 100 * 2**20
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to anybody
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # ours counts documents
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
 
 
 def embed_shards_on_ray(
@@ -137,7 +125,8 @@ def drive_on_ray(
     rows = sum(stop - start for start, stop in map(header.span, todo))
     job = InWorker(work.for_workers(), threads=max(1, int(num_cpus)))
     with (
-        _ray(address, cpus=workers * num_cpus + 1, gpus=workers * num_gpus) as ray,
+        connected_ray(address, cpus=workers * num_cpus + 1, gpus=workers * num_gpus) as ray,
+        quiet_ray_data(ray),
         tqdm(total=rows, desc=f"embed, {workers} workers", unit="doc", disable=not progress) as bar,
     ):
         shards = ray.data.from_items(
@@ -171,62 +160,3 @@ class _Worker:
         except InputError as error:  # as data: Ray would wrap it and lose what it says
             failed = json.dumps([error.where, error.what, error.remedy])
         return {"rows": [rows], "failed": [failed]}
-
-
-@contextmanager
-def _ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any]:
-    """Yield Ray, connected; what was started here is shut down."""
-    set_here = {name: value for name, value in _QUIET.items() if name not in os.environ}
-    os.environ |= set_here  # before the import, which reads some of them
-    try:
-        with warnings.catch_warnings():
-            # It warns of the deprecated settings that it sets itself.
-            warnings.filterwarnings("ignore", module=r"ray\b", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", module=r"ray\b", category=FutureWarning)
-            try:
-                import ray
-                import ray.data
-            except ImportError as error:
-                remedy = "pip install 'rbkit[ray]'"
-                raise InputError("Ray", f"is not installed ({error})", remedy) from error
-            ours = not ray.is_initialized()
-            if ours:
-                _start(ray, address, cpus, gpus)
-            context = ray.data.DataContext.get_current()
-            bars, context.enable_progress_bars = context.enable_progress_bars, False
-            logger = logging.getLogger("ray.data")
-            level = logger.level
-            logger.setLevel(logging.ERROR)
-            try:
-                yield ray
-            finally:
-                logger.setLevel(level)
-                context.enable_progress_bars = bars
-                if ours:
-                    ray.shutdown()
-    finally:
-        for name in set_here:
-            del os.environ[name]
-
-
-def _start(ray: Any, address: str | None, cpus: float, gpus: float) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is not None:
-        ray.init(address=address, **quiet)
-        return
-    # Ray takes the address of the network card, also when told 127.0.0.1, and listens on all of
-    # them; except where it knows no clusters, as on macOS.
-    constants = ray._private.ray_constants
-    clusters = getattr(constants, "ENABLE_RAY_CLUSTER", True)
-    constants.ENABLE_RAY_CLUSTER = False
-    try:
-        ray.init(
-            address="local",
-            num_cpus=int(np.ceil(cpus)),
-            num_gpus=int(np.ceil(gpus)),
-            include_dashboard=False,
-            object_store_memory=_STORE_BYTES,
-            **quiet,
-        )
-    finally:
-        constants.ENABLE_RAY_CLUSTER = clusters

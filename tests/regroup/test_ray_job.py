@@ -16,6 +16,7 @@ from datasets import Dataset
 from sklearn.base import BaseEstimator
 
 from rbkit.errors import InputError
+from rbkit.ray_cluster import connected_ray
 from rbkit.regroup import ray_job
 from rbkit.regroup.shard_job import assign_shards, embed_shards
 
@@ -78,7 +79,7 @@ def test_a_number_of_workers_is_asked_for(tmp_path):
 def ray():
     """Ray on this machine, as the job starts it; and nothing of it is left afterwards."""
     pytest.importorskip("ray")
-    with ray_job._ray(None, cpus=3, gpus=0) as ray:
+    with connected_ray(None, cpus=3, gpus=0) as ray:
         # The folder of the tests is no package that a worker could import from.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         started = psutil.Process().children(recursive=True)

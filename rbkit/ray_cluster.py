@@ -1,0 +1,118 @@
+"""Ray, quiet and private: connected for as long as a job lasts (extra ``rbkit[ray]``)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+from rbkit.errors import InputError
+
+# What passes through Ray's object store is small; it takes 30 % of memory if left.
+_STORE_BYTES = 100 * 2**20
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to anybody
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # ours counts what the user knows
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+@contextmanager
+def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any]:
+    """Yield Ray, connected; what was started here is shut down.
+
+    Parameters
+    ----------
+    address : str, optional
+        Of a Ray cluster (``"auto"``: the one this machine belongs to). By default the Ray that
+        this process is connected to, else one on this machine, on 127.0.0.1 and without its
+        dashboard and statistics, which ends with the block.
+    cpus, gpus : float
+        Of the one on this machine.
+
+    Raises
+    ------
+    InputError
+        Ray is not installed, or there is no cluster at `address`.
+    """
+    set_here = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ |= set_here  # before the import, which reads some of them
+    try:
+        with warnings.catch_warnings():
+            # It warns of the deprecated settings that it sets itself.
+            warnings.filterwarnings("ignore", module=r"ray\b", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", module=r"ray\b", category=FutureWarning)
+            try:
+                import ray
+            except ImportError as error:
+                remedy = "pip install 'rbkit[ray]'"
+                raise InputError("Ray", f"is not installed ({error})", remedy) from error
+            ours, before = not ray.is_initialized(), _children()
+            if ours:
+                _start(ray, address, cpus, gpus)
+            try:
+                yield ray
+            finally:
+                if ours:
+                    started = _children() - before
+                    ray.shutdown()
+                    # It does not wait for its processes: here they are gone when it is.
+                    psutil.wait_procs(started, timeout=20)
+    finally:
+        for name in set_here:
+            del os.environ[name]
+
+
+@contextmanager
+def quiet_ray_data(ray: Any) -> Iterator[Any]:
+    """Yield ``ray.data`` without its progress bars and its log."""
+    import ray.data as data
+
+    context = data.DataContext.get_current()
+    bars, context.enable_progress_bars = context.enable_progress_bars, False
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield data
+    finally:
+        logger.setLevel(level)
+        context.enable_progress_bars = bars
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _start(ray: Any, address: str | None, cpus: float, gpus: float) -> None:
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError) as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError("Ray", f"no cluster at {address!r} ({said})",
+                             "start one, or use the one on this machine") from error  # fmt: skip
+        return
+    # Ray takes the address of the network card, also when told 127.0.0.1, and listens on all of
+    # them; except where it knows no clusters, as on macOS.
+    constants = ray._private.ray_constants
+    clusters = getattr(constants, "ENABLE_RAY_CLUSTER", True)
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        ray.init(
+            address="local",
+            num_cpus=math.ceil(cpus),
+            num_gpus=math.ceil(gpus),
+            include_dashboard=False,
+            object_store_memory=_STORE_BYTES,
+            **quiet,
+        )
+    finally:
+        constants.ENABLE_RAY_CLUSTER = clusters
