@@ -65,8 +65,11 @@ class Board:
         line = f"[{so_far:>{self._width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
         if self._live is not None:
             self._live.console.print(line, markup=False, highlight=False, overflow="ellipsis")
-        else:
+            return
+        try:
             print(line, file=sys.stderr, flush=True)
+        except OSError:  # nobody reads any more: no reason to stop the runs
+            self.shown = False
 
     def again(self, id: str, status: str) -> None:
         """Take note that a run which ended with `status` is to be tried again."""

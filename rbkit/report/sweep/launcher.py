@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from rbkit.report.signals import GRACE
 from rbkit.report.sweep.board import Board
 from rbkit.report.sweep.gpus import GpuSlots, gpu_environment
 from rbkit.report.sweep.jobfile import now, write_job
+from rbkit.report.sweep.lock import cannot_write
 from rbkit.report.sweep.memory import oom_kills
 from rbkit.report.sweep.requeue import clear, clear_halves
 from rbkit.report.sweep.stopping import Stopping
@@ -55,7 +57,10 @@ class Task:
     def write(self, **changes: Any) -> None:
         """Change some fields of the ``job.json``."""
         self.info.update(changes)
-        write_job(self.run_dir, self.info)
+        try:
+            write_job(self.run_dir, self.info)
+        except OSError as error:
+            raise cannot_write(self.run_dir, error) from error
         self.beat = time.monotonic()
 
     @property
@@ -99,7 +104,7 @@ class Launcher:
 
         Raises
         ------
-        OSError
+        InputError
             A ``job.json`` could not be written. All runs have been killed then.
         """
         try:
@@ -122,10 +127,7 @@ class Launcher:
         while self.queue and len(self.active) < self.at_once and not self.stopped:
             task = self.queue.popleft()
             again = self.resumable and task.info["attempts"] > 0
-            if again:
-                clear_halves(task.run_dir)
-            else:
-                clear(task.run_dir)
+            _clear(task.run_dir, halves=again)
             gpu = self.gpus.take() if self.gpus else None
             task.info["gpu"] = gpu
             task.began = task.asked = task.kill_at = None
@@ -138,7 +140,7 @@ class Launcher:
                     "parameters": {
                         **task.parameters, **({"resume": again} if self.resumable else {})
                     },
-                    "run_dir": str(task.run_dir.resolve()),
+                    "run_dir": str(task.run_dir.resolve()), "cwd": os.getcwd(),
                     "env": {**self.env, **gpu_environment("auto", gpu), "RBKIT_DISPLAY": "batch",
                             "RBKIT_JOB": task.id},
                 }
@@ -216,3 +218,11 @@ class Launcher:
             self.workers.interrupt(task.id)
         task.asked = task.asked or why
         task.kill_at = time.monotonic() + patience
+
+
+def _clear(run_dir: Path, *, halves: bool) -> None:
+    """Make a run's folder ready: only what was half written goes if the run goes on."""
+    try:
+        clear_halves(run_dir) if halves else clear(run_dir)
+    except OSError as error:
+        raise cannot_write(run_dir, error) from error

@@ -70,6 +70,8 @@ def main(fd: int) -> None:
     adopt_orphans()
     control = Channel(socket.socket(fileno=fd))
     _warm()
+    # Ray blocks SIGINT in its processes, and a mask is inherited: kernels would never see it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD})
     woken, wake = socket.socketpair()
     woken.setblocking(False)
     wake.setblocking(False)

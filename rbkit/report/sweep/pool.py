@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rbkit.errors import InputError
 from rbkit.report.nbio import read_notebook
 from rbkit.report.sweep.board import Board
+from rbkit.report.sweep.cores import cores, thread_environment
 from rbkit.report.sweep.declared import declared
 from rbkit.report.sweep.gpus import GpuSlots, gpu_environment, gpu_slots
 from rbkit.report.sweep.launcher import Launcher, Task
@@ -27,11 +28,6 @@ from rbkit.report.sweep.result import SweepResult
 from rbkit.report.sweep.workers import Workers
 
 __all__ = ["SweepResult", "run_plan"]
-
-_THREADS = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS",
-)  # fmt: skip
 
 
 def run_plan(
@@ -80,71 +76,77 @@ def run_plan(
         A number that cannot be; another launcher works on the folder; or the folder cannot be
         written, now or later. All that is not done can be resumed then.
     """
-    _check(jobs, timeout, retries)
-    slots = [] if ray else gpu_slots(gpus)
-    at_once = min(jobs, len(slots)) if slots else jobs
+    _check(jobs, timeout, retries, gpus)
     with sweep_lock(plan.out):
         try:
-            plan.write()
-            template = _template(plan)
-            todo = requeue(plan, resume=resume)
-        except OSError as error:
-            raise cannot_write(plan.out, error) from error
-        if not todo.jobs:
-            _release(plan)
-            return SweepResult(plan.out, dict.fromkeys(todo.done, "ok"))
-        threads = max(1, _cores() // at_once)
-        workers: Workers = LocalWorkers()
-        if ray is not None:
-            from rbkit.report.sweep.ray_pool import RayWorkers
-
-            workers = RayWorkers(ray, jobs=min(jobs, len(todo.jobs)), gpus=gpus)
-            threads = workers.threads
-        launcher = Launcher(
-            workers,
-            [Task(job.id, job.run_dir, job.parameters, info) for job, info in todo.jobs],
-            template=template,
-            resumable="resume" in declared(read_notebook(template)),
-            at_once=at_once,
-            gpus=GpuSlots(slots) if slots else None,
-            env={**thread_environment(threads), **gpu_environment(gpus, None)},
-            threads=threads,
-            timeout=timeout,
-            retries=retries,
-            board=Board(len(plan.jobs), len(todo.done), at_once, progress),
-        )
-        try:
-            statuses = launcher.run()
-        except OSError as error:
-            raise cannot_write(plan.out, error) from error
+            return _run(plan, jobs, resume, timeout, retries, gpus, progress, ray)
         finally:
             _release(plan)
-    ended = {job.id: statuses.get(job.id, "ok") for job in plan.jobs}
+
+
+def _run(
+    plan: Plan, jobs: int, resume: bool, timeout: float | None, retries: int, gpus: str,
+    progress: bool, ray: str | None,
+) -> SweepResult:  # fmt: skip
+    try:
+        plan.write()
+        template = _template(plan)
+        todo = requeue(plan, resume=resume)
+    except OSError as error:
+        raise cannot_write(plan.out, error) from error
+    statuses = dict.fromkeys(todo.done, "ok")
+    if not todo.jobs:
+        return SweepResult(plan.out, statuses)
+    resumable = "resume" in declared(read_notebook(template))
+    hands = _hands(min(jobs, len(todo.jobs)), gpus, ray)
+    launcher = Launcher(
+        hands.workers,
+        [Task(job.id, job.run_dir, job.parameters, info) for job, info in todo.jobs],
+        template=template,
+        resumable=resumable,
+        at_once=hands.at_once,
+        gpus=GpuSlots(hands.slots) if hands.slots else None,
+        env={**thread_environment(hands.threads), **gpu_environment(gpus, None)},
+        threads=hands.threads,
+        timeout=timeout,
+        retries=retries,
+        board=Board(len(plan.jobs), len(todo.done), hands.at_once, progress),
+    )
+    statuses |= launcher.run()
+    ended = {job.id: statuses[job.id] for job in plan.jobs}
     return SweepResult(plan.out, ended, launcher.stopped, launcher.started)
 
 
-def thread_environment(threads: int) -> dict[str, str]:
-    """Return the variables that keep numerical libraries to so many threads.
+@dataclass(frozen=True)
+class _Hands:
+    """Who does the runs, how many at once, with how many threads each, and on which GPUs."""
 
-    Examples
-    --------
-    >>> thread_environment(2)["OMP_NUM_THREADS"]
-    '2'
-    """
-    return dict.fromkeys(_THREADS, str(threads))
+    workers: Workers
+    at_once: int
+    threads: int
+    slots: list[str]
 
 
-def _check(jobs: int, timeout: float | None, retries: int) -> None:
+def _hands(jobs: int, gpus: str, ray: str | None) -> _Hands:
+    if ray is not None:
+        from rbkit.report.sweep.ray_pool import RayWorkers
+
+        cluster = RayWorkers(ray, jobs=jobs, gpus=gpus)
+        return _Hands(cluster, cluster.at_once, cluster.threads, [])
+    slots = gpu_slots(gpus)
+    at_once = min(jobs, len(slots)) if slots else jobs
+    return _Hands(LocalWorkers(), at_once, max(1, cores() // at_once), slots)
+
+
+def _check(jobs: int, timeout: float | None, retries: int, gpus: str) -> None:
     if os.name != "posix":
         raise InputError("sweep", "needs process groups", "run it on Linux or macOS")
-    limits: Mapping[str, tuple[float | None, float]] = {
-        "jobs": (jobs, 1), "retries": (retries, 0),
-    }  # fmt: skip
-    for name, (value, least) in limits.items():
-        if value is not None and not value >= least:
+    for name, value, least in (("jobs", jobs, 1), ("retries", retries, 0)):
+        if value < least:
             raise InputError(name, f"is {value}", f"give {least} or more")
     if timeout is not None and not timeout > 0:
         raise InputError("timeout", f"is {timeout} s", "give a number above 0")
+    gpu_slots(gpus)  # whether it can be read
 
 
 def _template(plan: Plan) -> Path:
@@ -157,9 +159,3 @@ def _template(plan: Plan) -> Path:
 def _release(plan: Plan) -> None:
     with suppress(OSError, InputError):  # full: the name of a process that has gone, then
         plan.release()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

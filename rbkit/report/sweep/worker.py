@@ -16,6 +16,7 @@ from rbkit.report.engine import Failure, NotebookError, execute, failure_in
 from rbkit.report.sweep.channel import Channel, Message
 from rbkit.report.sweep.jobfile import process_identity, tail_of
 from rbkit.report.sweep.memory import oom_kills
+from rbkit.report.sweep.plain import plain
 from rbkit.report.sweep.processes import adopt_orphans, kill_descendants
 
 LOG = "worker.log"
@@ -24,7 +25,7 @@ LOG = "worker.log"
 def serve(channel: Channel, scratch: Path) -> None:
     """Do the one run that comes over `channel`, in a process of its own.
 
-    What arrives: ``{"id", "template", "parameters", "run_dir", "env"}``, later perhaps
+    What arrives: ``{"template", "parameters", "run_dir", "cwd", "env"}``, later perhaps
     ``{"say": "interrupt"}``. What is told: ``{"kernel": {pid, born}}``, and at the end
     ``{"result": {status, error, cell, tail, oom}}``.
 
@@ -43,6 +44,7 @@ def serve(channel: Channel, scratch: Path) -> None:
     scratch.mkdir()
     tempfile.tempdir = str(scratch)
     os.environ.update(request["env"], JUPYTER_RUNTIME_DIR=str(scratch))
+    os.chdir(request["cwd"])  # on Ray it is another
     run_dir = Path(request["run_dir"])
     _log_to(run_dir / LOG)
     threading.Thread(target=_lifeline, args=(channel,), daemon=True).start()
@@ -87,7 +89,8 @@ def _run(request: Message, run_dir: Path, tell: Callable[[Message], Any]) -> Mes
     _page(run_dir)
     after = oom_kills()
     return {
-        "status": status, "error": failure.headline or None, "cell": failure.cell,
+        "status": status, "error": plain(failure.headline) or None,
+        "cell": None if failure.cell is None else plain(failure.cell),
         "tail": tail_of(failure.traceback),
         "oom": status == "killed" and None not in (before, after) and after != before,
     }  # fmt: skip

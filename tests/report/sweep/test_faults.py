@@ -41,8 +41,8 @@ class Sweep:
     """The sweep as its user sees it: a command that can be given again."""
 
     def __init__(self, folder):
-        cells = [new_code_cell('seed: int = 0\nrun_dir: str = ""', metadata={"tags": ["parameters"]}),
-                 *map(new_code_cell, CELLS)]  # fmt: skip
+        first = new_code_cell('seed: int = 0\nrun_dir: str = ""', metadata={"tags": ["parameters"]})
+        cells = [first, *map(new_code_cell, CELLS)]
         self.template, self.out = folder / "tiny.ipynb", folder / "out"
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), self.template)
         self.mark = uuid.uuid4().hex  # every process of the sweep inherits it
