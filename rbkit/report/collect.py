@@ -119,7 +119,7 @@ def collect_runs(paths: str | Path | Sequence[str | Path]) -> list[RunLike]:
     found: dict[Path, RunLike] = {}
     for each in map(Path, given):
         if not each.is_dir():
-            raise InputError(str(each), "no such folder", "give folders of runs, or a sweep")
+            raise InputError(str(each), "no run folder in there", "give the folder that holds runs")
         swept, alone = list[RunLike](), list[RunLike]()
         for folder in _run_folders(each, each.resolve()):
             run = _open(folder, each.resolve())

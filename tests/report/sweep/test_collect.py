@@ -123,7 +123,7 @@ def test_runs_of_older_code_are_not_compared_with_the_new(swept, template):
 
 
 def test_what_is_no_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="nowhere: no run folder in there"):
         collect_runs([tmp_path / "nowhere"])
     assert collect_runs(tmp_path) == []
 
