@@ -181,6 +181,7 @@ def _papermill(
             parameters=values,
             engine_name="rbkit",
             kernel_name=node.metadata.get("kernelspec", {}).get("name") or "python3",
+            language="python",  # parameters are read as Python; many notebooks do not say theirs
             progress_bar=False,
             env=env,
             execution_timeout=timeout,

@@ -48,6 +48,14 @@ def test_parameters_arrive_with_their_types(notebook, tmp_path):
     assert _states(path)[0] is None
 
 
+def test_a_notebook_need_not_say_its_language(notebook, tmp_path):
+    path = notebook("assert k == [7]")
+    book = nbformat.read(path, as_version=4)
+    del book.metadata.kernelspec["language"]
+    nbformat.write(book, path)
+    assert execute(path, {"k": (7,)}, tmp_path / "run", progress=False).exists()
+
+
 def test_a_failing_cell_is_reported_by_its_last_line(notebook, tmp_path):
     path = notebook("# papermill_description=Training\nraise ValueError('loss is NaN')", "2")
     with pytest.raises(NotebookError, match="cell 'Training': ValueError: loss is NaN") as error:
