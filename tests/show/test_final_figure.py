@@ -31,9 +31,9 @@ def test_a_finished_run_shows_everything(runs):
 
 
 def test_the_scale_of_the_matrix_is_that_of_all_rounds(tmp_path, write_run):
-    run = write_run(tmp_path / "run")
+    run = write_run(tmp_path / "run", names=list("abcd"), rounds=4)
     before = final_figure(run).axes[0].images[0].get_clim()
-    run.history["gram"][-1] *= np.eye(14) + 1e-9  # the last round alone has no conflicts any more
+    run.history["gram"][-1] *= np.eye(4) + 1e-9  # the last round alone has no conflicts any more
     assert final_figure(run).axes[0].images[0].get_clim() == before
 
 
@@ -47,6 +47,16 @@ def test_a_run_that_did_not_end_well_says_so(tmp_path, write_run, status):
     assert ("the loss became NaN" in alt_text(figure)) == (status == "failed")
     badge = next(text for text in figure.texts if status.upper() in text.get_text())
     assert badge.get_bbox_patch() is not None
+
+
+def test_labels_of_curves_stand_at_the_edge(tmp_path, write_run):
+    run = write_run(tmp_path / "run", status="interrupted", names=["a", "b"])
+    lines = (run.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    evaluated = '{"kind": "eval", "step": 50, "loss_token": 5.0, "by_domain_token": [5.0, 6.0]}\n'
+    (run.path / "metrics.jsonl").write_text("".join([*lines[:50], evaluated, *lines[50:]]))
+    losses = final_figure(run).axes[2]
+    assert {text.xy[0] for text in losses.texts} == {104.0}  # where the longest curve ends
+    assert len(losses.texts) == 3
 
 
 def test_a_run_without_matrices_says_that_it_has_none(runs):
@@ -71,7 +81,7 @@ def test_a_run_that_has_only_begun_is_drawn(tmp_path, write_run):
                          ids=["odd", "two", "thousand"])  # fmt: skip
 def test_any_names_and_any_number_of_domains(tmp_path, write_run, names):
     before = dict(matplotlib.rcParams)
-    figure = final_figure(write_run(tmp_path / "run", names=names, rounds=3))
+    figure = final_figure(write_run(tmp_path / "run", names=names, rounds=1))
     assert png(figure, 40)
     assert dict(matplotlib.rcParams) == before
     assert len(figure.axes[1].collections) == min(len(names), 24)

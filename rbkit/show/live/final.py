@@ -112,7 +112,8 @@ def _layers(ax: Axes, run: RunLike, facts: LiveFacts) -> None:
 
 def _losses(ax: Axes, facts: LiveFacts) -> None:
     ax.set_title("Loss (nats per token)")
-    ends, said = [], []
+    ends: list[tuple[float, float, str, str]] = []
+    said = []
     curves = (("train", facts.train, _TRAIN, ""), ("eval", facts.evaluation, _EVAL, "o"),
               ("worst domain", facts.worst, _WORST, "v"))  # fmt: skip
     for name, curve, colour, marker in curves:
@@ -131,7 +132,8 @@ def _losses(ax: Axes, facts: LiveFacts) -> None:
     ax.margins(x=0.02)
     if not ends:
         _nothing(ax, "no loss recorded")
-    label_line_ends(ax, ends, 8.5)
+    edge = max((x for x, *_ in ends), default=0.0)  # a label inside would lie on a longer line
+    label_line_ends(ax, [(edge, y, text, colour) for _, y, text, colour in ends], 8.5)
     worst = f" Worst domain: {facts.worst_name}." if facts.worst_name else ""
     set_alt(ax, f"Loss by step: {'; '.join(said) or 'none recorded'}.{worst}")
 
