@@ -44,6 +44,9 @@ def attach(
     def __dir__() -> list[str]:
         return sorted(where)
 
+    # ``rbkit.attach`` looks at a run: the package's own import of this function hides it.
+    if "attach" in where:
+        vars(sys.modules[package]).pop("attach", None)
     if call is not None:
         _make_callable(sys.modules[package], call)
     return __getattr__, __dir__, sorted(where)

@@ -62,8 +62,9 @@ class LivePanel:
         self._hint = stop_hint(path) + (", or the ■ button above." if in_kernel() else ".")
         if self.shows_progress:
             self._throttle = Throttle(_SHARE, _LEAST[self.mode])
-            self._view.run.look()
-            self._show(self._view.frame(self._hint))
+            with self._throttle.looking():
+                self._view.run.look()
+                self._show(self._view.frame(self._hint))
 
     def look(self) -> None:
         """Show a frame, if it is time and there is something new."""
