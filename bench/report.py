@@ -39,6 +39,7 @@ def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__)
     parse.add_argument("--seeds", type=int, default=10, help="runs of each of the 20 variants")
     parse.add_argument("--keep", type=Path, help="leave sweep and page in this folder")
+    parse.add_argument("--results", type=Path, default=RESULTS)
     a = parse.parse_args()
     folder = a.keep or Path(tempfile.mkdtemp(prefix="rbkit-bench-"))
     try:
@@ -51,8 +52,8 @@ def main() -> None:
             shutil.rmtree(folder)
     found = {"runs": made, "variants": len(MIXERS) * len(KS), **found, "python": sys.version[:7],
              "machine": platform.machine()}  # fmt: skip
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+    a.results.parent.mkdir(exist_ok=True)
+    a.results.write_text(json.dumps(found, indent=2) + "\n")
     print(f"{made} runs: {found['seconds']:.1f} s ({found['cpu_seconds']:.1f} s of CPU), "
           f"page {found['page_mb']:.2f} MB, numbers {found['numbers_mb']:.2f} MB, "
           f"peak memory {found['peak_gb']:.2f} GB")  # fmt: skip

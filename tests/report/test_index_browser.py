@@ -12,6 +12,8 @@ def address(tmp_path_factory, write_run):
     folder = tmp_path_factory.mktemp("browser")
     runs = [write_run(folder / mixer, mixer) for mixer in ("Stratified", "Target", "RnB")]
     runs.append(write_run(folder / "bad", "Bad", status="failed", error="ValueError: <b>no</b>"))
+    runs.append(write_run(folder / "two", "RnB", seed=1, rounds=2))
+    runs[-1].info["parameters"]["k"] = 7
     yield write_index(runs, folder / "index.html").as_uri()
     shutil.rmtree(folder)
 
@@ -85,11 +87,31 @@ def test_play_runs_through_the_rounds(visit):
     assert page.text_content("#play") == "▶ play"
 
 
+NAMES = """Array.from(document.querySelectorAll("#runs-table tbody tr:not([hidden]) th"))
+    .map((t) => t.textContent)"""
+
+
 def test_the_table_sorts_with_unknown_values_last(visit):
     page = visit(1280)
-    names = "Array.from(document.querySelectorAll('.runs tbody th')).map((t) => t.textContent)"
-    button = ".runs thead tr:last-child button >> text=per token"
+    button = "#runs-table thead button >> text=eval loss"
     page.click(button)
-    assert page.evaluate(names) == ["RnB", "Target", "Stratified", "Bad"]
-    page.click(button)
-    assert page.evaluate(names) == ["Stratified", "Target", "RnB", "Bad"]
+    assert page.evaluate(NAMES)[-1] == "Bad"
+    ascending = page.evaluate(NAMES)[:-1]
+    page.press(button, "Enter")  # from the keyboard, too
+    assert page.evaluate(NAMES) == [*ascending[::-1], "Bad"]
+    assert page.get_attribute("#runs-table th:has-text('eval loss')", "aria-sort") == "descending"
+
+
+def test_rows_are_found_by_words_and_by_the_values_of_what_varied(visit):
+    page = visit(1280)
+    count = ".filters[data-table=runs-table] output"
+    assert page.text_content(count) == "5 runs"
+    page.get_by_label("find").fill("rnb")
+    assert set(page.evaluate(NAMES)) == {"RnB"}
+    assert page.text_content(count) == "2 of 5 shown"
+    page.get_by_label("k", exact=True).select_option("7")
+    assert page.text_content(count) == "1 of 5 shown"
+    page.click("text=clear")
+    assert page.text_content(count) == "5 runs"
+    page.get_by_label("status").select_option("failed")
+    assert page.evaluate(NAMES) == ["Bad"]

@@ -10,7 +10,7 @@ from rbkit.report.compare.values import order
 from rbkit.report.compare.variants import Comparison
 from rbkit.report.offline import seal
 from rbkit.report.page.averaged import side_by_side
-from rbkit.report.page.text import value
+from rbkit.report.page.text import shown, value
 from rbkit.report.units import thousands
 from rbkit.show.facts import parameter
 
@@ -21,7 +21,7 @@ def intro(html: str | None) -> str:
         return ""
     from bs4 import BeautifulSoup
 
-    soup = BeautifulSoup(seal(html), "html.parser")
+    soup = BeautifulSoup(seal(shown(html)), "html.parser")
     for tag in soup.find_all("style"):
         tag.decompose()
     for tag in soup.find_all(style=True):  # the policy allows our own style sheet only

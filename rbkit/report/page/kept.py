@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rbkit.report.page.text import clean
 from rbkit.show.facts import RunLike
 
 
@@ -22,7 +23,7 @@ class Kept:
         self._run = run
         self.path: Path = Path(run.path)
         self.status: str = run.status  # before the numbers: they may only be newer
-        self.info = _orderly(dict(run.info or {}))
+        self.info = _orderly(clean(dict(run.info or {})))
         self.job: dict[str, Any] | None = getattr(run, "job", None)
 
     @cached_property
@@ -55,9 +56,12 @@ def _orderly(info: dict[str, Any]) -> dict[str, Any]:
     for name in _MAPPINGS:
         if not isinstance(info.get(name), dict):
             info[name] = {}
+    if isinstance(info["parameters"].get("mixer"), str):  # it names lines in every figure
+        info["parameters"]["mixer"] = info["parameters"]["mixer"][:40]
     entries = info["ledger"].get("entries")
     entries = entries if isinstance(entries, list) else []
-    kept = [e for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
+    kept = [{**e, "name": e["name"][:60]} for e in entries
+            if isinstance(e, dict) and isinstance(e.get("name"), str)]  # fmt: skip
     info["ledger"] = {**info["ledger"], "entries": kept}
     if not isinstance(info["domains"].get("names"), list):
         info["domains"] = {**info["domains"], "names": []}

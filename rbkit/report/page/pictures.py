@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,7 +39,10 @@ Drawing = Callable[[], Any]
 def picture(figure: Any) -> dict[str, Any]:
     """Return a figure (or axes) as ``src``, ``alt``, ``width`` and ``height`` of an image."""
     figure = figure.get_figure(root=True) if hasattr(figure, "get_figure") else figure
-    image = png(figure, dpi=180)
+    with warnings.catch_warnings():
+        # Names without end leave no room for axes: an ugly figure, and no reason to lose a report.
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)
+        image = png(figure, dpi=180)
     width, height = size_of(image)
     return {
         "src": "data:image/png;base64," + base64.b64encode(image).decode("ascii"),

@@ -42,7 +42,7 @@ def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
     runs: list[Any] = list(comparison.runs)
     names = run_names(comparison)
     variants = {id(run): variant for variant in (*comparison.variants, *comparison.lost)
-                for run in (*variant.runs, *variant.unfinished)}  # fmt: skip
+                for run in (*variant.runs, *variant.unfinished, *variant.repeated)}  # fmt: skip
     scale, thumbnails = _scale(runs), _Thumbnails(runs)
     rows = []
     for run, name in zip(runs, names, strict=True):
@@ -86,7 +86,7 @@ def columns(comparison: Comparison) -> list[str]:
 def run_names(comparison: Comparison) -> list[str]:
     """Call each run by its variant, and by its seed or its folder only where that is needed."""
     variants = {id(run): variant.label for variant in (*comparison.variants, *comparison.lost)
-                for run in (*variant.runs, *variant.unfinished)}  # fmt: skip
+                for run in (*variant.runs, *variant.unfinished, *variant.repeated)}  # fmt: skip
     names = [variants.get(id(run), mixer_of(run)) for run in comparison.runs]
     for extra in (lambda r: f"seed {value(parameter(r, 'seed'))}", lambda r: r.path.name):
         count = {name: names.count(name) for name in set(names)}

@@ -46,6 +46,7 @@
       if (values.length < 2 || values.length > 60) return;
       const label = document.createElement("label"), name = document.createElement("span"), select = document.createElement("select");
       name.textContent = head.dataset.filter;
+      select.setAttribute("aria-label", head.dataset.filter);  // else its options are part of its name
       select.append(new Option("all", "", true));
       // By number: a value may be empty, or be called "all".
       values.forEach((value, i) => select.append(new Option(value === "" ? "–" : value, String(i))));

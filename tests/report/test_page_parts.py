@@ -1,0 +1,214 @@
+"""The pieces of the page, one by one."""
+
+import base64
+import io
+import json
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rbkit.report.compare.variants import compare
+from rbkit.report.page.averaged import Averaged, side_by_side
+from rbkit.report.page.failures import failures, unfinished
+from rbkit.report.page.kept import Kept
+from rbkit.report.page.ledger_table import ledger_rows
+from rbkit.report.page.repeat import command_of, environment_rows, sweep_commands
+from rbkit.report.page.runs_table import links, run_names, run_rows
+from rbkit.report.page.tiny import sparkline, thumbnail
+from rbkit.report.page.variants_table import variant_rows
+from rbkit.report.sweep.jobfile import new_job
+
+
+class Job(Kept):
+    """A run with a job, as the collector gives it."""
+
+    def __init__(self, run, status, **job):
+        super().__init__(run)
+        self.status = status
+        self.job = {**new_job("a", "run.ipynb", {}, {}), "status": status, **job}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory, write_run):
+    """Three mixers, two seeds, two values of lam for RnB; one run failed."""
+    folder, made = tmp_path_factory.mktemp("grid"), []
+    for mixer, seed, lam in [("Stratified", 0, None), ("Stratified", 1, None), ("RnB", 0, 1),
+                             ("RnB", 1, 1), ("RnB", 0, 9), ("RnB", 1, 9)]:  # fmt: skip
+        run = write_run(folder / f"{len(made)}", mixer, seed, rounds=3)
+        run.info["parameters"]["mixer_options"] = {"lam": lam} if lam else {}
+        made.append(run)
+    bad = write_run(folder / "bad", "Target", status="failed", rounds=3, error="why\n\x1b[1mTail")
+    return compare([Kept(run) for run in [*made, bad]])
+
+
+# ------------------------------------------------------------------------------ tiny pictures
+
+
+def pixels(address):
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGB")
+    )
+
+
+def test_a_thumbnail_is_red_where_domains_agree_blue_in_conflict_grey_where_unknown():
+    cells = pixels(thumbnail(np.array([[1.0, -1.0], [np.nan, 0.0]]))).astype(int)
+    assert cells[0, 0, 0] > cells[0, 0, 2] + 60
+    assert cells[0, 1, 2] > cells[0, 1, 0] + 60
+    assert np.ptp(cells[1, 1]) < 5
+    assert cells[1, 0].tolist() == [217, 222, 227]
+
+
+@pytest.mark.parametrize("m", [1, 14, 36, 37, 300])
+def test_thumbnails_stay_small_whatever_the_number_of_domains(m):
+    vectors = np.random.default_rng(0).normal(size=(m, 5))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    address = thumbnail(vectors @ vectors.T)
+    assert len(base64.b64decode(address.split(",")[1])) <= 1500
+    assert pixels(address).shape[:2] == (min(m, 36),) * 2
+
+
+def test_a_curve_stays_inside_its_box_and_says_what_it_is():
+    svg = sparkline([0, 5, 10], [99.0, 5.0, 4.0], last_step=10, low=4, high=6, colour="#0072B2",
+                    title='a "<b>"')  # fmt: skip
+    assert 'points="3,3 48,13 93,23"' in svg
+    assert "&#34;&lt;b&gt;&#34;" in svg
+    assert sparkline([], [], last_step=1, low=0, high=1, colour="#000000", title="") == ""
+
+
+# --------------------------------------------------------------------------------- tables
+
+
+def test_runs_are_called_by_what_varied_and_only_then_by_seed(grid):
+    assert run_names(grid)[2:5] == ["RnB · lam 1, seed 0", "RnB · lam 1, seed 1",
+                                    "RnB · lam 9, seed 0"]  # fmt: skip
+    assert run_names(grid)[-1] == "Target"
+
+
+def test_a_run_is_compared_with_the_baseline_of_its_own_seed(grid, tmp_path):
+    rows = {(row["name"]): row for row in run_rows(grid, tmp_path)}
+    row, base = rows["RnB · lam 9, seed 1"], rows["Stratified, seed 1"]
+    assert row["gap"] == pytest.approx(row["token"] - base["token"])
+    assert base["is_baseline"]
+    assert base["gap"] is None
+    assert rows["Target"]["status"] == "failed"
+    assert list(rows)[-1] == "Target"
+
+
+def test_variants_without_a_finished_run_are_rows_too(grid):
+    rows = variant_rows(grid, {}, {})
+    assert rows[-1]["name"] == "Target"
+    assert (rows[-1]["seeds"], rows[-1]["missing"], rows[-1]["token"]) == (0, 1, None)
+    assert [row["is_baseline"] for row in rows].count(True) == 1
+
+
+def test_ledgers_of_many_runs_are_means_by_variant(grid):
+    rows, means = ledger_rows(grid)
+    assert means
+    assert {row["run"] for row in rows} == {v.label for v in grid.variants}
+    step = next(row for row in rows if row["run"] == "Stratified" and row["name"] == "step")
+    each = [e["seconds"] for run in grid.runs[:2] for e in run.info["ledger"]["entries"]
+            if e["name"] == "step"]  # fmt: skip
+    assert step["seconds"] == pytest.approx(np.mean(each))
+    assert not ledger_rows(compare(grid.runs[:3]))[1]
+
+
+def test_losses_by_domain_are_means_over_seeds_of_one_variant_per_mixer(grid):
+    shown = side_by_side(grid, 8)
+    assert [v.mixer for v in shown] == ["Stratified", "RnB"]
+    mean = Averaged(shown[0]).info["final"]["by_domain_token"]
+    each = [run.info["final"]["by_domain_token"] for run in grid.runs[:2]]
+    assert mean == pytest.approx(np.mean(each, axis=0))
+
+
+# ------------------------------------------------------------------------------- failures
+
+
+def test_runs_that_failed_alike_are_told_of_once(grid):
+    run = grid.runs[0]
+    out_of_memory = {"error": "OutOfMemoryError", "cell": "train", "tail": ["a", "b"]}
+    runs = [Job(run, "failed", **out_of_memory), Job(run, "failed", **out_of_memory),
+            Job(run, "killed"), Job(run, "ok"), Job(run, "timeout", attempts=3)]  # fmt: skip
+    found = failures(runs, list("abcde"))
+    assert [(g["status"], len(g["runs"])) for g in found] == [
+        ("failed", 2), ("killed", 1), ("timeout", 1)]  # fmt: skip
+    assert [row["tail"] for row in found[0]["runs"]] == ["a\nb", ""]
+    assert "killed from outside" in found[1]["headline"]
+    assert found[2]["runs"][0]["attempts"] == 3
+
+
+def test_the_error_of_a_run_made_by_hand_is_split_in_headline_and_tail(grid):
+    (found,) = failures([grid.runs[-1]], ["x"])
+    assert (found["headline"], found["runs"][0]["tail"]) == ("why", "Tail")
+
+
+def test_runs_that_have_not_ended_are_counted(grid):
+    run = grid.runs[0]
+    runs = [Job(run, status) for status in ("ok", "queued", "running", "queued")]
+    assert unfinished(runs) == (
+        "This page is not final: of 4 runs 1 is running and 2 are queued."
+    )  # fmt: skip
+    assert unfinished(runs[:1]) == ""
+
+
+# ------------------------------------------------------------------------------ repeating
+
+
+def test_a_run_of_a_sweep_is_repeated_by_its_own_command(grid):
+    assert command_of(Job(grid.runs[0], "ok", command="rbkit run -p seed=0")).endswith("seed=0")
+
+
+def test_a_run_of_the_run_notebook_is_repeated_by_a_command_line_that_gives_its_parameters(grid):
+    from rbkit.cli.given import read_parameters
+    from rbkit.report.parameters import RunParameters
+
+    run = grid.runs[4]
+    words = shlex.split(command_of(run))
+    assert words[:2] == ["rbkit", "run"]
+    pairs = [words[i + 1] for i, word in enumerate(words) if word == "-p"]
+    again = RunParameters.from_mapping(read_parameters(pairs)).to_dict()
+    recorded = run.info["parameters"]
+    assert {k: again[k] for k in recorded if k in again} == {
+        k: v for k, v in recorded.items() if k in again
+    }
+
+
+def test_a_run_trained_from_python_is_repeated_in_python(grid):
+    run = Kept(grid.runs[2]._run)
+    run.info = {**run.info, "parameters": {"mixer": 'R"nB', "steps": 10, "micro_batch_size": 8}}
+    source = command_of(run)
+    compile(source, "again", "exec")
+    assert "batch_size=8" in source
+    assert """mixer_by_name('R"nB', {})""" in source
+
+
+def test_the_environment_names_versions_machine_and_commit(grid):
+    sweep = {"machine": {"cpus": 2, "gpus": []}, "git": {"commit": "abc", "changed": True},
+             "template": "t.ipynb", "command": "rbkit sweep t", "calls": [
+                 {"command": "rbkit sweep s"}, {"command": "rbkit sweep t"}]}  # fmt: skip
+    rows = dict(environment_rows(list(grid.runs), [sweep]))
+    assert rows["torch"] == "2.9.0"
+    assert rows["cpus"] == "2"
+    assert rows["git commit"] == "abc, with changes"
+    assert sweep_commands([sweep]) == ["rbkit sweep s", "rbkit sweep t"]
+
+
+def test_links_are_addresses_of_files_whatever_a_folder_is_called(tmp_path):
+    run = tmp_path / "runs" / 'javascript:alert(1) "#?%'
+    run.mkdir(parents=True)
+    (run / "run.html").write_text("")
+    ((_, address),) = links(run, tmp_path)
+    assert address == "runs/javascript%3Aalert%281%29%20%22%23%3F%25/run.html"
+
+
+def test_a_record_in_disorder_is_put_in_order(tmp_path, write_run):
+    run = write_run(tmp_path / "run", rounds=2)
+    run.info = json.loads(json.dumps(run.info)) | {
+        "corpus": "text", "ledger": {"entries": [1, {"name": 2}, {"name": "step"}]},
+        "versions": None, "domains": {"names": "abc"},
+    }  # fmt: skip
+    info = Kept(run).info
+    assert info["corpus"] == {}
+    assert info["ledger"]["entries"] == [{"name": "step"}]
+    assert info["domains"]["names"] == []

@@ -1,0 +1,152 @@
+"""Reports of folders: what is written, what is left out, and that nothing is half there."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+from bs4 import BeautifulSoup
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.report import pdf
+from rbkit.report.html import assert_offline
+from rbkit.report.write import write_report
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, write_run):
+    folder = tmp_path_factory.mktemp("made")
+    for seed in (0, 1):
+        for mixer in ("Stratified", "RnB"):
+            write_run(folder / "runs" / f"{mixer}-{seed}", mixer, seed, rounds=2)
+    return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pages without figures: drawing is most of the time, and tested elsewhere."""
+    monkeypatch.setattr("rbkit.report.index._drawn", lambda *_: {})
+
+
+@pytest.fixture(scope="module")
+def written(folder):
+    return write_report(folder, folder / "index.html", intro="a < b", progress=False)
+
+
+def test_runs_made_by_hand_have_a_page_with_all_numbers_beside_it(written):
+    soup = BeautifulSoup(written.read_text(), "html.parser")
+    assert assert_offline(written.read_text()) == []
+    assert soup.select_one(".intro").get_text() == "a < b"
+    addresses = [a["href"] for a in soup.select(".files a")]
+    assert {a.rsplit(".")[-1] for a in addresses} == {"csv", "parquet"}
+    assert all((written.parent / a).is_file() for a in addresses)
+    assert pq.read_table(written.parent / "numbers" / "runs.parquet").num_rows == 4
+    with (written.parent / "numbers" / "runs.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+
+def test_a_paired_interval_against_the_baseline_is_the_first_thing_said(written):
+    soup = BeautifulSoup(written.read_text(), "html.parser")
+    assert "Stratified (95 % interval" in soup.select_one(".headline").get_text()
+    cells = [cell.get_text(strip=True) for cell in soup.select("#variants-table tbody tr")[0]]
+    assert "RnB" in cells
+
+
+def test_another_baseline_may_be_chosen(folder, tmp_path, undrawn):
+    page = write_report(folder, tmp_path / "i.html", baseline="mixer=rnb", progress=False)
+    heads = [th.get_text() for th in BeautifulSoup(page.read_text(), "html.parser").select("th")]
+    assert "vs RnB" in heads
+
+
+def test_an_error_leaves_nothing_behind(folder, tmp_path, monkeypatch, undrawn):
+    with pytest.raises(InputError, match="is in none of the runs"):
+        write_report(folder, tmp_path / "a" / "i.html", baseline="mixer=Nobody", progress=False)
+    with pytest.raises(InputError, match="no run folder"):
+        write_report(tmp_path, tmp_path / "a" / "i.html", progress=False)
+    monkeypatch.setattr("rbkit.report.index.frames", lambda run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(folder, tmp_path / "b" / "i.html", progress=False)
+    assert not list(tmp_path.glob("a/*"))
+    assert not list(tmp_path.glob("b/*"))
+
+
+def test_a_damaged_run_is_left_out_with_a_warning(folder, tmp_path, undrawn):
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "RnB-1" / "run.json").write_text("{")
+    with pytest.warns(RbkitWarning, match="RnB-1"):
+        page = write_report(tmp_path, tmp_path / "index.html", progress=False)
+    rows = BeautifulSoup(page.read_text(), "html.parser").select("#runs-table tbody tr")
+    assert len(rows) == 3
+
+
+def test_a_notebook_that_trains_nothing_has_a_row(tmp_path, undrawn):
+    from rbkit.report.sweep.jobfile import new_job, write_job
+
+    for i in range(2):
+        run = tmp_path / "runs" / f"x-{i}"
+        run.mkdir(parents=True)
+        job = new_job(f"x-{i}", "t.ipynb", {"x": i}, {"x": i}, f"rbkit run -p x={i}")
+        write_job(run, job | {"status": "ok" if i else "failed", "tail": ["E <b>bold</b>"]})
+    page = write_report(tmp_path, tmp_path / "index.html", progress=False)
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    assert [row.select_one(".status").get_text() for row in soup.select("#runs-table tbody tr")]
+    assert soup.select_one(".failures pre").get_text() == "E <b>bold</b>"
+
+
+# ------------------------------------------------------------------------------------- PDF
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_page_is_printed_where_there_is_a_browser(folder, tmp_path, undrawn):
+    try:
+        pdf.find_browser()
+    except InputError:
+        pytest.skip("no Chromium")
+    write_report(folder, tmp_path / "index.html", pdf=True, progress=False)
+    assert (tmp_path / "index.pdf").read_bytes().startswith(b"%PDF-")
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_without_a_browser_it_is_said_before_anything_is_written(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(pdf, "_PLACES", ())
+    with pytest.raises(InputError, match=r"no Chromium or Chrome on PATH; install one"):
+        write_report(folder, tmp_path / "index.html", pdf=True, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("import time; time.sleep(60)", "took more than"),
+     ("import sys; print('no display', file=sys.stderr)", "printed nothing: no display")],
+)  # fmt: skip
+def test_a_browser_that_hangs_or_fails_is_ended_and_told_of(tmp_path, source, said):
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!{sys.executable}\n{source}\n")
+    browser.chmod(0o755)
+    (tmp_path / "page.html").write_text("")
+    with pytest.raises(InputError, match=said):
+        pdf.html_to_pdf(tmp_path / "page.html", browser=str(browser), timeout=1.5)
+    assert not (tmp_path / "page.pdf").exists()
+
+
+# ----------------------------------------------------------------------------- many runs
+
+
+@pytest.mark.slow
+def test_a_report_of_200_runs_takes_less_than_a_minute_and_10_mb(tmp_path):
+    from pathlib import Path
+
+    bench = Path(__file__).parents[2] / "bench" / "report.py"
+    if not bench.exists():
+        pytest.skip("no bench folder")
+    out = tmp_path / "result.json"
+    subprocess.run([sys.executable, bench, "--results", out], check=True, capture_output=True)
+    found = json.loads(out.read_text())
+    assert found["runs"] == 200
+    assert found["cpu_seconds"] < 60  # the clock depends on what else the machine does
+    assert found["page_mb"] < 10
