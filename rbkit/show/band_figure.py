@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,14 +24,15 @@ from rbkit.show.style import (
 from rbkit.show.variant_looks import GREY, VariantLike, looks, outstanding, seeds_of
 
 _Curve = tuple[Array, Array]  # steps and values
+_V = TypeVar("_V", bound=VariantLike)
 
 
 def loss_bands(
-    variants: Sequence[VariantLike],
+    variants: Sequence[_V],
     split: Literal["eval", "train"] = "eval",
     ax: Axes | None = None,
     *,
-    minus: Callable[[VariantLike], VariantLike | None] | None = None,
+    minus: Callable[[_V], _V | None] | None = None,
     baseline: str = "the baseline",
     baselines: Collection[str] = (),
 ) -> Axes:

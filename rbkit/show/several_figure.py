@@ -28,6 +28,7 @@ from rbkit.show.style import MUTED, alt_text, plain_ticks, rbkit_style, set_alt,
 from rbkit.show.variant_looks import VariantLike, how_many
 
 _MOST = 12  # panels of one figure
+_LAYERS = 24  # domains that can be told apart in a small panel
 _Names = tuple[str, ...]
 
 
@@ -106,7 +107,8 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
     Returns
     -------
     matplotlib Figure
-        Domains have the same order and colour in all panels that have the same domains.
+        Domains have the same order and colour in all panels that have the same domains; of
+        very many, the smaller ones are one layer.
     """
     panels = [panel for variant in variants if (panel := _mixture(variant)) is not None]
     shown = _most_moving(panels, most)
@@ -114,15 +116,16 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
         if not shown:
             return _nothing("no proportions recorded")
         groups = _by_names(shown)
-        order = {names: _order(found, len(names)) for names, found in groups.items()}
+        layers = {names: _layers(found, len(names)) for names, found in groups.items()}
         columns = _columns(shown)
-        m = max(len(names) for names in groups)
+        m = max(len(found) for found in layers.values())
         named = len(groups) == 1
         height = max(2.5, 0.135 * m + 0.8) if named else 2.6
         figure, axes = _grid(len(shown), columns, 2.6, height, 2.3 if named else 0.3)
         for i, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             last = i % columns == columns - 1 or i == len(shown) - 1
-            proportions(_Mean(panel), ax, order=order[panel.names], names=named and last,
+            mean = _Mean(panel, layers[panel.names])
+            proportions(mean, ax, order=range(len(layers[panel.names])), names=named and last,
                         title=shorten(panel.variant.label, 30))  # fmt: skip
             ax.title.set_fontsize(10)
             below = i + columns >= len(shown)
@@ -136,15 +139,22 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
 class _Mean:
     """Stands for a run whose proportions are the mean over seeds."""
 
-    def __init__(self, panel: _Panel) -> None:
+    def __init__(self, panel: _Panel, layers: Sequence[Sequence[int]]) -> None:
+        def together(shares: Array) -> Array:
+            return np.stack([shares[..., list(ids)].sum(axis=-1) for ids in layers], axis=-1)
+
         self.path = Path(panel.variant.label)
         self.status, self.domains = "ok", None
         q = target(panel.runs[0])
         self.info: dict[str, Any] = {
             "parameters": {"mixer": panel.variant.label},
-            "domains": {"names": list(panel.names), "q": q},
-        }
-        self.history: dict[str, Any] = {"p": panel.mean, "step": panel.edges[1:]}
+            "domains": {
+                "names": [panel.names[ids[0]] if len(ids) == 1 else f"{len(ids)} smaller ones"
+                          for ids in layers],
+                "q": together(q) if q is not None and len(q) == len(panel.names) else None,
+            },
+        }  # fmt: skip
+        self.history: dict[str, Any] = {"p": together(panel.mean), "step": panel.edges[1:]}
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         """Nothing was recorded."""
@@ -193,6 +203,16 @@ def _by_names(panels: Sequence[_Panel]) -> Mapping[_Names, list[_Panel]]:
     return groups
 
 
+def _layers(panels: Sequence[_Panel], m: int) -> list[list[int]]:
+    """Domains from bottom to top; if there are very many, the smaller ones are one layer."""
+    order = _order(panels, m).tolist()
+    if m <= _LAYERS:
+        return [[i] for i in order]
+    weight = np.max([panel.mean.mean(axis=0) for panel in panels], axis=0)
+    large = set(np.argsort(-weight, kind="stable")[: _LAYERS - 1].tolist())
+    return [[i] for i in order if i in large] + [[i for i in order if i not in large]]
+
+
 def _order(panels: Sequence[_Panel], m: int) -> NDArray[np.int64]:
     """Domains by similarity of gradients, if a variant with these domains tracked them."""
     grams = [found.mean for panel in panels if (found := _gram(panel.variant)) is not None
@@ -217,8 +237,9 @@ def _write_domains(ax: Axes, names: list[str], side: float, first: bool, own: bo
     size = min(7.5, 72 * side / len(names) * 0.9)
     texts = short_ids(names) if own else [shorten(name, 22) for name in names]
     legible = size > 3.5 and (own or first)
-    plain_ticks(ax.yaxis, texts if legible else [""] * len(names), fontsize=size)
-    ax.set_xticks([])
+    ax.set(xticks=[], yticks=[])
+    if legible:
+        plain_ticks(ax.yaxis, texts, fontsize=size)
 
 
 def _most_moving(panels: list[_Panel], most: int) -> list[_Panel]:

@@ -222,6 +222,18 @@ def test_fixed_proportions_give_way_to_those_that_moved():
     assert "2 of 4 variants" in alt_text(figure)
 
 
+def test_of_very_many_domains_the_smaller_ones_are_one_layer():
+    names = [f"d{i}" for i in range(60)]
+    many_domains = run(names=names, tracked=False)
+    many_domains.history["p"][:, :30] *= 1.5
+    many_domains.history["p"][:, 30:] *= 0.5
+    figure = proportions_by_variant([Variant("RnB", runs=[many_domains])])
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert "37 smaller ones" in written
+    assert "d1" in written
+    assert "d59" not in written
+
+
 def test_a_name_cannot_be_mathematics_nor_break_a_figure():
     bad = [Variant(name, key=(("k", name),)) for name in ("$\\frac{$", "<b>_^", "\n")]
     for draw in FIGURES:
