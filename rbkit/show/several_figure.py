@@ -4,49 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from rbkit.show.facts import Array, RunLike, domain_names, target
-from rbkit.show.gram_figure import (
-    common_scale,
-    extremes,
-    mean_over_rounds,
-    seriate,
-    short_ids,
-    to_cosine,
-)
-from rbkit.show.mixture import proportions, proportions_in_force
+from rbkit.show.facts import Array
+from rbkit.show.gram_figure import common_scale, extremes, mean_over_rounds, seriate, short_ids
+from rbkit.show.mixture import proportions
 from rbkit.show.style import MUTED, alt_text, plain_ticks, rbkit_style, set_alt, shorten
-from rbkit.show.variant_looks import VariantLike, how_many
+from rbkit.show.variant_looks import VariantLike
+from rbkit.show.variant_panels import (
+    MeanMixture,
+    Names,
+    Panel,
+    by_names,
+    gram_panel,
+    layers_of,
+    mixture_panel,
+)
 
 _MOST = 12  # panels of one figure
-_LAYERS = 24  # domains that can be told apart in a small panel
-_Names = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """Mean over the seeds of a variant that have the same domains."""
-
-    variant: VariantLike
-    names: _Names
-    runs: list[RunLike]
-    mean: Array
-    edges: Array = field(default_factory=lambda: np.empty(0))
-
-    @property
-    def seeds(self) -> str:
-        """How many seeds the mean is over, and why not over all."""
-        n, of = len(self.runs), len(self.variant.runs)
-        return how_many(n) if n == of else f"{n} of {of} seeds"
 
 
 def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST) -> Figure:
@@ -64,12 +44,12 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST) -> Fi
     matplotlib Figure
         Panels with the same domains have them in the same order; others have their own.
     """
-    panels = [panel for variant in variants if (panel := _gram(variant)) is not None]
+    panels = [panel for variant in variants if (panel := gram_panel(variant)) is not None]
     shown = panels[:most]
     with rbkit_style():
         if not shown:
             return _nothing("no Gram matrix recorded")
-        groups = _by_names(shown)
+        groups = by_names(shown)
         order = {names: seriate(mean_over_rounds(np.array([p.mean for p in found])))
                  for names, found in groups.items()}  # fmt: skip
         vmax = max(common_scale(panel.mean) for panel in shown)
@@ -110,13 +90,13 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
         Domains have the same order and colour in all panels that have the same domains; of
         very many, the smaller ones are one layer.
     """
-    panels = [panel for variant in variants if (panel := _mixture(variant)) is not None]
+    panels = [panel for variant in variants if (panel := mixture_panel(variant)) is not None]
     shown = _most_moving(panels, most)
     with rbkit_style():
         if not shown:
             return _nothing("no proportions recorded")
-        groups = _by_names(shown)
-        layers = {names: _layers(found, len(names)) for names, found in groups.items()}
+        groups = by_names(shown)
+        layers = {names: layers_of(found, len(names)) for names, found in groups.items()}
         columns = _columns(shown)
         m = max(len(found) for found in layers.values())
         named = len(groups) == 1
@@ -124,7 +104,7 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
         figure, axes = _grid(len(shown), columns, 2.6, height, 2.3 if named else 0.3)
         for i, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             last = i % columns == columns - 1 or i == len(shown) - 1
-            mean = _Mean(panel, layers[panel.names])
+            mean = MeanMixture(panel, layers[panel.names])
             proportions(mean, ax, order=range(len(layers[panel.names])), names=named and last,
                         title=shorten(panel.variant.label, 30))  # fmt: skip
             ax.title.set_fontsize(10)
@@ -134,90 +114,6 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
                 ax.tick_params(labelleft=False)
         _tell(figure, "Proportions over time", len(panels), shown, groups)
     return figure
-
-
-class _Mean:
-    """Stands for a run whose proportions are the mean over seeds."""
-
-    def __init__(self, panel: _Panel, layers: Sequence[Sequence[int]]) -> None:
-        def together(shares: Array) -> Array:
-            return np.stack([shares[..., list(ids)].sum(axis=-1) for ids in layers], axis=-1)
-
-        self.path = Path(panel.variant.label)
-        self.status, self.domains = "ok", None
-        q = target(panel.runs[0])
-        self.info: dict[str, Any] = {
-            "parameters": {"mixer": panel.variant.label},
-            "domains": {
-                "names": [panel.names[ids[0]] if len(ids) == 1 else f"{len(ids)} smaller ones"
-                          for ids in layers],
-                "q": together(q) if q is not None and len(q) == len(panel.names) else None,
-            },
-        }  # fmt: skip
-        self.history: dict[str, Any] = {"p": together(panel.mean), "step": panel.edges[1:]}
-
-    def metrics(self, kind: str) -> list[dict[str, Any]]:
-        """Nothing was recorded."""
-        return []
-
-
-def _gram(variant: VariantLike) -> _Panel | None:
-    """Mean over seeds of the last round's cosines."""
-    found = []
-    for run in variant.runs:
-        grams = np.asarray(run.history.get("gram", []), dtype=np.float64)
-        if grams.ndim == 3 and grams.size:
-            found.append((run, to_cosine(grams[-1])))
-    if not found:
-        return None
-    names = _names(found[0][0], len(found[0][1]))
-    same = [(run, G) for run, G in found if len(G) == len(names) and _names(run, len(G)) == names]
-    return _Panel(variant, names, [run for run, _ in same],
-                  mean_over_rounds(np.array([G for _, G in same])))  # fmt: skip
-
-
-def _mixture(variant: VariantLike) -> _Panel | None:
-    """Mean over seeds of the proportions in force."""
-    found = [(run, *proportions_in_force(run)) for run in variant.runs]
-    found = [(run, p, edges) for run, p, edges in found if len(p)]
-    if not found:
-        return None
-    first, shape, edges = found[0][0], found[0][1].shape, found[0][2]
-    names = _names(first, shape[1])
-    same = [(run, p) for run, p, where in found
-            if p.shape == shape and np.array_equal(where, edges)
-            and _names(run, shape[1]) == names]  # fmt: skip
-    return _Panel(variant, names, [run for run, _ in same],
-                  np.mean([p for _, p in same], axis=0), edges)  # fmt: skip
-
-
-def _names(run: RunLike, m: int) -> _Names:
-    names = domain_names(run)
-    return tuple(names) if len(names) == m else tuple(f"domain {i}" for i in range(m))
-
-
-def _by_names(panels: Sequence[_Panel]) -> Mapping[_Names, list[_Panel]]:
-    groups: dict[_Names, list[_Panel]] = {}
-    for panel in panels:
-        groups.setdefault(panel.names, []).append(panel)
-    return groups
-
-
-def _layers(panels: Sequence[_Panel], m: int) -> list[list[int]]:
-    """Domains from bottom to top; if there are very many, the smaller ones are one layer."""
-    order = _order(panels, m).tolist()
-    if m <= _LAYERS:
-        return [[i] for i in order]
-    weight = np.max([panel.mean.mean(axis=0) for panel in panels], axis=0)
-    large = set(np.argsort(-weight, kind="stable")[: _LAYERS - 1].tolist())
-    return [[i] for i in order if i in large] + [[i for i in order if i not in large]]
-
-
-def _order(panels: Sequence[_Panel], m: int) -> NDArray[np.int64]:
-    """Domains by similarity of gradients, if a variant with these domains tracked them."""
-    grams = [found.mean for panel in panels if (found := _gram(panel.variant)) is not None
-             and found.names == panel.names]  # fmt: skip
-    return seriate(mean_over_rounds(np.array(grams))) if grams else np.arange(m)
 
 
 def _heat(ax: Axes, G: Array, vmax: float) -> Any:
@@ -242,14 +138,14 @@ def _write_domains(ax: Axes, names: list[str], side: float, first: bool, own: bo
         plain_ticks(ax.yaxis, texts, fontsize=size)
 
 
-def _most_moving(panels: list[_Panel], most: int) -> list[_Panel]:
+def _most_moving(panels: list[Panel], most: int) -> list[Panel]:
     """At most so many, in their order: fixed proportions only where there is room."""
     still = [bool(np.ptp(panel.mean, axis=0).max(initial=0) < 1e-9) for panel in panels]
     kept = sorted(sorted(range(len(panels)), key=lambda i: (still[i], i))[:most])
     return [panels[i] for i in kept]
 
 
-def _columns(panels: Sequence[_Panel]) -> int:
+def _columns(panels: Sequence[Panel]) -> int:
     """Panels in a row: a mixer's, where each has as many, so that columns compare; else 3 or 4."""
     n, counts = len(panels), Counter(panel.variant.mixer for panel in panels)
     each = set(counts.values())
@@ -271,7 +167,7 @@ def _grid(
 
 
 def _tell(
-    figure: Figure, title: str, there: int, shown: Sequence[_Panel], groups: Mapping[_Names, Any]
+    figure: Figure, title: str, there: int, shown: Sequence[Panel], groups: Mapping[Names, Any]
 ) -> None:
     """Title, and an alternative text from those of the panels."""
     said = [] if there == len(shown) else [f"{len(shown)} of {there} variants"]
