@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Board:
     shown: bool
     counts: Counter[str] = field(default_factory=Counter)
     _seconds: list[float] = field(default_factory=list)
+    _running: dict[str, tuple[Path, float]] = field(default_factory=dict)
     _live: Any = None
     _due: float = 0.0
     _width: int = 0
@@ -63,7 +65,9 @@ class Board:
         so_far = self.done + sum(self.counts.values())
         why = f"  {plain(error)}" if error else ""
         line = f"[{so_far:>{self._width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
+        self._running.pop(id, None)
         if self._live is not None:
+            self._live.update(self._table())
             self._live.console.print(line, markup=False, highlight=False, overflow="ellipsis")
             return
         try:
@@ -71,7 +75,7 @@ class Board:
         except OSError:  # nobody reads any more: no reason to stop the runs
             self.shown = False
 
-    def again(self, id: str, status: str) -> None:
+    def again(self, status: str) -> None:
         """Take note that a run which ended with `status` is to be tried again."""
         self.counts[status] -= 1
 
@@ -80,36 +84,39 @@ class Board:
         if self._live is None or time.monotonic() < self._due:
             return
         self._due = time.monotonic() + 0.5
-        self._live.update(self._table(running), refresh=True)
+        self._running = running
+        self._live.update(self._table(), refresh=True)
 
-    def _table(self, running: dict[str, tuple[Path, float]]) -> Any:
+    def _table(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
         table = Table.grid(padding=(0, 2))
-        table.add_row(Text(self.headline(len(running)), style="bold"))
-        for id, (run_dir, seconds) in sorted(running.items()):
+        for id, (run_dir, seconds) in sorted(self._running.items()):
             table.add_row(Text(f"  {id}"), Text(f"{seconds:.0f} s"), Text(progress_of(run_dir)))
-        return table
+        so_far = [seconds for _, seconds in self._running.values()]
+        return Group(Text(self.headline(so_far), style="bold"), table)
 
-    def headline(self, running: int) -> str:
-        """Say in one line how the sweep stands.
+    def headline(self, running: Sequence[float]) -> str:
+        """Say in one line how the sweep stands; `running` has the seconds of runs in progress.
 
         Examples
         --------
         >>> board = Board(total=10, done=4, at_once=2, shown=False)
         >>> board.ended("a", "ok", 60.0, None); board.ended("b", "failed", 60.0, "ValueError")
-        >>> board.headline(2)
-        '5 ok, 1 failed, 2 running of 10, about 2 min to go'
+        >>> board.headline([30.0, 30.0])
+        '5 ok, 1 failed, 2 running of 10, about 90 s to go'
         """
         ok = self.done + self.counts["ok"]
         bad = [f"{n} {status}" for status, n in sorted(self.counts.items()) if status != "ok" and n]
         left = self.total - self.done - sum(self.counts.values())
-        said = ", ".join([f"{ok} ok", *bad, f"{running} running of {self.total}"])
+        said = ", ".join([f"{ok} ok", *bad, f"{len(running)} running of {self.total}"])
         if not self._seconds or not left:
             return said
-        eta = sum(self._seconds) / len(self._seconds) * left / self.at_once
-        return f"{said}, about {_duration(eta)} to go"
+        usual = sum(self._seconds) / len(self._seconds)
+        work = usual * left - sum(min(seconds, usual) for seconds in running)
+        return f"{said}, about {_duration(work / self.at_once)} to go"
 
 
 def progress_of(run_dir: Path) -> str:
@@ -127,6 +134,6 @@ def progress_of(run_dir: Path) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 90:
+    if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from contextlib import suppress
 from typing import Any
 
 Message = dict[str, Any]
@@ -65,6 +66,11 @@ class Channel:
         while not self.ended:
             self._take()
         return self._all()
+
+    def hang_up(self) -> None:
+        """Say no more, but go on listening: the other end sees this one as closed."""
+        with suppress(OSError):  # it is closed already
+            self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close this end: the other one sees that."""

@@ -141,8 +141,7 @@ class Launcher:
                         **task.parameters, **({"resume": again} if self.resumable else {})
                     },
                     "run_dir": str(task.run_dir.resolve()), "cwd": os.getcwd(),
-                    "env": {**self.env, **gpu_environment("auto", gpu), "RBKIT_DISPLAY": "batch",
-                            "RBKIT_JOB": task.id},
+                    "env": {**self.env, **gpu_environment("auto", gpu), "RBKIT_DISPLAY": "batch"},
                 }
             )  # fmt: skip
 
@@ -180,7 +179,7 @@ class Launcher:
         self._write_end(task, found, "queued" if again else found.status)
         self.board.ended(task.id, found.status, task.seconds, found.error)
         if again:
-            self.board.again(task.id, found.status)
+            self.board.again(found.status)
             self.queue.append(task)
 
     def _write_end(self, task: Task, found: Verdict, status: str) -> None:

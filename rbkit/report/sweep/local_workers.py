@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rbkit.report.sweep.channel import Channel, Message
-from rbkit.report.sweep.jobfile import process_identity
+from rbkit.report.sweep.jobfile import is_alive, process_identity
 from rbkit.report.sweep.nursery import ask_for_worker, start_nursery
 from rbkit.report.sweep.processes import kill_group
 from rbkit.report.sweep.workers import Event
@@ -76,8 +76,7 @@ class LocalWorkers:
         if worker is not None:
             kill_group(worker.kernel)
             if not kill_group(worker.identity):
-                worker.channel.close()  # not forked yet: it will find nobody there
-                worker.channel.ended = True
+                worker.channel.hang_up()  # not forked yet: it will find nobody there
 
     def close(self) -> None:
         """Kill whatever still runs, and end the nursery."""
@@ -130,13 +129,17 @@ class LocalWorkers:
         return [*found, Event("ended", worker.id, {"result": worker.result, "code": code})]
 
     def _nursery_is_gone(self) -> list[Event]:
-        # Nobody collects its workers any more: end them too. The next run gets a new nursery.
+        # Nobody collects its workers any more: they go too, each with all that it started. The
+        # next run gets a new nursery.
+        for worker in self._workers.values():
+            worker.channel.hang_up()
+        end = time.monotonic() + 5
         found = []
         for worker in list(self._workers.values()):
+            while is_alive(worker.identity) and time.monotonic() < end:
+                time.sleep(0.02)
             kill_group(worker.kernel)
-            if not kill_group(worker.identity):
-                worker.channel.close()
-                worker.channel.ended = True
+            kill_group(worker.identity)
             found += self._end(worker, None)
         self._unborn.clear()
         if self._control is not None and self._nursery is not None:

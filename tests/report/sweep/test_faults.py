@@ -61,8 +61,9 @@ class Sweep:
                 continue
         return found
 
-    def kernels(self):
-        return [p for p in self.processes() if _is_kernel(p)]
+    def victims(self):
+        """Kernels, workers, and what forks the workers."""
+        return [p for p in self.processes() if _is_victim(p)]
 
     def jobs(self):
         return {path: json.loads(path.read_text()) for path in self.out.glob("runs/*/job.json")}
@@ -82,16 +83,16 @@ class Sweep:
                 if job["status"] == "ok"}  # fmt: skip
 
 
-def _is_kernel(process):
+def _is_victim(process):
     try:
-        return any("ipykernel" in part for part in process.cmdline())
+        return any("ipykernel" in part or "nursery" in part for part in process.cmdline())
     except psutil.NoSuchProcess:
         return False
 
 
-def _kill_kernels(sweep, chance, stop, killed):
-    while not stop.wait(chance.uniform(0.3, 1.5)):
-        for process in chance.sample(found := sweep.kernels(), min(1, len(found))):
+def _kill_at_random(sweep, chance, stop, killed):
+    while not stop.wait(chance.uniform(0.5, 2.5)):
+        for process in chance.sample(found := sweep.victims(), min(1, len(found))):
             try:
                 process.kill()
                 killed.append(process.pid)
@@ -105,7 +106,7 @@ def _kill_kernels(sweep, chance, stop, killed):
 def test_whatever_is_killed_the_last_call_finishes_the_rest(tmp_path):
     sweep, chance = Sweep(tmp_path), random.Random(20)
     stop, killed = threading.Event(), []
-    killer = threading.Thread(target=_kill_kernels, args=(sweep, chance, stop, killed))
+    killer = threading.Thread(target=_kill_at_random, args=(sweep, chance, stop, killed))
     killer.start()
     before: dict = {}
     try:
@@ -122,7 +123,7 @@ def test_whatever_is_killed_the_last_call_finishes_the_rest(tmp_path):
             assert before.items() <= sweep.done().items()  # what was done is left alone
             before = sweep.done()
         assert len(before) < RUNS
-        code = sweep.launch().wait(timeout=300)  # kernels are still being killed
+        code = sweep.launch().wait(timeout=300)  # the rest is still being killed
         statuses = [job["status"] for job in sweep.jobs().values()]
         assert set(statuses) <= {"ok", "killed"}
         assert code == (0 if "killed" not in statuses else 1)
