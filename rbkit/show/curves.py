@@ -207,7 +207,8 @@ def _end_labels(
 def series(run: RunLike, split: str) -> tuple[Array, Array]:
     """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
     key = "loss" if split == "train" else "loss_token"
-    points = [(r["step"], r[key]) for r in run.metrics(split) if r.get(key) is not None]
+    rows = [(r.get("step"), r.get(key)) for r in run.metrics(split)]
+    points = [row for row in rows if all(_is_number(value) for value in row)]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
     finite = np.isfinite(values)
     return steps[finite], values[finite]
@@ -218,6 +219,10 @@ def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike |
     seeds = [other.info.get("parameters", {}).get("seed") for other in bases]
     seed = run.info.get("parameters", {}).get("seed")
     return bases[seeds.index(seed)] if seed in seeds else (bases[0] if bases else None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _signed(value: float) -> str:

@@ -92,6 +92,14 @@ def test_runs_that_end_early_do_not_bend_the_mean():
     assert list(ax.lines[-1].get_xdata()) == [0, 50]
 
 
+def test_rows_that_make_no_sense_are_left_out():
+    odd = run()
+    rows = [*odd.metrics("eval"), {"step": "x", "loss_token": 1.0}, {"loss_token": 1.0},
+            {"step": 200, "loss_token": True}]  # fmt: skip
+    odd.metrics = lambda kind: rows
+    assert "RnB ends at 4.000." in alt_text(loss_bands([Variant("RnB", runs=[odd])]))
+
+
 def test_differences_are_paired_by_seed():
     base = Variant("Stratified", "Stratified", runs=[run((9, 5, 4 + s), s) for s in (0, 1, 2)])
     ours = Variant("RnB", runs=[run((9, 5, 3.5 + s), s) for s in (1, 2, 7)])

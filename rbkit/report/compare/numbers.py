@@ -144,10 +144,11 @@ def _metrics(run: RunLike) -> _Columns:
     found: dict[str, list[Any]] = {"kind": [], "step": [], "metric": [], "value": []}
     for kind in ("train", "eval"):
         for row in run.metrics(kind):
-            for name, value in row.items():
+            step = row.get("step")
+            for name, value in row.items() if isinstance(step, int) else ():
                 if name not in ("kind", "step") and isinstance(value, int | float):
                     found["kind"].append(kind)
-                    found["step"].append(row["step"])
+                    found["step"].append(step)
                     found["metric"].append(name)
                     found["value"].append(float(value))
     return found

@@ -50,7 +50,9 @@ def said(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate is no text
 
 
 def label(key: Key) -> str:

@@ -142,6 +142,15 @@ def test_values_of_mixed_types_are_written_as_json():
     assert _array([2**70]).to_pylist() == [float(2**70)]
 
 
+def test_rows_of_a_stranger_that_make_no_sense_are_left_out(tmp_path, write_run):
+    run = write_run(tmp_path / "run", rounds=2)
+    before = write_numbers(compare([run]), tmp_path / "before")
+    with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "train", "loss": 1}\n{"kind": "eval", "step": "x", "loss_token": 2}\n')
+    after = write_numbers(compare([type(run).open(run.path)]), tmp_path / "after")
+    assert [path.read_bytes() for path in before] == [path.read_bytes() for path in after]
+
+
 def test_no_runs_and_one_run_have_tables_too(tmp_path, comparison):
     write_numbers(compare([]), tmp_path / "none")
     assert read(tmp_path / "none", "runs") == []
