@@ -1,63 +1,17 @@
-"""What a page says of its runs: rows of a table, and a headline with the caution it needs."""
+"""What a comparison of runs may honestly say first: a headline with the caution it needs."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from rbkit.report.compare.baseline import BASELINES
 from rbkit.report.compare.paired import Difference, difference_of, differences, multiplicity
 from rbkit.report.compare.variants import Comparison, Variant, compare
-from rbkit.show.facts import (
-    RunLike,
-    domain_names,
-    labels,
-    ledger,
-    losses,
-    mixer_of,
-    overhead,
-    parameter,
-)
+from rbkit.show.facts import RunLike, losses
 from rbkit.show.style import number
-
-
-def rows(runs: Sequence[RunLike], baseline: str = "Stratified") -> list[dict[str, Any]]:
-    """One row per run, the lowest final eval loss first, unfinished runs last."""
-    table = []
-    for run, name in zip(runs, labels(runs), strict=True):
-        final, price = losses(run), overhead(run)
-        entries = {entry["name"]: entry for entry in ledger(run)}
-        base = _partner(runs, run, baseline)
-        same = base is not None and base is not run and run.status == base.status == "ok"
-        names = domain_names(run)
-        table.append(
-            {
-                "run": run,
-                "name": name,
-                "mixer": mixer_of(run),
-                "seed": parameter(run, "seed"),
-                "status": run.status,
-                "error": run.info.get("error"),
-                "token": final.token,
-                "example": final.example,
-                "gap": final.token - losses(base).token  # type: ignore[operator, arg-type]
-                if same and final.token is not None and losses(base).token is not None  # type: ignore[arg-type]
-                else None,
-                "is_baseline": mixer_of(run) == baseline,
-                "worst": None if final.worst is None else float(final.by_domain[final.worst]),
-                "worst_name": names[final.worst]
-                if final.worst is not None and final.worst < len(names)
-                else "",
-                "seconds": (entries.get("step") or {}).get("seconds"),
-                "overhead_flops": price.flops,
-                "overhead_seconds": price.seconds,
-            }
-        )
-    return sorted(table, key=lambda r: (r["status"] != "ok", _or_infinite(r["token"]), r["name"]))
 
 
 def headline(runs: Sequence[RunLike] | Comparison, main: str = "RnB") -> list[str]:
@@ -95,20 +49,6 @@ def headline(runs: Sequence[RunLike] | Comparison, main: str = "RnB") -> list[st
     return said + found.cautions()
 
 
-def varying(runs: Sequence[RunLike]) -> tuple[dict[str, Any], list[str]]:
-    """Return the parameters that all runs share, and the names of those that differ."""
-    everything = [run.info.get("parameters") or {} for run in runs]
-    names = sorted({name for values in everything for name in values})
-    shared, differ = {}, []
-    for name in names:
-        values = [values.get(name) for values in everything]
-        if all(value == values[0] for value in values):
-            shared[name] = values[0]
-        else:
-            differ.append(name)
-    return shared, differ
-
-
 def _subject(found: Comparison, main: str) -> list[Variant]:
     """Variants that the headline chooses from: of `main`, else all but the baselines."""
     for wanted in (
@@ -142,13 +82,3 @@ def _has_mixers(found: Comparison) -> bool:
 
 def _mean_loss(variant: Variant) -> float:
     return float(np.mean([losses(run).token for run in variant.runs]))
-
-
-def _partner(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike | None:
-    bases = [other for other in runs if mixer_of(other) == baseline]
-    same = (other for other in bases if parameter(other, "seed") == parameter(run, "seed"))
-    return next(same, bases[0] if bases else None)
-
-
-def _or_infinite(value: float | None) -> float:
-    return math.inf if value is None else value
