@@ -101,8 +101,8 @@ def write_sweep(
         (run.path / "run.json").write_text(json.dumps(run.info))
         for name in ("run.html", "run.ipynb"):
             (run.path / name).write_text("")
-        command = shlex.join(["rbkit", "run", "90_run", "--out", f"runs/{id}",
-                              *(f"-p{n}={v}" for n, v in varied.items())])  # fmt: skip
+        pairs = [word for name, v in varied.items() for word in ("-p", f"{name}={v}")]
+        command = shlex.join(["rbkit", "run", "90_run", "--out", f"runs/{id}", *pairs])
         job = new_job(id, "90_run.ipynb", run.info["parameters"], varied, command)
         job |= {"status": status, "attempts": 1, "seconds": 91.5}
         if status != "ok":

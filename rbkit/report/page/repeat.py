@@ -50,7 +50,7 @@ def environment_rows(runs: Sequence[Kept], sweeps: Sequence[Mapping[str, Any]]) 
     if isinstance(git, dict):
         git = f"{git.get('commit')}{', with changes' if git.get('changed') else ''}"
     found = list(versions.items())
-    found += [(name.replace("_", " "), value(v)) for name, v in (machine or {}).items()]
+    found += [(name.replace("_", " "), value(v)) for name, v in (machine or {}).items() if v]
     hosts = sorted({str(run.info["host"]) for run in runs if run.info.get("host")})
     devices = sorted({str(run.info["device"]) for run in runs if run.info.get("device")})
     started = sorted(str(run.info["started"]) for run in runs if run.info.get("started"))
