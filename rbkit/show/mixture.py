@@ -69,7 +69,7 @@ def proportions(
         for row, colour in enumerate(colours):
             low, high = (np.append(s, s[-1]) for s in (stacked[row], stacked[row + 1]))
             ax.fill_between(edges, low, high, step="post", color=colour, lw=0)
-            ax.step(edges, high, where="post", color="white", lw=0.7)
+            ax.step(edges, high, where="post", color="white", lw=0.7 if m <= 60 else 0)
         span = float(edges[-1] - edges[0]) or 1.0
         ends = _target_bar(ax, run, order, colours, float(edges[-1]) + 0.02 * span, 0.05 * span)
         if names:

@@ -25,6 +25,7 @@ from rbkit.show.explorer.talk import Talk
 from rbkit.show.explorer.view import View
 from rbkit.show.explorer.widget import ExplorerWidget
 from rbkit.show.modes import display_mode
+from rbkit.show.widgets.output import output
 
 
 def explore(
@@ -201,14 +202,8 @@ class Explorer:
     # --- in a notebook ------------------------------------------------------------------
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        if self.display == "live":
-            made: Any = self.widget._repr_mimebundle_(**kwargs)
-            return made[0] | {"text/plain": repr(self)}, made[1]
-        from rbkit.show.display import bundle
-
-        if self.display == "off":
-            return {"text/plain": repr(self)}
-        return bundle(self.freeze(), dpi=140)  # a picture of thousands of points is large
+        # A picture of thousands of points is large.
+        return output(self.display, self.widget, repr(self), self.freeze, kwargs, dpi=140)
 
     def __repr__(self) -> str:
         name = about(self.editor.material.corpus)["name"]

@@ -69,7 +69,7 @@ def frozen(
         if replayed is not None:
             label = f"replayed on {labels[0]}: {replay_labels([replayed])[0]}"
             _proportions(grid[below - 1], runs[0], runs[0].rows(replayed.p), label)
-        _losses(grid[-1], runs)
+        _losses(grid[-1], runs, labels)
     said = [alt_text(ax) for ax in figure.get_axes() if ax.get_label() != "<colorbar>"]
     if replayed is not None:
         said.append(f"{replayed.mixer} would have drawn {replayed.distance[1:].mean():.0%} of the "
@@ -96,22 +96,26 @@ def _proportions(ax: Axes, rounds: Rounds, p: Array, title: str) -> None:
         q = None if q is None else np.append(q, max(0.0, 1 - q.sum()))
     known = {"names": names, "q": None if q is None else q.tolist()}
     seen = Altered(rounds.run, {"p": p, "step": rounds.edges[1:]}, {"domains": known})
-    if not names:
+    if not names or not np.isfinite(p).all():
         seen = Altered(rounds.run, {"p": []}, {"domains": known})
     # From the top down, as the rows of the matrices, in the widget's colours.
     colours = [*domain_colours(max(len(rounds.keys), 1)), (0.6, 0.62, 0.65)][: len(names)]
     order = list(range(len(names)))[::-1]
-    proportions(seen, ax, order=order, title=shorten(title, 44), colours=colours[::-1])
+    proportions(
+        seen, ax, order=order, title=shorten(title, 44), colours=colours[::-1],
+        names=len(names) <= 40,
+    )  # fmt: skip
 
 
-def _losses(ax: Axes, runs: Sequence[Rounds]) -> None:
+def _losses(ax: Axes, runs: Sequence[Rounds], labels: Sequence[str]) -> None:
     """Eval loss of each run, and dashed that of its worst domain."""
     loss_curves([rounds.run for rounds in runs], "eval", ax)
-    for rounds in runs:
+    for rounds, label in zip(runs, labels, strict=True):
         if rounds.worst >= 0:
             values = rounds.by_domain[:, rounds.worst]
             colour = mixer_colour(mixer_of(rounds.run))
-            worst = f"worst domain: {shorten(rounds.names[rounds.worst], 30)}"
+            whose = f"{label}, worst" if len(runs) > 1 else "worst domain"
+            worst = f"{whose}: {shorten(rounds.names[rounds.worst], 30)}"
             ax.plot(rounds.evaluation[0], values, color=colour, lw=1.2, ls=(0, (4, 2)), label=worst)
     if ax.get_legend_handles_labels()[0]:
         for text in ax.legend(loc="upper right", frameon=False, fontsize=8.5).get_texts():

@@ -115,9 +115,9 @@ def rounds_of(run: RunLike, like: Sequence[Key] = ()) -> Rounds:
         ``Rounds.keys`` of the run that this one is compared with.
     """
     history, notes = run.history, []
-    p, ends = _mixture(history)
-    m = p.shape[1]
     names = domain_names(run)
+    p, ends = _mixture(history, len(names))
+    m = p.shape[1]
     keys = _keys(names if len(names) == m else [f"domain {i}" for i in range(m)])
     at = _spread(len(ends), MOST_ROUNDS)
     if len(at) < len(ends):
@@ -144,16 +144,17 @@ def rounds_of(run: RunLike, like: Sequence[Key] = ()) -> Rounds:
         run, tuple(keys[i] for i in kept), kept, m, at, np.append(0.0, ends[at]), p[shown][:, kept],
         None if q is None else q[kept], gram is not None and len(at) > 0,
         _scores(gram, q, at, kept), _noise(history, gram, at),
-        np.array([effective_domains(row) for row in p[shown]]), _train(run), evaluation,
-        by_domain[:, kept], tuple(notes),
+        np.array([effective_domains(row) if np.isfinite(row).all() else np.nan
+                  for row in p[shown]]),
+        _train(run), evaluation, by_domain[:, kept], tuple(notes),
     )  # fmt: skip
 
 
-def _mixture(history: Any) -> tuple[Array, Array]:
-    """Return p, (T + 1, m), and the last step of each round, (T,)."""
+def _mixture(history: Any, m: int) -> tuple[Array, Array]:
+    """Return p, (T + 1, m), and the last step of each round, (T,); NaN if none is there yet."""
     p = np.asarray(history.get("p", []), dtype=np.float64)
     if p.ndim != 2 or not p.size:
-        return np.zeros((1, 0)), np.zeros(0)
+        return np.full((1, m), np.nan), np.zeros(0)
     p = np.clip(np.nan_to_num(p), 0.0, 1.0)
     ends = np.asarray(history.get("step", []), dtype=np.float64).ravel()[: len(p)]
     if len(p) == len(ends):  # a run stopped between the end of a round and the next p
@@ -177,7 +178,7 @@ def _spread(n: int, most: int) -> NDArray[np.int64]:
 
 
 def _largest(p: Array, q: Array | None) -> NDArray[np.int64]:
-    weight = p.max(axis=0) if q is None else np.maximum(p.max(axis=0), q)
+    weight = p.max(axis=0) if q is None else np.fmax(p.max(axis=0), q)
     return np.sort(np.argsort(-weight, kind="stable")[:MOST_DOMAINS])
 
 

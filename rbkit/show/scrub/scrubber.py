@@ -16,6 +16,7 @@ from rbkit.show.scrub.notices import notices
 from rbkit.show.scrub.payload import cosines, run_payload, scales, together
 from rbkit.show.scrub.rounds import Rounds, rounds_of
 from rbkit.show.scrub.widget import ScrubberWidget
+from rbkit.show.widgets.output import output
 from rbkit.show.widgets.wire import packed
 from rbkit.train.record import Run
 from rbkit.train.replayed import Replay, replay
@@ -258,14 +259,7 @@ class Scrubber:
     # --- in a notebook ------------------------------------------------------------------
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        if self.display == "live":
-            made: Any = self.widget._repr_mimebundle_(**kwargs)
-            return made[0] | {"text/plain": repr(self)}, made[1]
-        if self.display == "off":
-            return {"text/plain": repr(self)}
-        from rbkit.show.display import bundle
-
-        return bundle(self.freeze())
+        return output(self.display, self.widget, repr(self), self.freeze, kwargs)
 
     def __repr__(self) -> str:
         parts = []

@@ -145,6 +145,8 @@ def test_two_runs_are_read_side_by_side(open_scrubber, made):
     assert "the run's last" in page.text_content("[data-test=gram-when-1]")
     assert page.text_content("[data-test=ended-1]") == "at step 175"
     assert "Rounds differ" in page.text_content("[data-test=notices]")
+    assert "at step 175" in page.text_content("[data-test=eval-1]")  # not compared with step 300
+    assert set(page.locator("[data-test=domain] td:last-child").all_text_contents()) == {"–"}
     page.evaluate("scrubber.store.moveTo(3)")
     page.wait_for_timeout(60)
     first, second = (rounds.p[3] for rounds in page.py.runs)

@@ -40,7 +40,7 @@ class GramView {
 
   draw() {
     const { store, run, plot } = this, { look, kind } = store, { m } = run;
-    const gutter = m && m <= MOST_NAMES ? Math.min(170, plot.box.clientWidth * 0.34) : 0;
+    const gutter = m && m <= MOST_NAMES ? Math.min(180, plot.box.clientWidth * 0.38) : 0;
     const side = Math.max(120, Math.min(plot.box.clientWidth - gutter, gutter ? 470 : 560));
     // Beside a run that has matrices the room stays: what lies below must stand side by side.
     plot.box.style.height = `${store.runs.some((each) => each.hasGram && each.m) ? Math.round(side) : 90}px`;

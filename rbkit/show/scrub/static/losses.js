@@ -78,14 +78,14 @@ class LossView {
 
   /** Values at the slider, and their differences. */
   legend() {
-    const { store } = this, entries = [], two = store.runs.length > 1;
+    const { store } = this, entries = [], two = store.runs.length > 1, level = !two || evaluatedTogether(...store.runs, store.step);
     const shown = store.runs.map((run) => {
       const e = run.evaluationAt(store.step), place = store.lossDomain(run);
-      return { eval: e < 0 ? NaN : run.evaluation.values[e], one: run.lossOf(place, e), name: place < 0 ? null : store.nameOf(run.ids[place]) };
+      return { eval: e < 0 ? NaN : run.evaluation.values[e], at: level || e < 0 ? "" : ` at step ${count(run.evaluation.steps[e])}`, one: run.lossOf(place, e), name: place < 0 ? null : store.nameOf(run.ids[place]) };
     });
     store.runs.forEach((run, r) => {
       const colour = { "--colour": this.colour(run) };
-      entries.push(el("span", { class: "rbs-entry" }, el("i", { class: `rbs-line${r ? " rbs-square" : ""}`, style: colour }), two ? words("span", run.label) : null, el("span", { test: `eval-${r}`, text: `eval ${figure(shown[r].eval)}` })));
+      entries.push(el("span", { class: "rbs-entry" }, el("i", { class: `rbs-line${r ? " rbs-square" : ""}`, style: colour }), two ? words("span", run.label) : null, el("span", { test: `eval-${r}`, text: `eval ${figure(shown[r].eval)}${shown[r].at}` })));
       if (shown[r].name !== null) entries.push(el("span", { class: "rbs-entry" }, el("i", { class: "rbs-line rbs-dashed", style: colour }), words("span", `${store.selected < 0 ? "worst: " : ""}${shown[r].name}`), el("span", { test: `domain-loss-${r}`, text: figure(shown[r].one) })));
       if (!two && run.train[0].length) entries.push(el("span", { class: "rbs-entry" }, el("i", { class: "rbs-line rbs-faint", style: colour }), el("span", { text: "training" })));
     });

@@ -30,14 +30,15 @@ class MixtureView {
     setWords(this.head, this.title());
     if (!pen) return;
     const t = run.roundAt(store.step), effective = this.effective();
-    setText(this.when, p.length ? `${figure(effective[t], 1)} effective domains` : "");
-    if (!p.length || !run.m) {
+    setText(this.when, Number.isFinite(effective[t]) ? `${figure(effective[t], 1)} effective domains` : "");
+    if (!p.length || Number.isNaN(p[0])) {
       plot.nothing(pen, "no proportions recorded");
       return;
     }
     const y = (v) => plot.y0 + v * (plot.y1 - plot.y0), columns = Math.max(run.rounds, 1), loud = hover ? hover.domain : selected;
     const block = (id, left, right, low, high) => {
       pen.globalAlpha = loud >= 0 && loud !== id && hover?.other !== id ? 0.3 : 1;
+      if (id < 0) pen.globalAlpha *= 0.4;
       pen.fillStyle = id < 0 ? look.muted : store.colourOf(id);
       pen.fillRect(left, y(low), right - left, y(high) - y(low));
     };
@@ -113,7 +114,7 @@ class MixtureView {
   move(x, y) {
     const { plot, run, store } = this, p = this.values();
     const inside = y >= plot.y0 && y <= plot.y1 && x >= plot.x0, onBar = x > plot.x1 + 8;
-    if (!inside || !p.length || !run.m || (onBar && !run.q.length)) {
+    if (!inside || !p.length || Number.isNaN(p[0]) || (onBar && !run.q.length)) {
       plot.tip.hidden = true;
       store.setHover(null);
       return;

@@ -115,6 +115,12 @@ class Recorded {
   }
 }
 
+/** Whether the last evaluations of two runs up to a step were at the same step: else losses do not compare. */
+function evaluatedTogether(a, b, step) {
+  const [e, f] = [a.evaluationAt(step), b.evaluationAt(step)];
+  return e >= 0 && f >= 0 && a.evaluation.steps[e] === b.evaluation.steps[f];
+}
+
 function decodeReplay(value) {
   return { label: String(value.label), mixer: String(value.mixer), p: typed(value.p, Float32Array),
     distance: typed(value.distance, Float32Array), effective: typed(value.effective, Float32Array) };

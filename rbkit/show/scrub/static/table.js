@@ -26,18 +26,18 @@ class Numbers {
     const loss = (run) => (id) => run.lossOf(run.placeOf(id), run.evaluationAt(this.store.step));
     const q = (id) => { const run = a.placeOf(id) >= 0 ? a : b; return run?.q.length ? run.q[run.placeOf(id)] : NaN; };
     const score = (id) => (a.score.length && a.placeOf(id) >= 0 ? a.score[at(a) * a.m + a.placeOf(id)] : NaN);
-    const minus = (f, g) => (id) => f(id) - g(id);
+    const minus = (f, g, fair = true) => (id) => (fair ? f(id) - g(id) : NaN);
     const again = (id) => (replay && a.placeOf(id) >= 0 ? replay.p[at(a) * a.m + a.placeOf(id)] : NaN);
     const column = (head, title, value, show, more = {}) => ({ head, title, value, show, ...more });
     const share1 = (v) => (Number.isFinite(v) ? (100 * v).toFixed(1) : "–");
     const found = [column("p %", two(b) ? `Share in ${a.label}` : "Share in training, in this round", p(a), share1, { bar: true })];
     if (b) {
-      found.push(column("p₂ %", `Share in ${b.label}`, p(b), share1, { bar: true }), column("Δp", "Share in the second run minus that in the first, in points", minus(p(b), p(a)), points, { signed: true }));
+      found.push(column("p₂ %", `Share in ${b.label}`, p(b), share1, { bar: true }), column("Δp", "Share in the second run minus that in the first, in points", minus(p(b), p(a), this.level(a, b)), points, { signed: true }));
     }
-    if (replay) found.push(column("replayed %", `Share under ${replay.label}`, again, share1, { bar: true }), column("Δ", "Replayed share minus the recorded one, in points", minus(again, p(a)), points, { signed: true }));
+    if (replay) found.push(column("replay %", `Share under ${replay.label}`, again, share1, { bar: true }), column("Δ", "Replayed share minus the recorded one, in points", minus(again, p(a)), points, { signed: true }));
     found.push(column("q %", "Share in the eval set", q, share1));
-    if (!b) found.push(column("Gq", "Score: alignment with the eval set, Gq divided by its norm", score, (v) => figure(v, 2)), column("loss", "Eval loss at the last evaluation, nats per token", loss(a), (v) => figure(v, 3)));
-    else found.push(column("loss", `Eval loss in ${a.label}`, loss(a), (v) => figure(v, 3)), column("Δ loss", "Eval loss of the second run minus that of the first: below 0 the second is better", minus(loss(b), loss(a)), (v) => signed(v, 3), { signed: true }));
+    if (!b) found.push(column("Gq", "Score: alignment with the eval set, Gq divided by its norm", score, (v) => figure(v, 3)), column("loss", "Eval loss at the last evaluation, nats per token", loss(a), (v) => figure(v, 3)));
+    else found.push(column("loss", `Eval loss in ${a.label}`, loss(a), (v) => figure(v, 3)), column("Δ loss", "Eval loss of the second run minus that of the first: below 0 the second is better", minus(loss(b), loss(a), evaluatedTogether(a, b, this.store.step)), (v) => signed(v, 3), { signed: true }));
     return found;
   }
 
@@ -74,16 +74,21 @@ class Numbers {
     const fact = (head, text, test, title) => el("div", { title }, words("dt", `${name}${head}`, { title: undefined }), el("dd", { text, test: `${test}-${run.index}` }));
     const of = run.q.length && !run.others ? `, of q ${figure(Math.exp(entropy), 1)}` : "";
     return [
-      fact("effective domains", run.p.length ? `${figure(run.effective[t], 1)} of ${count(run.total)}${of}` : "–", "effective", "exp of the entropy of p: how many domains the mixture is spread over"),
+      fact("effective domains", Number.isFinite(run.effective[t]) ? `${figure(run.effective[t], 1)} of ${count(run.total)}${of}` : "–", "effective", "exp of the entropy of p: how many domains the mixture is spread over"),
       fact("noise floor", run.noise.length && Number.isFinite(run.noise[t]) ? `${share(run.noise[t])} of the diagonal` : "not recorded", "noise", "Part of the squared gradient norms that is sampling noise"),
       ...(run.ended(store.step) && run.rounds ? [fact("ended", `at step ${count(run.edges[run.rounds])}`, "ended", "Its last round is shown")] : []),
     ];
   }
 
+  /** Whether both runs are at the step of the slider: a run that has ended is compared no further. */
+  level(a, b) {
+    return !a.ended(this.store.step) && !b.ended(this.store.step);
+  }
+
   /** How far the mixtures of two runs are apart: only where all domains are shown. */
   apart() {
     const [a, b] = this.store.runs;
-    if (!b || a.others || b.others || !a.p.length || !b.p.length) return [];
+    if (!b || !this.level(a, b) || a.others || b.others || !a.p.length || !b.p.length) return [];
     const of = (run, id) => (run.placeOf(id) < 0 ? 0 : run.share(run.roundAt(this.store.step), run.placeOf(id)));
     const sum = this.store.domains.reduce((total, _, id) => total + Math.abs(of(a, id) - of(b, id)), 0);
     return [el("div", { title: "Total variation distance of p" }, el("dt", { text: "drawn from other domains" }), el("dd", { test: "apart", text: share(sum / 2) }))];
