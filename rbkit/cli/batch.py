@@ -29,9 +29,9 @@ def run(
 
     Example: rbkit run --out reports/mine/rnb -p corpus=my.jsonl -p mixer=RnB -p steps=1000
     """
-    from rbkit.report.demo import find_notebook
     from rbkit.report.engine import NotebookError, execute
     from rbkit.report.html import notebook_to_html
+    from rbkit.report.shipped import find_notebook
     from rbkit.report.sweep.declared import declared
 
     given = read_parameters(parameter)
@@ -70,6 +70,9 @@ def sweep(
     profile: Annotated[str | None, typer.Option(help="smoke: runs of a few seconds.")] = None,
     pdf: Pdf = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would run.")] = False,
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="Only list the notebook's parameters.")
+    ] = False,
 ) -> None:
     """Run a notebook once for each point of a grid, and compare the runs on one page.
 
@@ -79,6 +82,8 @@ def sweep(
     Example: rbkit sweep notebooks/90_run.ipynb --grid "mixer=stratified,target,rnb seed=0..4"
     --jobs 2
     """
+    if parameters:
+        return _list_parameters(template)
     from rbkit.report.sweep.launch import sweep as launch
 
     result = launch(
@@ -87,6 +92,20 @@ def sweep(
         profile=profile, pdf=pdf, dry_run=dry_run,
     )  # fmt: skip
     raise typer.Exit(result.exit_code)
+
+
+def _list_parameters(template: Path) -> None:
+    """Print what may be set, with types, defaults and meaning."""
+    import sys
+
+    from rbkit.report.coerce import source_of
+    from rbkit.report.sweep.declared import declared
+    from rbkit.report.sweep.plan import find_template
+    from rbkit.report.sweep.table import print_table
+
+    found = declared(find_template(template)).parameters.values()
+    rows = [(each.name, each.written, source_of(each.default), each.help) for each in found]
+    print_table(("parameter", "type", "default", "meaning"), rows, sys.stdout)
 
 
 def status(

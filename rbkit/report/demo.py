@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
-from rbkit.errors import InputError
 from rbkit.report.engine import NotebookError, execute
 from rbkit.report.html import notebook_to_html
 from rbkit.report.parameters import RunParameters
+from rbkit.report.shipped import find_notebook
 from rbkit.report.write import write_report
 
 MIXERS = ("Stratified", "Target", "RnB")
@@ -103,21 +103,6 @@ def demo(
         raise errors[0]
     say(f"done: {page}")
     return page
-
-
-def find_notebook(name: str) -> Path:
-    """Return the notebook `name` of the repository, or of the installed package.
-
-    Examples
-    --------
-    >>> find_notebook("90_run").name
-    '90_run.ipynb'
-    """
-    repository = Path(__file__).resolve().parents[2]
-    for folder in (repository / "notebooks", Path(sys.prefix) / "share" / "rbkit" / "notebooks"):
-        if (folder / f"{name}.ipynb").is_file():
-            return folder / f"{name}.ipynb"
-    raise InputError(name, "no such notebook", "build them with: rbkit nb build")
 
 
 def _domains(params: RunParameters, out: Path, progress: bool) -> Path:

@@ -10,10 +10,10 @@ import pytest
 from rbkit.data.corpus import load_corpus
 from rbkit.errors import InputError
 from rbkit.regroup import Editor, prepare
-from rbkit.report.demo import find_notebook
 from rbkit.report.engine import execute
 from rbkit.report.job import load_inputs
 from rbkit.report.parameters import RunParameters
+from rbkit.report.shipped import find_notebook
 from rbkit.train.record import Run
 
 TOPICS = [

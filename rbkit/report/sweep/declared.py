@@ -190,7 +190,7 @@ def declared(notebook: str | Path | Any) -> Declared:
 
     Examples
     --------
-    >>> from rbkit.report.demo import find_notebook
+    >>> from rbkit.report.shipped import find_notebook
     >>> ours = declared(find_notebook("90_run"))
     >>> ours.check({"mixer": "rnb", "learning_rate": "1e-3"})["mixer"]
     'RnB'

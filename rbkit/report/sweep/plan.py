@@ -183,7 +183,7 @@ def find_template(template: str | Path) -> Path:
     path = Path(template)
     if path.is_file() or path.suffix or len(path.parts) > 1:
         return path
-    from rbkit.report.demo import find_notebook  # with all that makes pages: some seconds
+    from rbkit.report.shipped import find_notebook
 
     return find_notebook(path.name)
 
