@@ -17,7 +17,7 @@ class Channel:
     Examples
     --------
     >>> ours, theirs = Channel.pair()
-    >>> ours.send({"say": "interrupt"}); theirs.receive()
+    >>> _ = ours.send({"say": "interrupt"}); theirs.receive()
     {'say': 'interrupt'}
     >>> ours.close(); theirs.receive() is None
     True

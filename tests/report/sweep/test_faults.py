@@ -46,24 +46,34 @@ class Sweep:
         self.template, self.out = folder / "tiny.ipynb", folder / "out"
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), self.template)
         self.mark = uuid.uuid4().hex  # every process of the sweep inherits it
+        self.launcher = None
 
     def launch(self):
         command = [sys.executable, "-c", LAUNCH, str(self.template), str(self.out)]
-        return subprocess.Popen(command, env={**os.environ, "RBKIT_FAULTS": self.mark})
+        self.launcher = subprocess.Popen(command, env={**os.environ, "RBKIT_FAULTS": self.mark})
+        return self.launcher
 
-    def processes(self, but=None):
+    def processes(self):
         found = []
         for process in psutil.process_iter():
             try:
-                if process.pid != but and process.environ().get("RBKIT_FAULTS") == self.mark:
+                if process.environ().get("RBKIT_FAULTS") == self.mark:
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return found
 
-    def victims(self):
-        """Kernels, workers, and what forks the workers."""
-        return [p for p in self.processes() if _is_victim(p)]
+    def victims(self, *, nursery):
+        """Kernels and workers, or what forks the workers."""
+        try:
+            family = psutil.Process(self.launcher.pid).children(recursive=True)
+        except (AttributeError, psutil.NoSuchProcess):  # not begun yet, or just killed
+            return []
+        kernels = [p for p in family if _runs(p, "ipykernel")]
+        if not nursery:
+            # What a worker starts is a kernel, what starts it is the nursery.
+            return kernels + [w for p in kernels for w in _parents(p)[:1]]
+        return [n for p in kernels[:1] for n in _parents(p)[1:2]]
 
     def jobs(self):
         return {path: json.loads(path.read_text()) for path in self.out.glob("runs/*/job.json")}
@@ -83,16 +93,24 @@ class Sweep:
                 if job["status"] == "ok"}  # fmt: skip
 
 
-def _is_victim(process):
+def _runs(process, what):
     try:
-        return any("ipykernel" in part or "nursery" in part for part in process.cmdline())
+        return any(what in part for part in process.cmdline())
     except psutil.NoSuchProcess:
         return False
 
 
+def _parents(process):
+    try:
+        return [p for p in process.parents() if _runs(p, "nursery")]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def _kill_at_random(sweep, chance, stop, killed):
     while not stop.wait(chance.uniform(0.5, 2.5)):
-        for process in chance.sample(found := sweep.victims(), min(1, len(found))):
+        found = sweep.victims(nursery=len(killed) == 4)  # it costs all runs in progress
+        for process in chance.sample(found, min(1, len(found))):
             try:
                 process.kill()
                 killed.append(process.pid)
@@ -110,10 +128,10 @@ def test_whatever_is_killed_the_last_call_finishes_the_rest(tmp_path):
     killer.start()
     before: dict = {}
     try:
-        for _ in range(3):
+        for _ in range(2):
             # The launcher is killed after it has done some more of the runs, at any moment.
             launcher, goal = sweep.launch(), len(sweep.done()) + chance.randint(5, 20)
-            while launcher.poll() is None and len(sweep.done()) < goal:
+            while launcher.poll() is None and len(list(sweep.out.glob("runs/*/result"))) < goal:
                 time.sleep(chance.uniform(0.05, 0.3))
             launcher.send_signal(signal.SIGKILL)
             launcher.wait()
