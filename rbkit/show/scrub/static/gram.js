@@ -4,6 +4,9 @@ const MOST_NAMES = 46;  // domains that have room for a name beside their row
 // On dark paper the middle is dark: what is near 0 recedes, as it does on white.
 const DIVERGING_DARK = hexes("b3dcff 7fbcf0 4393c3 2f6f9f 23506f 2b2b2b 6e332b 9d4a3a d6604d f0907a ffd0c2");
 
+/** Decimals that an inner product of this size deserves. */
+const decimals = (value) => (Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 1 ? 2 : 4);
+
 class GramView {
   constructor(store, run) {
     this.store = store;
@@ -52,8 +55,8 @@ class GramView {
       + (shown !== round ? ` (round ${this.number(round)} is on its way)` : ended ? " · the run's last" : ""));
     if (gram && shown !== round) store.fetch(run, round);
     const scale = store.scale?.[kind] || 1;
-    setText(this.low, figure(-scale, kind === "raw" ? 4 : 2));
-    setText(this.high, figure(scale, kind === "raw" ? 4 : 2));
+    setText(this.low, figure(-scale, kind === "raw" ? decimals(scale) : 2));
+    setText(this.high, figure(scale, kind === "raw" ? decimals(scale) : 2));
     this.ramp.style.background = rampGradient(look.dark ? DIVERGING_DARK : DIVERGING);
     this.ramp.parentNode.hidden = !gram;
     if (!gram || !m) {
@@ -204,14 +207,14 @@ class GramView {
   explain(i, j, x, y) {
     const { run, store } = this, { kind } = store, gram = run.gram(this.round);
     if (!gram) return;
-    const digits = kind === "raw" ? 4 : 2, value = run.cell(gram, i, j, kind);
+    const value = run.cell(gram, i, j, kind), digits = kind === "raw" ? decimals(value) : 2;
     const history = [];
     for (let t = 0; t <= gram.round; t++) if (run.raw.has(t)) history.push(t);
     const at = (t) => run.pair(t, i, j, kind);
     const known = history.filter((t) => t < gram.round && Number.isFinite(at(t)));
     const first = known[0], before = known[known.length - 1];
     const pair = el("div", { class: "rbs-pair" }, words("b", store.nameOf(run.ids[i])), i === j ? null : el("span", { text: "and" }), i === j ? null : words("b", store.nameOf(run.ids[j])));
-    const what = i === j ? `squared norm ${figure(gram.diagonal[i], 4)}` : `${kind === "raw" ? "inner product" : "cosine"} ${figure(value, digits)}`;
+    const what = i === j ? `squared norm ${figure(gram.diagonal[i], decimals(gram.diagonal[i]))}` : `${kind === "raw" ? "inner product" : "cosine"} ${figure(value, digits)}`;
     const lines = [pair, el("div", { class: "rbs-value", test: "cell-value", text: Number.isFinite(value) ? what : "no example of one of them in this round" })];
     if (Number.isFinite(value) && i !== j && known.length) {
       lines.push(el("div", { class: "rbx-hint", test: "cell-change", text: `${signed(value - at(before), digits)} since round ${this.number(before)}`
