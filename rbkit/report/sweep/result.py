@@ -25,8 +25,10 @@ class SweepResult:
     Examples
     --------
     >>> result = SweepResult(Path("reports/s"), {"a": "ok", "b": "failed"})
-    >>> result.counts, result.exit_code
-    ({'ok': 1, 'failed': 1}, 1)
+    >>> result
+    SweepResult(s: 1 ok, 1 failed)
+    >>> result.exit_code
+    1
     """
 
     out: Path
@@ -45,3 +47,8 @@ class SweepResult:
         if all(status == "ok" for status in self.statuses.values()):
             return 0
         return 130 if self.interrupted else 1
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        ended = ", interrupted" if self.interrupted else ""
+        return f"SweepResult({self.out.name}: {said or 'no runs'}{ended})"
