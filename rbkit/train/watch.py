@@ -144,14 +144,14 @@ class Throttle:
     """When to look again, so that looking takes less than `share` of the time.
 
     A look that took r seconds is followed by at least r / `share` seconds without one,
-    and by `least` seconds in any case.
+    by `least` seconds in any case, and by no more than `most`.
 
     Parameters
     ----------
     share : float
         Of the time, for looking.
-    least : float
-        Seconds between two looks.
+    least, most : float
+        Seconds between two looks; with `most`, `share` is no longer certain.
 
     Examples
     --------
@@ -163,8 +163,8 @@ class Throttle:
     a look
     """
 
-    def __init__(self, share: float = 0.01, least: float = 0.5) -> None:
-        self.share, self.least = share, least
+    def __init__(self, share: float = 0.01, least: float = 0.5, most: float = float("inf")) -> None:
+        self.share, self.least, self.most = share, least, most
         self._due = 0.0
 
     def due(self) -> bool:
@@ -179,4 +179,4 @@ class Throttle:
             yield
         finally:
             now = time.monotonic()
-            self._due = now + max(self.least, (now - began) / self.share)
+            self._due = now + min(self.most, max(self.least, (now - began) / self.share))

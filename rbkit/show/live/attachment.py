@@ -15,7 +15,8 @@ from rbkit.show.live.view import Output, View, stop_hint
 from rbkit.show.modes import display_mode, in_kernel
 from rbkit.train.watch import Throttle
 
-_SHARE = 0.02  # of one core, in a process that does not train
+# Of one core, in a process that does not train; but never longer out of sight than this.
+_SHARE, _MOST = 0.02, 5.0
 
 
 def attach(
@@ -141,7 +142,7 @@ class Attachment:
         return self.status
 
     def _follow(self) -> None:
-        throttle = Throttle(_SHARE)
+        throttle = Throttle(_SHARE, most=_MOST)
         try:
             while self._view.running and not self._stopped:
                 self._again.wait(0.1)
