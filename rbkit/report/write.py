@@ -11,7 +11,7 @@ from typing import Any
 
 from rbkit.errors import InputError
 from rbkit.files import write_text
-from rbkit.report.compare.variants import compare
+from rbkit.report.compare.variants import Comparison, compare
 from rbkit.report.index import render
 from rbkit.report.page.kept import Kept
 from rbkit.report.pdf import find_browser, html_to_pdf
@@ -58,11 +58,10 @@ def write_report(
     Raises
     ------
     InputError
-        If there is no run, none has the baseline's values, or with ``pdf=True`` no browser.
-        Then nothing was written.
+        If there is no run, none has the baseline's values, `out` cannot be written, or there
+        is no browser for ``pdf=True``. Then nothing was written.
     """
     from rbkit.report.collect import collect_runs
-    from rbkit.report.compare import write_numbers
 
     out = Path(out)
     given = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -73,12 +72,29 @@ def write_report(
         raise InputError(where, "no run folder in there", "give the folder that holds runs")
     comparison = compare([Kept(run) for run in runs], baseline)
     sweeps = _sweeps(given, runs)
+    try:
+        _write(comparison, out, sweeps, title or _title(given, sweeps), intro, progress)
+    except OSError as error:
+        raise InputError(
+            str(out), f"cannot be written ({error.strerror or error})", "give another place for it"
+        ) from error
+    if browser is not None:
+        html_to_pdf(out, out.with_suffix(".pdf"), browser=browser)
+    return out
+
+
+def _write(
+    comparison: Comparison, out: Path, sweeps: Sequence[Mapping[str, Any]], title: str, intro: str,
+    progress: bool,
+) -> None:  # fmt: skip
+    """Write numbers and page: both are made whole before one of them is shown."""
+    from rbkit.report.compare import write_numbers
+
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Both are made whole before one of them is shown.
     with tempfile.TemporaryDirectory(prefix=".tmp-numbers-", dir=out.parent) as aside:
         files = write_numbers(comparison, Path(aside))
         page = render(
-            comparison, out.parent, title=title or _title(given, sweeps),
+            comparison, out.parent, title=title,
             intro_html=f"<p>{escape(intro)}</p>" if intro else None,
             sweeps=sweeps, numbers=_listed(files), progress=progress,
         )  # fmt: skip
@@ -86,9 +102,6 @@ def write_report(
         for path in files:
             os.replace(path, out.parent / NUMBERS / path.name)
         write_text(out, page)
-    if browser is not None:
-        html_to_pdf(out, out.with_suffix(".pdf"), browser=browser)
-    return out
 
 
 def _sweeps(given: Sequence[str | Path], runs: Sequence[Any]) -> list[dict[str, Any]]:

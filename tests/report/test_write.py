@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from bs4 import BeautifulSoup
@@ -71,6 +72,35 @@ def test_an_error_leaves_nothing_behind(folder, tmp_path, monkeypatch, undrawn):
         write_report(folder, tmp_path / "b" / "i.html", progress=False)
     assert not list(tmp_path.glob("a/*"))
     assert not list(tmp_path.glob("b/*"))
+
+
+def test_a_place_that_cannot_be_written_to_is_named(folder, tmp_path, undrawn):
+    (tmp_path / "stick").write_text("a file where a folder should be")
+    with pytest.raises(InputError, match=r"stick.*cannot be written"):
+        write_report(folder, tmp_path / "stick" / "index.html", progress=False)
+
+
+DAMAGE = {
+    "corpus": "text", "domains": {"names": "abc", "q": [1, "a"]}, "versions": [1],
+    "ledger": {"entries": [1, {"name": [2]}, {"name": "step", "seconds": "fast"}]},
+    "final": {"loss_token": 4.0, "by_domain_token": [1, None, "x", [2], 2**80]},
+    "parameters": {"mixer": {"a": 1}, "seed": [1, 2], "steps": "many", "k": None},
+    "device": {"a": ["\ud800"]}, "started": 5, "error": ["x"], "progress": "half",
+}  # fmt: skip
+
+
+def test_records_that_make_little_sense_cost_no_report(folder, tmp_path, undrawn):
+    shutil.copytree(folder / "runs" / "RnB-0", tmp_path / "whole")
+    for name, value in DAMAGE.items():
+        run = shutil.copytree(folder / "runs" / "RnB-0", tmp_path / name)
+        info = json.loads((run / "run.json").read_text()) | {name: value}
+        (run / "run.json").write_text(json.dumps(info))
+    run = shutil.copytree(folder / "runs" / "RnB-0", tmp_path / "history")
+    np.savez(run / "history.npz", p=np.ones((3, 2)), gram=np.ones((3, 4, 4)), step=np.ones(3))
+    with pytest.warns(RbkitWarning, match="do not fit each other"):
+        page = write_report(tmp_path, tmp_path / "out" / "index.html", progress=False)
+    rows = BeautifulSoup(page.read_text(), "html.parser").select("#runs-table tbody tr")
+    assert len(rows) == len(DAMAGE) + 2
 
 
 def test_a_damaged_run_is_left_out_with_a_warning(folder, tmp_path, undrawn):

@@ -33,10 +33,10 @@ def card_rows(domains: Any) -> list[dict[str, Any]]:
     cards = [
         {
             "name": card.name,
-            "size": int(card.size),
-            "terms": list(card.terms)[:10],
-            "nearest": [_cut(text) for text in list(card.nearest)[:3]],
-            "sources": top_sources(card.sources),
+            "size": int(sizes[i]),
+            "terms": _texts(card.terms)[:10],
+            "nearest": [_cut(text) for text in _texts(card.nearest)[:3]],
+            "sources": top_sources(_shares(card.sources)),
             "share": float(share[i]),
             "q": float(q[i]),
             "share_bar": bar(_SHARE * float(share[i]) / top, "share"),
@@ -45,6 +45,17 @@ def card_rows(domains: Any) -> list[dict[str, Any]]:
         for i, card in enumerate(domains.cards)
     ]
     return sorted(cards, key=lambda card: -card["q"])
+
+
+def _texts(given: Any) -> list[str]:
+    # Of a file of a stranger, nothing is sure but that it is JSON.
+    return [str(text) for text in given] if isinstance(given, list | tuple) else []
+
+
+def _shares(given: Any) -> dict[str, float]:
+    found = given.items() if isinstance(given, dict) else ()
+    return {str(name): float(share) for name, share in found
+            if isinstance(share, int | float) and 0 <= share < 1e12}  # fmt: skip
 
 
 def _cut(text: str) -> str:
