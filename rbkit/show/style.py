@@ -236,12 +236,12 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
     return [value + i * gap for i, value in enumerate(flat)]
 
 
-def legend_above(ax: Axes) -> None:
+def legend_above(ax: Axes, most: int = 4) -> None:
     """Legend on the line of the title, at the right: it never covers a mark.
 
-    One of many entries stands below the axes instead, where it has room.
+    One of more than `most` entries stands below the axes instead, where it has room.
     """
-    if len(ax.get_legend_handles_labels()[0]) > 4:
+    if len(ax.get_legend_handles_labels()[0]) > most:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, frameon=False,
                   fontsize=9, handletextpad=0.3, columnspacing=1.2)  # fmt: skip
         return
