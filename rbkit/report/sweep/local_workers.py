@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-import select
+import selectors
 import subprocess
 import time
 from collections import deque
@@ -53,7 +53,7 @@ class LocalWorkers:
         if not channels:
             time.sleep(timeout)
             return []
-        ready, _, _ = select.select(channels, [], [], timeout)
+        ready = _ready(channels, timeout)
         found: list[Event] = []
         for worker in speaking:
             if worker.channel in ready:
@@ -147,3 +147,12 @@ class LocalWorkers:
             self._nursery.wait()
         self._control = self._nursery = None
         return found
+
+
+def _ready(channels: list[Channel], timeout: float) -> list[Channel]:
+    # Not select(): a process with many files open has numbers that it cannot take.
+    with selectors.DefaultSelector() as selector:
+        for channel in channels:
+            selector.register(channel, selectors.EVENT_READ)
+        found: list[Channel] = [key.fileobj for key, _ in selector.select(timeout)]  # type: ignore[misc]
+    return found

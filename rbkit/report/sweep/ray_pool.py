@@ -48,10 +48,6 @@ class RunActor:
         """Have the run interrupt its notebook."""
         self.workers.interrupt(id)
 
-    def kill(self, id: str) -> None:
-        """Kill the run and all its processes."""
-        self.workers.kill(id)
-
 
 @dataclass
 class _Hand:
@@ -131,8 +127,8 @@ class RayWorkers:
 
     def kill(self, id: str) -> None:
         """Kill the run and all its processes."""
-        if id in self._hands:
-            self._hands[id].actor.kill.remote(id)
+        if id in self._hands:  # with its actor, which may still be waiting for a place
+            self._ray.kill(self._hands[id].actor)
 
     def close(self) -> None:
         """Let go of the actors, and with them of what they run."""
@@ -150,6 +146,7 @@ class RayWorkers:
             told = self._ray.get(hand.listening)
         except self._ray.exceptions.RayActorError:  # killed, or its machine is gone
             del self._hands[hand.id]
+            self._ray.kill(hand.actor)  # if it is only out of reach: it must not go on alone
             return [Event("ended", hand.id, {"result": None, "code": None})]
         found = [Event(kind, id, data) for kind, id, data in told]
         if any(event.kind == "ended" for event in found):

@@ -41,14 +41,12 @@ def serve(channel: Channel, scratch: Path) -> None:
     if request is None:
         return
     adopt_orphans()
-    scratch.mkdir()
     tempfile.tempdir = str(scratch)
     os.environ.update(request["env"], JUPYTER_RUNTIME_DIR=str(scratch))
-    os.chdir(request["cwd"])  # on Ray it is another
     run_dir = Path(request["run_dir"])
     _log_to(run_dir / LOG)
     threading.Thread(target=_lifeline, args=(channel,), daemon=True).start()
-    result = _run(request, run_dir, channel.send)
+    result = _run(request, run_dir, scratch, channel.send)
     kill_descendants()
     _drop_if_empty(run_dir / LOG)
     channel.send({"result": result})
@@ -63,10 +61,12 @@ def _lifeline(channel: Channel) -> None:
     os._exit(1)
 
 
-def _run(request: Message, run_dir: Path, tell: Callable[[Message], Any]) -> Message:
+def _run(request: Message, run_dir: Path, scratch: Path, tell: Callable[[Message], Any]) -> Message:
     before = oom_kills()
     failure = Failure(None, "", [])
     try:
+        scratch.mkdir()
+        os.chdir(request["cwd"])  # on Ray it is another
         for name in ("run.ipynb", "run.html"):  # of an earlier attempt
             (run_dir / name).unlink(missing_ok=True)
         execute(
