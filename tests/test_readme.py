@@ -37,7 +37,9 @@ def strangers_files(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["trainer_plain", "trainer_rbkit", "loop_plain", "loop_rbkit"])
+@pytest.mark.parametrize(
+    "name", ["trainer_plain", "trainer_rbkit", "loop_plain", "loop_rbkit", "loop_live"]
+)
 def test_the_example_runs(strangers_files, tmp_path, name):
     files = [str(strangers_files / f) for f in ("model", "train.jsonl", "eval.jsonl")]
     script = (ROOT / "examples" / f"{name}.py").read_text()

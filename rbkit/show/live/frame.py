@@ -120,7 +120,7 @@ def _numbers(facts: LiveFacts) -> list[str]:
         ("this view", percent(facts.watch_percent), "of time"),
     ]
     parts = [path(f"M22 {HEIGHT - 58}H{WIDTH - 20}", RULE, 1)]
-    places = (22, 182, 335, 460, 560, 700, 880)
+    places = (22, 172, 318, 446, 575, 715, 880)
     for at, (what, value, beside) in zip(places, shown, strict=True):
         parts.append(text(at, HEIGHT - 38, what, size=11.5, colour=MUTED))
         parts.append(text(at, HEIGHT - 17, value, size=16, bold=True, more=beside))

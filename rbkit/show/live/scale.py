@@ -12,6 +12,7 @@ from rbkit.show.facts import Array
 from rbkit.show.gram_figure import common_scale, to_cosine
 
 Kind = Literal["cosine", "raw"]
+_PERCENTILE = 95.0  # of |G|: a few pairs of a first, noisy round shall not bleach all the others
 
 
 class Scale:
@@ -48,7 +49,7 @@ class Scale:
             self.seen += 1
             shown = values(gram, self.kind)
             if np.isfinite(shown[~np.eye(len(shown), dtype=bool)]).any():
-                self.limit = max(self.limit or 0.0, round_up(common_scale(shown)))
+                self.limit = max(self.limit or 0.0, round_up(common_scale(shown, _PERCENTILE)))
         return self.limit or 1.0
 
     def follow(self, history: dict[str, Array]) -> float:
