@@ -96,7 +96,8 @@ def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
 
 
 @pytest.mark.parametrize("status", ["failed", "killed", "interrupted", "running"])
-def test_runs_that_did_not_end_well_are_shown_as_such(tmp_path, write_run, status):
+def test_runs_that_did_not_end_well_are_shown_as_such(tmp_path, write_run, status, monkeypatch):
+    monkeypatch.setattr("rbkit.report.index._drawn", lambda *_: {})  # not about figures
     run = write_run(tmp_path / "run", status=status, error=None if status == "killed" else "why")
     if status == "running":
         run.info["pid"] = os.getpid()
