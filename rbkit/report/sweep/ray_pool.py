@@ -48,6 +48,10 @@ class RunActor:
         """Have the run interrupt its notebook."""
         self.workers.interrupt(id)
 
+    def close(self) -> None:
+        """Kill whatever still runs, and clear up."""
+        self.workers.close()
+
 
 @dataclass
 class _Hand:
@@ -132,7 +136,11 @@ class RayWorkers:
 
     def close(self) -> None:
         """Let go of the actors, and with them of what they run."""
-        for actor in [*self._idle, *(hand.actor for hand in self._hands.values())]:
+        actors = [*self._idle, *(hand.actor for hand in self._hands.values())]
+        if actors:  # those that can, clear up first
+            self._ray.wait([actor.close.remote() for actor in actors], num_returns=len(actors),
+                           timeout=5)  # fmt: skip
+        for actor in actors:
             self._ray.kill(actor)
         self._idle.clear()
         self._hands.clear()
