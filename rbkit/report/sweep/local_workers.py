@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import selectors
+import shutil
 import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rbkit.report.sweep.channel import Channel, Message
@@ -34,13 +36,14 @@ class LocalWorkers:
     def __init__(self) -> None:
         self._nursery: subprocess.Popen[bytes] | None = None
         self._control: Channel | None = None
+        self._scratch: Path | None = None
         self._workers: dict[str, _Worker] = {}
         self._unborn: deque[_Worker] = deque()  # asked for, in the order they will be forked
 
     def start(self, request: Message) -> None:
         """Begin the run ``request["id"]``."""
         if self._control is None:
-            self._nursery, self._control = start_nursery()
+            self._nursery, self._control, self._scratch = start_nursery()
         worker = _Worker(request["id"], ask_for_worker(self._control))
         worker.channel.send(request)
         self._workers[worker.id] = worker
@@ -86,16 +89,7 @@ class LocalWorkers:
             worker.channel.close()
         self._workers.clear()
         self._unborn.clear()
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._nursery is not None:
-            try:
-                self._nursery.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._nursery.kill()
-                self._nursery.wait()
-            self._nursery = None
+        self._end_nursery()
 
     def _heard(self, worker: _Worker, messages: list[Message]) -> list[Event]:
         found = []
@@ -142,11 +136,21 @@ class LocalWorkers:
             kill_group(worker.identity)
             found += self._end(worker, None)
         self._unborn.clear()
-        if self._control is not None and self._nursery is not None:
-            self._control.close()
-            self._nursery.wait()
-        self._control = self._nursery = None
+        self._end_nursery()
         return found
+
+    def _end_nursery(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._nursery is not None:
+            try:
+                self._nursery.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self._nursery.kill()
+                self._nursery.wait()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        self._nursery = self._control = self._scratch = None
 
 
 def _ready(channels: list[Channel], timeout: float) -> list[Channel]:

@@ -32,24 +32,30 @@ from rbkit.report.sweep.processes import adopt_orphans, kill_descendants
 
 _START = (
     "import sys; sys.path.append(sys.argv[2]); "
-    "from rbkit.report.sweep.nursery import main; main(int(sys.argv[1]))"
+    "from rbkit.report.sweep.nursery import main; "
+    "main(int(sys.argv[1]), sys.argv[3])"
 )
 _ROOT = str(Path(__file__).resolve().parents[3])
 
 
-def start_nursery() -> tuple[subprocess.Popen[bytes], Channel]:
-    """Start the nursery; it works until the channel is closed."""
+def start_nursery() -> tuple[subprocess.Popen[bytes], Channel, Path]:
+    """Start the nursery; it works until the channel is closed.
+
+    The folder that is returned too has the sockets of the kernels. The nursery removes it
+    at its end; whoever started it does so if it was killed.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="rbkit-", dir=_short()))
     ours, theirs = Channel.pair()
     # Threads of numerical libraries do not survive a fork: have none.
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(
         # -P: no module is taken from the working folder.
-        [sys.executable, "-P", "-c", _START, str(theirs.fileno()), _ROOT],
+        [sys.executable, "-P", "-c", _START, str(theirs.fileno()), _ROOT, str(scratch)],
         pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **one},
         start_new_session=True,  # Ctrl-C is the launcher's, which passes it on
     )  # fmt: skip
     theirs.close()
-    return process, ours
+    return process, ours, scratch
 
 
 def ask_for_worker(control: Channel) -> Channel:
@@ -65,9 +71,10 @@ def ask_for_worker(control: Channel) -> Channel:
     return ours
 
 
-def main(fd: int) -> None:
+def main(fd: int, folder: str) -> None:
     """Fork workers as asked, until the launcher is gone."""
     adopt_orphans()
+    scratch = Path(folder)
     control = Channel(socket.socket(fileno=fd))
     _warm()
     # Ray blocks SIGINT in its processes, and a mask is inherited: kernels would never see it.
@@ -78,26 +85,25 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake.fileno())
     workers: set[int] = set()
-    with tempfile.TemporaryDirectory(prefix="rbkit-", dir=_short()) as folder:
-        scratch = Path(folder)
-        try:
-            while True:
-                ready, _, _ = select.select([control.socket, woken], [], [], 1.0)
-                if woken in ready:
-                    with suppress(BlockingIOError):
-                        woken.recv(4096)
-                if control.socket in ready:
-                    asked, fds, _, _ = socket.recv_fds(control.socket, 1, 1)
-                    if not asked:
-                        break
-                    pid = _fork(fds[0], scratch, (control.socket, woken, wake))
-                    workers.add(pid)
-                    control.send({"forked": pid})
-                _reap(control, workers, scratch)
-        except OSError:  # the launcher went while it was being told
-            pass
-        finally:
-            kill_descendants()
+    try:
+        while True:
+            ready, _, _ = select.select([control.socket, woken], [], [], 1.0)
+            if woken in ready:
+                with suppress(BlockingIOError):
+                    woken.recv(4096)
+            if control.socket in ready:
+                asked, fds, _, _ = socket.recv_fds(control.socket, 1, 1)
+                if not asked:
+                    break
+                pid = _fork(fds[0], scratch, (control.socket, woken, wake))
+                workers.add(pid)
+                control.send({"forked": pid})
+            _reap(control, workers, scratch)
+    except ConnectionError:  # the launcher went with something unread
+        return
+    finally:
+        kill_descendants()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _warm() -> None:
