@@ -18,7 +18,7 @@ test: $(READY)       ## lint, types and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: $(READY)        ## JupyterLab on the notebooks
 	$(BIN)/rbkit lab
