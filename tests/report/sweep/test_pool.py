@@ -68,8 +68,8 @@ TOLD = {
     "kernel": ("killed", "killed by SIGKILL"),
     "worker": ("killed", "the worker was killed by SIGKILL"),
     "exit": ("killed", "it left with exit code 3"),
-    "slow": ("timeout", "ran longer than the limit of 8 s"),
-    "stubborn": ("timeout", "ran longer than the limit of 8 s"),
+    "slow": ("timeout", "ran longer than the limit of 6 s"),
+    "stubborn": ("timeout", "ran longer than the limit of 6 s"),
     "pretends": ("failed", "run.json says running"),
     "stopped": ("interrupted", "interrupted"),
 }
@@ -99,7 +99,7 @@ def test_every_ending_is_told_as_it_was_and_the_next_call_does_the_rest(
     grid = {"case": list(TOLD)}
     plan = make_plan(template, grid, tmp_path / "out", {"log": str(log)})
     # Two GPU slots, so two at once, and one of the two cores for each.
-    result = run_plan(plan, jobs=3, timeout=8, gpus="7,8")
+    result = run_plan(plan, jobs=3, timeout=6, gpus="7,8")
 
     jobs = {job.parameters["case"]: (job.run_dir, read_job(job.run_dir)) for job in plan.jobs}
     for case, (status, error) in TOLD.items():

@@ -97,6 +97,6 @@ def test_a_run_on_ray_is_kept_to_its_time(ray, tiny, tmp_path):
         "except KeyboardInterrupt:\n    Path(run_dir, 'checkpoint').touch()\n    raise"
     )
     plan = make_plan(tiny(cell), "seed=0", tmp_path / "out")
-    assert run_plan(plan, ray="local", timeout=6, progress=False).counts == {"timeout": 1}
+    assert run_plan(plan, ray="local", timeout=4, progress=False).counts == {"timeout": 1}
     assert (plan.jobs[0].run_dir / "checkpoint").exists()
     assert ray.is_initialized()  # what was running before stays
