@@ -13,11 +13,11 @@ The rooms, in the order of the data: :mod:`rbkit.data`, :mod:`rbkit.regroup`,
 Importing ``rbkit`` loads none of them; each public name is imported on first use.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, _public = attach(
+__getattr__, __dir__, _public = lazy(
     __name__,
     {
         "load_corpus": ".data.corpus",

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 
-def attach(
+def lazy(
     package: str, where: Mapping[str, str], *, call: str | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """Return ``__getattr__, __dir__, __all__`` for a package with lazy public names.
@@ -28,7 +28,7 @@ def attach(
 
     Examples
     --------
-    >>> get, names, public = attach("rbkit", {"InputError": ".errors"})
+    >>> get, names, public = lazy("rbkit", {"InputError": ".errors"})
     >>> get("InputError").__name__
     'InputError'
     """
@@ -44,9 +44,6 @@ def attach(
     def __dir__() -> list[str]:
         return sorted(where)
 
-    # ``rbkit.attach`` looks at a run: the package's own import of this function hides it.
-    if "attach" in where:
-        vars(sys.modules[package]).pop("attach", None)
     if call is not None:
         _make_callable(sys.modules[package], call)
     return __getattr__, __dir__, sorted(where)

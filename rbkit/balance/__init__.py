@@ -6,9 +6,9 @@ works on arrays, torch modules and names; it knows no corpus, plot or notebook, 
 be taken alone.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "GramTracker": ".gram",

@@ -11,9 +11,9 @@
 version and sha256, read by path and never imported.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "load_corpus": ".corpus",

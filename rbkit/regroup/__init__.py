@@ -5,9 +5,9 @@ corpus -> vectors (`prepare`) -> a cut (`KMeans`, `WardTree`, `UmapHDBSCAN`) -> 
 ``rbkit.regroup(...)``, does all of it; each part can be taken alone.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "Card": ".domains",

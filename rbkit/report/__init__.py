@@ -1,8 +1,8 @@
 """Notebooks become reports: typed parameters, an honest engine, offline HTML, an index."""
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "RunParameters": ".parameters",

@@ -4,9 +4,9 @@ Figures are functions of data and an optional ``ax``; they return the axes, neve
 ``plt.show()`` and leave the global settings of matplotlib alone.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "rbkit_style": ".style",

@@ -5,9 +5,9 @@ the whole way from a corpus and its domains to a run folder in one call, which i
 ``rbkit.train(...)``; ``Run`` reads the folder.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "MixtureTrainer": ".trainer",

@@ -1,8 +1,8 @@
 """Mixers: the rules that turn what was observed into the next proportions, one per file."""
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "Mixer": ".base",

@@ -1,8 +1,8 @@
 """What a comparison of runs may honestly say: variants, paired differences, how soon, numbers."""
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "Variant": ".variants",

@@ -6,9 +6,9 @@ from their content (``plan``), a pool runs what is not done yet, and every run f
 in its ``job.json`` how it ended (``jobfile``).
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "sweep": ".launch",

@@ -4,9 +4,9 @@ One anywidget holds the whole interface (``ExplorerWidget``); what it asks for i
 Python behind it. Neither is imported before it is used.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "Explorer": ".explorer",

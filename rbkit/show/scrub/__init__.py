@@ -3,10 +3,10 @@
 One anywidget holds the interface (``ScrubberWidget``); ``Scrubber.freeze()`` is its static twin.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
 # The package stands for its function: Python binds `rbkit.show.scrub` to the package.
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {"Scrubber": ".scrubber", "ScrubberWidget": ".widget", "scrub": ".scrubber"},
     call="scrub",

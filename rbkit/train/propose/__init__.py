@@ -6,9 +6,9 @@ run folders, go on where they were killed, and give a :class:`Proposal`: a mixtu
 known of its worth and what it cost.
 """
 
-from rbkit._lazy import attach
+from rbkit._lazy import lazy
 
-__getattr__, __dir__, __all__ = attach(
+__getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "regmix": ".from_regression",
