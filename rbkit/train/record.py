@@ -85,20 +85,25 @@ class Recorder:
         self.q: np.ndarray[Any, Any] | None = None
         self._resuming = resume
         self._began, self._last_beat = time.monotonic(), 0.0
-        self._seconds_before = 0.0
+        self._seconds_before = self._watched_before = 0.0
         self._history_due = 0.0  # when history.npz may be written again
 
     def start(self, **info: Any) -> None:
         """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
         known = self._resuming and (self.path / "run.json").exists()
         old: dict[str, Any] = read_json(self.path / "run.json") if known else {}
-        self._seconds_before = float(old.get("seconds", 0.0))
+        timed = _last_timing(self.path / "timings.jsonl") if self._resuming else 0.0
+        # The last heartbeat of a killed run may be older than its last row.
+        self._seconds_before = max(float(old.get("seconds") or 0.0), timed)
+        self._watched_before = float((old.get("watch") or {}).get("seconds") or 0.0)
+        resumed = [*old.get("resumed_seconds", []), round(self.seconds, 3)]
         self.info = {
             "format": FORMAT,
             "status": "running",
             "error": None,
             "started": old.get("started", _now()),
             "resumed": [*old.get("resumed", []), _now()] if self._resuming else [],
+            "resumed_seconds": resumed if self._resuming else [],
             "heartbeat": _now(),
             "ended": None,
             "seconds": self._seconds_before,
@@ -216,7 +221,8 @@ class Recorder:
 
     def _write_info(self) -> None:
         if self.active:
-            self.info["watch"] = {"seconds": round(self._audience.seconds, 4)}
+            watched = self._watched_before + self._audience.seconds
+            self.info["watch"] = {"seconds": round(watched, 4)}
             write_json(self.path / "run.json", _plain(self.info))
 
     def _write_history(self) -> None:
@@ -244,6 +250,15 @@ def versions() -> dict[str, str]:
 def _append(path: Path, row: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _last_timing(path: Path) -> float:
+    """Seconds in the last whole line of ``timings.jsonl``; 0 if there is none."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    try:
+        return float(json.loads(lines[-1])["seconds"]) if lines else 0.0
+    except (ValueError, KeyError, TypeError):
+        return 0.0  # damaged: it only dates what comes after
 
 
 def _size(path: Path) -> int:

@@ -63,6 +63,15 @@ def test_what_watching_took_is_recorded(tmp_path):
     assert 0.08 <= Run.open(tmp_path).info["watch"]["seconds"] < 0.5
 
 
+def test_what_watching_took_before_a_resume_counts_too(tmp_path):
+    record(tmp_path, Diary(takes=0.02))
+    before = Run.open(tmp_path).info["watch"]["seconds"]
+    resumed = Recorder(tmp_path, resume=True)
+    resumed.start(parameters={})
+    assert Run.open(tmp_path).info["watch"]["seconds"] == before
+    resumed.finish("ok")
+
+
 def test_only_the_process_that_writes_is_watched(tmp_path):
     diary = Diary()
     record(tmp_path, diary, active=False)

@@ -57,20 +57,29 @@ def of_domain(run: RunLike, domain: int | None) -> Series:
 
 
 def pace(run: RunLike) -> Pace:
-    """Measure the speed of the last 20 logged losses, evaluations and all."""
+    """Measure the speed of the last 20 logged losses, evaluations and all.
+
+    Never across a resume: what was lost between checkpoint and kill took time, and left no row.
+    """
     timings: Any = getattr(run, "timings", ())
     timings = timings() if callable(timings) else timings
     rows, timed = run.metrics("train"), [t for t in timings if t.get("kind") == "train"]
     n = min(len(rows), len(timed))  # a row's time may not have been written yet
-    if n < 2:
-        return Pace()
-    first, last = max(0, n - 1 - _RECENT), n - 1
     try:
+        resumed = max(run.info.get("resumed_seconds") or [0.0])
+        recent = range(max(0, n - 1 - _RECENT), n)
+        here = [i for i in recent if timed[i]["seconds"] >= resumed]
+        if len(here) < 2:
+            return Pace()
+        first, last = here[0], here[-1]
         seconds = timed[last]["seconds"] - timed[first]["seconds"]
-        steps, tokens = (rows[last][key] - rows[first][key] for key in ("step", "tokens"))
+        steps = rows[last]["step"] - rows[first]["step"]
+        tokens = (rows[last].get("tokens") or 0) - (rows[first].get("tokens") or 0)
     except (KeyError, TypeError):  # written by somebody else
         return Pace()
-    return Pace(steps / seconds, tokens / seconds) if seconds > 0 and steps > 0 else Pace()
+    if not (seconds > 0 and steps > 0):
+        return Pace()
+    return Pace(steps / seconds, tokens / seconds if tokens > 0 else None)  # or not told
 
 
 def progress(run: RunLike) -> tuple[int, int]:

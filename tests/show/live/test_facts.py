@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rbkit.show.live.facts import live_facts
+from rbkit.show.live.series import Pace, pace
 from rbkit.train.follow import Follower
 from rbkit.train.record import Recorder
 
@@ -89,7 +90,7 @@ def test_speed_and_what_is_left(recorder):
 
 
 def test_what_watching_took_is_said(recorder):
-    recorder.info["watch"] = {"seconds": 0.5}
+    recorder._watched_before = 0.5
     recorder._seconds_before += 100
     recorder.finish("ok")
     facts = facts_of(recorder)
@@ -127,3 +128,34 @@ def test_a_finished_run_of_the_record_gives_facts_too(write_run, tmp_path):
     assert facts.gram.shape == (14, 14)
     assert len(facts.p) == len(facts.edges) - 1 == facts.rounds == 12
     assert sorted(facts.order.tolist()) == list(range(14))
+
+
+def test_speed_is_never_measured_across_a_kill(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(Recorder, "seconds", property(lambda _: clock[0]))
+
+    def work(recorder, steps):
+        for step in steps:
+            clock[0] += 1.0
+            if step % 10 == 0:
+                recorder.log({"kind": "train", "step": step, "loss": 2.0, "tokens": 100 * step})
+        recorder.beat(every=0, step=step, steps=400)
+
+    recorder = Recorder(tmp_path)
+    recorder.start(parameters={"steps": 400})
+    work(recorder, range(1, 101))
+    checkpoint = recorder.state_dict()
+    work(recorder, range(101, 200))  # and was killed
+    resumed = Recorder(tmp_path, resume=True)
+    resumed.load_state_dict(checkpoint)
+    resumed.start(parameters={"steps": 400})
+    work(resumed, range(101, 121))
+    facts = facts_of(resumed)
+    assert (facts.eta_seconds, facts.tokens_per_second) == (280.0, 100.0)
+
+
+def test_the_speed_in_tokens_is_unknown_where_nobody_told_them():
+    rows = [{"kind": "train", "step": step, "loss": 2.0} for step in (10, 20)]
+    timed = [{"kind": "train", "step": 10 * i, "seconds": float(i)} for i in (1, 2)]
+    run = SimpleNamespace(metrics=lambda kind: rows, timings=timed, info={})
+    assert pace(run) == Pace(steps=10.0, tokens=None)
