@@ -141,6 +141,7 @@ def execute(
         with line:
             _papermill(node, temporary, values, {"RBKIT_DISPLAY": "batch", **(env or {})},
                        timeout, line, on_kernel)  # fmt: skip
+            _check_ended(temporary)
     except Exception as error:
         if not temporary.exists():
             raise
@@ -217,6 +218,15 @@ def failure_in(ran: str | Path) -> Failure | None:
                 headline = f"{output.ename}: {output.evalue}".strip().splitlines()[0]
                 found = Failure(name, headline, lines)
     return found
+
+
+def _check_ended(ran: Path) -> None:
+    """Refuse a notebook that stopped on its way: papermill says nothing of ``sys.exit(0)``."""
+    node = read_notebook(ran)
+    cells = [cell for cell in node.cells if cell.cell_type == "code"]
+    states = [cell.metadata.get("papermill", {}).get("status") for cell in cells]
+    if node.metadata.get("papermill", {}).get("exception") or set(states) - {"completed"}:
+        raise RuntimeError("the notebook did not run to its end")
 
 
 def _explain(error: Exception, notebook: Path, ran: Path, final: Path) -> NotebookError:

@@ -156,3 +156,11 @@ def test_papermill_knows_the_engine_by_name(notebook, tmp_path):
 def test_importing_the_engine_does_not_import_papermill():
     code = "import rbkit.report.engine, sys; assert 'papermill' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_notebook_that_leaves_half_way_has_not_ended_well(notebook, tmp_path):
+    path = notebook("# papermill_description=Training\nimport sys\nsys.exit(0)", "2")
+    with pytest.raises(NotebookError, match="cell 'Training': SystemExit") as error:
+        execute(path, None, tmp_path / "run", progress=False)
+    assert error.value.status == "failed"
+    assert _states(error.value.path) == (True, ["failed", "pending"])
