@@ -36,7 +36,8 @@ from rbkit.train.run_folder import Run as Run
 from rbkit.train.run_folder import list_runs as list_runs
 from rbkit.train.watch import Audience, Watcher
 
-_PER_ROUND = ("step", "gram", "counts", "noise_floor", "diagonal_debiased")
+_OF_ESTIMATE = ("gram", "counts", "noise_floor", "diagonal_debiased")
+_PER_ROUND = ("step", *_OF_ESTIMATE)
 
 
 def _now() -> str:
@@ -142,14 +143,25 @@ class Recorder:
         ``history.npz`` is written anew with all rounds, so with very short rounds not each time,
         but such that writing stays below a twentieth of the time; a checkpoint and the end
         always write it.
+
+        Once any round had an estimate, all have a row: NaN, and no example, where there was none.
         """
+        for name in _OF_ESTIMATE:
+            rows = self.arrays[name]
+            if estimate is not None:
+                row = np.asarray(getattr(estimate, name))
+                missing = len(self.arrays["step"]) - len(rows)
+                rows += [_nothing_like(row)] * missing + [row]
+            elif rows:
+                rows.append(_nothing_like(rows[-1]))
         self.arrays["step"].append(step)
         self.arrays["p"].append(np.asarray(p, dtype=np.float64))
-        if estimate is not None:
-            for name in ("gram", "counts", "noise_floor", "diagonal_debiased"):
-                self.arrays[name].append(np.asarray(getattr(estimate, name)))
-        if time.monotonic() >= self._history_due:
-            self._write_history()
+        self._write_history_if_due()
+
+    def amend(self, p: Any) -> None:
+        """Say that the round in progress is made of `p`, and not of what its beginning said."""
+        self.arrays["p"][-1] = np.asarray(p, dtype=np.float64)
+        self._write_history_if_due()
 
     def fidelity(self, found: Mapping[str, Any]) -> None:
         """Add a check of the tracked layers to ``metrics.jsonl``, as a row of kind ``fidelity``."""
@@ -225,6 +237,10 @@ class Recorder:
             self.info["watch"] = {"seconds": round(watched, 4)}
             write_json(self.path / "run.json", _plain(self.info))
 
+    def _write_history_if_due(self) -> None:
+        if time.monotonic() >= self._history_due:
+            self._write_history()
+
     def _write_history(self) -> None:
         arrays = {name: np.array(rows) for name, rows in self.arrays.items() if len(rows)}
         if self.q is not None:
@@ -250,6 +266,11 @@ def versions() -> dict[str, str]:
 def _append(path: Path, row: Mapping[str, Any]) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _nothing_like(row: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a row for a round without an estimate: NaN, or 0 examples."""
+    return np.zeros_like(row) if row.dtype.kind in "iu" else np.full_like(row, np.nan)
 
 
 def _last_timing(path: Path) -> float:

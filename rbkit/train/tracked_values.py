@@ -83,14 +83,14 @@ class TrackedValues:
         p = history.get("p", np.empty(0))
         if t < len(p):
             found |= self._by_domain("rb/p", [_finite(v) for v in p[t]])
-            found["rb/effective_domains"] = effective_domains(p[t])
+            if np.isfinite(p[t]).all():  # else nobody told
+                found["rb/effective_domains"] = effective_domains(p[t])
         gram = history.get("gram", np.empty(0))
-        at = t - (len(history["step"]) - len(gram))  # a record may lack the first rounds' matrices
-        if 0 <= at < len(gram):
-            found |= _of_gram(gram[at])
+        if len(gram) == len(history["step"]):  # else it cannot be said whose they are
+            found |= _of_gram(gram[t])
             floor = history.get("noise_floor", np.empty(0))
-            if at < len(floor):
-                share = noise_share(gram[at], floor[at])
+            if len(floor) == len(gram):
+                share = noise_share(gram[t], floor[t])
                 found |= {} if share is None else {"rb/noise_share": share}
         return found
 

@@ -213,8 +213,23 @@ def test_gaps_in_the_record_are_left_out():
     }  # fmt: skip
     gram = np.full((1, 2, 2), np.nan)
     history = {"step": np.array([4, 8]), "gram": gram, "noise_floor": gram[0, :1]}
-    assert values.round(history, 0) == values.round(history, 1) == {}
+    assert values.round(history, 0) == values.round(history, 1) == {}  # whose is the one matrix?
     assert hyperparameters({}) == {}
+
+
+def test_a_gram_matrix_is_told_of_its_own_round(tmp_path):
+    recorder, ones = Recorder(tmp_path), np.ones(3)
+    recorder.start(parameters={})
+    recorder.arrays["p"] = [ones / 3]
+    for t in range(4):
+        seen = GramEstimate(t * np.eye(3), ones.astype(np.int64), ones, ones) if t % 2 else None
+        recorder.round(step=10 * (t + 1), p=ones / 3, estimate=seen)
+    recorder.finish("ok")
+    history = Run.open(tmp_path).history
+    assert {len(history[name]) for name in ("step", "gram", "counts", "noise_floor")} == {4}
+    assert history["counts"][:, 0].tolist() == [0, 1, 0, 1]
+    told = [TrackedValues({}).round(history, t).get("rb/gram_trace") for t in range(4)]
+    assert told == [None, 3.0, None, 9.0]
 
 
 def installed_or_skip(name):
