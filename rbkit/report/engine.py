@@ -136,11 +136,13 @@ def execute(
     values = _values(node, parameters, run_dir, profile)
     run_dir.mkdir(parents=True, exist_ok=True)
     temporary, final = run_dir / ".tmp-run.ipynb", run_dir / "run.ipynb"
+    temporary.unlink(missing_ok=True)  # of a run that was killed
+    _strip(node)
     line = Line(node, label or notebook.stem, progress)
     try:
         with line:
             _papermill(node, temporary, values, {"RBKIT_DISPLAY": "batch", **(env or {})},
-                       timeout, line, on_kernel)  # fmt: skip
+                       timeout, line, on_kernel, (notebook.name, final.name))  # fmt: skip
             _check_ended(temporary)
     except Exception as error:
         if not temporary.exists():
@@ -166,9 +168,18 @@ def _values(
     return {**values, "run_dir": str(run_dir)} if "run_dir" in known else values
 
 
+def _strip(node: Any) -> None:
+    """Forget what an earlier execution left: it is none of this one's."""
+    for cell in node.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    node.metadata.pop("papermill", None)
+    node.metadata.pop("widgets", None)
+
+
 def _papermill(
     node: Any, out: Path, values: dict[str, Any], env: dict[str, str], timeout: int | None,
-    line: Line, on_kernel: Callable[[int], None] | None,
+    line: Line, on_kernel: Callable[[int], None] | None, names: tuple[str, str],
 ) -> None:  # fmt: skip
     import papermill
     from papermill.engines import papermill_engines
@@ -188,6 +199,7 @@ def _papermill(
             execution_timeout=timeout,
             on_cell=line.update,
             on_kernel=on_kernel,
+            names=names,
         )
 
 

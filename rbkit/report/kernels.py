@@ -149,10 +149,16 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
         env: Mapping[str, str] | None = None,
         on_cell: OnCell | None = None,
         on_kernel: OnKernel | None = None,
+        names: tuple[str, str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Run the notebook of `nb_man` in a fresh kernel."""
+        """Run the notebook of `nb_man` in a fresh kernel; `names` are of what went in and out."""
         kwargs.pop("input_path", None)
+        if names is not None:
+            # papermill was given a node, and would write all of it where its path belongs; the
+            # path of what comes out is one that nobody finds later.
+            ran = nb_man.nb.metadata.papermill
+            ran["input_path"], ran["output_path"] = names
         timeout = execution_timeout or kwargs.pop("timeout", None)
         kwargs.setdefault("kernel_manager_class", IPCKernelManager)
         kwargs.setdefault("coalesce_streams", True)  # a progress bar is one line, not hundreds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from rbkit.errors import InputError
 from rbkit.report.engine import NotebookError, execute
@@ -41,11 +41,18 @@ def test_parameters_arrive_with_their_types(notebook, tmp_path):
         f"assert run_dir == {str(tmp_path / 'run')!r}\n"
         "assert os.environ['RBKIT_DISPLAY'] == 'batch' and os.environ['MINE'] == 'yes'"
     )
-    path = execute(notebook(source), {"k": (3, 4)}, tmp_path / "run", profile="smoke",
+    template = notebook(source)
+    book = nbformat.read(template, as_version=4)
+    book.cells[-1].outputs = [new_output("stream", text="of last year")]
+    nbformat.write(book, template)
+    path = execute(template, {"k": (3, 4)}, tmp_path / "run", profile="smoke",
                    env={"MINE": "yes"}, progress=False)  # fmt: skip
     assert path == tmp_path / "run" / "run.ipynb"
     assert [p.name for p in path.parent.iterdir()] == ["run.ipynb"]
     assert _states(path)[0] is None
+    assert "of last year" not in path.read_text()
+    about = nbformat.read(path, as_version=4).metadata.papermill
+    assert (about.input_path, about.output_path) == ("test.ipynb", "run.ipynb")
 
 
 def test_a_notebook_need_not_say_its_language(notebook, tmp_path):
