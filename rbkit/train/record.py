@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -116,8 +117,7 @@ class Recorder:
             "final": None,
         }
         if self.active and not self._resuming:
-            for name in ("metrics.jsonl", "timings.jsonl", "history.npz", "final.npz"):
-                (self.path / name).unlink(missing_ok=True)
+            self._drop_older_record()
         self._write_info()
         self._audience.begin(self.path)
 
@@ -195,6 +195,18 @@ class Recorder:
         self._write_info()
         self._audience.end()
 
+    def _drop_older_record(self) -> None:
+        """Remove what an earlier run wrote here: views would show it as this run's."""
+        for name in ("metrics.jsonl", "timings.jsonl", "history.npz", "final.npz"):
+            (self.path / name).unlink(missing_ok=True)
+        if not (self.path / "run.json").exists():
+            return  # then the rest is not a run's
+        (self.path / "figures" / "live.png").unlink(missing_ok=True)
+        if (self.path / "domains" / "domains.json").exists():
+            shutil.rmtree(self.path / "domains")
+        for state in (self.path / "trackers").glob("*/state.json"):
+            shutil.rmtree(state.parent)
+
     # -------------------------------------------------------------------- resuming
 
     def state_dict(self) -> dict[str, Any]:
@@ -235,6 +247,7 @@ class Recorder:
         if self.active:
             watched = self._watched_before + self._audience.seconds
             self.info["watch"] = {"seconds": round(watched, 4)}
+            self.info["rounds"] = len(self.arrays["step"])  # history.npz may not have all yet
             write_json(self.path / "run.json", _plain(self.info))
 
     def _write_history_if_due(self) -> None:

@@ -72,6 +72,21 @@ def test_what_watching_took_before_a_resume_counts_too(tmp_path):
     resumed.finish("ok")
 
 
+def test_a_new_run_does_not_inherit_the_pictures_and_domains_of_an_older_one(tmp_path):
+    for name in ("domains/domains.json", "trackers/mine.txt", "trackers/tensorboard/state.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    record(tmp_path)  # the first run: whatever is there is not a run's
+    assert (tmp_path / "domains").exists()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "live.png").write_bytes(b"")
+    Recorder(tmp_path, resume=True).start(parameters={})
+    assert (tmp_path / "domains").exists()
+    record(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"run.json", "figures", "trackers", "trackers/mine.txt"}
+
+
 def test_only_the_process_that_writes_is_watched(tmp_path):
     diary = Diary()
     record(tmp_path, diary, active=False)

@@ -83,12 +83,13 @@ def live(
     path, watching = Path(run_dir), watchers(display, report_to)
     _check_free(path)
     about = _about(domains, q)
-    if isinstance(domains, Domains) and is_first():
-        domains.save(path / "domains")
-    return LiveLoop(
+    loop = LiveLoop(
         path, about, {**(parameters or {}), **_rule(mixer)}, steps=steps, sampler=sampler,
         log_every=log_every, watching=watching,
     )  # fmt: skip
+    if isinstance(domains, Domains) and is_first():  # now that those of an older run are gone
+        domains.save(path / "domains")
+    return loop
 
 
 def _check_free(run_dir: Path) -> None:
