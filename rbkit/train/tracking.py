@@ -163,12 +163,15 @@ class TrackerWatcher:
 
     def _complete_up_to(self) -> float:
         """Return the last step of which nothing is missing: rounds are written after rows."""
-        steps = self._run.history.get("step", np.empty(0))
+        info, steps = self._run.info, self._run.history.get("step", np.empty(0))
         last = int(steps[-1]) if len(steps) else 0
-        length = (self._run.info.get("parameters") or {}).get("round_steps")
-        if not isinstance(length, int):
-            return float("inf")
-        return last + length - 1
+        length = (info.get("parameters") or {}).get("round_steps")
+        if isinstance(length, int):
+            return last + length - 1
+        if len(steps) < int(info.get("rounds") or 0):
+            return last  # history.npz is behind
+        # Rounds of a loop of one's own end at any time: nothing is known after the heartbeat.
+        return max(last, int((info.get("progress") or {}).get("step") or 0))
 
     # ----------------------------------------------------------------------- state
 

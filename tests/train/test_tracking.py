@@ -154,6 +154,27 @@ def test_a_step_waits_for_its_round_and_no_longer(tmp_path, collecting):
     assert [step for step, _ in collecting._tracker.calls] == [1, 2, 3, 4]
 
 
+def test_rounds_of_any_length_are_sent_though_their_file_comes_late(tmp_path, collecting):
+    recorder, ones = Recorder(tmp_path), np.ones(3)
+    recorder.start(parameters={}, domains={"names": NAMES})
+    recorder.arrays["p"] = [ones / 3]
+    collecting.begin(tmp_path)
+    for step in range(1, 31):
+        recorder.log({"kind": "train", "step": step, "loss": 2.0})
+        if step % 5 == 0:
+            recorder._history_due = 0.0 if step % 15 == 0 else float("inf")
+            recorder.round(step=step, p=ones / 3, estimate=GramEstimate(np.eye(3), *[ones] * 3))
+        recorder.beat(every=0, step=step)
+        collecting._throttle._due = 0.0
+        collecting.look()
+    while_it_ran = len(collecting._tracker.calls)
+    recorder.finish("ok")
+    collecting.end()
+    told = [step for step, values in collecting._tracker.calls if "rb/gram_trace" in values]
+    assert told == [5, 10, 15, 20, 25, 30]
+    assert while_it_ran == 30  # and nothing waits for the end
+
+
 def test_looking_again_at_once_costs_nothing(tmp_path, collecting, monkeypatch):
     record_run(tmp_path, collecting, [1], stop=False)
     monkeypatch.setattr(collecting._run, "look", lambda: pytest.fail("looked too early"))
