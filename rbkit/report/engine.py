@@ -20,6 +20,7 @@ from rbkit.errors import InputError, RbkitError
 from rbkit.report.nbio import read_notebook
 from rbkit.report.parameters import Parameters
 from rbkit.report.progress import Line, description
+from rbkit.report.signals import terminate_by_interrupt
 from rbkit.report.sweep.declared import declared
 
 
@@ -140,7 +141,7 @@ def execute(
     _strip(node)
     line = Line(node, label or notebook.stem, progress)
     try:
-        with line:
+        with terminate_by_interrupt(), line:
             _papermill(node, temporary, values, {"RBKIT_DISPLAY": "batch", **(env or {})},
                        timeout, line, on_kernel, (notebook.name, final.name))  # fmt: skip
             _check_ended(temporary)

@@ -10,6 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from rbkit.errors import InputError
+from rbkit.report import engine
 from rbkit.report.engine import NotebookError, execute
 
 pytestmark = pytest.mark.notebook
@@ -87,10 +88,14 @@ def test_a_cell_over_its_time_is_stopped(notebook, tmp_path):
     assert _states(error.value.path) == (True, ["failed", "pending"])
 
 
-def test_ctrl_c_lets_the_cell_end_and_leaves_no_kernel(notebook, tmp_path):
-    pid_file = tmp_path / "pid"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_lets_the_cell_end_and_leaves_nothing(notebook, tmp_path, number):
+    pid_file, sockets = tmp_path / "pid", tmp_path / "sockets"
     path = notebook(
-        f"import os, pathlib, time\npathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))\n"
+        "import ipykernel, json, os, pathlib, time\n"
+        "ip = json.loads(pathlib.Path(ipykernel.get_connection_file()).read_text())['ip']\n"
+        f"pathlib.Path({str(sockets)!r}).write_text(os.path.dirname(ip))\n"
+        f"pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid()))\n"
         "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('ended cleanly')",
         "2",
     )
@@ -106,13 +111,14 @@ def test_ctrl_c_lets_the_cell_end_and_leaves_no_kernel(notebook, tmp_path):
         deadline = time.monotonic() + 60
         while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
             time.sleep(0.1)
-        time.sleep(0.3)
-        parent.send_signal(signal.SIGINT)
+        parent.send_signal(number)
         _, said = parent.communicate(timeout=60)
     finally:
         parent.kill()
     assert b"KeyboardInterrupt" in said
     assert not Path(f"/proc/{pid_file.read_text()}").exists() if os.name == "posix" else True
+    assert not Path(sockets.read_text()).exists()
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["run.ipynb"]
     assert _states(tmp_path / "run" / "run.ipynb") == (True, ["failed", "pending"])
     assert "ended cleanly" in (tmp_path / "run" / "run.ipynb").read_text()
 
@@ -138,6 +144,15 @@ def test_values_of_another_type_are_refused_by_name_before_anything_runs(noteboo
         with pytest.raises(InputError, match=r"^seed: .* is not allowed; give int"):
             execute(notebook("1"), {"seed": value}, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_killed_run_left_is_not_taken_for_this_ones(notebook, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".tmp-run.ipynb").write_text('{"cells": [')
+    monkeypatch.setattr(engine, "_papermill", lambda *_: [][0])
+    with pytest.raises(IndexError):
+        execute(notebook("1"), None, tmp_path / "run", progress=False)
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_what_is_no_notebook_is_refused(tmp_path):
