@@ -14,7 +14,7 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.nbio import read_notebook
 from rbkit.report.sweep.declared import Declared, declared
 from rbkit.report.sweep.grid import MOST, GridLike, as_text, format_grid, parse_grid
-from rbkit.report.sweep.identity import Contents, code_sha, run_hash, slug
+from rbkit.report.sweep.identity import Contents, code_sha, content_of, slug
 from rbkit.report.sweep.jobfile import NAME, job_status, new_job, read_job, write_job
 from rbkit.report.sweep.sweepfile import known_ids, release, write_sweep
 
@@ -175,6 +175,7 @@ def make_plan(
         else:
             same[digest] = job
     plan.jobs = list(same.values())
+    notes += contents.notes
     return plan
 
 
@@ -221,7 +222,7 @@ def _job(
     parameters = {name: value for name, value in full.items() if name not in _OURS}
     # In the order of the notebook: however the grid was typed, the words are the same.
     ordered = {name: varied[name] for name in ["mixer", *known.names] if name in varied}
-    digest = run_hash(plan.template_sha, parameters, contents)
+    digest = content_of(plan.template_sha, parameters, contents)["sha"][:8]
     id = there.get(digest) or f"{slug(ordered, plan.template.stem)}-{digest}"
     changed = {n: v for n, v in parameters.items() if v != known.defaults.get(n, v) or n in varied}
     options = [word for item in changed.items() for word in _option(*item)]
