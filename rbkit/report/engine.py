@@ -22,6 +22,7 @@ from rbkit.report.parameters import Parameters
 from rbkit.report.progress import Line, description
 from rbkit.report.signals import terminate_by_interrupt
 from rbkit.report.sweep.declared import declared
+from rbkit.report.sweep.short import last_lines, shorten
 
 
 class NotebookError(RbkitError):
@@ -227,9 +228,8 @@ def failure_in(ran: str | Path) -> Failure | None:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 name = description(cell.source) or f"In [{cell.execution_count or '*'}]"
-                lines = [line for part in output.traceback for line in str(part).splitlines()]
                 headline = f"{output.ename}: {output.evalue}".strip().splitlines()[0]
-                found = Failure(name, headline, lines)
+                found = Failure(shorten(name), shorten(headline), last_lines(output.traceback))
     return found
 
 
@@ -248,7 +248,7 @@ def _explain(error: Exception, notebook: Path, ran: Path, final: Path) -> Notebo
     failure = failure_in(ran)
     if failure is None:  # before the first cell, or the notebook could not be written
         said = (str(error).strip().splitlines() or [""])[-1]
-        failure = Failure(None, f"{kind}: {said}".rstrip(": "), [])
+        failure = Failure(None, shorten(f"{kind}: {said}".rstrip(": ")), [])
     cell = failure.cell
     where = "" if cell is None else f", cell {cell if cell.startswith('In [') else repr(cell)}"
     message = f"{notebook.name}{where}: {failure.headline}; see {final}"

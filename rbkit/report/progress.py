@@ -50,7 +50,8 @@ class Line:
             return
         inside, more = 0.0, ""
         if text:
-            bars = re.findall(r"([^\r\n|]*?)\s*(\d+)%\|", text)
+            # The end will do: in a line of megabytes the search would take hours.
+            bars = re.findall(r"([^\r\n|]*?)\s*(\d+)%\|", text[-1000:])
             if not bars:
                 return
             name, percent = bars[-1][0].strip(" :")[:24], int(bars[-1][1])

@@ -13,6 +13,7 @@ from typing import Any
 from rbkit.errors import InputError
 from rbkit.files import read_json
 from rbkit.report.sweep.plain import plain
+from rbkit.report.sweep.short import shorten
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Board:
         if not self.shown:
             return
         so_far = self.done + sum(self.counts.values())
-        why = f"  {plain(error)}" if error else ""
+        why = f"  {plain(shorten(error))}" if error else ""
         line = f"[{so_far:>{self._width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
         self._running.pop(id, None)
         if self._live is not None:
@@ -130,7 +131,7 @@ def progress_of(run_dir: Path) -> str:
     except (OSError, InputError, KeyError, TypeError):
         return ""
     said = f"step {step}/{steps}" if steps else f"step {step}"
-    return plain(f"{said}  loss {loss:.3f}" if isinstance(loss, int | float) else said)
+    return plain(shorten(f"{said}  loss {loss:.3f}" if isinstance(loss, float) else said, 80))
 
 
 def _duration(seconds: float) -> str:

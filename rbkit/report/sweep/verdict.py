@@ -8,6 +8,7 @@ completed.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from rbkit.report.signals import signal_name
 from rbkit.report.sweep.channel import Message
 from rbkit.report.sweep.jobfile import tail_of
+from rbkit.report.sweep.short import last_lines, shorten
 from rbkit.report.sweep.worker import LOG
 
 _MEMORY = "out of memory: the system killed a process to get some back"
+_LOG_BYTES = 2**16  # of the end of a log
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _status(path: Path) -> str | None:
     if not path.exists():
         return None
     info = _read(path)
-    return "nothing: it is damaged" if info is None else str(info.get("status"))
+    return "nothing: it is damaged" if info is None else shorten(info.get("status"), 40)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -125,6 +128,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _log(run_dir: Path) -> tuple[str, ...]:
     try:
-        return tuple(tail_of((run_dir / LOG).read_text(encoding="utf-8", errors="replace")))
+        with (run_dir / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))  # the rest may be gigabytes
+            text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return ()
+    return tuple(tail_of(last_lines([text])))

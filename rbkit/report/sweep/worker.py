@@ -18,6 +18,7 @@ from rbkit.report.sweep.jobfile import process_identity, tail_of
 from rbkit.report.sweep.memory import oom_kills
 from rbkit.report.sweep.plain import plain
 from rbkit.report.sweep.processes import adopt_orphans, kill_descendants
+from rbkit.report.sweep.short import last_lines, shorten
 
 LOG = "worker.log"
 
@@ -99,8 +100,8 @@ def _run(request: Message, run_dir: Path, scratch: Path, tell: Callable[[Message
 def _unexpected(error: BaseException) -> Failure:
     said = (str(error).strip().splitlines() or [""])[0]
     return Failure(
-        None, f"{type(error).__name__}: {said}".rstrip(": "),
-        "".join(traceback.format_exception(error)).splitlines(),
+        None, shorten(f"{type(error).__name__}: {said}".rstrip(": ")),
+        last_lines(traceback.format_exception(error)),
     )  # fmt: skip
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from rbkit.report.engine import failure_in
 from rbkit.report.sweep.memory import oom_kills
 from rbkit.report.sweep.verdict import judge, keep_evidence
 
@@ -62,6 +65,22 @@ def test_a_worker_without_a_word_was_killed_by_what_its_code_says(run_dir):
     assert found.tail == ("Fatal Python error: Segmentation fault",)
     assert judge(run_dir, None, 1).error == "the worker left with exit code 1 and no word"
     assert judge(run_dir, None, None).status == "killed"
+
+
+def test_what_is_long_is_cut_before_it_is_looked_at(tmp_path):
+    error = new_output("error", ename="ValueError", evalue="x" * 10_000_000,
+                       traceback=["\n" * 100_000, "\x1b[31m" + "x" * 10_000_000])  # fmt: skip
+    cell = new_code_cell("1", outputs=[error])
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "run.ipynb")
+    found = failure_in(tmp_path / "run.ipynb")
+    assert (len(found.headline), found.headline[-1]) == (500, "…")
+    assert len(found.traceback) == 200
+    assert max(map(len, found.traceback)) == 2000
+    (tmp_path / "worker.log").write_text("\n" * 100_000 + "y" * 1_000_000 + "\n")
+    assert list(map(len, judge(tmp_path, None, -9).tail)) == [2000]
+    (tmp_path / "run.json").write_text('{"status": "%s"}' % ("z" * 1_000_000))
+    (tmp_path / "run.ipynb").write_text(notebook("completed"))
+    assert len(judge(tmp_path, WELL, 0).error) < 100
 
 
 def test_out_of_memory_is_told_apart_from_other_kills(run_dir):
