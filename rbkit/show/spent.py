@@ -53,8 +53,10 @@ def spent(run: RunLike, unit: Unit) -> Spent | None:
         return None
     extra = {name: _price(entry, unit) for name, entry in entries.items()
              if name not in NOT_ADAPTING}  # fmt: skip
-    if extra.keys() & {"track", "gram"} and all(value is None for value in extra.values()):
-        return None  # something was done that nobody counted: not free, but unknown
+    # What was done and nobody counted is not free, but unknown. The rules themselves, some
+    # thousand operations, are never counted; all that is timed has its seconds.
+    if any(value is None for name, value in extra.items() if name != "mixer"):
+        return None
     before = sum(extra.get(name) or 0.0 for name in _BEFORE)
     return Spent(before, step + sum(value or 0.0 for value in extra.values()) - before)
 

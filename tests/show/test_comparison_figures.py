@@ -195,6 +195,17 @@ def test_what_a_rule_added_is_part_of_the_cost():
     assert spent(run(entries=nobody_counted), "flops") is None
 
 
+@pytest.mark.parametrize("name", ["track", "probe_runs", "reference_run", "something"])
+def test_a_cost_that_nobody_counted_is_not_free(name):
+    counted = {"name": "gram", "seconds": 1.0, "flops_counted": 5, "calls": 1}
+    unknown = {"name": name, "seconds": 2.0, "flops_counted": None, "calls": 1}
+    one = run(entries=[counted, unknown])
+    assert spent(one, "flops") is None
+    assert spent(one, "seconds").total == pytest.approx(spent(run(), "seconds").total + 3)
+    rule = {"name": "mixer", "seconds": 1.0, "flops_counted": None, "calls": 1}
+    assert spent(run(entries=[counted, rule]), "flops") is not None
+
+
 def test_gram_matrices_are_means_over_seeds_of_the_same_domains():
     one, two, other = run(seed=0), run(seed=1), run(seed=2, names="xyz")
     two.history["gram"][-1, 0, 1] = two.history["gram"][-1, 1, 0] = -0.5
