@@ -23,7 +23,7 @@ from rbkit.report.page.cards import card_rows
 from rbkit.report.page.environment import asset, environment
 from rbkit.report.page.failures import FAILED, failures, unfinished
 from rbkit.report.page.frames import frames, names_of
-from rbkit.report.page.header import by_domain_note, facts, intro, licences, varied
+from rbkit.report.page.header import beside, by_domain_note, facts, intro, licences, varied
 from rbkit.report.page.kept import Kept
 from rbkit.report.page.ledger_table import ledger_rows
 from rbkit.report.page.pictures import drawings, picture
@@ -168,7 +168,8 @@ def _content(
         "ledger_caption": "Means over the finished runs of a variant." if means else "",
         "ledger_note": (info.get("ledger") or {}).get("note", ""),
         "shared": comparison.shared,
-        "differ": [name for name, _ in varied(comparison)],
+        "beside": beside(comparison),
+        "differ": [*(name for name, _ in varied(comparison)), *comparison.beside],
         "environment": environment_rows(runs, sweeps),
         "sweep_commands": sweep_commands(sweeps),
         "commands": [{"name": name, "command": command_of(run)}
@@ -181,7 +182,8 @@ def _content(
 _VARIANTS = (
     "Means over seeds, lowest loss first; losses in nats per token. Differences are paired by "
     "seed. Steps and FLOPs to the baseline's final loss, over what the baseline took: less than 1 "
-    "is sooner; the rule's own FLOPs are in it. Overhead: over the plain training steps."
+    "is sooner. Training, FLOPs and overhead hold all that the rule added: tracking, Gram matrix, "
+    "the rule itself, probe and reference runs. Overhead: over the plain training steps."
 )
 
 

@@ -132,6 +132,45 @@ def domain_names(run: RunLike) -> list[str]:
     return [str(name) for name in (run.info.get("domains") or {}).get("names") or []]
 
 
+def same_corpus(run: RunLike, other: RunLike) -> bool:
+    """Whether two runs had the same corpus, split alike; unknown counts as the same."""
+    prints = [(r.info.get("corpus") or {}).get("fingerprint") for r in (run, other)]
+    return None in prints or prints[0] == prints[1]
+
+
+def same_domains(run: RunLike, other: RunLike) -> bool:
+    """Whether two runs had the same domains, by their names."""
+    return domain_names(run) == domain_names(other)
+
+
+def same_machine(run: RunLike, other: RunLike) -> bool:
+    """Whether two runs were timed on the same host and device; unknown counts as the same."""
+    return all(
+        None in (pair := (run.info.get(name), other.info.get(name))) or pair[0] == pair[1]
+        for name in ("host", "device")
+    )
+
+
+def pairs_by_seed(
+    runs: Sequence[RunLike], others: Sequence[RunLike]
+) -> list[tuple[RunLike, RunLike]]:
+    """Pair runs of the same seed; two runs without a known seed pair only if each is alone."""
+    by_seed: dict[str, list[RunLike]] = {}
+    for other in others:
+        by_seed.setdefault(seed_of(other), []).append(other)
+    ours = Counter(seed_of(run) for run in runs)
+    return [
+        (run, by_seed[seed][0])
+        for run in runs
+        if ours[seed := seed_of(run)] == 1 and len(by_seed.get(seed, ())) == 1
+    ]
+
+
+def seed_of(run: RunLike) -> str:
+    """Seed of a run as text, so that it can be compared whatever was recorded."""
+    return repr(parameter(run, "seed"))
+
+
 def target(run: RunLike) -> Array | None:
     """Target proportions q of a run, shape (m,)."""
     q = (run.info.get("domains") or {}).get("q")

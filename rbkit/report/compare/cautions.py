@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rbkit.show.facts import RunLike, domain_names
+from rbkit.show.facts import pairs_by_seed, same_corpus, same_domains
 
 if TYPE_CHECKING:
     from rbkit.report.compare.variants import Comparison
@@ -18,17 +18,6 @@ _TOKENIZER = ("model", "vocab_size")
 def cautions_of(comparison: Comparison) -> list[str]:
     """Return what a reader must know before believing the differences."""
     return [*_missing(comparison), *_seeds(comparison), *_comparable(comparison)]
-
-
-def same_corpus(run: RunLike, other: RunLike) -> bool:
-    """Whether two runs had the same corpus, split alike; unknown counts as the same."""
-    prints = [(r.info.get("corpus") or {}).get("fingerprint") for r in (run, other)]
-    return None in prints or prints[0] == prints[1]
-
-
-def same_domains(run: RunLike, other: RunLike) -> bool:
-    """Whether two runs had the same domains, by their names."""
-    return domain_names(run) == domain_names(other)
 
 
 def _missing(comparison: Comparison) -> Iterator[str]:
@@ -84,25 +73,6 @@ def _comparable(comparison: Comparison) -> Iterator[str]:
     alone = [v.label for v in comparison.variants if comparison.baseline_of(v) is None]
     if alone:
         yield f"No finished baseline has the settings of {', '.join(alone)}: no difference given."
-
-
-def pairs_by_seed(
-    runs: tuple[RunLike, ...], others: tuple[RunLike, ...]
-) -> list[tuple[RunLike, RunLike]]:
-    """Pair runs of the same seed; two runs without a known seed pair only if each is alone."""
-    by_seed: dict[str, list[RunLike]] = {}
-    for other in others:
-        by_seed.setdefault(_seed(other), []).append(other)
-    ours = Counter(_seed(run) for run in runs)
-    return [
-        (run, by_seed[seed][0])
-        for run in runs
-        if ours[seed := _seed(run)] == 1 and len(by_seed.get(seed, ())) == 1
-    ]
-
-
-def _seed(run: RunLike) -> str:
-    return repr((run.info.get("parameters") or {}).get("seed"))
 
 
 def _corpora(comparison: Comparison) -> set[object]:

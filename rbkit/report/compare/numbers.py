@@ -98,7 +98,7 @@ def _runs(comparison: Comparison, known: Sequence[_Known]) -> list[dict[str, Any
             "seed": parameter(run, "seed"), "status": run.status,
             "compared": is_finished(run) and id(run) not in repeated,
             "is_baseline": comparison.is_baseline(variant),
-            **{f"parameter {key}": parameter(run, key) for key in comparison.varied},
+            **{f"parameter {key}": comparison.setting(run, key) for key in comparison.varied},
             "loss_token": final.token, "loss_example": final.example, "loss_worst": worst,
             "worst_domain": names[final.worst]
             if final.worst is not None and final.worst < len(names) else None,

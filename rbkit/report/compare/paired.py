@@ -15,9 +15,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rbkit.report.compare.cautions import pairs_by_seed, same_corpus, same_domains
 from rbkit.report.compare.variants import Comparison, Variant
-from rbkit.show.facts import RunLike, losses, parameter
+from rbkit.show.facts import (
+    RunLike,
+    losses,
+    pairs_by_seed,
+    parameter,
+    same_corpus,
+    same_domains,
+)
 from rbkit.show.style import number
 
 Metric = Literal["token", "example", "worst"]

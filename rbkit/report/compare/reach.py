@@ -14,11 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from rbkit.report.compare.cautions import pairs_by_seed, same_corpus
 from rbkit.report.compare.paired import student
 from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.show.curves import series
-from rbkit.show.facts import Array, RunLike, losses, parameter
+from rbkit.show.facts import Array, RunLike, losses, pairs_by_seed, parameter, same_corpus
 from rbkit.show.spent import spent
 from rbkit.show.style import number
 

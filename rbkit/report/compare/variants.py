@@ -11,12 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rbkit.report.compare.baseline import BASELINES, choose_baseline
-from rbkit.report.compare.settings import (
-    canonical,
-    only_telling_options,
-    settings_of,
-    varied_names,
-)
+from rbkit.report.compare.settings import canonical, tell_apart
 from rbkit.report.compare.values import Key, frozen, label, labels, order
 from rbkit.show.facts import RunLike, losses, mixer_of, parameter
 
@@ -69,7 +64,7 @@ class Comparison:
     varied : tuple of str
         Parameters that differ.
     shared : dict
-        Parameters with the same value in all runs that have them.
+        Parameters with the same value in all runs.
     baseline : dict
         Values that make a variant a baseline, such as ``{"mixer": "Target"}``.
     runs : tuple of Run
@@ -80,6 +75,9 @@ class Comparison:
         Variants none of whose runs has finished.
     repeated : tuple of Run
         Older runs of a seed that another run has repeated: left out.
+    beside : tuple of str
+        Parameters that are not the same in all runs and yet make no variants, such as what
+        follows from the mixer.
     """
 
     variants: tuple[Variant, ...]
@@ -90,6 +88,8 @@ class Comparison:
     unfinished: tuple[RunLike, ...] = ()
     lost: tuple[Variant, ...] = ()
     repeated: tuple[RunLike, ...] = ()
+    beside: tuple[str, ...] = ()
+    _settings: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False, compare=False)
     _by_key: dict[Key, Variant] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -126,6 +126,14 @@ class Comparison:
         """Return the variant called `label`; KeyError if there is none."""
         return {variant.label: variant for variant in self.variants}[label]
 
+    def setting(self, run: RunLike, name: str) -> Any:
+        """Value of a run, of one name in `varied` or `beside`; None if it has none.
+
+        Corpus and domains of runs made by hand are no parameters of theirs, and of a mixer's
+        options only those that differ say anything.
+        """
+        return self._settings.get(str(run.path), {}).get(name, parameter(run, name))
+
     @property
     def seeds(self) -> int:
         """Number of different seeds among the finished runs."""
@@ -159,11 +167,10 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
         If no run has the baseline's values; it names those there are.
     """
     runs = _each_once(runs)
-    settings = [settings_of(run) for run in runs]
-    telling = only_telling_options(settings)
-    varied = varied_names(telling)
+    told = tell_apart(runs, [is_finished(run) for run in runs])
+    settings, varied = told.values, told.varied
     groups: dict[Key, list[RunLike]] = {}
-    for run, values in zip(runs, telling, strict=True):
+    for run, values in zip(runs, settings, strict=True):
         key = tuple((name, frozen(values.get(name))) for name in varied)
         groups.setdefault(key, []).append(run)
     mixers = {key: canonical(mixer_of(members[0])) for key, members in groups.items()}
@@ -176,18 +183,20 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
         rest = tuple(run for run in groups[key] if not is_finished(run))
         variants.append(Variant(key, name, mixers[key], tuple(kept), rest, tuple(older)))
     finished = tuple(variant for variant in variants if variant.runs)
-    every = sorted({name for values in settings for name in values} - set(varied))
+    every = sorted({name for values in settings for name in values} - {*varied, *told.beside})
     shared = {name: next(v[name] for v in settings if name in v) for name in every
               if len({frozen(v[name]) for v in settings if name in v}) == 1}  # fmt: skip
     return Comparison(
         variants=finished,
         varied=tuple(varied),
+        beside=tuple(told.beside),
         shared=shared,
         baseline=choose_baseline(baseline, variants, shared),
         runs=tuple(runs),
         unfinished=tuple(run for run in runs if not is_finished(run)),
         lost=tuple(variant for variant in variants if not variant.runs),
         repeated=tuple(run for variant in variants for run in variant.repeated),
+        _settings={str(run.path): values for run, values in zip(runs, settings, strict=True)},
         _by_key={variant.key: variant for variant in finished},
     )
 

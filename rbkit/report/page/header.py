@@ -14,6 +14,8 @@ from rbkit.report.page.text import shown, value
 from rbkit.report.units import thousands
 from rbkit.show.facts import parameter
 
+_EACH = 4  # values said of what makes no variants
+
 
 def intro(html: str | None) -> str:
     """Return a paragraph of HTML of the user's, without what fetches, runs or styles."""
@@ -58,12 +60,25 @@ def facts(comparison: Comparison, info: dict[str, Any]) -> list[tuple[str, str]]
 def varied(comparison: Comparison) -> list[tuple[str, list[tuple[str, int]]]]:
     """Return each parameter that varies, with its values and the number of runs of each."""
     names = [*comparison.varied, *_seed(comparison.runs)]
+    return [(name, _values(comparison, name)) for name in names]
+
+
+def beside(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return what else was not the same in all runs, each with its values in words."""
     found = []
-    for name in names:
-        counts = Counter(value(parameter(run, name)) for run in comparison.runs)
-        first = {value(parameter(run, name)): parameter(run, name) for run in comparison.runs}
-        found.append((name, sorted(counts.items(), key=lambda item: order(first[item[0]]))))
+    for name in comparison.beside:
+        values = [text for text, _ in _values(comparison, name)]
+        more = f" and {len(values) - _EACH} more" if len(values) > _EACH else ""
+        found.append((name, "; ".join(values[:_EACH]) + more))
     return found
+
+
+def _values(comparison: Comparison, name: str) -> list[tuple[str, int]]:
+    """Values of a setting as text, in order, with the number of runs of each."""
+    given = [comparison.setting(run, name) for run in comparison.runs]
+    counts = Counter(map(value, given))
+    first = {value(each): each for each in given}
+    return sorted(counts.items(), key=lambda item: order(first[item[0]]))
 
 
 def _seed(runs: Sequence[Any]) -> list[str]:

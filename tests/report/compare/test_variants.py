@@ -179,8 +179,80 @@ def test_folders_of_domains_count_only_where_nothing_else_tells_runs_apart():
     assert labels(compare(shared)) == ["domains clusters", "domains labels"]
 
 
-def test_a_parameter_that_some_runs_do_not_record_is_not_known_to_differ():
-    assert compare([run("RnB", 0), run("RnB", 1, fraction=0.5)]).varied == ()
+def test_a_parameter_that_only_some_runs_record_is_a_setting():
+    runs = [run("RnB", 0), run("RnB", 0, trick=True, more=1), run("RnB", 1, trick=True, more=1)]
+    found = compare(runs)
+    assert labels(found) == ["more 1", "more not recorded"]
+    assert found.repeated == ()
+    assert found.beside == ("trick",)
+    assert "trick" not in found.shared
+
+
+def test_a_run_that_had_no_time_to_record_all_is_no_other_variant():
+    runs = [run("RnB", 0, buckets=4), run("RnB", 1, status="failed"), run("ADO", buckets=9)]
+    found = compare(runs)
+    assert labels(found) == ["ADO", "RnB"]
+    assert len(found.variants[1].unfinished) == 1
+
+
+def test_what_the_run_notebook_did_not_record_yet_is_its_default():
+    of_it = {"corpus": "demo", "embedder": "tfidf", "k": 8}
+    assert compare([run(**of_it), run(seed=1, far="keep", **of_it)]).varied == ()
+    assert compare([run(**of_it), run(seed=1, far="apart", **of_it)]).varied == ("far",)
+
+
+def by_hand(mixer, seed, corpus="demo", names="ab", path=None, method=None, **parameters):
+    """A run of rb.train, which records corpus and domains beside the parameters."""
+    made = run(mixer, seed, path=path or f"/{mixer}-{seed}-{corpus}-{names}", **parameters)
+    made.info["corpus"] = {"name": corpus, "fingerprint": f"{corpus}-{seed}"}
+    made.info["domains"] = {"names": list(names)}
+    made.domains = method and SimpleNamespace(method={"name": method})
+    return made
+
+
+TWO = [(mixer, seed) for mixer in ("Stratified", "RnB") for seed in (0, 1)]
+
+
+def test_runs_by_hand_on_two_corpora_are_no_repeats():
+    found = compare([by_hand(*each, corpus) for corpus in ("demo", "wiki") for each in TWO])
+    assert labels(found) == ["Stratified · corpus demo", "Stratified · corpus wiki",
+                             "RnB · corpus demo", "RnB · corpus wiki"]  # fmt: skip
+    assert found.repeated == ()
+    assert found.setting(found.runs[0], "corpus") in ("demo", "wiki")
+
+
+def test_a_corpus_that_changed_under_its_name_is_another_one():
+    old, new = (by_hand("RnB", 0, path=f"/{i}") for i in range(2))
+    old.info["corpus"]["fingerprint"] = "old"
+    found = compare([old, new])
+    assert found.repeated == ()
+    assert [variant.values["corpus"] for variant in found.variants] == ["demo-0", "old"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "second", "told"),
+    [((None, None), "abc", [2, 3]), (("KMeans", "Labels"), "abc", ["KMeans", "Labels"]),
+     (("KMeans", "KMeans"), "abc", [2, 3])],
+)  # fmt: skip
+def test_runs_by_hand_with_other_domains_are_no_repeats(methods, second, told):
+    found = compare([by_hand(*each, names=names, method=method) for each in TWO
+                     for names, method in zip(("ab", second), methods, strict=True)])  # fmt: skip
+    assert found.repeated == ()
+    assert [variant.values["domains"] for variant in found.variants] == told * 2
+
+
+def test_domains_of_the_same_number_are_told_apart_too():
+    found = compare([by_hand("RnB", 0, names=names) for names in ("ab", "xy")])
+    assert found.repeated == ()
+    assert len(found.variants) == 2
+
+
+def test_a_run_by_hand_on_the_data_of_the_notebook_is_compared_with_its_runs():
+    of_it = {"corpus": "demo", "embedder": "tfidf", "k": 8}
+    notebook = by_hand("Stratified", 0)
+    notebook.info["parameters"] |= of_it
+    assert labels(compare([notebook, by_hand("RnB", 0)])) == ["Stratified", "RnB"]
+    assert "not recorded" in labels(compare([notebook, by_hand("RnB", 0, names="xy")]))[-1]
 
 
 def test_labels_are_never_the_same():
