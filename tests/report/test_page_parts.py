@@ -12,6 +12,7 @@ from PIL import Image
 from rbkit.report.compare.variants import compare
 from rbkit.report.page.averaged import Averaged, side_by_side
 from rbkit.report.page.failures import failures, unfinished
+from rbkit.report.page.header import beside
 from rbkit.report.page.kept import Kept
 from rbkit.report.page.ledger_table import ledger_rows
 from rbkit.report.page.repeat import command_of, environment_rows, sweep_commands
@@ -94,6 +95,45 @@ def test_a_run_is_compared_with_the_baseline_of_its_own_seed(grid, tmp_path):
     assert base["gap"] is None
     assert rows["Target"]["status"] == "failed"
     assert list(rows)[-1] == "Target"
+
+
+def test_a_run_that_did_not_finish_has_no_final_loss_and_no_difference(tmp_path, write_run):
+    runs = [write_run(tmp_path / f"{mixer}{seed}", mixer, seed, rounds=2,
+                      status="failed" if (mixer, seed) == ("RnB", 1) else "ok")
+            for mixer in ("Stratified", "RnB") for seed in (0, 1)]  # fmt: skip
+    runs[3].info["final"] = None
+    runs[3].metrics = lambda kind: [{"step": 25, "loss_token": 5.48}]
+    rows = run_rows(compare([Kept(run) for run in runs]), tmp_path)
+    assert [row["token"] is None for row in rows] == [False] * 3 + [True]
+    assert rows[-1]["so_far"] == "5.480 at step 25"
+    assert (rows[-1]["gap"], rows[-1]["worst"], rows[-1]["is_baseline"]) == (None, None, False)
+
+
+def test_a_run_that_was_repeated_is_marked_and_compared_with_nothing(tmp_path, write_run):
+    runs = [write_run(tmp_path / name, mixer, rounds=1)
+            for name, mixer in (("a", "Stratified"), ("b", "RnB"), ("c", "RnB"))]  # fmt: skip
+    rows = {row["name"]: row for row in run_rows(compare([Kept(run) for run in runs]), tmp_path)}
+    assert rows["RnB, seed 0, b"]["repeated"]
+    assert rows["RnB, seed 0, b"]["gap"] is None
+    assert rows["RnB, seed 0, c"]["gap"] is not None
+
+
+def test_seconds_of_training_hold_what_the_rule_cost(tmp_path, write_run):
+    run = write_run(tmp_path / "run", "SkillIt", rounds=1)
+    entries = run.info["ledger"]["entries"]
+    step = entries[0]["seconds"]
+    entries.append({"name": "probe_runs", "seconds": 20.0, "flops_counted": 10, "calls": 1})
+    found = compare([Kept(run)])
+    assert variant_rows(found, {}, {})[0]["seconds"] == pytest.approx(step + 20)
+    assert run_rows(found, tmp_path)[0]["seconds"] == pytest.approx(step + 20)
+
+
+def test_what_differs_without_being_a_variant_is_said(tmp_path, write_run):
+    runs = [write_run(tmp_path / mixer, mixer, rounds=1, parameters={"accumulate": n})
+            for mixer, n in (("Stratified", 1), ("RnB", 2))]  # fmt: skip
+    found = compare([Kept(run) for run in runs])
+    assert found.varied == ("mixer",)
+    assert beside(found) == [("accumulate", "1; 2")]
 
 
 def test_variants_without_a_finished_run_are_rows_too(grid):

@@ -11,14 +11,22 @@ from urllib.parse import quote
 
 import numpy as np
 
-from rbkit.report.compare.cautions import same_corpus
-from rbkit.report.compare.variants import Comparison, Variant
+from rbkit.report.compare.variants import Comparison, Variant, is_finished
 from rbkit.report.page.frames import names_of
 from rbkit.report.page.kept import Kept
 from rbkit.report.page.text import value
 from rbkit.report.page.tiny import sparkline, swatch, thumbnail
-from rbkit.show.facts import domain_names, ledger, losses, mixer_of, overhead, parameter
+from rbkit.show.facts import (
+    domain_names,
+    losses,
+    mixer_of,
+    overhead,
+    pairs_by_seed,
+    parameter,
+    same_corpus,
+)
 from rbkit.show.gram_figure import common_scale, domain_order, extremes, short_ids, to_cosine
+from rbkit.show.spent import spent
 from rbkit.show.style import mixer_colour, number
 
 STATUSES = ("ok", "running", "queued", "failed", "killed", "timeout", "interrupted")
@@ -37,18 +45,24 @@ def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``gap`` is the difference to the run of the baseline with the same seed.
+        ``gap`` is the difference to the run of the baseline with the same seed; a run that
+        has not finished, or that a later one repeated, has none. ``token`` and ``worst`` are
+        final losses; how far an unfinished run came stands in ``so_far``.
     """
     runs: list[Any] = list(comparison.runs)
     names = run_names(comparison)
-    variants = {id(run): variant for variant in (*comparison.variants, *comparison.lost)
-                for run in (*variant.runs, *variant.unfinished, *variant.repeated)}  # fmt: skip
-    scale, thumbnails = _scale(runs), _Thumbnails(runs)
+    variants: dict[int, Variant] = {
+        id(run): variant for variant in (*comparison.variants, *comparison.lost)
+        for run in (*variant.runs, *variant.unfinished, *variant.repeated)
+    }  # fmt: skip
+    repeated = {id(run) for run in comparison.repeated}
+    gaps, scale, thumbnails = _gaps(comparison), _scale(runs), _Thumbnails(runs)
     rows = []
     for run, name in zip(runs, names, strict=True):
         variant = variants.get(id(run))
         final, price = losses(run), overhead(run)
-        entries = {entry["name"]: entry for entry in ledger(run)}
+        finished, paid = is_finished(run), spent(run, "seconds")
+        worst = final.worst if finished else None
         domains = domain_names(run)
         mixer = mixer_of(run)
         rows.append(
@@ -58,16 +72,19 @@ def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
                 "swatch": swatch(mixer_colour(mixer)),
                 "status": run.status,
                 "status_class": run.status if run.status in STATUSES else "other",
-                "values": [cell(parameter(run, p)) for p in columns(comparison)],
+                "values": [cell(comparison.setting(run, p)) for p in columns(comparison)],
                 "seed": cell(parameter(run, "seed")),
-                "token": final.token,
-                "gap": _gap(run, variant, comparison),
-                "is_baseline": variant is not None and comparison.is_baseline(variant),
-                "worst": None if final.worst is None else float(final.by_domain[final.worst]),
-                "worst_name": domains[final.worst]
-                if final.worst is not None and final.worst < len(domains)
-                else "",
-                "seconds": (entries.get("step") or {}).get("seconds"),
+                "token": final.token if finished else None,
+                "so_far": "" if finished else _so_far(run),
+                "repeated": id(run) in repeated,
+                "gap": gaps.get(id(run)),
+                "is_baseline": finished
+                and id(run) not in repeated
+                and variant is not None
+                and comparison.is_baseline(variant),
+                "worst": None if worst is None else float(final.by_domain[worst]),
+                "worst_name": domains[worst] if worst is not None and worst < len(domains) else "",
+                "seconds": None if paid is None else paid.total,
                 "overhead_flops": price.flops,
                 "overhead_seconds": price.seconds,
                 "spark": _spark(run, name, scale),
@@ -75,7 +92,10 @@ def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
                 "links": links(Path(run.path), folder),
             }
         )
-    return sorted(rows, key=lambda r: (r["status"] != "ok", _or_infinite(r["token"]), r["name"]))
+    return sorted(
+        rows,
+        key=lambda r: (r["status"] != "ok", _or_infinite(r["token"]), r["repeated"], r["name"]),
+    )
 
 
 def columns(comparison: Comparison) -> list[str]:
@@ -117,16 +137,24 @@ def cell(what: Any) -> dict[str, Any]:
     return {"text": value(what), "sort": what if number_ else value(what), "number": number_}
 
 
-def _gap(run: Any, variant: Variant | None, comparison: Comparison) -> float | None:
-    if variant is None or comparison.is_baseline(variant):
-        return None
-    base = comparison.baseline_of(variant)
-    ours = losses(run).token
-    for other in base.runs if base is not None else ():
-        if parameter(other, "seed") == parameter(run, "seed") and same_corpus(run, other):
-            theirs = losses(other).token
-            return None if ours is None or theirs is None else ours - theirs
-    return None
+def _gaps(comparison: Comparison) -> dict[int, float]:
+    """Difference of each run from the baseline's run of its seed, by the id of the run."""
+    found = {}
+    for variant in comparison.variants:
+        base = comparison.baseline_of(variant)
+        if base is None or base is variant:
+            continue
+        for run, other in pairs_by_seed(variant.runs, base.runs):
+            ours, theirs = losses(run).token, losses(other).token
+            if same_corpus(run, other) and ours is not None and theirs is not None:
+                found[id(run)] = ours - theirs
+    return found
+
+
+def _so_far(run: Any) -> str:
+    """Say where a run that has not finished stood at its last evaluation."""
+    curve = evaluated(run)
+    return f"{number(curve[-1, 1])} at step {int(curve[-1, 0]):,}" if len(curve) else ""
 
 
 def _scale(runs: Sequence[Any]) -> tuple[float, float, float]:

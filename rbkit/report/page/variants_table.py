@@ -13,7 +13,8 @@ from rbkit.report.compare.reach import Reach
 from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.report.page.result import mean_loss
 from rbkit.report.page.tiny import swatch
-from rbkit.show.facts import ledger, overhead
+from rbkit.show.facts import overhead
+from rbkit.show.spent import spent
 from rbkit.show.style import mixer_colour, number
 
 
@@ -50,7 +51,7 @@ def _row(
         "interval": _interval(gap),
         "verdict": _verdict(gap),
         "worst": _mean(final_loss(run, "worst") for run in variant.runs),
-        "seconds": _mean(_step_seconds(run) for run in variant.runs),
+        "seconds": _mean(_seconds(run) for run in variant.runs),
         "overhead_flops": _mean(price.flops for price in prices),
         "overhead_seconds": _mean(price.seconds for price in prices),
         **_soon(reach),
@@ -89,8 +90,9 @@ def _verdict(gap: Difference | None) -> str:
     return "better" if gap.mean < 0 else "worse"
 
 
-def _step_seconds(run: Any) -> float | None:
-    return next((e.get("seconds") for e in ledger(run) if e["name"] == "step"), None)
+def _seconds(run: Any) -> float | None:
+    paid = spent(run, "seconds")
+    return None if paid is None else paid.total
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
