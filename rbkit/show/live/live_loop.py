@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike
 
 from rbkit.balance.sampler import MixtureSampler
@@ -17,7 +18,7 @@ from rbkit.balance.signals import FloatArray, GramEstimate
 from rbkit.errors import InputError
 from rbkit.train.interrupt import StopRequest
 from rbkit.train.losses import Window
-from rbkit.train.parallel import is_first
+from rbkit.train.parallel import any_of, is_first, processes, wait
 from rbkit.train.record import Recorder
 from rbkit.train.watch import Watcher
 
@@ -26,9 +27,16 @@ class LiveLoop:
     """A training loop on record; made by :func:`rbkit.live`.
 
     Iterating gives the numbers of the steps, 0, 1, ..., until all are made or somebody asked
-    to stop: the ■ of a notebook, Ctrl-C, or a file ``STOP`` in the run folder. Leaving the
-    ``with`` block ends the record: ok, interrupted, or failed, with the error. Without a
-    ``with`` it ends after the last step, or by :meth:`end`.
+    to stop: the ■ of a notebook, Ctrl-C, or a file ``STOP`` in the run folder. A loop that does
+    not iterate over it has one step to look at :attr:`stopping`; the call after that raises
+    KeyboardInterrupt.
+
+    Leaving the ``with`` block ends the record: ok, interrupted, or failed, with the error.
+    Without a ``with`` it ends after the last step, by :meth:`end`, or as interrupted where an
+    iteration is left early, be it by an error.
+
+    Of several processes (``torch.distributed``) all must make it and call it after each step:
+    they stop at the same step, and losses and tokens are pooled. The first one writes.
 
     Attributes
     ----------
@@ -53,9 +61,11 @@ class LiveLoop:
         self._window: Window | None = None
         self._shown: float | None = None  # the loss logged last
         self._final: dict[str, Any] | None = None
-        self._ended = False
-        self._stop = StopRequest(run_dir)
+        self._ended = self._left = False
+        self._stop, self._asked, self._warned = StopRequest(run_dir), False, False
         self._listening: AbstractContextManager[None] | None = None
+        if is_first():
+            (run_dir / "STOP").unlink(missing_ok=True)  # meant for an earlier run
         self.recorder = Recorder(run_dir, active=is_first(), watchers=watching)
         self.recorder.q = None if about["q"] is None else self._q
         self.recorder.arrays["p"] = [self._p]
@@ -63,15 +73,28 @@ class LiveLoop:
             parameters={**parameters, "steps": steps}, domains=about,
             ledger={"entries": [], "note": "not measured"},
         )  # fmt: skip
+        wait()  # nobody looks for STOP before it is gone
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked to stop."""
-        return bool(self._stop)
+        """Whether somebody asked to stop; of several processes, as agreed after the last step."""
+        return self._asked if processes() > 1 else bool(self._stop)
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are made."""
+        return self.steps is not None and self.step >= self.steps
 
     def __iter__(self) -> Iterator[int]:
-        while (self.steps is None or self.step < self.steps) and not self.stopping:
-            yield self.step
+        try:
+            while not self.done and not self.stopping:
+                yield self.step
+        finally:  # also where the loop is left by break or by an error
+            if self._listening is None and not self._ended:
+                asked = self.done or self.stopping
+                self.end("ok" if self.done else "interrupted",
+                         None if asked else f"the loop was left after step {self.step}")  # fmt: skip
+                self._left = True
 
     def __call__(
         self,
@@ -83,6 +106,8 @@ class LiveLoop:
         eval_losses: ArrayLike | None = None,
     ) -> None:
         """Note that a step has been made; a GPU is waited for only when a loss is logged.
+
+        Several processes also agree here, after each step, whether to stop.
 
         Parameters
         ----------
@@ -98,7 +123,15 @@ class LiveLoop:
         eval_losses : array_like of shape (m,), optional
             Eval loss of each domain, in nats per token; NaN where there is none. Their mean,
             weighted with q, is shown as the eval loss.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If somebody asked to stop, and the loop has gone on for a step since.
         """
+        if self._left:  # the loop was left, and goes on after all
+            self._left = self._ended = False
+            self.recorder.info.update(status="running", error=None, ended=None)
         self.step += 1
         self._losses.append(torch.as_tensor(loss, dtype=torch.float32).detach())
         self._tokens.append(tokens)
@@ -114,13 +147,24 @@ class LiveLoop:
         self.recorder.beat(step=self.step, steps=self.steps, loss=self._shown)
         if self.step == self.steps and self._listening is None:
             self.end()
+        self._heed_stop()
+
+    def _heed_stop(self) -> None:
+        """Agree on whether to stop; do it where the loop was told and goes on."""
+        self._asked = any_of(bool(self._stop), where_processes_talk())
+        if self._warned and not self.done:
+            if self._listening is None:
+                self.end("interrupted")
+            raise KeyboardInterrupt("asked to stop a step ago")
+        self._warned = self._asked
 
     def end(self, status: str = "ok", error: str | None = None) -> None:
         """End the record: ``ok``, ``interrupted`` or ``failed``. Only the first call counts."""
-        if self._ended:
+        if self._ended and not self._left:
             return
-        self._ended = True
-        if self._losses and status != "failed":
+        self._ended, self._left = True, False
+        # After an error the other processes may not be here to pool losses with.
+        if self._losses and status != "failed" and (error is None or processes() == 1):
             self._log()
         progress = {"step": self.step, "steps": self.steps, "loss": self._shown}
         self.recorder.finish(status, error=error, final=self._final, progress=progress)
@@ -128,6 +172,7 @@ class LiveLoop:
     def __enter__(self) -> Self:
         self._listening = self._stop.listening()
         self._listening.__enter__()
+        wait()  # each process has removed STOP by now: one that comes is for this run
         return self
 
     def __exit__(
@@ -135,7 +180,7 @@ class LiveLoop:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         assert self._listening is not None
-        early = self.stopping or (self.steps is not None and self.step < self.steps)
+        early = self.stopping if self.steps is None else not self.done
         self._listening.__exit__(None, None, None)
         if error is None:
             self.end("interrupted" if early else "ok")
@@ -148,7 +193,7 @@ class LiveLoop:
 
     def _log(self) -> None:
         tokens = int(sum(self._tokens))
-        self._window = self._window or Window(self._losses[0].device)
+        self._window = self._window or Window(where_processes_talk())
         for loss in self._losses:
             self._window.add(loss, tokens if loss is self._losses[-1] else 0)
         self._shown = float(np.mean(self._window.pool()))
@@ -168,3 +213,10 @@ class LiveLoop:
             raise InputError(where, f"shape {found.shape}, but there are {m} domains",
                              "give one number for each")  # fmt: skip
         return found
+
+
+def where_processes_talk() -> torch.device:
+    """Device that tensors must be on to be summed over processes."""
+    if processes() > 1 and "gloo" not in dist.get_backend() and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

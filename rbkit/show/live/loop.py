@@ -15,8 +15,8 @@ from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.sampler import MixtureSampler
 from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
-from rbkit.show.live.live_loop import LiveLoop
-from rbkit.train.parallel import is_first
+from rbkit.show.live.live_loop import LiveLoop, where_processes_talk
+from rbkit.train.parallel import any_of, is_first
 from rbkit.train.run_folder import Run
 from rbkit.train.watch import Watcher, watchers
 
@@ -63,12 +63,12 @@ def live(
     Returns
     -------
     LiveLoop
-        Call it after each step.
+        Call it after each step: in every process, if there are several.
 
     Raises
     ------
     InputError
-        For a mode, tracker or folder that cannot work.
+        For a mode, tracker or folder that cannot work: in all processes, if in the first.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def live(
     'ok'
     """
     path, watching = Path(run_dir), watchers(display, report_to)
-    _check_free(path)
+    _agree_that_free(path)
     about = _about(domains, q)
     loop = LiveLoop(
         path, about, {**(parameters or {}), **_rule(mixer)}, steps=steps, sampler=sampler,
@@ -90,6 +90,20 @@ def live(
     if isinstance(domains, Domains) and is_first():  # now that those of an older run are gone
         domains.save(path / "domains")
     return loop
+
+
+def _agree_that_free(run_dir: Path) -> None:
+    """Let the first process look, before any writes: the others would find its own run."""
+    refused: InputError | None = None
+    if is_first():
+        try:
+            _check_free(run_dir)
+        except InputError as error:
+            refused = error
+    if any_of(refused is not None, where_processes_talk()):
+        raise refused or InputError(
+            "run_dir", f"the first process cannot use {run_dir}", "see what it says"
+        )
 
 
 def _check_free(run_dir: Path) -> None:

@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pretend
@@ -84,3 +88,75 @@ def test_a_run_that_is_going_on_elsewhere_is_not_overwritten(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(info | {"pid": os.getppid()}))
     with pytest.raises(InputError, match="a run is going on"):
         rb.live(tmp_path, ["oak"], display=False)
+
+
+def test_a_stop_meant_for_an_earlier_run_stops_nothing(tmp_path):
+    (tmp_path / "STOP").touch()
+    live = rb.live(tmp_path, ["oak"], steps=3, display=False)
+    for _ in live:
+        live(1.0)
+    assert (live.step, Run.open(tmp_path).status) == (3, "ok")
+
+
+def test_an_iteration_that_is_left_early_ends_the_record_without_a_with(tmp_path):
+    def train(live):
+        for step in live:
+            live(1.0)
+            if step == 1:
+                raise OSError("the disk is gone")
+
+    live = rb.live(tmp_path, ["oak"], steps=5, display=False)
+    with pytest.raises(OSError, match="disk"):
+        train(live)
+    assert Run.open(tmp_path).status == "interrupted"
+    for _ in live:  # mended, and goes on
+        live(1.0)
+    assert (live.step, Run.open(tmp_path).status) == (5, "ok")
+    endless = rb.live(tmp_path, ["oak"], display=False)
+    for _ in endless:
+        endless(1.0)
+        break
+    endless.end()
+    assert Run.open(tmp_path).status == "ok"
+
+
+def test_a_loop_of_its_own_numbers_is_stopped_a_step_later(tmp_path):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        rb.live(tmp_path, ["oak"], steps=9, display=False) as live,
+    ):
+        for step in range(9):
+            if step == 2:
+                signal.raise_signal(signal.SIGINT)
+            live(1.0)
+    assert (live.step, Run.open(tmp_path).status) == (4, "interrupted")
+
+
+def test_a_stop_that_came_too_late_interrupts_nothing(tmp_path):
+    with rb.live(tmp_path, ["oak"], steps=2, display=False) as live:
+        for step in live:
+            if step == 1:
+                signal.raise_signal(signal.SIGINT)
+            live(1.0)
+    assert Run.open(tmp_path).status == "ok"
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_record_and_stop_at_the_same_step(tmp_path):
+    taken = rb.live(tmp_path / "taken", ["oak"], display=False)
+    job = Path(__file__).with_name("loop_job.py")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    both = [
+        subprocess.Popen([sys.executable, job, str(rank), tmp_path], env=env, text=True,
+                         stdout=subprocess.PIPE)
+        for rank in (0, 1)
+    ]  # fmt: skip
+    said = [each.communicate(timeout=120)[0].splitlines() for each in both]
+    taken.end()
+    run = Run.open(tmp_path / "run")
+    stopped = [lines[0] for lines in said]
+    assert stopped[0] == stopped[1] == f"left at {run.info['progress']['step']}"
+    assert run.status == "interrupted"
+    assert (run.metrics("train")[0]["loss"], run.metrics("train")[0]["tokens"]) == (0.5, 20)
+    assert "a run is going on" in said[0][1]
+    assert "the first process cannot" in said[1][1]
