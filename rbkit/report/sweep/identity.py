@@ -32,6 +32,7 @@ import rbkit
 from rbkit.files import sha256_of_file
 from rbkit.report.sweep.declared import RUN_HINTS, Declared
 
+DIGITS = (12, 24, 64)  # of a hash, in an id: the first is enough but for one in millions of runs
 _MOST = 20 * 2**30  # bytes of data that are read; of more, sizes and times have to do
 _FILES = 100_000  # files of a folder or a pattern: of more, nobody means all
 _NAMING_FILES = ("corpus", "embedder", "edits", "domains", "model")  # of RunParameters

@@ -10,6 +10,7 @@ there can see whether somebody does. ::
     template    notebook, as it was given
     parameters  all parameters, as JSON values
     varied      those that the grid sets
+    content     what the run is made of: {sha, template_sha, rbkit, data {parameter: hash}}
     status      queued, running, ok, failed, killed, timeout or interrupted
     attempts    times that the run was started
     worker      {pid, born} of the process that works on it, or null
@@ -44,13 +45,15 @@ STALE = 120.0  # seconds without a heartbeat after which a run on another machin
 
 # What a reader may rely on. The file may come from a stranger: everything else is refused.
 _TYPES: dict[str, tuple[type, ...]] = {
-    "id": (str,), "template": (str,), "parameters": (dict,), "varied": (dict,), "status": (str,),
-    "attempts": (int,), "worker": (dict, type(None)), "kernel": (dict, type(None)),
+    "id": (str,), "template": (str,), "parameters": (dict,), "varied": (dict,), "content": (dict,),
+    "status": (str,), "attempts": (int,),
+    "worker": (dict, type(None)), "kernel": (dict, type(None)),
     "host": (str, type(None)), "gpu": (str, int, type(None)), "threads": (int, type(None)),
     "queued": (str, type(None)), "started": (str, type(None)), "heartbeat": (str, type(None)),
     "ended": (str, type(None)), "seconds": (int, float, type(None)),
     "error": (str, type(None)), "cell": (str, type(None)), "tail": (list,), "command": (str,),
 }  # fmt: skip
+_ADDED: dict[str, Any] = {"content": {}}  # not there in files of the first versions
 
 
 def now() -> str:
@@ -60,21 +63,21 @@ def now() -> str:
 
 def new_job(
     id: str, template: str, parameters: Mapping[str, Any], varied: Mapping[str, Any],
-    command: str = "",
+    command: str = "", content: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return a job that waits for its turn.
 
     Examples
     --------
-    >>> job = new_job("seed-0-1a2b3c4d", "run.ipynb", {"seed": 0}, {"seed": 0})
+    >>> job = new_job("seed-0-1a2b3c4d5e6f", "run.ipynb", {"seed": 0}, {"seed": 0})
     >>> job_status(job), job["attempts"]
     ('queued', 0)
     """
     return {
         "format": FORMAT, "id": id, "template": template, "parameters": dict(parameters),
-        "varied": dict(varied), "status": "queued", "attempts": 0, "worker": None, "kernel": None,
-        "host": None, "gpu": None, "threads": None, "queued": now(), "started": None,
-        "heartbeat": None, "ended": None, "seconds": None, "error": None, "cell": None,
+        "varied": dict(varied), "content": dict(content or {}), "status": "queued",
+        "attempts": 0, "worker": None, "kernel": None, "host": None, "gpu": None, "threads": None,
+        "queued": now(), "started": None, "heartbeat": None, "ended": None, "seconds": None, "error": None, "cell": None,
         "tail": [], "command": command,
     }  # fmt: skip
 
@@ -99,6 +102,7 @@ def read_job(path: str | Path) -> dict[str, Any]:
         raise InputError(
             str(path), f"format {found!r} instead of {FORMAT!r}", "give a run of a sweep"
         )
+    job = {**_ADDED, **job}
     for name, types in _TYPES.items():
         if name not in job or not isinstance(job[name], types):
             raise InputError(str(path), f"{name} is missing or damaged", "delete it, or run again")
@@ -131,7 +135,7 @@ def job_status(job: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> job = new_job("seed-0-1a2b3c4d", "run.ipynb", {}, {})
+    >>> job = new_job("seed-0-1a2b3c4d5e6f", "run.ipynb", {}, {})
     >>> here = {"host": platform.node(), "worker": process_identity()}
     >>> job_status({**job, "status": "running", **here})
     'running'

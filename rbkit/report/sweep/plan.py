@@ -14,7 +14,7 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.nbio import read_notebook
 from rbkit.report.sweep.declared import Declared, declared
 from rbkit.report.sweep.grid import MOST, GridLike, as_text, format_grid, parse_grid
-from rbkit.report.sweep.identity import Contents, code_sha, content_of, slug
+from rbkit.report.sweep.identity import DIGITS, Contents, code_sha, content_of, slug
 from rbkit.report.sweep.jobfile import NAME, job_status, new_job, read_job, write_job
 from rbkit.report.sweep.sweepfile import known_ids, release, write_sweep
 
@@ -29,7 +29,7 @@ class Job:
     Attributes
     ----------
     id : str
-        Words for what varies and a hash of what the run is made of: ``mixer-RnB-1a2b3c4d``.
+        Words for what varies and a hash of what the run is made of: ``mixer-RnB-1a2b3c4d5e6f``.
     parameters : dict
         All parameters, checked, as JSON values; without ``run_dir`` and ``resume``.
     varied : dict
@@ -37,6 +37,8 @@ class Job:
     run_dir : Path
     command : str
         Repeats this run alone.
+    content : dict
+        What it is made of; see :func:`~rbkit.report.sweep.identity.content_of`.
     """
 
     id: str
@@ -44,6 +46,11 @@ class Job:
     varied: dict[str, Any]
     run_dir: Path
     command: str = ""
+    content: dict[str, Any] = field(default_factory=dict)
+
+    def new(self, template: str) -> dict[str, Any]:
+        """Return what ``job.json`` says before the run begins."""
+        return new_job(self.id, template, self.parameters, self.varied, self.command, self.content)
 
 
 @dataclass
@@ -107,8 +114,7 @@ class Plan:
         write_sweep(self)
         for job in tqdm(self.jobs, desc="planning", delay=2, leave=False, disable=None):
             if _read(job.run_dir) is None:
-                made = new_job(job.id, self.given, job.parameters, job.varied, job.command)
-                write_job(job.run_dir, made)
+                write_job(job.run_dir, job.new(self.given))
 
     def release(self) -> None:
         """Write into ``sweep.json`` that this process has ended its work."""
@@ -164,16 +170,16 @@ def make_plan(
     if runs > MOST:
         raise InputError("grid", f"makes {runs:,} runs", f"at most {MOST:,} can be planned")
     plan = Plan(path, out, [], points, fixed, str(template), code_sha(node), notes)
-    contents, there, same = Contents(out, known), known_ids(out), dict[str, Job]()
+    contents, ids, same = Contents(out, known), _Ids(out), dict[str, Job]()
     for point in itertools.product(*points.values()):
         varied = dict(zip(points, point, strict=True))
-        job = _job(plan, known, contents, there, varied)
-        digest = job.id[-8:]  # the words before it may differ
-        if digest in same:
-            before = _words(same[digest].varied)
+        job = _job(plan, known, contents, ids, varied)
+        sha = job.content["sha"]
+        if sha in same:
+            before = _words(same[sha].varied)
             notes.append(f"{_words(varied)} is left out: the same as {before}")
         else:
-            same[digest] = job
+            same[sha] = job
     plan.jobs = list(same.values())
     notes += contents.notes
     return plan
@@ -215,21 +221,46 @@ def _each_once(known: Declared, name: str, values: list[Any], notes: list[str]) 
 
 
 def _job(
-    plan: Plan, known: Declared, contents: Contents, there: Mapping[str, str],
-    varied: dict[str, Any],
+    plan: Plan, known: Declared, contents: Contents, ids: _Ids, varied: dict[str, Any]
 ) -> Job:  # fmt: skip
     full = known.check({**plan.fixed, **varied})
     parameters = {name: value for name, value in full.items() if name not in _OURS}
     # In the order of the notebook: however the grid was typed, the words are the same.
     ordered = {name: varied[name] for name in ["mixer", *known.names] if name in varied}
-    digest = content_of(plan.template_sha, parameters, contents)["sha"][:8]
-    id = there.get(digest) or f"{slug(ordered, plan.template.stem)}-{digest}"
+    content = content_of(plan.template_sha, parameters, contents)
+    id = ids.of(content["sha"], slug(ordered, plan.template.stem))
     changed = {n: v for n, v in parameters.items() if v != known.defaults.get(n, v) or n in varied}
     options = [word for item in changed.items() for word in _option(*item)]
     # Beside the runs: repeating one must not disturb the sweep.
     repeat = plan.out / "repeat" / id
     command = shlex.join(["rbkit", "run", "--out", str(repeat), "--template", plan.given, *options])
-    return Job(id, parameters, varied, plan.out / "runs" / id, command)
+    return Job(id, parameters, varied, plan.out / "runs" / id, command, content)
+
+
+class _Ids:
+    """Ids of runs: words and digits of a hash, more of them where two runs share the first."""
+
+    def __init__(self, out: Path) -> None:
+        self._runs, self._there = out / "runs", known_ids(out)
+        self._taken: dict[str, str] = {}
+
+    def of(self, sha: str, words: str) -> str:
+        for digits in DIGITS:
+            short = sha[:digits]
+            if self._taken.setdefault(short, sha) != sha:
+                continue
+            there = self._there.get(short)
+            if there is None:
+                return f"{words}-{short}"
+            if self._is(there, sha):
+                return there
+        raise AssertionError(sha)  # two runs with the same 256 bits
+
+    def _is(self, id: str, sha: str) -> bool:
+        try:
+            return bool(read_job(self._runs / id)["content"].get("sha", sha) == sha)
+        except InputError:  # not there, or damaged: the digits must do
+            return True
 
 
 def _read(run_dir: Path) -> dict[str, Any] | None:

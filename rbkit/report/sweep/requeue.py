@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError
-from rbkit.report.sweep.jobfile import NAME, new_job, now, read_job, write_job
+from rbkit.report.sweep.jobfile import NAME, now, read_job, write_job
 from rbkit.report.sweep.plan import Job, Plan
 from rbkit.report.sweep.processes import kill_group
 
@@ -74,4 +74,4 @@ def _found(plan: Plan, job: Job) -> dict[str, Any]:
 
 
 def _new(plan: Plan, job: Job) -> dict[str, Any]:
-    return new_job(job.id, plan.given, job.parameters, job.varied, job.command)
+    return job.new(plan.given)

@@ -176,7 +176,7 @@ def known_ids(out: Path) -> dict[str, str]:
     if not (out / NAME).exists():
         return {}
     info = read_sweep(out)
-    return {id[-8:]: id for id in (*info["superseded"], *info["jobs"])}
+    return {id.rpartition("-")[2]: id for id in (*info["superseded"], *info["jobs"])}
 
 
 def machine() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import pytest
 
 from rbkit.report.sweep import identity
+from rbkit.report.sweep import plan as plan_module
 from rbkit.report.sweep.plan import make_plan
 
 
@@ -84,3 +85,22 @@ def test_data_that_cannot_be_read_counts_by_its_name(names, tmp_path, monkeypatc
     monkeypatch.setattr(identity, "_digests", refuse)
     notes = names("data: str = ''", data="secret.csv")[1]
     assert notes == ["data: secret.csv cannot be read (Permission denied), and counts by its name"]
+
+
+def test_two_runs_with_the_same_digits_are_two_runs(names, tmp_path, monkeypatch, template):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan_module, "DIGITS", (1, 24), raising=False)
+    template()
+    made = make_plan("try.ipynb", {"seed": range(40)}, "out")  # of 16 first digits
+    assert len({job.id for job in made.jobs}) == 40
+    assert made.notes == []
+    made.write()
+    few, more = (make_plan("try.ipynb", {"seed": s}, "out") for s in ([39, 3], range(60)))
+    ids = {job.varied["seed"]: job.id for job in made.jobs}
+    assert [job.id for job in few.jobs] == [ids[39], ids[3]]
+    assert [job.id for job in more.jobs][:40] == list(ids.values())
+    assert len({job.id for job in more.jobs}) == 60
+
+
+def test_ids_have_twelve_digits(names):
+    assert len(names("seed: int = 0")[0].rpartition("-")[2]) == 12
