@@ -39,25 +39,32 @@ class LocalWorkers:
         self._scratch: Path | None = None
         self._workers: dict[str, _Worker] = {}
         self._unborn: deque[_Worker] = deque()  # asked for, in the order they will be forked
+        self._stillborn: list[Event] = []
 
     def start(self, request: Message) -> None:
         """Begin the run ``request["id"]``."""
-        if self._control is None:
-            self._nursery, self._control, self._scratch = start_nursery()
-        worker = _Worker(request["id"], ask_for_worker(self._control))
+        try:
+            if self._control is None:
+                self._nursery, self._control, self._scratch = start_nursery()
+            worker = _Worker(request["id"], ask_for_worker(self._control))
+        except OSError as error:  # it costs this run, not those that go on
+            self._stillborn.append(_not_begun(request["id"], error.strerror or str(error)))
+            return
         worker.channel.send(request)
         self._workers[worker.id] = worker
         self._unborn.append(worker)
 
     def events(self, timeout: float) -> list[Event]:
         """Return what happened; wait at most `timeout` seconds for something."""
+        found, self._stillborn = self._stillborn, []
+        if found:
+            return found
         speaking = [w for w in self._workers.values() if not w.channel.ended]
         channels = [w.channel for w in speaking] + ([self._control] if self._control else [])
         if not channels:
             time.sleep(timeout)
             return []
         ready = _ready(channels, timeout)
-        found: list[Event] = []
         for worker in speaking:
             if worker.channel in ready:
                 found += self._heard(worker, worker.channel.pending())
@@ -107,6 +114,10 @@ class LocalWorkers:
     def _of_nursery(self, message: Message) -> list[Event]:
         if "forked" in message:
             worker = self._unborn.popleft()
+            if message["forked"] is None:
+                worker.channel.close()
+                self._workers.pop(worker.id, None)
+                return [_not_begun(worker.id, message["error"])]
             worker.identity = process_identity(int(message["forked"]))
             data = {"worker": worker.identity, "host": platform.node()}
             earlier, worker.later = worker.later, []
@@ -151,6 +162,12 @@ class LocalWorkers:
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
         self._nursery = self._control = self._scratch = None
+
+
+def _not_begun(id: str, why: str) -> Event:
+    result = {"status": "killed", "error": f"no process could be started for it ({why})",
+              "cell": None, "tail": [], "oom": False}  # fmt: skip
+    return Event("ended", id, {"result": result, "code": None})
 
 
 def _ready(channels: list[Channel], timeout: float) -> list[Channel]:

@@ -13,6 +13,7 @@ of their own; any child that is no worker is the orphan of a killed one.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -61,8 +62,8 @@ def start_nursery() -> tuple[subprocess.Popen[bytes], Channel, Path]:
 def ask_for_worker(control: Channel) -> Channel:
     """Have a worker forked; return the connection to it.
 
-    The nursery says ``{"forked": pid}`` on `control`, and ``{"ended": pid, "code": code}``
-    when it has ended, with a negative code for a signal.
+    The nursery says ``{"forked": pid}`` on `control`, or ``{"forked": None, "error": why}``,
+    and ``{"ended": pid, "code": code}`` when it has ended, with a negative code for a signal.
     """
     ours, theirs = Channel.pair()
     with suppress(OSError):  # the nursery is gone: the connection says so by being closed
@@ -95,9 +96,13 @@ def main(fd: int, folder: str) -> None:
                 asked, fds, _, _ = socket.recv_fds(control.socket, 1, 1)
                 if not asked:
                     break
-                pid = _fork(fds[0], scratch, (control.socket, woken, wake))
-                workers.add(pid)
-                control.send({"forked": pid})
+                try:
+                    pid = _fork(fds, scratch, (control.socket, woken, wake))
+                except OSError as error:  # no more processes, memory or files: for now
+                    control.send({"forked": None, "error": error.strerror or str(error)})
+                else:
+                    workers.add(pid)
+                    control.send({"forked": pid})
             _reap(control, workers, scratch)
     except ConnectionError:  # the launcher went with something unread
         return
@@ -122,8 +127,15 @@ def _warm() -> None:
     gc.freeze()  # or the collector would write to, and so copy, the pages that are shared
 
 
-def _fork(fd: int, scratch: Path, private: tuple[socket.socket, ...]) -> int:
-    pid = os.fork()
+def _fork(fds: list[int], scratch: Path, private: tuple[socket.socket, ...]) -> int:
+    if not fds:  # the system drops what it cannot hand over
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    fd = fds[0]
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(fd)
+        raise
     if pid:
         os.close(fd)
         return pid

@@ -22,11 +22,11 @@ def shorten(text: object, most: int = HEADLINE) -> str:
 
 
 def last_lines(parts: Iterable[object]) -> list[str]:
-    """Return the last lines of a traceback that comes in parts, each cut to its length.
+    r"""Return the last lines of a traceback that comes in parts, each cut to its length.
 
     Examples
     --------
-    >>> last_lines(["a\\nb", "c"])
+    >>> last_lines(["a\nb", "c"])
     ['a', 'b', 'c']
     """
     lines = [line for part in parts for line in str(part).splitlines()][-LINES:]
