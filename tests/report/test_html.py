@@ -173,6 +173,13 @@ def test_what_is_no_notebook_is_refused(tmp_path):
         "<script>let a = 'https://e.org/x'</script>",
         "<iframe></iframe>",
         '<svg><image xlink:href="https://e.org/a.png"/></svg>',
+        '<meta http-equiv="refresh" content="0;url=https://e.org">',
+        '<!--><meta http-equiv="refresh" content="0;url=https://e.org"><!-- -->',
+        '<!--x--!><meta http-equiv="refresh" content="0;url=https://e.org"><b>-->',
+        '<a href="\x01javascript:alert(1)">x</a>',
+        '<a href="&#1;https://e.org/">x</a>',
+        '<a href="/\\\\e.org/">x</a>',
+        '<p onclick="alert(1)">',
     ],
 )
 def test_references_to_the_outside_are_found_and_sealed(html):
@@ -188,3 +195,43 @@ def test_links_inside_the_report_are_kept():
     assert assert_offline(page) == []
     assert seal(page).count("href") == 2
     assert "data:image/png" in seal(page)
+
+
+# Each would lead away, or run, in a browser that reads it otherwise than the parser of `seal`.
+TRICKS = [
+    f"{before}<meta http-equiv=refresh content='0;url=elsewhere.html'>"
+    f"<img src=x onerror='document.title=1'>{after}"
+    for before, after in [
+        ("<!-->", "<!-- -->"), ("<!--->", "-->"), ("<!--x--!>", "-->"), ("<![CDATA[>", "]]>"),
+        ("<!ELEMENT [>", "]>"), ("<?php >", "?>"), ("<svg><style>", "</style></svg>"),
+        ("<math><style>", "</style></math>"), ("<svg><![CDATA[>", "]]></svg>"),
+        ("<xmp><p title='</xmp>", "'>"), ("<textarea><p title='</textarea>", "'>"),
+        ("<title><p title='</title>", "'></title>"), ("<p a<b='>", "'>"),
+        ("<noembed><p title='</noembed>", "'>"), ("<style><!--</style>", "--></style>"),
+        ("<!DOCTYPE html [>", "]>"),
+    ]
+]  # fmt: skip
+
+
+def test_a_browser_finds_nothing_to_run_in_what_is_sealed(chromium, tmp_path):
+    (tmp_path / "elsewhere.html").write_text("<title>elsewhere</title>")
+    page = chromium.new_page()
+    try:
+        for trick in TRICKS:
+            (tmp_path / "page.html").write_text(f"<title>here</title>{seal(trick)}")
+            page.goto((tmp_path / "page.html").as_uri())
+            assert page.locator("meta[http-equiv], [onerror]").count() == 0, trick
+            assert page.url.endswith("page.html"), trick
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_what_is_sealed_is_offline_and_stays_as_it_is(trick):
+    assert assert_offline(seal(trick)) == []
+    assert seal(seal(trick)) == seal(trick)
+
+
+def test_a_style_sheet_stays_what_it_was():
+    page = "<style>a > b { content: '<'; } @media (width < 40rem) { p::before { color: red } }"
+    assert seal(f"{page}</style>") == f"{page}</style>"
