@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from rbkit.balance.sampler import MixtureSampler
 from rbkit.balance.signals import FloatArray, GramEstimate
-from rbkit.errors import InputError
+from rbkit.show.live.loop_rounds import LoopRounds, one_each, shares
 from rbkit.train.interrupt import StopRequest
 from rbkit.train.losses import Window
 from rbkit.train.parallel import any_of, is_first, processes, wait
@@ -47,17 +47,16 @@ class LiveLoop:
 
     def __init__(
         self, run_dir: Path, about: Mapping[str, Any], parameters: Mapping[str, Any], *,
-        steps: int | None, sampler: MixtureSampler | None, log_every: int,
-        watching: Sequence[Watcher],
+        steps: int | None, sampler: MixtureSampler | None, p: FloatArray, log_every: int,
+        round_steps: int, watching: Sequence[Watcher],
     ) -> None:  # fmt: skip
         self.step, self.steps, self.log_every = 0, steps, log_every
         self._names = about["names"]
         self._q = np.asarray(about["q"] if about["q"] is not None else np.ones(len(self._names)))
         self._sampler = sampler
-        self._p = self._one_each("p", np.full(len(self._names), 1 / len(self._names))
-                                 if sampler is None else sampler.p)  # fmt: skip
         self._losses: list[torch.Tensor] = []  # since the last one logged, and their tokens
         self._tokens: list[int | torch.Tensor] = []
+        self._tokens_told = self._by_hand = False
         self._window: Window | None = None
         self._shown: float | None = None  # the loss logged last
         self._final: dict[str, Any] | None = None
@@ -68,7 +67,7 @@ class LiveLoop:
             (run_dir / "STOP").unlink(missing_ok=True)  # meant for an earlier run
         self.recorder = Recorder(run_dir, active=is_first(), watchers=watching)
         self.recorder.q = None if about["q"] is None else self._q
-        self.recorder.arrays["p"] = [self._p]
+        self._rounds = LoopRounds(self.recorder, p, round_steps)
         self.recorder.start(
             parameters={**parameters, "steps": steps}, domains=about,
             ledger={"entries": [], "note": "not measured"},
@@ -88,19 +87,20 @@ class LiveLoop:
     def __iter__(self) -> Iterator[int]:
         try:
             while not self.done and not self.stopping:
+                self._look_at_sampler()
                 yield self.step
         finally:  # also where the loop is left by break or by an error
             if self._listening is None and not self._ended:
                 asked = self.done or self.stopping
-                self.end("ok" if self.done else "interrupted",
-                         None if asked else f"the loop was left after step {self.step}")  # fmt: skip
+                why = None if asked else f"the loop was left after step {self.step}"
+                self.end("ok" if self.done else "interrupted", why)
                 self._left = True
 
     def __call__(
         self,
         loss: torch.Tensor | float,
         *,
-        tokens: int | torch.Tensor = 0,
+        tokens: int | torch.Tensor | None = None,
         gram: GramEstimate | None = None,
         p: ArrayLike | None = None,
         eval_losses: ArrayLike | None = None,
@@ -113,13 +113,14 @@ class LiveLoop:
         ----------
         loss : Tensor or float
             Mean loss of the step, in nats per token.
-        tokens : int
-            Tokens of the step.
+        tokens : int, optional
+            Tokens of the step; without them there is no speed in tokens.
         gram : GramEstimate, optional
             ``tracker.estimate()`` of the round that ends with this step.
         p : array_like of shape (m,), optional
-            Proportions from now on; those of the sampler by default. A round ends when they
-            change, and when `gram` is given.
+            Proportions from now on; those of the sampler by default. A round ends when `gram`
+            is given, and when they change after `round_steps` steps or more. It does not matter
+            whether they follow from `gram` in this call or in the next one.
         eval_losses : array_like of shape (m,), optional
             Eval loss of each domain, in nats per token; NaN where there is none. Their mean,
             weighted with q, is shown as the eval loss.
@@ -134,16 +135,16 @@ class LiveLoop:
             self.recorder.info.update(status="running", error=None, ended=None)
         self.step += 1
         self._losses.append(torch.as_tensor(loss, dtype=torch.float32).detach())
-        self._tokens.append(tokens)
+        self._tokens.append(0 if tokens is None else tokens)
+        self._tokens_told |= tokens is not None
         if self.step % self.log_every == 0 or self.step == self.steps:
             self._log()
         if eval_losses is not None:
-            self._log_evaluation(self._one_each("eval_losses", eval_losses))
+            self._log_evaluation(one_each("eval_losses", eval_losses, len(self._names)))
+        self._by_hand |= p is not None
         now = self._sampler.p if p is None and self._sampler is not None else p
-        changed = self._p if now is None else self._one_each("p", now)
-        if gram is not None or not np.array_equal(changed, self._p):
-            self._p = changed
-            self.recorder.round(step=self.step, p=self._p, estimate=gram)
+        told = None if now is None else shares("p", now, len(self._names))
+        self._rounds.step(self.step, told, gram)
         self.recorder.beat(step=self.step, steps=self.steps, loss=self._shown)
         if self.step == self.steps and self._listening is None:
             self.end()
@@ -164,6 +165,9 @@ class LiveLoop:
             return
         self._ended, self._left = True, False
         # After an error the other processes may not be here to pool losses with.
+        if status != "failed":
+            self._look_at_sampler()
+            self._rounds.close(self.step)
         if self._losses and status != "failed" and (error is None or processes() == 1):
             self._log()
         progress = {"step": self.step, "steps": self.steps, "loss": self._shown}
@@ -198,8 +202,8 @@ class LiveLoop:
             self._window.add(loss, tokens if loss is self._losses[-1] else 0)
         self._shown = float(np.mean(self._window.pool()))
         self._losses, self._tokens, self._window.losses = [], [], []
-        self.recorder.log({"kind": "train", "step": self.step, "loss": self._shown,
-                           "tokens": self._window.tokens})  # fmt: skip
+        row = {"kind": "train", "step": self.step, "loss": self._shown}
+        self.recorder.log(row | ({"tokens": self._window.tokens} if self._tokens_told else {}))
 
     def _log_evaluation(self, by_domain: FloatArray) -> None:
         weight = np.where(np.isfinite(by_domain), self._q, 0.0)
@@ -207,12 +211,10 @@ class LiveLoop:
         self._final = {"loss_token": float(overall), "by_domain_token": by_domain.tolist()}
         self.recorder.log({"kind": "eval", "step": self.step, **self._final})
 
-    def _one_each(self, where: str, values: ArrayLike) -> FloatArray:
-        found, m = np.array(values, dtype=np.float64), len(self._names)
-        if found.shape != (m,):
-            raise InputError(where, f"shape {found.shape}, but there are {m} domains",
-                             "give one number for each")  # fmt: skip
-        return found
+    def _look_at_sampler(self) -> None:
+        """Take note of proportions that were set after the last call."""
+        if self._sampler is not None and not self._by_hand:
+            self._rounds.change(self.step, shares("p", self._sampler.p, len(self._names)))
 
 
 def where_processes_talk() -> torch.device:

@@ -16,6 +16,7 @@ from rbkit.balance.sampler import MixtureSampler
 from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
 from rbkit.show.live.live_loop import LiveLoop, where_processes_talk
+from rbkit.show.live.loop_rounds import shares
 from rbkit.train.parallel import any_of, is_first
 from rbkit.train.run_folder import Run
 from rbkit.train.watch import Watcher, watchers
@@ -29,8 +30,10 @@ def live(
     mixer: Mixer | str = "",
     sampler: MixtureSampler | None = None,
     q: ArrayLike | None = None,
+    p: ArrayLike | None = None,
     parameters: Mapping[str, Any] | None = None,
     log_every: int = 10,
+    round_steps: int = 10,
     display: bool | str | Watcher = True,
     report_to: str | Sequence[str] = "none",
 ) -> LiveLoop:
@@ -51,10 +54,16 @@ def live(
         Where the proportions of each round are read; without it they are given by hand.
     q : array_like of shape (m,), optional
         Target proportions, where `domains` are only names.
+    p : array_like of shape (m,), optional
+        Proportions of the first round, where there is no `sampler`. Until they are told they
+        are recorded as unknown.
     parameters : mapping, optional
         More to record: seed, learning rate, ...
     log_every : int
         Steps between two logged losses; the mean over them is logged.
+    round_steps : int
+        Least steps of a round that no Gram matrix ends: of proportions that change at every
+        step the mean over so many steps is recorded.
     display : bool, {"live", "batch", "final", "off"} or Watcher
         How to show it: see :mod:`rbkit.show.modes`.
     report_to : str or sequence of str
@@ -81,11 +90,16 @@ def live(
     'ok'
     """
     path, watching = Path(run_dir), watchers(display, report_to)
-    _agree_that_free(path)
     about = _about(domains, q)
+    if round_steps < 1:
+        raise InputError("round_steps", f"{round_steps} steps make no round", "use 1 or more")
+    begin = sampler.p if p is None and sampler is not None else p
+    m = len(about["names"])
+    first = np.full(m, np.nan) if begin is None else shares("p", begin, m)
+    _agree_that_free(path)
     loop = LiveLoop(
         path, about, {**(parameters or {}), **_rule(mixer)}, steps=steps, sampler=sampler,
-        log_every=log_every, watching=watching,
+        p=first, log_every=log_every, round_steps=round_steps, watching=watching,
     )  # fmt: skip
     if isinstance(domains, Domains) and is_first():  # now that those of an older run are gone
         domains.save(path / "domains")
@@ -126,9 +140,7 @@ def _about(domains: Domains | Sequence[str], q: ArrayLike | None) -> dict[str, A
     names = [str(name) for name in domains]
     if not names:
         raise InputError("domains", "there are none", "give their names")
-    if q is not None and np.shape(q) != (len(names),):
-        raise InputError("q", f"shape {np.shape(q)}, but there are {len(names)} domains",
-                         "give one share for each")  # fmt: skip
+    q = None if q is None else shares("q", q, len(names))
     return {"names": names, "sizes": None, "eval_sizes": None, "q": q}
 
 

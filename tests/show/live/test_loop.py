@@ -13,29 +13,73 @@ import pytest
 import torch
 
 import rbkit as rb
+from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
 from rbkit.train.record import Run
 
 A, B, C = [0.5, 0.5], [0.25, 0.75], [0.9, 0.1]
 
 
-def test_rounds_end_where_the_proportions_change_or_a_gram_is_given(tmp_path):
-    with rb.live(tmp_path, ["oak", "car"], steps=4, display=False) as live:
+def recorded(folder):
+    history = Run.open(folder).history
+    return history["step"].tolist(), history["p"].tolist()
+
+
+def gram_of(k):
+    """An estimate that can be told from the others by its diagonal."""
+    return GramEstimate(k * np.eye(2), np.full(2, 9), np.full(2, 0.8 * k), np.full(2, 0.2 * k))
+
+
+def test_rounds_end_where_the_proportions_change(tmp_path):
+    options = {"p": A, "round_steps": 1, "steps": 4, "display": False}
+    with rb.live(tmp_path, ["oak", "car"], **options) as live:
         for p in (A, B, B, C):
             live(1.0, p=p)
-    history = Run.open(tmp_path).history
-    assert history["step"].tolist() == [2, 4]
-    assert history["p"].tolist() == [A, B, C]
+    assert recorded(tmp_path) == ([2, 4], [A, B, C])
+
+
+def test_proportions_that_change_at_every_step_are_recorded_by_their_mean(tmp_path):
+    with rb.live(tmp_path, ["oak", "car"], p=[0.5, 0.5], steps=25, display=False) as live:
+        for step in live:
+            live(1.0, p=[0.5 + 0.01 * (step + 1), 0.5 - 0.01 * (step + 1)])
+    steps, p = recorded(tmp_path)
+    assert steps == [10, 20, 25]
+    assert [row[0] for row in p] == pytest.approx([0.545, 0.645, 0.72, 0.75])
 
 
 def test_proportions_are_read_from_the_sampler(tmp_path):
     sampler = rb.MixtureSampler([0, 0, 1, 1], A)
-    with rb.live(tmp_path, ["oak", "car"], sampler=sampler, steps=2, display=False) as live:
-        live(1.0)
-        sampler.set_proportions(B)
-        live(1.0)
+    options = {"sampler": sampler, "round_steps": 1, "steps": 3, "display": False}
+    with rb.live(tmp_path, ["oak", "car"], **options) as live:
+        for step in live:
+            live(1.0)
+            if step == 1:
+                sampler.set_proportions(B)  # of which the third step is made
+    assert recorded(tmp_path) == ([2], [A, B])
+
+
+@pytest.mark.parametrize("iterates", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_gram_matrix_belongs_to_its_round_whatever_is_called_first(tmp_path, before, iterates):
+    sampler, rows = rb.MixtureSampler([0, 0, 1, 1], A), {3: B, 7: C, 11: A}
+    with rb.live(tmp_path, ["oak", "car"], sampler=sampler, steps=12, display=False) as live:
+        for step in live if iterates else range(12):
+            if before and step in rows:
+                sampler.set_proportions(rows[step])
+            live(1.0, gram=gram_of(step) if step in rows else None)
+            if not before and step in rows:
+                sampler.set_proportions(rows[step])
+    assert recorded(tmp_path) == ([4, 8, 12], [A, B, C, A])
+    assert Run.open(tmp_path).history["gram"][:, 0, 0].tolist() == [3, 7, 11]
+
+
+def test_proportions_that_nobody_told_are_unknown_and_not_uniform(tmp_path):
+    with rb.live(tmp_path, ["oak", "car"], steps=4, display=False) as live:
+        for step in live:
+            live(1.0, gram=gram_of(1.0) if step % 2 else None, p=B if step == 3 else None)
     history = Run.open(tmp_path).history
-    assert (history["step"].tolist(), history["p"].tolist()) == ([2], [A, B])
+    assert np.isnan(history["p"][:2]).all()
+    assert history["p"][2].tolist() == B
 
 
 def test_the_logged_loss_is_the_mean_since_the_last_one(tmp_path):
@@ -71,6 +115,8 @@ def test_without_a_with_the_record_ends_after_the_last_step(tmp_path):
 @pytest.mark.parametrize(("what", "match"), [
     ({"p": [1.0]}, r"p: shape \(1,\), but there are 2 domains"),
     ({"eval_losses": [1.0, 2.0, 3.0]}, "eval_losses: shape"),
+    ({"p": [30, 70]}, "p: the sum is 100, not 1"),
+    ({"p": [np.nan, 1.0]}, "p: some are negative or no numbers"),
 ])  # fmt: skip
 def test_what_does_not_fit_the_domains_is_refused(tmp_path, what, match):
     with (
@@ -79,6 +125,15 @@ def test_what_does_not_fit_the_domains_is_refused(tmp_path, what, match):
     ):
         live(1.0, **what)
     assert Run.open(tmp_path).status == "failed"
+
+
+@pytest.mark.parametrize("what", ["p", "q"])
+def test_what_are_no_proportions_is_refused_before_anything_is_written(tmp_path, what):
+    with pytest.raises(InputError, match=f"{what}: the sum is 100, not 1; divide by it"):
+        rb.live(tmp_path, ["oak", "car"], display=False, **{what: [30, 70]})
+    assert not list(tmp_path.iterdir())
+    single = np.array([0.1, 0.9], dtype=np.float16)
+    rb.live(tmp_path, ["oak", "car"], display=False, **{what: single}).end()
 
 
 def test_a_run_that_is_going_on_elsewhere_is_not_overwritten(tmp_path):
@@ -121,14 +176,16 @@ def test_an_iteration_that_is_left_early_ends_the_record_without_a_with(tmp_path
 
 
 def test_a_loop_of_its_own_numbers_is_stopped_a_step_later(tmp_path):
-    with (
-        pytest.raises(KeyboardInterrupt),
-        rb.live(tmp_path, ["oak"], steps=9, display=False) as live,
-    ):
-        for step in range(9):
-            if step == 2:
-                signal.raise_signal(signal.SIGINT)
-            live(1.0)
+    def train(live):
+        with live:
+            for step in range(9):
+                if step == 2:
+                    signal.raise_signal(signal.SIGINT)
+                live(1.0)
+
+    live = rb.live(tmp_path, ["oak"], steps=9, display=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(live)
     assert (live.step, Run.open(tmp_path).status) == (4, "interrupted")
 
 
