@@ -20,7 +20,8 @@ def run(
     out: Annotated[Path, typer.Option(help="Run folder.")],
     parameter: Parameter = None,
     template: Annotated[
-        Path | None, typer.Option(help="Notebook with typed parameters; the run notebook if none.")
+        Path | None,
+        typer.Option(help="Notebook with typed parameters, or the name of one of rbkit's; 90_run."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from an unfinished run there.")] = False,
     timeout: Annotated[int | None, typer.Option(help="Seconds that one cell may take.")] = None,
@@ -31,13 +32,16 @@ def run(
     """
     from rbkit.report.engine import NotebookError, execute
     from rbkit.report.html import notebook_to_html
-    from rbkit.report.shipped import find_notebook
     from rbkit.report.sweep.declared import declared
+    from rbkit.report.sweep.plan import find_template
 
     given = read_parameters(parameter)
-    notebook = template or find_notebook("90_run")
-    params = declared(notebook).check({**given, "resume": True} if resume else given)
-    label = str(params.get("mixer") or notebook.stem)
+    if resume:
+        given["resume"] = True
+    notebook = find_template(template or "90_run")
+    checked = declared(notebook).check(given)
+    label = str(checked.get("mixer") or notebook.stem)
+    params = {name: checked[name] for name in given}  # defaults are the notebook's own affair
     try:
         execute(notebook, params, out, timeout=timeout, label=label)
     except NotebookError as error:

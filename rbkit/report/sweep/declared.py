@@ -83,7 +83,13 @@ class Parameter:
             return _mixer(value)
         if isinstance(value, str) and _is_json(value, self.hint):
             value = _from_text(value)
-        value = plain_json(check(self.name, value, self.hint))
+        checked = check(self.name, value, self.hint)
+        if (key := _odd_key(checked)) is not None:
+            raise InputError(
+                self.name, f"its key {key!r} ({type(key).__name__}) would arrive as text",
+                "give keys that are text, and let the notebook convert them",
+            )  # fmt: skip
+        value = plain_json(checked)
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -266,6 +272,19 @@ def _parameter(name: str, written: str, value: ast.expr | None, said: str) -> Pa
         hint = Any if default is COMPUTED or default is None else type(literal)
         written = hint_source(hint)
     return Parameter(name, hint, written, default, required=value is None, help=said)
+
+
+def _odd_key(value: Any) -> Any:
+    """Return a key that is no text, wherever it is in `value`: JSON has no others."""
+    inner: Any = ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+        for key in value:
+            if not isinstance(key, str):
+                return key
+    elif isinstance(value, list | tuple):
+        inner = value
+    return next((key for item in inner if (key := _odd_key(item)) is not None), None)
 
 
 def _mixer(value: Any) -> str:

@@ -9,6 +9,7 @@ there can see whether somebody does. ::
     id          name of the run: words for what varies, and a hash of what it is made of
     template    notebook, as it was given
     parameters  all parameters, as JSON values
+    given       those that were set: what the notebook gets; the others keep its defaults
     varied      those that the grid sets
     content     what the run is made of: {sha, template_sha, rbkit, data {parameter: hash}}
     status      queued, running, ok, failed, killed, timeout or interrupted
@@ -45,15 +46,15 @@ STALE = 120.0  # seconds without a heartbeat after which a run on another machin
 
 # What a reader may rely on. The file may come from a stranger: everything else is refused.
 _TYPES: dict[str, tuple[type, ...]] = {
-    "id": (str,), "template": (str,), "parameters": (dict,), "varied": (dict,), "content": (dict,),
-    "status": (str,), "attempts": (int,),
+    "id": (str,), "template": (str,), "parameters": (dict,), "given": (dict,), "varied": (dict,),
+    "content": (dict,), "status": (str,), "attempts": (int,),
     "worker": (dict, type(None)), "kernel": (dict, type(None)),
     "host": (str, type(None)), "gpu": (str, int, type(None)), "threads": (int, type(None)),
     "queued": (str, type(None)), "started": (str, type(None)), "heartbeat": (str, type(None)),
     "ended": (str, type(None)), "seconds": (int, float, type(None)),
     "error": (str, type(None)), "cell": (str, type(None)), "tail": (list,), "command": (str,),
 }  # fmt: skip
-_ADDED: dict[str, Any] = {"content": {}}  # not there in files of the first versions
+_ADDED: dict[str, Any] = {"given": {}, "content": {}}  # not there in files of the first versions
 
 
 def now() -> str:
@@ -64,6 +65,7 @@ def now() -> str:
 def new_job(
     id: str, template: str, parameters: Mapping[str, Any], varied: Mapping[str, Any],
     command: str = "", content: Mapping[str, Any] | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return a job that waits for its turn.
 
@@ -75,10 +77,11 @@ def new_job(
     """
     return {
         "format": FORMAT, "id": id, "template": template, "parameters": dict(parameters),
-        "varied": dict(varied), "content": dict(content or {}), "status": "queued",
+        "given": dict(varied if given is None else given), "varied": dict(varied),
+        "content": dict(content or {}), "status": "queued",
         "attempts": 0, "worker": None, "kernel": None, "host": None, "gpu": None, "threads": None,
-        "queued": now(), "started": None, "heartbeat": None, "ended": None, "seconds": None, "error": None, "cell": None,
-        "tail": [], "command": command,
+        "queued": now(), "started": None, "heartbeat": None, "ended": None, "seconds": None,
+        "error": None, "cell": None, "tail": [], "command": command,
     }  # fmt: skip
 
 

@@ -32,6 +32,9 @@ class Job:
         Words for what varies and a hash of what the run is made of: ``mixer-RnB-1a2b3c4d5e6f``.
     parameters : dict
         All parameters, checked, as JSON values; without ``run_dir`` and ``resume``.
+    given : dict
+        Those that were set, for all runs or by the grid. The notebook gets these alone: a
+        default has come through JSON, where tuples are lists and keys are text.
     varied : dict
         Those that the grid sets.
     run_dir : Path
@@ -43,6 +46,7 @@ class Job:
 
     id: str
     parameters: dict[str, Any]
+    given: dict[str, Any]
     varied: dict[str, Any]
     run_dir: Path
     command: str = ""
@@ -50,7 +54,9 @@ class Job:
 
     def new(self, template: str) -> dict[str, Any]:
         """Return what ``job.json`` says before the run begins."""
-        return new_job(self.id, template, self.parameters, self.varied, self.command, self.content)
+        return new_job(
+            self.id, template, self.parameters, self.varied, self.command, self.content, self.given
+        )
 
 
 @dataclass
@@ -229,12 +235,12 @@ def _job(
     ordered = {name: varied[name] for name in ["mixer", *known.names] if name in varied}
     content = content_of(plan.template_sha, parameters, contents)
     id = ids.of(content["sha"], slug(ordered, plan.template.stem))
-    changed = {n: v for n, v in parameters.items() if v != known.defaults.get(n, v) or n in varied}
-    options = [word for item in changed.items() for word in _option(*item)]
+    given = {name: parameters[name] for name in parameters if name in {**plan.fixed, **varied}}
+    options = [word for item in given.items() for word in _option(*item)]
     # Beside the runs: repeating one must not disturb the sweep.
     repeat = plan.out / "repeat" / id
     command = shlex.join(["rbkit", "run", "--out", str(repeat), "--template", plan.given, *options])
-    return Job(id, parameters, varied, plan.out / "runs" / id, command, content)
+    return Job(id, parameters, given, varied, plan.out / "runs" / id, command, content)
 
 
 class _Ids:

@@ -101,7 +101,7 @@ def _run(
     hands = _hands(min(jobs, len(todo.jobs)), gpus, ray)
     launcher = Launcher(
         hands.workers,
-        [Task(job.id, job.run_dir, job.parameters, info) for job, info in todo.jobs],
+        [Task(job.id, job.run_dir, job.given, info) for job, info in todo.jobs],
         template=template,
         resumable=resumable,
         at_once=hands.at_once,

@@ -43,7 +43,9 @@ def requeue(plan: Plan, *, resume: bool) -> Todo:
             info = _new(plan, job)
         for name in ("worker", "kernel", "gpu"):
             info[name] = None
-        info.update(status="queued", command=job.command, queued=info["queued"] or now())
+        info.update(
+            status="queued", given=job.given, command=job.command, queued=info["queued"] or now()
+        )
         write_job(job.run_dir, info)
         todo.jobs.append((job, info))
     return todo

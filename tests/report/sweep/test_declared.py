@@ -123,6 +123,17 @@ def test_what_is_wrong_is_said_with_the_name_and_what_is_allowed(template, name,
     assert str(error.value).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("hint", "given"),
+    [("dict[int, float]", '{"0": 2}'), ("dict[int, float]", {0: 2.0}), ("dict", {1: 2}),
+     ("Any", {"a": [{2: 3}]})],
+)  # fmt: skip
+def test_keys_that_would_arrive_as_text_are_refused(hint, given):
+    found = read_cell(f"x: {hint} = {{0: 1.0}}")["x"]
+    with pytest.raises(InputError, match=r"x: its key \d \(int\) would arrive as text; give keys"):
+        found.check(given)
+
+
 def test_the_run_notebook_is_checked_by_its_dataclass():
     known = declared(RUN)
     assert known.is_run

@@ -204,6 +204,15 @@ def test_the_command_of_a_run_repeats_it(plan, template_path):
     assert hashes(again) == [job.id[-8:]]
 
 
+def test_the_notebook_gets_what_was_given_and_the_record_has_all(plan, template):
+    template("shape = (2, 3)\nweights: dict[int, float] = {0: 1.0}\nseed: int = 0\nx: int = 0")
+    made = plan("seed=0", parameters={"x": 2})
+    made.write()
+    job = read_job(made.jobs[0].run_dir)
+    assert job["given"] == made.jobs[0].given == {"seed": 0, "x": 2}
+    assert set(job["parameters"]) == {"shape", "weights", "seed", "x"}
+
+
 def test_sweep_json_says_what_was_asked_and_with_what(plan):
     made = plan()
     made.write()
