@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rbkit.report.coerce import Text
+
 Parameter = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
@@ -21,7 +23,11 @@ def read_parameters(given: list[str] | None) -> dict[str, Any]:
     {'steps': '300', 'mixer_options': '{}'}
     """
     pairs = [item.partition("=") for item in given or []]
-    for name, equals, _ in pairs:
+    found: dict[str, Any] = {}
+    for name, equals, value in pairs:
         if not equals:
             raise typer.BadParameter(f"{name!r} has no '='; write NAME=VALUE")
-    return {name: value for name, _, value in pairs}
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice; give it once")
+        found[name] = Text(value)
+    return found

@@ -18,6 +18,23 @@ from typing import Any, Literal, Union
 
 from rbkit.errors import InputError
 
+_NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+
+
+class Text(str):
+    """Text as it was typed in a shell: what it stands for is found out by a type hint.
+
+    Where text is allowed beside other types, text from Python is text. From a shell it is the
+    other type if it can be; ``"1"``, in double quotes of JSON, is text.
+
+    Examples
+    --------
+    >>> check("k", Text("1"), int | str), check("k", Text('"1"'), int | str)
+    (1, '1')
+    >>> check("k", "1", int | str), check("k", Text("007"), int | str)
+    ('1', '007')
+    """
+
 
 def hint_source(hint: Any) -> str:
     """Write a type hint as Python source, the way it is written in this file."""
@@ -56,15 +73,18 @@ def check(name: str, value: Any, hint: Any) -> Any:
         return _convert(value, hint)
     except (TypeError, ValueError):
         allowed = hint_source(hint)
-        raise InputError(
-            name, f"{value!r} ({type(value).__name__}) is not allowed", f"give {allowed}"
-        ) from None
+        kind = "str" if isinstance(value, str) else type(value).__name__
+        raise InputError(name, f"{value!r} ({kind}) is not allowed", f"give {allowed}") from None
 
 
 def _convert(value: Any, hint: Any) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
         value = value.item()  # from np.arange, np.logspace
+    if isinstance(value, Text):
+        if origin in (Union, types.UnionType):
+            return _typed(value, args)
+        value = str(value)
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
@@ -108,6 +128,28 @@ def _first_that_fits(value: Any, hints: Sequence[Any]) -> Any:
         except (TypeError, ValueError):
             continue
     raise ValueError
+
+
+def _typed(value: Text, hints: Sequence[Any]) -> Any:
+    text, words = str(value), str in hints
+    if words and text[:1] == '"':
+        with suppress(ValueError, RecursionError):
+            said = json.loads(text)
+            if isinstance(said, str):
+                return said
+    for hint in sorted(hints, key=_order):
+        if words and (hint is type(None) or (hint is float and not _NUMBER.fullmatch(text))):
+            continue  # "None", "007" and "1_000" are words where words are allowed
+        try:
+            return _convert(text, hint)
+        except (TypeError, ValueError):
+            continue
+    raise ValueError
+
+
+def _order(hint: Any) -> int:
+    first = (int, float, bool)
+    return first.index(hint) if hint in first else 9 if hint in (str, Any) else 5
 
 
 def _tuple(value: Any, args: Sequence[Any]) -> tuple[Any, ...]:

@@ -27,9 +27,10 @@ from typing import Any, Final, get_type_hints
 
 from rbkit.balance.mixers.registry import MIXERS
 from rbkit.errors import InputError
-from rbkit.report.coerce import check, did_you_mean, hint_source
+from rbkit.report.coerce import Text, check, did_you_mean, hint_source
 from rbkit.report.nbio import read_notebook
 from rbkit.report.parameters import RunParameters, canonical_mixer, plain_json
+from rbkit.report.sweep.grid import as_text
 from rbkit.report.sweep.hints import KNOWN, read_hint
 
 
@@ -91,12 +92,29 @@ class Parameter:
             )  # fmt: skip
         value = plain_json(checked)
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                self.name, f"{value!r} is not all text", "write it in UTF-8"
+            ) from error
         except (TypeError, ValueError) as error:
             raise InputError(
                 self.name, str(error), "give numbers, strings, lists, dicts"
             ) from error
         return value
+
+    def as_text(self, value: Any) -> str:
+        """Write a checked value as ``-p`` takes it; text that would be read as a number is quoted.
+
+        Examples
+        --------
+        >>> k = read_cell("k: int | str = 3")["k"]
+        >>> k.as_text(1), k.as_text("1"), k.as_text("one")
+        ('1', '"1"', 'one')
+        """
+        text = as_text(value)
+        again = isinstance(value, str) and self.check(Text(text)) != value
+        return json.dumps(value, ensure_ascii=False) if again else text
 
 
 class Declared:

@@ -6,7 +6,8 @@ Spaces separate parameters, commas separate values, ``a..b`` are all integers fr
     k=[8,12],[16]    mixer_options={"prior":"target"},{}    corpus="my texts.jsonl",b.jsonl
 
 What is written is text, and JSON lists and dicts: the types come from the notebook
-(:mod:`rbkit.report.sweep.declared`).
+(:mod:`rbkit.report.sweep.declared`). Where a parameter may be a number or text, ``1`` is the
+number and ``"1"`` is text.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rbkit.errors import InputError
+from rbkit.report.coerce import Text
 
 GridLike = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 
@@ -97,9 +100,18 @@ def _written(values: list[Any]) -> str:
 
 def _token(value: Any) -> str:
     text = as_text(value)
-    if isinstance(value, str) and (not _BARE.fullmatch(text) or _RANGE.fullmatch(text)):
+    if isinstance(value, str) and (not _BARE.fullmatch(text) or _stands_for_more(text)):
         return json.dumps(text)  # ASCII: also what is half a character survives
     return text
+
+
+def _stands_for_more(text: str) -> bool:
+    if _RANGE.fullmatch(text) or text.lower() in ("true", "false", "null", "none"):
+        return True
+    with suppress(ValueError):
+        float(text)
+        return True
+    return False
 
 
 def _mapping(grid: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
@@ -148,11 +160,11 @@ class _Reader:
         text = bare.group()
         bounds = _RANGE.fullmatch(text)
         if not bounds:
-            return [text]
+            return [Text(text)]
         first, last, step = int(bounds[1]), int(bounds[2]), int(bounds[3] or 1)
         if step < 1 or last < first or (last - first) // step >= MOST:
             raise self._error(start, f"{text} is no range from small to large")
-        return [str(number) for number in range(first, last + 1, step)]
+        return [Text(number) for number in range(first, last + 1, step)]
 
     def _protected(self, opening: str, start: int) -> Any:
         if opening == "'":  # as it is, up to the next one

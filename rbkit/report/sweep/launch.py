@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report.sweep.declared import declared
+from rbkit.report.coerce import Text
 from rbkit.report.sweep.grid import GridLike, as_text
 from rbkit.report.sweep.plain import plain
 from rbkit.report.sweep.plan import Plan, make_plan
@@ -152,9 +152,11 @@ def _check_baseline(plan: Plan, baseline: str | Mapping[str, Any] | None) -> Non
         return
     from rbkit.report.compare.baseline import parse_baseline
 
-    pairs = parse_baseline(baseline) if isinstance(baseline, str) else dict(baseline)
+    pairs = dict(baseline) if isinstance(baseline, Mapping) else {
+        name: Text(value) for name, value in parse_baseline(baseline).items()
+    }  # fmt: skip
     others = (plan.out / NAME).exists()  # an earlier call may have made its runs
-    for name, value in declared(plan.template).check_given(pairs).items():
+    for name, value in plan.known.check_given(pairs).items():
         if name in plan.grid and value not in plan.grid[name] and not others:
             raise InputError(
                 f"baseline {name}", f"{value!r} is not in the grid",

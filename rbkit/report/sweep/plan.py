@@ -79,6 +79,8 @@ class Plan:
         The template as it was given.
     template_sha : str
         Of its code.
+    known : Declared
+        What the notebook declares.
     notes : list of str
         What the user should know, such as points that were left out.
     """
@@ -90,13 +92,14 @@ class Plan:
     fixed: dict[str, Any]
     given: str
     template_sha: str
+    known: Declared
     notes: list[str] = field(default_factory=list)
 
     @property
     def command(self) -> str:
         """Repeats the sweep, in a shell."""
         grid = ["--grid", format_grid(self.grid)] if self.grid else []
-        fixed = [word for item in self.fixed.items() for word in _option(*item)]
+        fixed = _options(self.known, self.fixed)
         return shlex.join(["rbkit", "sweep", self.given, *grid, *fixed, "--out", str(self.out)])
 
     def statuses(self) -> dict[str, str]:
@@ -175,7 +178,7 @@ def make_plan(
         runs *= len(values)
     if runs > MOST:
         raise InputError("grid", f"makes {runs:,} runs", f"at most {MOST:,} can be planned")
-    plan = Plan(path, out, [], points, fixed, str(template), code_sha(node), notes)
+    plan = Plan(path, out, [], points, fixed, str(template), code_sha(node), known, notes)
     contents, ids, same = Contents(out, known), _Ids(out), dict[str, Job]()
     for point in itertools.product(*points.values()):
         varied = dict(zip(points, point, strict=True))
@@ -236,7 +239,7 @@ def _job(
     content = content_of(plan.template_sha, parameters, contents)
     id = ids.of(content["sha"], slug(ordered, plan.template.stem))
     given = {name: parameters[name] for name in parameters if name in {**plan.fixed, **varied}}
-    options = [word for item in given.items() for word in _option(*item)]
+    options = _options(known, given)
     # Beside the runs: repeating one must not disturb the sweep.
     repeat = plan.out / "repeat" / id
     command = shlex.join(["rbkit", "run", "--out", str(repeat), "--template", plan.given, *options])
@@ -279,8 +282,9 @@ def _read(run_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def _option(name: str, value: Any) -> tuple[str, str]:
-    return "-p", f"{name}={as_text(value)}"
+def _options(known: Declared, values: Mapping[str, Any]) -> list[str]:
+    pairs = [f"{name}={known.parameters[name].as_text(value)}" for name, value in values.items()]
+    return [word for pair in pairs for word in ("-p", pair)]
 
 
 def _words(varied: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rbkit.errors import InputError
+from rbkit.report.coerce import Text
 from rbkit.report.parameters import RunParameters
 from rbkit.report.sweep.declared import COMPUTED, RUN_HINTS, declared, read_cell
 from rbkit.report.sweep.hints import read_hint
@@ -152,6 +153,32 @@ def test_the_run_notebook_is_checked_by_its_dataclass():
 )  # fmt: skip
 def test_where_text_and_lists_are_allowed_what_looks_like_a_list_is_one(text, meant):
     assert declared(RUN).check({"layer": text})["layer"] == meant
+
+
+@pytest.mark.parametrize(
+    ("hint", "typed", "meant"),
+    [("int | str", "3", 3), ("str | int", "3", 3), ("int | str", "007", "007"),
+     ("int | str", '"3"', "3"), ("int | str", '"a', '"a'), ("bool | str", "true", True),
+     ("str | float | int", "3", 3), ("float | int", "3", 3), ("float | str", "1e-3", 0.001),
+     ("float | str", "nan", "nan"), ("float | str", "1_000", "1_000"), ("str", '"3"', '"3"'),
+     ("str | None", "None", "None"), ("str | None", "null", None), ("int | None", "None", None),
+     ("str | list", "[1]", [1])],
+)  # fmt: skip
+def test_what_is_typed_in_a_shell_is_text_where_nothing_else_fits(hint, typed, meant):
+    found = read_cell(f"x: {hint}")["x"]
+    value = found.check(Text(typed))
+    assert (value, type(value)) == (meant, type(meant))
+    assert found.check(Text(found.as_text(value))) == value
+
+
+def test_text_from_python_stays_text_where_text_is_allowed():
+    assert read_cell("x: int | str")["x"].check("3") == "3"
+
+
+@pytest.mark.parametrize("given", ["caf\udce9", ["\ud800"], {"\udfff": 1}])
+def test_what_is_no_unicode_is_refused(given):
+    with pytest.raises(InputError, match="x: .* is not all text; write it in UTF-8"):
+        read_cell("x: str | list | dict = ''")["x"].check(given)
 
 
 def test_a_copy_of_it_with_more_of_its_own_is_checked_as_well(template):

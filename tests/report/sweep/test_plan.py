@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rbkit
+from rbkit.cli.given import read_parameters
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import read_json, write_json
 from rbkit.report.sweep import launch, sweepfile
@@ -202,6 +203,19 @@ def test_the_command_of_a_run_repeats_it(plan, template_path):
     assert options == {"data": "it's; $HOME", "seed": "3", "options": '{"a":1.0}'}
     again = plan("", parameters=options)
     assert hashes(again) == [job.id[-8:]]
+
+
+def test_commands_tell_numbers_from_text(plan, template):
+    template("k: int | str = 3\nx: int | str = 0\nseed: int = 0")
+    made = plan({"k": [1, "1", "true"], "seed": [3]}, parameters={"x": "2"})
+    assert [job.varied["k"] for job in made.jobs] == [1, "1", "true"]
+    words = shlex.split(made.command)
+    assert words[4:7] == ['k=1,"1","true" seed=3', "-p", 'x="2"']
+    again = plan(words[4], parameters=read_parameters(words[6:7]))
+    assert [job.id for job in again.jobs] == [job.id for job in made.jobs]
+    one = shlex.split(made.jobs[1].command)[7::2]
+    assert one == ['k="1"', 'x="2"', "seed=3"]
+    assert plan("", parameters=read_parameters(one)).jobs[0].id[-12:] == made.jobs[1].id[-12:]
 
 
 def test_the_notebook_gets_what_was_given_and_the_record_has_all(plan, template):

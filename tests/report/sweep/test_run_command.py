@@ -3,8 +3,9 @@
 import shlex
 
 import pytest
+from typer.testing import CliRunner
 
-from rbkit.cli import main
+from rbkit.cli import app, main
 from rbkit.report import engine, html
 from rbkit.report.shipped import find_notebook
 from rbkit.report.sweep.plan import make_plan
@@ -42,3 +43,9 @@ def test_defaults_stay_those_of_the_notebook(rbkit, template):
 
 def test_resume_is_given_on(rbkit):
     assert rbkit("rbkit run --out x --resume")[1] == {"resume": True}
+
+
+def test_a_parameter_given_twice_is_refused():
+    done = CliRunner().invoke(app, ["run", "--out", "x", "-p", "seed=1", "-p", "seed=2"])
+    assert done.exit_code == 2
+    assert "seed is given twice" in done.output
