@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.coerce import Text
 from rbkit.report.sweep.grid import GridLike, as_text
-from rbkit.report.sweep.plain import plain
+from rbkit.report.sweep.plain import say
 from rbkit.report.sweep.plan import Plan, make_plan
 from rbkit.report.sweep.sweepfile import NAME, check_free, superseded
 from rbkit.report.sweep.table import print_table
@@ -110,7 +110,8 @@ def sweep(
         check_free(plan.out, plan.given)
     before = plan.statuses()
     if progress or dry_run:
-        _announce(plan, before if resume else dict.fromkeys(before, "queued"), jobs)
+        at_once = _at_once(jobs, gpus) if ray is None else jobs
+        _announce(plan, before if resume else dict.fromkeys(before, "queued"), at_once)
     if dry_run:
         _show(plan, before)
         return SweepResult(plan.out, before)
@@ -120,14 +121,27 @@ def sweep(
         plan, jobs=jobs, resume=resume, timeout=timeout, retries=retries, gpus=gpus,
         progress=progress, ray=ray,
     )  # fmt: skip
-    if progress:
-        _tell(plan, ", ".join(f"{count} {status}" for status, count in result.counts.items()))
-    if result.interrupted:
-        _say(f"Interrupted. Go on with: {plan.command}", progress)
-    elif report:
-        page = _report(plan, baseline, pdf, progress)
-        _say(f"The report: {page.resolve()}", progress)
+    page = None
+    try:
+        # An interrupt that came when all was done has interrupted nothing.
+        if report and result.exit_code != 130:
+            page = _report(plan, baseline, pdf, progress)
+    finally:
+        if progress:
+            counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
+            _tell(plan, counts)
+    if progress and result.exit_code == 130:
+        say(f"Interrupted. Go on with: {plan.command}")
+    elif progress and page is not None:
+        say(f"The report: {page.resolve()}")
     return result
+
+
+def _at_once(jobs: int, gpus: str) -> int:
+    from rbkit.report.sweep.gpus import gpu_slots
+
+    slots = gpu_slots(gpus)
+    return min(jobs, len(slots)) if slots else jobs
 
 
 def _report(
@@ -164,12 +178,12 @@ def _check_baseline(plan: Plan, baseline: str | Mapping[str, Any] | None) -> Non
             )  # fmt: skip
 
 
-def _announce(plan: Plan, statuses: Mapping[str, str], jobs: int) -> None:
+def _announce(plan: Plan, statuses: Mapping[str, str], at_once: int) -> None:
     for note in plan.notes:
-        print(plain(note), file=sys.stderr)
+        say(note)
     done = sum(status == "ok" for status in statuses.values())
     left = len(statuses) - done
-    todo = f"{left} to do, {jobs} at a time" if left else "nothing to do"
+    todo = f"{left} to do, {at_once} at a time" if left else "nothing to do"
     runs = "1 run" if len(statuses) == 1 else f"{len(statuses)} runs"
     _tell(plan, f"{runs}, {done} done already, {todo}")
     if older := superseded(plan):
@@ -177,12 +191,7 @@ def _announce(plan: Plan, statuses: Mapping[str, str], jobs: int) -> None:
 
 
 def _tell(plan: Plan, what: str) -> None:
-    print(plain(f"{plan.template.stem} -> {plan.out}: {what}"), file=sys.stderr)
-
-
-def _say(what: str, progress: bool) -> None:
-    if progress:
-        print(plain(what), file=sys.stderr)
+    say(f"{plan.template.stem} -> {plan.out}: {what}")
 
 
 def _show(plan: Plan, statuses: Mapping[str, str]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import sys
 import unicodedata
+from contextlib import suppress
 
 # CSI sequences (colours, cursor), OSC sequences (titles, links), and two-character escapes.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
@@ -25,3 +29,20 @@ def plain(text: str) -> str:
         for c in text
         if c in "\r\n\v\f\x85\u2028\u2029" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
     )
+
+
+def say(text: str) -> None:
+    """Print a line on stderr, made plain; nobody may be there to read it, and then it is lost.
+
+    A pipe whose reader has gone must cost a sweep neither its report nor its exit code. What
+    comes later goes nowhere, so that nothing waits to be written when Python ends.
+    """
+    if sys.stderr is None:  # closed before Python began; print would take stdout
+        return
+    try:
+        print(plain(text), file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # the reader has gone; the file is closed
+        with suppress(OSError, ValueError, io.UnsupportedOperation):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)

@@ -177,7 +177,7 @@ def test_text_from_python_stays_text_where_text_is_allowed():
 
 @pytest.mark.parametrize("given", ["caf\udce9", ["\ud800"], {"\udfff": 1}])
 def test_what_is_no_unicode_is_refused(given):
-    with pytest.raises(InputError, match="x: .* is not all text; write it in UTF-8"):
+    with pytest.raises(InputError, match=r"x: .* is not all text; write it in UTF-8"):
         read_cell("x: str | list | dict = ''")["x"].check(given)
 
 

@@ -1,5 +1,10 @@
 """What ``sweep`` does around the runs: it says what will happen, and reports in the end."""
 
+import io
+import os
+import subprocess
+import sys
+
 import pytest
 
 from rbkit.errors import InputError, RbkitWarning
@@ -55,6 +60,40 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_reports_nothing(calls, capsy
     assert sweep().exit_code == 130
     assert calls["report"] == []
     assert "Go on with: rbkit sweep try.ipynb --grid mixer=Target,RnB" in capsys.readouterr().err
+
+
+def test_an_interrupt_after_the_last_run_costs_no_report(calls):
+    calls.update(interrupted=True, statuses=["ok", "ok"])
+    assert sweep().exit_code == 0
+    assert len(calls["report"]) == 1
+
+
+class Gone(io.StringIO):
+    """What is left of a pipe whose reader has gone."""
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stderr", [Gone(), None])
+def test_where_nobody_listens_report_and_exit_code_stay(calls, stderr, monkeypatch):
+    monkeypatch.setattr("sys.stderr", stderr)
+    assert sweep().exit_code == 1
+    assert len(calls["report"]) == 1
+
+
+def test_what_is_said_to_nobody_costs_no_exit_code():
+    code = "from rbkit.report.sweep.plain import say; say('a'); say('b'); print('end')"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as pipe:
+        done = subprocess.run([sys.executable, "-c", code], stdout=-1, stderr=pipe, check=False)
+    assert (done.returncode, done.stdout) == (0, b"end\n")
+
+
+def test_no_more_at_a_time_than_there_are_gpus(calls, capsys):
+    sweep(jobs=2, gpus="0", dry_run=True)
+    assert "2 to do, 1 at a time" in capsys.readouterr().err
 
 
 def test_a_baseline_whose_runs_all_failed_costs_no_report(calls):
