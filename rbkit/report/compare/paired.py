@@ -33,6 +33,8 @@ METRICS: dict[Metric, str] = {
     "worst": "final eval loss of the worst domain",
 }
 
+_SAME = "all {} pairs are the same: the seed changed nothing, so there is no interval"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -48,9 +50,9 @@ class Difference:
         Difference of each pair, by seed.
     mean : float
     half_width : float or None
-        Of the 95 % interval; None with a single pair.
+        Of the 95 % interval; None with a single pair, or if all pairs are the same.
     p_value : float or None
-        Two-sided, of the paired t-test; None with a single pair.
+        Two-sided, of the paired t-test; None where there is no interval.
     adjusted : float or None
         The same after Holm's correction for all comparisons that were made together.
     """
@@ -93,14 +95,14 @@ class Difference:
             text = f"{number(abs(self.mean), digits)} {side} {baseline}"
         n = len(self.values)
         if self.low is None or self.high is None:
-            return text
+            return f"{text} ({_SAME.format(n)})" if n > 1 else text
         low, high = number(self.low, digits), number(self.high, digits)
         text += f" (95 % interval {low} to {high}, {n} paired seeds)"
         return text if self.told_apart else f"{text}: not told apart"
 
     def sentence(self) -> str:
         """Say it of whom: ``RnB · k 10 ended 0.047 below Stratified``, and its interval."""
-        alone = ", with one seed and so no interval" if self.half_width is None else ""
+        alone = ", with one seed and so no interval" if len(self.values) == 1 else ""
         return f"{self.label} ended {self.than()}{alone}."
 
     def _digits(self) -> int:
@@ -166,13 +168,16 @@ def final_loss(run: RunLike, metric: Metric) -> float | None:
 def student(values: Sequence[float]) -> tuple[float | None, float | None]:
     """Half width of the 95 % interval of a mean, and the p-value of its being 0.
 
+    Both are None for one value, or for several that are all the same: such as when the seed
+    was never used.
+
     Examples
     --------
     >>> half, p = student([-0.05, -0.04, -0.06])
     >>> round(half, 4), round(p, 3)
     (0.0248, 0.013)
-    >>> student([0.1])
-    (None, None)
+    >>> student([0.1]), student([0.1, 0.1])
+    ((None, None), (None, None))
     """
     n = len(values)
     if n < 2:
@@ -180,8 +185,8 @@ def student(values: Sequence[float]) -> tuple[float | None, float | None]:
     from scipy.stats import t
 
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n)
-    if error == 0:  # the same in all pairs: the t-test has nothing to divide by
-        return 0.0, float(mean == 0)
+    if error <= 1e-12 * max(1.0, abs(mean)):
+        return None, None  # all the same: what does not vary says nothing of how it varies
     return float(t.ppf(0.975, n - 1)) * error, float(2 * t.sf(abs(mean) / error, n - 1))
 
 
@@ -201,8 +206,14 @@ def holm(p_values: ArrayLike) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def multiplicity(found: Mapping[str, Difference | None]) -> str:
+def multiplicity(found: Mapping[str, Difference | None], besides: int = 0) -> str:
     """Say how many comparisons were made, and what is left of them when held jointly.
+
+    Parameters
+    ----------
+    found : mapping of str to Difference or None
+    besides : int
+        Intervals that are told of and are none of `found`: against further baselines.
 
     Returns
     -------
@@ -210,12 +221,17 @@ def multiplicity(found: Mapping[str, Difference | None]) -> str:
         Empty if there are fewer than two intervals.
     """
     tested = [gap for gap in found.values() if gap is not None and gap.adjusted is not None]
-    if len(tested) < 2:
+    if len(tested) + besides < 2 or not tested:
         return ""
     apart = sum(bool(gap.told_apart) for gap in tested)
     jointly = sum(gap.adjusted < 0.05 for gap in tested if gap.adjusted is not None)
-    return (
+    said = (
         f"{len(tested)} comparisons, each with a 95 % interval of its own and not jointly: if no "
         f"variant differed at all, about {number(0.05 * len(tested), 1)} of them would be told "
         f"apart by chance. {apart} are told apart; {jointly} still are after Holm's correction."
+        if len(tested) > 1
+        else "One comparison with the baseline."
     )
+    if besides:
+        said += f" The result names {besides} besides, which are in none of these counts."
+    return said

@@ -17,7 +17,15 @@ import numpy as np
 from rbkit.report.compare.paired import student
 from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.show.curves import series
-from rbkit.show.facts import Array, RunLike, losses, pairs_by_seed, parameter, same_corpus
+from rbkit.show.facts import (
+    Array,
+    RunLike,
+    losses,
+    pairs_by_seed,
+    parameter,
+    same_corpus,
+    same_machine,
+)
 from rbkit.show.spent import spent
 from rbkit.show.style import number
 
@@ -65,6 +73,7 @@ class Reach:
         Pairs in which the variant came as low.
     steps, flops, seconds : Ratio or None
         Over the pairs that reached it; None if there is none, or if it was not measured.
+        Seconds are of pairs on one machine only.
         Without evaluation, checks, files and Regroup, which are the same for all.
     """
 
@@ -120,6 +129,8 @@ def reach_of(variant: Variant, base: Variant, *, baseline: str | None = None) ->
             continue
         reached += 1
         for unit in UNITS:
+            if unit == "seconds" and not same_machine(run, other):
+                continue
             mine, its = ours[unit], theirs[unit]
             if mine is not None and its:
                 ratios[unit].append(mine / its)

@@ -85,7 +85,7 @@ def test_it_is_said_in_words():
     assert gap_of([4.6], [4.5]).sentence() == (
         "RnB ended 0.100 above Stratified, with one seed and so no interval."
     )
-    assert gap_of([4.5, 4.5], [4.5, 4.5]).than().startswith("equal to Stratified")
+    assert gap_of([4.5, 4.5], [4.5, 4.5]).than().startswith("equal to Stratified (all 2 pairs")
     assert "0.000040 below" in gap_of([4.49996], [4.5]).than()
 
 
@@ -94,10 +94,21 @@ def test_one_seed_has_no_interval_and_no_verdict():
     assert (gap.half_width, gap.p_value, gap.adjusted, gap.told_apart) == (None,) * 4
 
 
-def test_a_difference_without_any_spread_is_no_division_by_zero():
-    gap = gap_of([4.0, 4.0], [4.5, 4.5])
-    assert (gap.half_width, gap.p_value, gap.told_apart) == (0.0, 0.0, True)
-    assert gap_of([4.5, 4.5], [4.5, 4.5]).p_value == 1.0
+@pytest.mark.parametrize("theirs", [4.5, 4.0])
+def test_pairs_that_are_all_the_same_have_no_interval_and_no_p_value(theirs):
+    gap = gap_of([4.0, 4.0], [theirs, theirs])
+    assert (gap.half_width, gap.p_value, gap.told_apart) == (None,) * 3
+    assert "all 2 pairs are the same: the seed changed nothing" in gap.sentence()
+    assert "one seed" not in gap.sentence()
+
+
+def test_seconds_of_other_machines_are_said_not_to_compare():
+    runs = two([4.0, 4.1], [4.5, 4.5])
+    for each in runs:
+        each.info |= {"host": "a", "device": "cuda" if "RnB" in each.path.name else "cpu"}
+    assert "another machine" in " ".join(compare(runs).cautions())
+    runs[0].info["device"] = runs[1].info["device"] = "cpu"
+    assert "machine" not in " ".join(compare(runs).cautions())
 
 
 def test_seeds_that_only_one_has_are_left_out():
@@ -143,3 +154,4 @@ def test_how_many_comparisons_were_made_is_said():
     assert said.startswith("3 comparisons, each with a 95 % interval of its own and not jointly")
     assert "about 0.2 of them" in said
     assert multiplicity({"RnB": found["RnB"]}) == ""
+    assert "names 2 besides, which are in none" in multiplicity({"RnB": found["RnB"]}, 2)
