@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rbkit.show.facts import pairs_by_seed, same_corpus, same_domains
+from rbkit.show.facts import (
+    RunLike,
+    pairs_by_seed,
+    same_corpus,
+    same_domains,
+    same_machine,
+    seed_of,
+)
 
 if TYPE_CHECKING:
     from rbkit.report.compare.variants import Comparison
@@ -39,17 +46,39 @@ def _missing(comparison: Comparison) -> Iterator[str]:
 
 
 def _seeds(comparison: Comparison) -> Iterator[str]:
+    from rbkit.report.compare.level import level
+
     if len(comparison.variants) < 2:
         return
-    counts = {len(variant.runs) for variant in comparison.variants}
+    counts = [len(variant.runs) for variant in comparison.variants]
+    sets = {frozenset(map(seed_of, variant.runs)) for variant in comparison.variants}
     if max(counts) == 1:
-        yield "One seed: differences are not evidence of a ranking."
+        yield (
+            "One seed: differences are not evidence of a ranking."
+            if len(sets) == 1
+            else ("One seed each, and not the same one: differences are not evidence of a ranking.")
+        )
     elif min(counts) == 1:
         single = [variant.label for variant in comparison.variants if len(variant.runs) == 1]
         yield f"Only one seed, so no interval: {', '.join(single)}."
-    elif len(counts) > 1:
-        yield (f"Variants have from {min(counts)} to {max(counts)} finished runs: a seed that "
-               "only one of two variants has is left out of their difference.")  # fmt: skip
+    if len(sets) > 1:
+        ground = level(comparison)
+        if ground.seeds:
+            some = (
+                f"seed{'' if len(ground.seeds) == 1 else 's'} {', '.join(map(str, ground.seeds))}"
+            )
+            yield (f"Variants have runs of different seeds: means are over {some}, which all have; "
+                   "a difference is over all seeds that its two variants have.")  # fmt: skip
+        else:
+            yield ("No seed is in all variants: means are over different seeds. They are given as "
+                   "the baseline's mean plus the paired difference, where there are pairs, and "
+                   "rank nothing else.")  # fmt: skip
+
+
+def _machines(pairs: Sequence[tuple[RunLike, RunLike]]) -> Iterator[str]:
+    if any(not same_machine(*pair) for pair in pairs):
+        yield ("Some runs were timed on another machine or device than the baseline's run of their "
+               "seed: their seconds cannot be compared, and cost is given in FLOPs.")  # fmt: skip
 
 
 def _comparable(comparison: Comparison) -> Iterator[str]:
@@ -66,6 +95,7 @@ def _comparable(comparison: Comparison) -> Iterator[str]:
     elif len(_corpora(comparison)) > 1:
         yield ("Corpora, or their splits, are not the same in all runs: final losses are compared "
                "within a seed only.")  # fmt: skip
+    yield from _machines(pairs)
     tokenizers = [name for name in _TOKENIZER if name in comparison.varied]
     if tokenizers:
         yield (f"{' and '.join(tokenizers)} varied: losses per token of different tokenizers are "

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from rbkit.report.compare.paired import Difference
-from rbkit.report.compare.variants import Comparison, Variant
-from rbkit.report.summary import headline
-from rbkit.show.facts import losses
+from rbkit.report.compare.variants import Comparison
+from rbkit.report.summary import LOWEST, headline
 
 _EACH = 5  # differences said one by one; more are counted
 
@@ -26,19 +23,24 @@ def sentences(
         Paired differences of the variants in final eval loss per token, by their labels.
     """
     first, *cautions = headline(comparison)
+    # Which one was best is a finding, not a limit.
+    best = [sentence for sentence in cautions if sentence.startswith(LOWEST)]
+    cautions = [sentence for sentence in cautions if sentence not in best]
     known = [gap for gap in gaps.values() if gap is not None]
     if len(known) > _EACH:
-        return [first, _counted(known, comparison.baseline_label)], cautions
+        return [first, *best, _counted(known, comparison.baseline_label)], cautions
     # What the headline is about needs no second sentence.
-    rest = [gap for gap in known if not first.startswith(f"{gap.label} ended at ")]
-    return [first, *(gap.sentence() for gap in sorted(rest, key=lambda gap: gap.mean))], cautions
-
-
-def mean_loss(variant: Variant) -> float | None:
-    """Mean final eval loss per token of the finished runs of a variant."""
-    values = [losses(run).token for run in variant.runs]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    told = (f"{first}\n", *best)
+    rest = [
+        gap for gap in known
+        if not any(text.startswith((f"{gap.label} ended at ", f"{LOWEST} {gap.label}, "))
+                   for text in told)
+    ]  # fmt: skip
+    return [
+        first,
+        *best,
+        *(gap.sentence() for gap in sorted(rest, key=lambda gap: gap.mean)),
+    ], cautions
 
 
 def _counted(gaps: list[Difference], baseline: str) -> str:

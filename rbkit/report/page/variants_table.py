@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from rbkit.report.compare.level import Level, level
 from rbkit.report.compare.paired import Difference, final_loss
 from rbkit.report.compare.reach import Reach
 from rbkit.report.compare.variants import Comparison, Variant
-from rbkit.report.page.result import mean_loss
 from rbkit.report.page.tiny import swatch
 from rbkit.show.facts import overhead
 from rbkit.show.spent import spent
@@ -23,6 +23,8 @@ def variant_rows(
 ) -> list[dict[str, Any]]:
     """One dict per variant, the lowest mean final loss first, those without a run last.
 
+    Means are over the seeds that all variants have; variants on other corpora stand below.
+
     Parameters
     ----------
     comparison : Comparison
@@ -31,13 +33,16 @@ def variant_rows(
     soon : mapping of str to Reach or None
         How soon each variant came to its baseline's final loss, by its label.
     """
-    rows = [_row(variant, comparison, gaps.get(variant.label), soon.get(variant.label))
+    ground = level(comparison)
+    out = {variant.label for variant in ground.left_out}
+    rows = [_row(variant, ground, gaps.get(variant.label), soon.get(variant.label))
             for variant in (*comparison.variants, *comparison.lost)]  # fmt: skip
-    return sorted(rows, key=lambda r: (math.inf if r["token"] is None else r["token"], r["name"]))
+    return sorted(rows, key=lambda r: (r["token"] is None, r["name"] in out, r["token"] or 0.0,
+                                       r["name"]))  # fmt: skip
 
 
 def _row(
-    variant: Variant, comparison: Comparison, gap: Difference | None, reach: Reach | None
+    variant: Variant, ground: Level, gap: Difference | None, reach: Reach | None
 ) -> dict[str, Any]:
     prices = [overhead(run) for run in variant.runs]
     return {
@@ -45,8 +50,8 @@ def _row(
         "swatch": swatch(mixer_colour(variant.mixer)),
         "seeds": len(variant.runs),
         "missing": len(variant.unfinished),
-        "token": mean_loss(variant),
-        "is_baseline": bool(variant.runs) and comparison.is_baseline(variant),
+        "token": ground.loss(variant) if variant.runs else None,
+        "is_baseline": bool(variant.runs) and ground.comparison.is_baseline(variant),
         "gap": None if gap is None else gap.mean,
         "interval": _interval(gap),
         "verdict": _verdict(gap),
