@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from rbkit.show.curves import series, smooth
-from rbkit.show.facts import Array, RunLike, parameter
+from rbkit.show.facts import Array, RunLike, pairs_by_seed, same_corpus
 from rbkit.show.style import (
     MUTED,
     label_line_ends,
@@ -48,7 +48,7 @@ def loss_bands(
     ax : matplotlib Axes, optional
     minus : callable, optional
         Gives the variant that each is compared with, or None. Then the differences are drawn,
-        paired by seed: curves that lie on top of each other are told apart.
+        paired by seed and on one corpus: curves that lie on top of each other are told apart.
     baseline : str
         Name of what is subtracted.
     baselines : collection of str
@@ -78,7 +78,7 @@ def loss_bands(
                 ax.fill_between(steps, low, high, color=colour, linewidth=0,
                                 alpha=0.14 if len(shown) <= 4 else 0.07)  # fmt: skip
                 ax.plot(steps, np.array([low, high]).T, color=colour, linewidth=0.6, alpha=0.5)
-            marks = split == "eval" and full
+            marks = full and (split == "eval" or len(steps) == 1)  # a point has no line
             ax.plot(steps, mean, color=colour, linestyle=look.line if full else "-",
                     linewidth=1.9 if full else 0.9, marker=look.marker if marks else "",
                     markersize=4.5, markeredgecolor="white", zorder=3 if full else 1.5,
@@ -167,20 +167,16 @@ def _gaps(
     """Curve of each run minus that of the other variant's run of its seed."""
     if other is None or other is variant:
         return []
-    base = {_seed(run): read(run) for run in other.runs}
     found = []
-    for run in variant.runs:
-        steps, values = read(run)
-        where, reference = base.get(_seed(run), (np.empty(0), np.empty(0)))
+    for run, base in pairs_by_seed(variant.runs, other.runs):
+        if not same_corpus(run, base):
+            continue  # losses of other texts
+        (steps, values), (where, reference) = read(run), read(base)
         both = np.intersect1d(steps, where)
         if len(both):
             gap = np.interp(both, steps, values) - np.interp(both, where, reference)
             found.append((both, gap))
     return found
-
-
-def _seed(run: RunLike) -> str:
-    return repr(parameter(run, "seed"))
 
 
 def _together(curves: Sequence[_Curve]) -> tuple[Array, Array]:

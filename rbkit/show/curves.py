@@ -8,7 +8,17 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 
-from rbkit.show.facts import Array, RunLike, domain_names, labels, losses, mixer_of, parameter
+from rbkit.show.facts import (
+    Array,
+    RunLike,
+    domain_names,
+    labels,
+    losses,
+    mixer_of,
+    parameter,
+    same_corpus,
+    seed_of,
+)
 from rbkit.show.style import (
     INK,
     MUTED,
@@ -57,7 +67,7 @@ def loss_curves(
             if split == "train":
                 ax.plot(steps, values, color=mixer_colour(mixer_of(run)), alpha=0.18, linewidth=0.9)
                 values = smooth(values)
-            _line(ax, run, steps, values, marks=split == "eval")
+            _line(ax, run, steps, values, marks=split == "eval" or len(steps) == 1)
             ends.append((run, name, float(steps[-1]), float(values[-1])))
             said.append(f"{name} from {number(values[0], 2)} to {number(values[-1])}")
         tidy(ax)
@@ -76,7 +86,8 @@ def loss_gap(runs: Sequence[RunLike], baseline: str = "Stratified", ax: Axes | N
     """Eval loss of each run minus that of the baseline run at the same step.
 
     Curves that lie on top of each other in :func:`loss_curves` are told apart here.
-    Seeds are paired: a run is compared with the baseline run of its own seed, if any.
+    Seeds are paired: a run is compared with the baseline run of its own seed, and left out if
+    there is none, or if that had another corpus.
     """
     with rbkit_style():
         ax = new_axes(ax)
@@ -114,7 +125,7 @@ def loss_by_domain(
 ) -> Axes:
     """Draw the final eval loss of each domain, as the difference from the baseline run.
 
-    Without a finished baseline run the losses themselves are drawn. Domains are sorted by
+    Of the same seed and corpus; without one the losses themselves are drawn. Domains are sorted by
     the value of the first run that is not the baseline.
     """
     with rbkit_style():
@@ -215,10 +226,9 @@ def series(run: RunLike, split: str) -> tuple[Array, Array]:
 
 
 def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike | None:
-    bases = [other for other in runs if mixer_of(other) == baseline]
-    seeds = [other.info.get("parameters", {}).get("seed") for other in bases]
-    seed = run.info.get("parameters", {}).get("seed")
-    return bases[seeds.index(seed)] if seed in seeds else (bases[0] if bases else None)
+    """Return the run of the baseline's mixer with the seed and the corpus of `run`, or None."""
+    return next((other for other in runs if mixer_of(other) == baseline
+                 and seed_of(other) == seed_of(run) and same_corpus(other, run)), None)  # fmt: skip
 
 
 def _is_number(value: object) -> bool:

@@ -109,6 +109,21 @@ def test_differences_are_paired_by_seed():
     assert "Stratified ends" not in alt_text(ax)
 
 
+def test_losses_on_other_corpora_are_not_subtracted():
+    base, other = Variant("base", runs=[run()]), Variant("other", runs=[run()])
+    base.runs[0].info["corpus"], other.runs[0].info["corpus"] = (
+        {"fingerprint": "a"}, {"fingerprint": "b"})  # fmt: skip
+    ax = loss_bands([base, other], minus=lambda _: base, baselines=["base"])
+    assert "nothing to compare" in texts(ax)
+
+
+def test_a_single_record_is_a_point():
+    one = run()
+    one.metrics = lambda kind: [{"step": 8, "loss": 5.0}]
+    markers = [line.get_marker() for line in loss_bands([Variant("a", runs=[one])], "train").lines]
+    assert markers == ["o"] or all(marker not in ("", "None") for marker in markers)
+
+
 def test_of_very_many_variants_the_best_the_worst_and_a_baseline_are_named():
     variants = many(20)
     named = outstanding(variants, {"k 7", "k 9"})

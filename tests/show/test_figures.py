@@ -89,6 +89,12 @@ def test_figures_of_runs_without_records_are_empty_not_errors(tmp_path, write_ru
     assert "no history" in alt_text(proportions(run))
 
 
+def test_a_run_is_never_held_against_the_baseline_of_another_seed(tmp_path, write_run):
+    runs = [write_run(tmp_path / "a", "Stratified", 0, rounds=1),
+            write_run(tmp_path / "b", "RnB", 1, rounds=1)]  # fmt: skip
+    assert "nothing to compare" in alt_text(loss_gap(runs).get_figure())
+
+
 def test_gram_colours_are_centred_at_zero(runs):
     for G in (runs[-1].history["gram"][0], -np.eye(4), np.array([[5.0, 3.0], [3.0, 4.0]])):
         ax = gram(G, [f"d{i}" for i in range(len(G))])
