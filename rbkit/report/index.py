@@ -23,7 +23,15 @@ from rbkit.report.page.cards import card_rows
 from rbkit.report.page.environment import asset, environment
 from rbkit.report.page.failures import FAILED, failures, unfinished
 from rbkit.report.page.frames import frames, names_of
-from rbkit.report.page.header import beside, by_domain_note, facts, intro, licences, varied
+from rbkit.report.page.header import (
+    beside,
+    by_domain_note,
+    facts,
+    intro,
+    left_out_note,
+    licences,
+    varied,
+)
 from rbkit.report.page.kept import Kept
 from rbkit.report.page.ledger_table import ledger_rows
 from rbkit.report.page.pictures import drawings, picture
@@ -157,6 +165,7 @@ def _content(
         "figures": _drawn(drawings(comparison, gaps, tracked, domains), progress),
         "many": any(len(variant.runs) > 1 for variant in comparison.variants),
         "by_domain_note": by_domain_note(comparison),
+        "left_out": left_out_note(comparison),
         "tall": subject is not None and len(names_of(subject)) > 20,
         "frames": frames(tracked) if tracked is not None else None,
         "tracked": mixer_of(tracked) if tracked is not None else "",

@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rbkit.report.compare import differences, reach_baseline
 from rbkit.report.compare.variants import compare
 from rbkit.report.page.averaged import Averaged, side_by_side
 from rbkit.report.page.failures import failures, unfinished
-from rbkit.report.page.header import beside
+from rbkit.report.page.header import beside, by_domain_note
 from rbkit.report.page.kept import Kept
 from rbkit.report.page.ledger_table import ledger_rows
+from rbkit.report.page.pictures import drawings
 from rbkit.report.page.repeat import command_of, environment_rows, sweep_commands
 from rbkit.report.page.runs_table import links, run_names, run_rows
 from rbkit.report.page.tiny import sparkline, thumbnail
 from rbkit.report.page.variants_table import variant_rows
 from rbkit.report.sweep.jobfile import new_job
+from rbkit.show.style import alt_text, number
 
 
 class Job(Kept):
@@ -126,6 +129,49 @@ def test_seconds_of_training_hold_what_the_rule_cost(tmp_path, write_run):
     found = compare([Kept(run)])
     assert variant_rows(found, {}, {})[0]["seconds"] == pytest.approx(step + 20)
     assert run_rows(found, tmp_path)[0]["seconds"] == pytest.approx(step + 20)
+
+
+@pytest.fixture(scope="module")
+def by_k(tmp_path_factory, write_run):
+    """One mixer, one seed, three k with other domains."""
+    folder = tmp_path_factory.mktemp("k")
+    runs = [write_run(folder / str(k), parameters={"k": k}, names=list("abcdef")[:k], rounds=1)
+            for k in (3, 4, 5)]  # fmt: skip
+    return compare([Kept(run) for run in runs])
+
+
+def test_single_runs_are_held_against_the_baseline_whatever_it_is(by_k):
+    gaps = differences(by_k)
+    drawn = drawings(by_k, gaps, None, None)
+    said = alt_text(drawn["gap"]().get_figure())
+    assert "minus that of k 3" in said
+    assert f"k 5 ends at {number(gaps['k 5'].mean)}" in said
+
+
+def test_nothing_is_drawn_where_nothing_can_be_compared(tmp_path, write_run):
+    runs = [write_run(tmp_path / mixer, mixer, seed, rounds=1)
+            for seed, mixer in enumerate(("Stratified", "RnB"))]  # fmt: skip
+    drawn = drawings(compare([Kept(run) for run in runs]), {}, None, None)
+    assert "gap" not in drawn
+    assert "pareto" not in drawn
+
+
+def test_of_other_machines_cost_is_drawn_in_flops(tmp_path, write_run):
+    runs = [write_run(tmp_path / mixer, mixer, rounds=1) for mixer in ("Stratified", "RnB")]
+    runs[0].info["device"] = "cuda"
+    found = compare([Kept(run) for run in runs])
+    assert "FLOPs" in drawings(found, {}, None, None)["pareto"]().get_xlabel()
+    assert reach_baseline(found)["RnB"] is None or reach_baseline(found)["RnB"].seconds is None
+
+
+def test_how_many_seeds_losses_by_domain_are_of_is_said(grid, tmp_path, write_run):
+    assert by_domain_note(grid) == "Means over 2 seeds."
+    runs = [write_run(tmp_path / f"{mixer}{seed}", mixer, seed, rounds=1,
+                      names=["a", "b"] if seed else ["x", "y"])
+            for mixer in ("Stratified", "RnB") for seed in (0, 1)]  # fmt: skip
+    found = compare([Kept(run) for run in runs])
+    assert by_domain_note(found) == (
+        "Seed 0 alone of 2, as all have the same domains there only.")  # fmt: skip
 
 
 def test_what_differs_without_being_a_variant_is_said(tmp_path, write_run):

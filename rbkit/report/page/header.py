@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from rbkit.report.compare.level import level
 from rbkit.report.compare.values import order
 from rbkit.report.compare.variants import Comparison
 from rbkit.report.offline import seal
@@ -86,13 +87,27 @@ def _seed(runs: Sequence[Any]) -> list[str]:
 
 
 def by_domain_note(comparison: Comparison) -> str:
-    """Say which variants the losses by domain are of."""
+    """Say which variants, and how many of their seeds, the losses by domain are of."""
     shown = side_by_side(comparison, len(comparison.variants))
-    held = [f"{name} {value(what)}" for name, what in (shown[0].values if shown else {}).items()
+    if not shown:
+        return ""
+    held = [f"{name} {value(what)}" for name, what in shown[0].values.items()
             if name not in ("mixer", "mixer_options")]  # fmt: skip
-    means = "Means over seeds" if any(len(v.runs) > 1 for v in shown) else ""
-    at = f"at {', '.join(held)}" if held else ""
-    return f"{' '.join(filter(None, (means or 'Variants', at)))}." if means or at else ""
+    n, of = len(shown[0].runs), max(len(variant.runs) for variant in comparison.variants)
+    said = [] if of == 1 else [f"means over {n} seeds"]
+    if n == 1 < of:
+        said = [f"seed {value(parameter(shown[0].runs[0], 'seed'))} alone"]
+    if n < of:
+        said[0] += f" of {of}, as all have the same domains there only"
+    said += [f"at {', '.join(held)}"] if held else []
+    text = ", ".join(said)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def left_out_note(comparison: Comparison) -> str:
+    """Say which variants are not in figures of losses, and why."""
+    names = [variant.label for variant in level(comparison).left_out]
+    return f"Left out, as it is on another corpus: {', '.join(names)}." if names else ""
 
 
 def licences(given: Any) -> list[dict[str, str]]:

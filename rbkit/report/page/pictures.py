@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from rbkit.report.compare.level import level
 from rbkit.report.compare.paired import Difference
 from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.report.page.averaged import Averaged, side_by_side
 from rbkit.report.page.frames import names_of
-from rbkit.report.page.result import mean_loss
 from rbkit.show.band_figure import loss_bands
 from rbkit.show.cards import domain_sizes
 from rbkit.show.choice_figure import k_choice
 from rbkit.show.cost_figure import costs
-from rbkit.show.curves import loss_by_domain, loss_curves, loss_gap
+from rbkit.show.curves import loss_by_domain, loss_curves
 from rbkit.show.difference_figure import difference_forest
 from rbkit.show.display import png, size_of
-from rbkit.show.facts import RunLike, mixer_of
+from rbkit.show.facts import RunLike, mixer_of, pairs_by_seed, same_corpus, same_machine
 from rbkit.show.gram_figure import gram_over_time
 from rbkit.show.mixture import proportions_side_by_side
 from rbkit.show.pareto_figure import pareto
@@ -74,7 +74,11 @@ def drawings(
         if known:
             label = comparison.baseline_label
             found["forest"] = lambda: difference_forest(known, baseline=label)
-        found["pareto"] = lambda: pareto(comparison.variants, baselines=_bases(comparison))
+        ground = level(comparison)
+        if ground.is_even and len(ground.variants) > 1:
+            unit: Any = "seconds" if _one_machine(comparison) else "flops"
+            found["pareto"] = lambda: pareto(
+                ground.variants, unit, baselines=_bases(comparison))  # fmt: skip
     mixers = list({mixer_of(run): run for run in reversed(runs)}.values())[::-1]
     found["costs"] = lambda: costs(mixers[:_LINES])
     found |= _mixtures(comparison, mixers)
@@ -93,27 +97,40 @@ def drawings(
 def _losses(comparison: Comparison, runs: list[Any]) -> dict[str, Drawing]:
     """Curves of single runs while they are few, else means and bands over seeds."""
     found: dict[str, Drawing] = {}
-    base = _baseline_mixer(comparison)
-    single = all(len(variant.runs) <= 1 for variant in comparison.variants)
-    if runs and single and len(runs) <= _LINES:
-        found["eval"] = lambda: loss_curves(runs, "eval")
-        if len(runs) > 1:
-            found["gap"] = lambda: loss_gap(runs, base)
-        found["train"] = lambda: loss_curves(runs, "train")
-    elif comparison.variants:
-        shown, bases = comparison.variants, _bases(comparison)
-        base_of: Any = comparison.baseline_of  # of our Variant; the figure takes any like it
+    variants, bases = comparison.variants, _bases(comparison)
+    single = all(len(variant.runs) <= 1 for variant in variants)
+    shown = level(comparison).variants
+    alone = [run for variant in shown for run in variant.runs] or runs
+    if runs and single and len(alone) <= _LINES and set(comparison.varied) <= {"mixer"}:
+        found["eval"] = lambda: loss_curves(alone, "eval")
+        found["train"] = lambda: loss_curves(alone, "train")
+    elif shown:
         found["eval"] = lambda: loss_bands(shown, "eval", baselines=bases)
-        if len(shown) > 1:
-            found["gap"] = lambda: loss_bands(
-                shown, "eval", minus=base_of,
-                baseline=comparison.baseline_label, baselines=bases,
-            )  # fmt: skip
         found["train"] = lambda: loss_bands(shown, "train", baselines=bases)
+    base_of: Any = comparison.baseline_of  # of our Variant; the figure takes any like it
+    if any(_has_gap(variant, comparison) for variant in variants):
+        found["gap"] = lambda: loss_bands(
+            variants, "eval", minus=base_of, baseline=comparison.baseline_label, baselines=bases,
+        )  # fmt: skip
     beside = side_by_side(comparison, _LINES)
     if beside:
+        base = _baseline_mixer(comparison)
         found["by_domain"] = lambda: loss_by_domain([Averaged(v) for v in beside], base)
     return found
+
+
+def _has_gap(variant: Variant, comparison: Comparison) -> bool:
+    """Whether a curve of the variant can be held against the baseline's."""
+    base = comparison.baseline_of(variant)
+    if base is None or base is variant:
+        return False
+    return any(same_corpus(*pair) and all(len(run.metrics("eval")) for run in pair)
+               for pair in pairs_by_seed(variant.runs, base.runs))  # fmt: skip
+
+
+def _one_machine(comparison: Comparison) -> bool:
+    first, *others = [run for variant in comparison.variants for run in variant.runs]
+    return all(same_machine(first, other) for other in others)
 
 
 def _mixtures(comparison: Comparison, mixers: list[Any]) -> dict[str, Drawing]:
@@ -142,7 +159,8 @@ def _moving(comparison: Comparison) -> list[Variant]:
     """
     if len(comparison.variants) <= _SMALL:
         return list(comparison.variants)
-    ranked = sorted(comparison.variants, key=lambda v: mean_loss(v) or math.inf)
+    ground = level(comparison)
+    ranked = sorted(comparison.variants, key=lambda v: ground.loss(v) or math.inf)
     moving = [v for v in ranked if _moves(v.runs[0])]
     still = list({v.mixer: v for v in reversed(ranked) if v not in moving}.values())
     room = max(_SMALL - len(still), _SMALL // 2)
