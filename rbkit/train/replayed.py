@@ -73,6 +73,15 @@ class Replay:
         return distance
 
     @property
+    def elsewhere(self) -> float:
+        """Share of all the run's examples that the rule would have drawn from other domains.
+
+        The mean of :attr:`distance` over the steps: the row after the last round made none.
+        """
+        lengths = np.diff(self.step, prepend=0)
+        return float(self.distance[:-1] @ lengths / max(int(lengths.sum()), 1))
+
+    @property
     def effective_domains(self) -> FloatArray:
         """``exp(H(p))`` of each row, (T + 1,)."""
         return np.array([effective_number(row) for row in self.p])
@@ -80,7 +89,7 @@ class Replay:
     def __repr__(self) -> str:
         return (
             f"Replay({self.mixer}, {len(self.step)} rounds, {self.p.shape[1]} domains, "
-            f"{self.distance.mean():.1%} of the examples elsewhere)"
+            f"{self.elsewhere:.1%} of the examples elsewhere)"
         )
 
 
@@ -171,16 +180,55 @@ def _replayed(run: RecordedRun, mixer: Mixer, rounds: int | None) -> FloatArray:
     history, known = run.history, run.info.get("domains") or {}
     if not len(history.get("step", [])) or not {"sizes", "q"} <= known.keys():
         raise InputError(str(run.path), "no finished round recorded", "give a run with a history")
+    if not np.isfinite(np.asarray(history["p"], dtype=np.float64)).all():
+        raise InputError(str(run.path), "its proportions are not all recorded",
+                         "give rb.live(...) p= or sampler=")  # fmt: skip
+    if known["q"] is None:
+        raise InputError(str(run.path), "its target proportions are not recorded",
+                         "give rb.live(...) q=")  # fmt: skip
     parameters = run.info.get("parameters") or {}
-    mine = {name: history[name][:rounds] for name in history if name != "q"}
-    mine["q"] = np.asarray(known["q"], dtype=np.float64)
+    q = np.asarray(known["q"], dtype=np.float64)
+    there = _with_an_estimate(history) if "gram" in mixer.signals else None
+    mine = {name: history[name] if there is None else np.asarray(history[name])[there]
+            for name in history if name not in ("q", "p")}  # fmt: skip
+    mine = {name: rows[:rounds] for name, rows in mine.items()}
     losses = _eval_losses(run) if "eval_losses" in mixer.signals else None
-    return replay_history(
-        mine, mixer, sizes=np.asarray(known["sizes"], dtype=np.int64),
+    if losses is not None and there is not None:
+        losses = losses[there]
+    p = replay_history(
+        {**mine, "q": q}, mixer, sizes=_sizes(run, mixer, q),
         eval_losses=None if losses is None else losses[:rounds],
         gram_decay=_gram_decay(parameters),
         round_steps=parameters.get("round_steps"), steps=int(parameters.get("steps") or 0),
     )  # fmt: skip
+    if there is None or rounds is not None:
+        return p
+    # Rounds that showed nothing changed nothing.
+    return p[np.searchsorted(there, np.arange(len(history["step"]) + 1))]
+
+
+def _with_an_estimate(history: Mapping[str, Any]) -> IntArray | None:
+    """Return the rounds that recorded a Gram matrix; None if all did, or none did."""
+    counts = np.asarray(history.get("counts", ()))
+    if counts.ndim != 2 or len(counts) != len(history["step"]):
+        return None
+    there = np.flatnonzero(counts.any(axis=1))
+    return there if 0 < len(there) < len(counts) else None
+
+
+def _sizes(run: RecordedRun, mixer: Mixer, q: FloatArray) -> IntArray:
+    """Training examples of each domain; of a run that does not know them ones, if that will do."""
+    sizes = run.info["domains"]["sizes"]
+    if sizes is not None:
+        return np.asarray(sizes, dtype=np.int64)
+    ones = np.ones(len(q), dtype=np.int64)
+    alike, other = (mixer.start(q, size) for size in (ones, ones + np.arange(len(q))))
+    if not np.array_equal(alike, other) or getattr(mixer, "adjustment", False):
+        raise InputError(
+            str(run.path), f"{mixer.name} needs the sizes of the domains, which are not recorded",
+            "give rb.live(...) the Domains instead of their names",
+        )  # fmt: skip
+    return ones
 
 
 def _gram_decay(parameters: Mapping[str, Any]) -> float:

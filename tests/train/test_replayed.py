@@ -13,9 +13,10 @@ from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.fixed import Stratified, Target
 from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.mixers.rnb import RnB
+from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
-from rbkit.train.record import Run
-from rbkit.train.replayed import replay
+from rbkit.train.record import Recorder, Run
+from rbkit.train.replayed import Replay, replay, why_not
 
 
 class LossSeeking(Mixer):
@@ -111,3 +112,51 @@ def test_rules_of_other_signals_say_which_they_lack(run, rule):
 def test_options_go_with_a_name(run):
     with pytest.raises(InputError, match="options: given for a mixer that is made already"):
         replay(run, RnB(), {"lam": 2.0})
+
+
+# -------------------------------------------------------------------- loops of one's own
+
+P = np.array([0.3, 0.7])
+
+
+def loop(folder, *, q=(0.4, 0.6), p=P, grams=(1, 1), steps=(10, 20)):
+    """Record a loop that knows its domains by name only, with a matrix in some of its rounds."""
+    recorder = Recorder(folder)
+    recorder.start(parameters={}, domains={"names": ["oak", "car"], "sizes": None, "q": q})
+    recorder.arrays["p"] = [p]
+    for t, (step, seen) in enumerate(zip(steps, grams, strict=True)):
+        G, ones = np.array([[2.0 + t, 0.5], [0.5, 1.0]]), np.ones(2)
+        estimate = GramEstimate(G, np.array([4, 4]), ones, ones) if seen else None
+        recorder.round(step=step, p=P, estimate=estimate)
+    recorder.finish("ok")
+    return Run.open(folder)
+
+
+def test_domains_known_by_name_only_are_enough_for_rules_that_need_no_sizes(tmp_path):
+    run = loop(tmp_path)
+    assert replay(run, "Target").p[0].tolist() == [0.4, 0.6]
+    assert np.isfinite(replay(run, "RnB").p).all()
+    for rule in ("Proportional", "ADO"):
+        assert "the sizes of the domains, which are not recorded" in why_not(run, rule)
+
+
+def test_rounds_without_a_matrix_change_nothing(tmp_path):
+    some = loop(tmp_path / "some", grams=(0, 1, 0, 1), steps=(10, 20, 30, 40))
+    all_ = loop(tmp_path / "all", grams=(1, 1), steps=(20, 40))
+    matrix = all_.history["gram"]
+    matrix[:] = some.history["gram"][[1, 3]]
+    np.testing.assert_array_equal(replay(some, "RnB").p, replay(all_, "RnB").p[[0, 0, 1, 1, 2]])
+
+
+@pytest.mark.parametrize(("lacking", "said"), [
+    ({"q": None}, "its target proportions are not recorded"),
+    ({"p": np.full(2, np.nan)}, "its proportions are not all recorded"),
+])  # fmt: skip
+def test_what_a_loop_did_not_tell_is_named(tmp_path, lacking, said):
+    assert why_not(loop(tmp_path, **lacking), "Target") == said
+
+
+def test_the_share_of_other_examples_is_weighted_with_the_steps_of_the_rounds():
+    p = np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    found = Replay("mine", {}, p, np.tile([1.0, 0.0], (3, 1)), np.array([30, 40]), ["a", "b"])
+    assert found.elsewhere == pytest.approx(0.5 * 10 / 40)

@@ -72,7 +72,7 @@ def frozen(
         _losses(grid[-1], runs, labels)
     said = [alt_text(ax) for ax in figure.get_axes() if ax.get_label() != "<colorbar>"]
     if replayed is not None:
-        said.append(f"{replayed.mixer} would have drawn {replayed.distance[1:].mean():.0%} of the "
+        said.append(f"{replayed.mixer} would have drawn {replayed.elsewhere:.0%} of the "
                     "examples from other domains.")  # fmt: skip
     set_alt(figure, f"Rounds of {' and '.join(labels)}. {' '.join(said)}")
     return figure
