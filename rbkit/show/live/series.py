@@ -34,7 +34,11 @@ def of_training(run: RunLike) -> Series:
 
 def by_evaluation(run: RunLike) -> Series:
     """Eval loss per token."""
-    rows = run.metrics("eval")
+    return of_evaluations(run.metrics("eval"))
+
+
+def of_evaluations(rows: Sequence[Mapping[str, Any]]) -> Series:
+    """Eval loss per token out of rows of the record."""
     return _series(rows, [row.get("loss_token") for row in rows])
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rbkit.show.curves import smooth
 from rbkit.show.facts import Array, RunLike, as_floats, domain_names, target
 from rbkit.show.gram_figure import domain_order
-from rbkit.show.live.series import Series, by_evaluation, of_training
+from rbkit.show.live.series import Series, of_evaluations, of_training
 from rbkit.train.tracked_values import effective_domains, noise_share
 
 #: Domains that are shown: of more, those with the largest shares.
@@ -155,7 +155,8 @@ def _mixture(history: Any, m: int) -> tuple[Array, Array]:
     p = np.asarray(history.get("p", []), dtype=np.float64)
     if p.ndim != 2 or not p.size:
         return np.full((1, m), np.nan), np.zeros(0)
-    p = np.clip(np.nan_to_num(p), 0.0, 1.0)
+    told = ~np.isnan(p).all(axis=1, keepdims=True)  # else nobody said what they were
+    p = np.where(told, np.clip(np.nan_to_num(p), 0.0, 1.0), np.nan)
     ends = np.asarray(history.get("step", []), dtype=np.float64).ravel()[: len(p)]
     if len(p) == len(ends):  # a run stopped between the end of a round and the next p
         p = np.vstack([p, p[-1:]])
@@ -178,7 +179,8 @@ def _spread(n: int, most: int) -> NDArray[np.int64]:
 
 
 def _largest(p: Array, q: Array | None) -> NDArray[np.int64]:
-    weight = p.max(axis=0) if q is None else np.fmax(p.max(axis=0), q)
+    most = np.nan_to_num(p).max(axis=0)
+    weight = most if q is None else np.fmax(most, q)
     return np.sort(np.argsort(-weight, kind="stable")[:MOST_DOMAINS])
 
 
@@ -235,9 +237,10 @@ def _known(series: Series) -> Array:
 
 
 def _evaluations(run: RunLike, m: int) -> tuple[Array, Array]:
-    evaluation = by_evaluation(run)
-    by_domain = np.full((len(evaluation.steps), m), np.nan)
-    for i, row in enumerate(run.metrics("eval")):
+    rows = run.metrics("eval")  # once: a run that goes on has more of them the next time
+    evaluation = of_evaluations(rows)
+    by_domain = np.full((len(rows), m), np.nan)
+    for i, row in enumerate(rows):
         found = as_floats(row.get("by_domain_token") or [])
         if len(found) == m:
             by_domain[i] = found

@@ -316,3 +316,28 @@ def test_the_function_is_there_before_and_after_its_package_is_imported(made):
 
     assert rb.show.scrub(made["rnb"], display="off").stops == list(range(25, 301, 25))
     assert rbkit.show.scrub.widget.ScrubberWidget
+
+
+def test_a_run_that_goes_on_while_it_is_read_is_read_once(made):
+    class Growing:
+        def __init__(self, run):
+            self.run, self.rows = run, run.metrics("eval")[:1]
+
+        def __getattr__(self, name):
+            return getattr(self.run, name)
+
+        def metrics(self, kind=None):
+            self.rows = [*self.rows, self.rows[-1]]
+            return self.rows if kind == "eval" else self.run.metrics(kind)
+
+    rounds = rounds_of(Growing(made["rnb"]))
+    assert rounds.evaluation.shape[1] == len(rounds.by_domain)
+
+
+def test_proportions_that_nobody_told_are_unknown(tmp_path, made):
+    p = np.array(made["rnb"].history["p"])
+    p[:2] = np.nan
+    rounds = rounds_of(altered(made["rnb"], tmp_path / "run", p=p))
+    assert np.isnan(rounds.p[:2]).all()
+    assert np.isnan(rounds.effective[:2]).all()
+    assert np.isfinite(rounds.p[2:]).all()
