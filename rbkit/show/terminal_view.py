@@ -90,8 +90,9 @@ def _head(facts: LiveFacts, room: Room) -> list[Text]:
 
 
 def _domains(facts: LiveFacts, room: Room, kind: Kind, scale: float, most: int) -> list[Text]:
-    if not facts.m or not len(facts.p):
+    if not facts.m or not (len(facts.p) or facts.rounds):
         return [Text("no round yet", DIM), Text()]
+    known = facts.p[-1] if len(facts.p) else np.full(facts.m, np.nan)  # nobody told them
     longest = max(map(cell_len, facts.names)) + (5 if facts.m > most else 1)
     label = min(longest, max(12, min(28, room.width // 4)))
     wide = max(8, min(30, room.width // 5))
@@ -103,18 +104,19 @@ def _domains(facts: LiveFacts, room: Room, kind: Kind, scale: float, most: int) 
     groups = np.array_split(facts.order, min(facts.m, most, cells_room if matrix else most))
     G = _blocks(values(facts.gram, kind), groups) if matrix and facts.gram is not None else None
     each = 2 if 2 * len(groups) <= cells_room else 1
-    p = _sums(facts.p[-1], groups)
+    p = _sums(known, groups)
     q = None if facts.q is None else _sums(facts.q, groups)
-    top = max(float(p.max()), float(q.max()) if q is not None else 0.0) or 1.0
+    top = max(float(np.nan_to_num(p).max()), float(q.max()) if q is not None else 0.0) or 1.0
     lines = [_columns(label, wide, each * len(groups) if matrix else 0, q is not None)]
     for row, group in enumerate(groups):
-        line = Text(fitted(_group_name(facts, group), label - 1) + " ")
+        line = Text(fitted(_group_name(facts, known, group), label - 1) + " ")
         if G is not None:
             for column, value in enumerate(G[row]):
                 line.append_text(cell(value, scale, row == column, each, room.colour))
             line.append(" ")
-        line.append_text(marked_bar(p[row] / top, None if q is None else q[row] / top, wide))
-        line.append(f" {100 * p[row]:5.1f}")
+        drawn = float(np.nan_to_num(p[row] / top))
+        line.append_text(marked_bar(drawn, None if q is None else q[row] / top, wide))
+        line.append(f" {100 * p[row]:5.1f}" if np.isfinite(p[row]) else f" {UNKNOWN:>5}")
         if q is not None:
             line.append(f" {100 * q[row]:5.1f}", DIM)
         lines.append(line)
@@ -136,8 +138,8 @@ def _columns(label: int, wide: int, cells: int, target: bool) -> Text:
     return Text(f"{said}   p %" + ("   q %" if target else ""), DIM)
 
 
-def _group_name(facts: LiveFacts, group: NDArray[np.int64]) -> str:
-    largest = int(group[np.argmax(facts.p[-1][group])])
+def _group_name(facts: LiveFacts, p: Array, group: NDArray[np.int64]) -> str:
+    largest = int(group[np.argmax(p[group])])
     more = f"+{len(group) - 1} " if len(group) > 1 else ""
     return more + facts.names[largest]
 

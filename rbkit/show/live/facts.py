@@ -47,9 +47,10 @@ class LiveFacts:
     rounds : int
         Rounds that have ended.
     gram : ndarray of shape (m, m), or None
-        Of the last round; rows of domains without an example are NaN.
+        Of the last round that has one; rows of domains without an example are NaN.
     p : ndarray of shape (T, m)
-        Proportions in force, round by round, the one in progress included.
+        Proportions in force, round by round, the one in progress included; without those before
+        anybody told them.
     edges : ndarray of shape (T + 1,)
         Steps at which those rounds begin and end.
     q : ndarray of shape (m,), or None
@@ -166,12 +167,14 @@ def _proportions(run: RunLike) -> tuple[list[str], Array, Array]:
         p = np.empty((0, len(names)))
     p = p[: len(ends) + 1]
     begins = np.concatenate([[0.0], ends])[: len(p)]
-    return names or [f"domain {i}" for i in range(p.shape[1])], p, begins
+    told = np.isfinite(p).all(axis=1)
+    first = int(np.argmax(told)) if told.any() else len(p)
+    return names or [f"domain {i}" for i in range(p.shape[1])], p[first:], begins[first:]
 
 
 def _in_progress(p: Array, begins: Array, step: int) -> tuple[Array, Array]:
     """End the last round at `step`, or leave it out if it has not begun."""
-    if len(begins) > 1 and step <= begins[-1]:
+    if len(begins) and begins[-1] > 0 and step <= begins[-1]:
         return begins, p[:-1]
     return np.append(begins, max(float(step), 1.0)) if len(begins) else begins, p
 
@@ -180,6 +183,9 @@ def _last(history: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Arra
     values = history.get(name)
     if values is None or not len(values) or values.shape[1:] != shape:
         return None
+    for row in values[::-1]:
+        if np.isfinite(row).any():  # a round may have had no estimate
+            return np.asarray(row, dtype=np.float64)
     return np.asarray(values[-1], dtype=np.float64)
 
 

@@ -108,6 +108,8 @@ def _matrix(ax: Axes, run: RunLike, facts: LiveFacts) -> None:
 def _layers(ax: Axes, run: RunLike, facts: LiveFacts) -> None:
     shown = _in_groups(facts)
     proportions(_Shown(run, shown), ax, order=shown.order, title="Proportions p, and target q")
+    if len(shown.p) and shown.edges[0] > 0:
+        set_alt(ax, f"{alt_text(ax)} Nobody told them before step {shown.edges[0]:g}.")
 
 
 def _losses(ax: Axes, facts: LiveFacts) -> None:
@@ -195,7 +197,10 @@ class _Shown:
 
     @property
     def history(self) -> dict[str, Any]:
-        return {"p": self.facts.p, "step": self.facts.edges[1:]}
+        p, edges = self.facts.p, self.facts.edges
+        if len(p) and edges[0] > 0:  # not told from the beginning: nothing is drawn there
+            return {"p": np.vstack([np.zeros_like(p[:1]), p]), "step": edges}
+        return {"p": p, "step": edges[1:]}
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
         return self.run.metrics(kind)

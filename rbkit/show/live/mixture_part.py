@@ -21,8 +21,9 @@ def mixture_part(facts: LiveFacts, x: float, y: float, width: float, height: flo
     parts = [text(x, y - 11, "Proportions by step", size=14, bold=True)]
     if not len(facts.p):
         parts.append(rect(x, y, width, height, "#f4f6f8"))
-        parts.append(text(x + width / 2, y + height / 2 + 4, "after the first round",
-                          anchor="middle", colour=MUTED))  # fmt: skip
+        early = not facts.rounds and facts.status in ("running", "waiting")
+        said = "after the first round" if early else "not told"
+        parts.append(text(x + width / 2, y + height / 2 + 4, said, anchor="middle", colour=MUTED))
         return parts
     end = max(float(facts.edges[-1]), float(facts.steps) if facts.status == "running" else 1.0)
     layers = np.arange(facts.m, dtype=np.int64)
@@ -61,11 +62,11 @@ def _pixels(stack: Array, edges: Array) -> NDArray[np.uint8]:
     """Layer by pixel: as large for hundreds of rounds and domains as for a few of each."""
     at = (np.arange(_COLUMNS) + 0.5) / _COLUMNS
     of_column = np.searchsorted(edges, at, side="right") - 1
-    shown = np.unique(np.clip(of_column, 0, len(stack) - 1))
+    shown = np.unique(np.clip(of_column, 0, len(stack) - 1))  # before the first: not told
     height = 1 - (np.arange(_ROWS) + 0.5) / _ROWS
     layers = [np.searchsorted(stack[t, 1:-1], height, side="right") for t in shown]
     pixels = np.array(layers, np.uint8)[np.searchsorted(shown, of_column).clip(max=len(shown) - 1)]
-    pixels[of_column >= len(stack)] = 255  # still to come
+    pixels[(of_column < 0) | (of_column >= len(stack))] = 255  # not told, or still to come
     turned: NDArray[np.uint8] = pixels.T
     return turned
 

@@ -1,15 +1,21 @@
 """What a view shows of a run is what the run folder says at that moment, finished or not."""
 
+from io import StringIO
 from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from rbkit.show.live.facts import live_facts
+from rbkit.show.live.final import final_figure
+from rbkit.show.live.frame import frame_svg
 from rbkit.show.live.series import Pace, pace
+from rbkit.show.style import alt_text
+from rbkit.show.terminal_view import Room, view
 from rbkit.train.follow import Follower
-from rbkit.train.record import Recorder
+from rbkit.train.record import Recorder, Run
 
 P = [[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]]
 
@@ -159,3 +165,26 @@ def test_the_speed_in_tokens_is_unknown_where_nobody_told_them():
     timed = [{"kind": "train", "step": 10 * i, "seconds": float(i)} for i in (1, 2)]
     run = SimpleNamespace(metrics=lambda kind: rows, timings=timed, info={})
     assert pace(run) == Pace(steps=10.0, tokens=None)
+
+
+@pytest.mark.parametrize("told_at", [1, 2, None])
+def test_proportions_that_nobody_told_are_not_shown_and_all_views_cope(tmp_path, told_at):
+    recorder = Recorder(tmp_path)
+    recorder.start(parameters={"steps": 40}, domains={"names": ["oak", "car"], "q": [0.5, 0.5]})
+    recorder.arrays["p"] = [np.full(2, np.nan)]
+    for t in (0, 1):
+        p = P[2] if told_at is not None and t + 1 >= told_at else np.full(2, np.nan)
+        seen = estimate(np.diag([4.0, 1.0])) if t == 0 else None
+        recorder.round(step=10 * (t + 1), p=p, estimate=seen)
+    recorder.beat(every=0, step=25, steps=40)
+    recorder._write_history()
+    facts = facts_of(recorder)
+    assert facts.gram.tolist() == [[4.0, 0.0], [0.0, 1.0]]  # of the last round that had one
+    assert facts.p.tolist() == [P[2]] * {1: 2, 2: 1, None: 0}[told_at]
+    assert facts.edges[:1].tolist() == ([] if told_at is None else [10.0 * told_at])
+    assert ("not told" in frame_svg(facts)) == (told_at is None)
+    console = Console(width=100, file=StringIO())
+    console.print(view(facts, Room(100)))
+    assert ("90.0" if told_at else " – ") in console.file.getvalue()
+    said = alt_text(final_figure(Run.open(tmp_path)))
+    assert (f"before step {10 * (told_at or 0)}" in said) == (told_at is not None)
