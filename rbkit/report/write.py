@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rbkit.errors import InputError
 from rbkit.files import write_text
@@ -16,7 +17,7 @@ from rbkit.report.index import render
 from rbkit.report.page.kept import Kept
 from rbkit.report.pdf import find_browser, html_to_pdf
 
-NUMBERS = "numbers"  # the folder beside the page
+NUMBERS = "numbers"  # the folder beside the page index.html
 
 
 def write_report(
@@ -37,7 +38,8 @@ def write_report(
         Sweeps, run folders, or folders that hold run folders, in any mixture. A run that
         cannot be read is left out with an :class:`~rbkit.errors.RbkitWarning`.
     out : path
-        The HTML file. The numbers go to the folder ``numbers`` beside it.
+        The HTML file. The numbers go to the folder ``numbers`` beside it, those of a page that
+        is not called ``index.html`` to a folder of its own: of ``a.html`` to ``a-numbers``.
     title : str, optional
         Of the page; the template of the sweep or the folder if not given.
     intro : str
@@ -91,16 +93,17 @@ def _write(
     from rbkit.report.compare import write_numbers
 
     out.parent.mkdir(parents=True, exist_ok=True)
+    folder = numbers_of(out)
     with tempfile.TemporaryDirectory(prefix=".tmp-numbers-", dir=out.parent) as aside:
         files = write_numbers(comparison, Path(aside))
         page = render(
             comparison, out.parent, title=title,
             intro_html=f"<p>{escape(intro)}</p>" if intro else None,
-            sweeps=sweeps, numbers=_listed(files), progress=progress,
+            sweeps=sweeps, numbers=_listed(files, folder.name), progress=progress,
         )  # fmt: skip
-        (out.parent / NUMBERS).mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for path in files:
-            os.replace(path, out.parent / NUMBERS / path.name)
+            os.replace(path, folder / path.name)
         write_text(out, page)
 
 
@@ -127,10 +130,21 @@ def _title(given: Sequence[str | Path], sweeps: Sequence[Mapping[str, Any]]) -> 
     return f"Runs in {name}" if name else "Runs"
 
 
-def _listed(files: Sequence[Path]) -> list[tuple[str, list[tuple[str, str]]]]:
+def numbers_of(page: Path) -> Path:
+    """Return the folder of a page's numbers: two pages in one folder do not share theirs.
+
+    Examples
+    --------
+    >>> numbers_of(Path("out/index.html")).name, numbers_of(Path("out/mixers.html")).name
+    ('numbers', 'mixers-numbers')
+    """
+    return page.parent / (NUMBERS if page.name == "index.html" else f"{page.stem}-{NUMBERS}")
+
+
+def _listed(files: Sequence[Path], folder: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the files by name: each with its formats and their addresses from the page."""
     found: dict[str, list[tuple[str, str]]] = {}
     for path in files:
-        address = f"{NUMBERS}/{path.name}"
+        address = quote(f"{folder}/{path.name}")
         found.setdefault(path.stem, []).append((path.suffix.lstrip("."), address))
     return list(found.items())

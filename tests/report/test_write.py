@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -60,6 +61,18 @@ def test_another_baseline_may_be_chosen(folder, tmp_path, undrawn):
     page = write_report(folder, tmp_path / "i.html", baseline="mixer=rnb", progress=False)
     heads = [th.get_text() for th in BeautifulSoup(page.read_text(), "html.parser").select("th")]
     assert "vs RnB" in heads
+
+
+def test_two_pages_in_one_folder_have_numbers_of_their_own(folder, tmp_path, undrawn):
+    made = folder / "runs"
+    one = write_report(made / "RnB-0", tmp_path / "a b.html", progress=False)
+    two = write_report(made, tmp_path / "c.html", progress=False)
+    for page, n in ((one, 1), (two, 4)):
+        links = BeautifulSoup(page.read_text(), "html.parser").select(".files a")
+        files = [page.parent / unquote(a["href"]) for a in links]
+        assert all(file.is_file() for file in files)
+        runs = next(file for file in files if file.name == "runs.parquet")
+        assert pq.read_table(runs).num_rows == n
 
 
 def test_an_error_leaves_nothing_behind(folder, tmp_path, monkeypatch, undrawn):
