@@ -166,6 +166,7 @@ def make_plan(
     path = find_template(template)
     node = read_notebook(path)
     known = declared(node)
+    _check_kernel(path, node)
     out = Path("reports") / path.stem if out is None else Path(out)
     fixed = {**(parameters or {}), **({} if profile is None else {"profile": profile})}
     points = parse_grid(grid)
@@ -202,6 +203,17 @@ def find_template(template: str | Path) -> Path:
     from rbkit.report.shipped import find_notebook
 
     return find_notebook(path.name)
+
+
+def _check_kernel(path: Path, node: Any) -> None:
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    name = node.metadata.get("kernelspec", {}).get("name") or "python3"
+    if name not in (there := KernelSpecManager().find_kernel_specs()):
+        raise InputError(
+            str(path), f"wants the kernel {name!r}, which is not installed",
+            f"install it, or choose one of {', '.join(sorted(there))} in the notebook",
+        )  # fmt: skip
 
 
 def _check_names(known: Declared, grid: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:

@@ -75,6 +75,14 @@ def test_what_is_wrong_stops_before_anything_is_written(plan, tmp_path, grid, pa
     assert [path.name for path in tmp_path.iterdir()] == ["try.ipynb"]
 
 
+def test_a_kernel_that_is_not_there_stops_before_anything_runs(plan, template):
+    node = nbformat.read(template(), as_version=4)
+    node.metadata.kernelspec.name = "nosuch"
+    nbformat.write(node, "try.ipynb")
+    with pytest.raises(InputError, match=r"wants the kernel 'nosuch', which is not installed"):
+        plan()
+
+
 def test_a_profile_is_a_parameter_that_must_be_declared(plan):
     with pytest.raises(InputError, match="profile: the notebook declares no such parameter"):
         plan(profile="smoke")
