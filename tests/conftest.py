@@ -16,6 +16,7 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 HERE = Path(__file__).parent
+ENVIRONMENT = os.environ
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update",
@@ -38,6 +39,22 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
             if not Path(CHROMIUM).exists():
                 item.add_marker(pytest.mark.skip(reason="no Chromium"))
+
+
+@pytest.fixture(autouse=True)
+def one_environment():
+    """Keep ``os.environ`` the object that it is.
+
+    ``datasets`` puts a copy in its place after ``map(num_proc=...)``; rich, which holds the
+    first one, then sees no change of COLUMNS or NO_COLOR any more.
+    """
+    yield
+    if os.environ is not ENVIRONMENT:
+        now = dict(os.environ)
+        for name in ENVIRONMENT.keys() - now.keys():
+            del ENVIRONMENT[name]
+        ENVIRONMENT.update(now)
+        os.environ = ENVIRONMENT
 
 
 @pytest.fixture(scope="session")

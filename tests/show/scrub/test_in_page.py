@@ -119,6 +119,7 @@ def test_cosines_and_inner_products_are_one_click_apart(open_scrubber, made):
 def test_a_replay_goes_to_python_and_comes_back_as_a_picture(open_scrubber, made):
     page = open_scrubber(made["rnb"])
     page.click("[data-test=replay-open]")
+    page.wait_for_selector("[data-test=mixer] option[disabled]", state="attached")
     assert page.locator("[data-test=mixer] option[disabled]").count() >= 5
     assert "target_gradient" in page.text_content("[data-test=reasons]")
     page.select_option("[data-test=mixer]", "RnB")
