@@ -107,7 +107,7 @@ def sweep(
 
         find_browser()  # asked first: it is what may be missing
     if not dry_run:
-        check_free(plan.out, plan.given)
+        check_free(plan)
     before = plan.statuses()
     if progress or dry_run:
         at_once = _at_once(jobs, gpus) if ray is None else jobs
@@ -187,7 +187,9 @@ def _announce(plan: Plan, statuses: Mapping[str, str], at_once: int) -> None:
     runs = "1 run" if len(statuses) == 1 else f"{len(statuses)} runs"
     _tell(plan, f"{runs}, {done} done already, {todo}")
     if older := superseded(plan):
-        _tell(plan, f"{len(older)} runs of older code or data make way for new ones")
+        changes = ", ".join(dict.fromkeys(each for found in older.values() for each in found))
+        what = f"{len(older)} runs of older code or data make way for new ones"
+        _tell(plan, f"{what}; changed: {changes}" if changes else what)
 
 
 def _tell(plan: Plan, what: str) -> None:

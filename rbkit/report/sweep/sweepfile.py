@@ -3,18 +3,19 @@
 ::
 
     format      "rbkit-sweep/1"
-    template    notebook, as it was given; template_sha: hash of its code
+    template    notebook, as it was given; template_path: which file that was
+    template_sha  hash of its code
     grid, parameters, command      of the last call
     calls       all calls: {grid, parameters, command, created}
     jobs        ids of the runs, in order; each is the folder runs/<id>
-    superseded  ids of runs with the same parameters, but older code or data
+    superseded  ids of runs that others replace: what was asked for is the same, but code or data
+                are older
     launcher    {pid, born, host, since} of the process that works on it, or null
     rbkit, versions, machine {cpus, memory_gb, platform, gpus}, git {commit, changed}, created
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -29,6 +30,8 @@ import psutil
 import rbkit
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
+from rbkit.report.nbio import read_notebook
+from rbkit.report.sweep.identity import code_sha
 from rbkit.report.sweep.jobfile import (
     STALE,
     is_alive,
@@ -38,6 +41,7 @@ from rbkit.report.sweep.jobfile import (
     read_job,
     seconds_since,
 )
+from rbkit.report.sweep.replaced import replaced
 
 if TYPE_CHECKING:
     from rbkit.report.sweep.plan import Plan
@@ -93,16 +97,16 @@ def launcher_of(out: str | Path, info: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_free(out: Path, template: str) -> dict[str, Any] | None:
-    """Return what is in `out` already; refuse if it is not ours to write to."""
+def check_free(plan: Plan) -> dict[str, Any] | None:
+    """Return what is in the plan's folder already; refuse if it is not ours to write to."""
+    out = plan.out
     if not (out / NAME).exists():
         return None
     info = read_sweep(out)
-    if Path(info["template"]).stem != Path(template).stem:
+    if (other := _other_template(info, plan)) is not None:
         raise InputError(
-            str(out), f"holds a sweep of another notebook, {info['template']}",
-            "give another --out",
-        )  # fmt: skip
+            str(out), f"holds a sweep of another notebook, {other}", "give another --out"
+        )
     who = launcher_of(out, info)
     if who and not _is_me(info["launcher"]):
         raise InputError(
@@ -112,21 +116,40 @@ def check_free(out: Path, template: str) -> dict[str, Any] | None:
     return info
 
 
+def _other_template(info: Mapping[str, Any], plan: Plan) -> str | None:
+    """Return the notebook that the folder belongs to, if it is another one than the plan's.
+
+    One that was moved, or copied as it is, is the same.
+    """
+    if Path(info["template"]).stem != Path(plan.given).stem:
+        return str(info["template"])
+    before = info.get("template_path")
+    if not isinstance(before, str) or before == str(plan.template.resolve()):
+        return None
+    try:
+        same = not Path(before).is_file() or code_sha(read_notebook(before)) == plan.template_sha
+    except (InputError, OSError, ValueError):  # no path, or no notebook any more
+        same = False
+    return None if same else before
+
+
 def write_sweep(plan: Plan) -> None:
     """Write the file for a plan; runs of earlier calls stay in it."""
-    old = check_free(plan.out, plan.given)
+    old = check_free(plan)
     ids = [job.id for job in plan.jobs]
     call = {"grid": plan.grid, "parameters": plan.fixed, "command": plan.command,
             "created": now()}  # fmt: skip
     calls = [] if old is None else old["calls"]
     if not calls or {**calls[-1], "created": ""} != {**call, "created": ""}:
         calls = [*calls, call]
-    older = _superseded(plan, old or {})
+    older = [id for id in (old or {}).get("superseded", []) if id not in ids]
+    older += replaced(plan, old) if old else []
     kept = [id for id in (old or {}).get("jobs", []) if id not in older]
     write_json(
         plan.out / NAME,
         {
-            "format": FORMAT, "template": plan.given, "template_sha": plan.template_sha,
+            "format": FORMAT, "template": plan.given,
+            "template_path": str(plan.template.resolve()), "template_sha": plan.template_sha,
             "grid": plan.grid, "parameters": plan.fixed, "command": plan.command,
             "calls": calls, "jobs": list(dict.fromkeys([*kept, *ids])),
             "superseded": older, "launcher": _me(), "rbkit": rbkit.__version__,
@@ -143,29 +166,9 @@ def release(out: Path) -> None:
         write_json(out / NAME, {**info, "launcher": None})
 
 
-def superseded(plan: Plan) -> list[str]:
-    """Return ids of runs in the folder that a plan would replace, since code or data changed."""
-    if not (plan.out / NAME).exists():
-        return []
-    info = read_sweep(plan.out)
-    return [id for id in _superseded(plan, info) if id in info["jobs"]]
-
-
-def _superseded(plan: Plan, old: Mapping[str, Any]) -> list[str]:
-    """Ids of older runs that differ from planned ones by code, data or version alone."""
-    planned = {json.dumps(job.parameters, sort_keys=True) for job in plan.jobs}
-    ids = {job.id for job in plan.jobs}
-    before = [id for id in old.get("superseded", []) if id not in ids]
-    for id in old.get("jobs", []):
-        if id in ids:
-            continue
-        try:
-            parameters = read_job(plan.out / "runs" / id)["parameters"]
-        except InputError:
-            continue  # nothing of it is there
-        if json.dumps(parameters, sort_keys=True) in planned:
-            before.append(id)
-    return before
+def superseded(plan: Plan) -> dict[str, list[str]]:
+    """Return ids of runs in the folder that a plan would replace, and what has changed since."""
+    return replaced(plan, read_sweep(plan.out)) if (plan.out / NAME).exists() else {}
 
 
 def known_ids(out: Path) -> dict[str, str]:
