@@ -38,6 +38,20 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_somebody_has_open_is_replaced_a_moment_later(tmp_path, monkeypatch):
+    replace, refused = os.replace, iter([PermissionError("in use"), PermissionError("in use")])
+
+    def as_on_windows(old, new):
+        if error := next(refused, None):
+            raise error
+        replace(old, new)
+
+    monkeypatch.setattr("rbkit.files.os.replace", as_on_windows)
+    write_json(tmp_path / "run.json", {"status": "ok"})
+    assert read_json(tmp_path / "run.json") == {"status": "ok"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"old": True})
