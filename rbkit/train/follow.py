@@ -111,6 +111,10 @@ class Follower:
             return False
         if not isinstance(info, dict) or info.get("format") != FORMAT or _NEEDED - info.keys():
             return False
+        try:
+            status_of(info)
+        except (TypeError, ValueError, OverflowError):  # no usable heartbeat or pid
+            return False
         beginnings = (info["started"], len(info.get("resumed") or []))
         if beginnings != (self.info.get("started"), len(self.info.get("resumed") or [])):
             # Another run in this folder, or one resumed and cut back: read all of it anew.

@@ -46,6 +46,13 @@ class Run:
                 str(self.path / "run.json"), f"lacks {', '.join(sorted(missing))}",
                 "repair it, or run again",
             )  # fmt: skip
+        try:
+            status_of(self.info)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                str(self.path / "run.json"), f"heartbeat or pid cannot be read ({error})",
+                "repair it, or run again",
+            ) from error  # fmt: skip
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -148,4 +155,6 @@ def _alive(pid: int, beat: datetime) -> bool:
         born = psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # somebody else's: it lives
+        return True
     return bool(born <= beat.timestamp() + 1)  # heartbeats are whole seconds

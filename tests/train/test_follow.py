@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from rbkit.errors import InputError
 from rbkit.train.follow import Follower
-from rbkit.train.record import Recorder
+from rbkit.train.record import Recorder, Run
 
 
 @pytest.fixture
@@ -111,3 +112,15 @@ def test_the_death_of_a_run_is_news(recorder):
     run.info["pid"] = 2**30
     assert run.look()
     assert run.status == "killed"
+
+
+@pytest.mark.parametrize(
+    "what", [{"heartbeat": None}, {"heartbeat": "yesterday"}, {"pid": None}, {"pid": -1}]
+)
+def test_a_heartbeat_or_process_that_cannot_be_read_is_not_there_yet(recorder, what):
+    run, path = Follower(recorder.path), recorder.path / "run.json"
+    path.write_text(json.dumps(recorder.info | what))
+    run.look()
+    assert run.status == "waiting"
+    with pytest.raises(InputError, match="heartbeat or pid cannot be read"):
+        Run.open(recorder.path)
