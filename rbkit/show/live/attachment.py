@@ -90,7 +90,7 @@ class Attachment:
     def __init__(self, view: View, mode: str, screen: Screen | None) -> None:
         self.path, self._view, self._screen = view.run.path, view, screen
         self._ended, self._again = threading.Event(), threading.Event()
-        self._stopped = False
+        self._stopped = self._final = False
         self._lock = threading.RLock()  # one frame at a time: the thread's, or a button's
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -152,21 +152,24 @@ class Attachment:
                     if self._view.run.look():
                         self._draw()
             if self._stopped:
-                self._draw(hint=False)
+                self._draw(last="No longer followed.")
             else:
                 self._end()
         except BaseException as error:
             self._error = error
+            self._say_that_it_failed(error)
         finally:
             self._ended.set()
             if self._buttons is not None:
                 self._buttons.remove()
 
-    def _draw(self, *, hint: bool = True) -> None:
+    def _draw(self, last: str = "") -> None:
+        """Show a frame, unless the last one is there already: `last` is what to say below it."""
         assert self._screen is not None
         with self._lock:
-            said = f"{stop_hint(self.path)}." if hint else "No longer followed."
-            self._screen.show(self._view.frame(said))
+            if not self._final:
+                self._screen.show(self._view.frame(last or f"{stop_hint(self.path)}."))
+            self._final |= bool(last)
 
     def _end(self) -> None:
         with self._lock:
@@ -175,6 +178,15 @@ class Attachment:
                 self._screen.show(figure)
             else:
                 print(figure.data["text/plain"])
+            self._final = True
+
+    def _say_that_it_failed(self, error: BaseException) -> None:
+        """Say it below the last frame, which must not look like that of a run that stands still."""
+        said = " ".join(f"This view has ended: {type(error).__name__}: {error}.".split())
+        try:
+            self._draw(last=f"{said} The run is not affected.")
+        except Exception as again:  # nothing can be drawn or shown: `wait` raises the first
+            error.add_note(f"and to say so failed: {again}")
 
     def _ipython_display_(self) -> None:
         """Show nothing: the view is there already."""

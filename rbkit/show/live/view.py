@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rbkit.show.live.facts import LiveFacts, live_facts
 from rbkit.show.live.frame import alt, frame_html
 from rbkit.show.live.scale import Kind, Scale
+from rbkit.show.live.told import printable
 from rbkit.train.follow import Follower
 
 
@@ -45,7 +46,7 @@ class View:
 
     def frame(self, hint: str = "") -> Output:
         """Draw the run as it was when it was last looked at."""
-        facts = live_facts(self.run)
+        facts = printable(live_facts(self.run))
         # Only the first look needs the words: repeated, they would fill the notebook's file.
         html = frame_html(facts, self.kind, self._scale(facts), hint)
         return Output({"text/html": html, "text/plain": alt(facts, self.kind)}, {})

@@ -1,12 +1,16 @@
 """A run is looked at from elsewhere: the view follows it, ends with it, and changes nothing."""
 
+import threading
 import time
 
+import numpy as np
 import pretend
 import pytest
 
 import rbkit as rb
+from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
+from rbkit.show.live.view import View
 from rbkit.train.record import Run
 
 
@@ -56,6 +60,45 @@ def test_ending_the_view_leaves_the_run_alone(live, screen, frames_at_once):
     assert view.status == "running"
     assert "No longer followed" in screen.shown[-1].data["text/html"]
     assert contents() == before
+
+
+def test_a_click_while_the_last_figure_is_drawn_does_not_cover_it(
+    live, screen, frames_at_once, monkeypatch
+):
+    view = rb.attach(live.recorder.path, display="live", screen=screen)
+    drawing, clicked, draw = threading.Event(), threading.Event(), view._view.figure
+
+    def slowly():
+        drawing.set()
+        clicked.wait(20)
+        return draw()
+
+    monkeypatch.setattr(view._view, "figure", slowly)
+    live.end("interrupted")
+    drawing.wait(20)
+    click = threading.Thread(target=view.toggle)
+    click.start()
+    clicked.set()
+    click.join(20)
+    assert view.wait(20) == "interrupted"
+    assert "image/png" in screen.shown[-1].data
+
+
+def test_a_view_that_fails_says_that_it_has_ended(live, screen, frames_at_once, monkeypatch):
+    view = rb.attach(live.recorder.path, display="live", screen=screen)
+    monkeypatch.setattr(view._view.run, "look", lambda: 1 / 0)
+    until(lambda: "This view has ended: ZeroDivisionError" in screen.shown[-1].data["text/html"])
+    with pytest.raises(ZeroDivisionError):
+        view.wait(20)
+
+
+def test_names_cannot_move_the_cursor_of_a_terminal(tmp_path):
+    loop = rb.live(tmp_path, ["a\x1b]0;oak\x07", "car"], p=[0.5, 0.5], steps=2, display=False)
+    seen = GramEstimate(np.eye(2), np.full(2, 9), np.ones(2), np.ones(2))
+    loop(1.0, p=[0.4, 0.6], gram=seen)
+    view = View(tmp_path)
+    view.run.look()
+    assert view.frame().data["text/plain"].isprintable()
 
 
 def test_inner_products_for_cosines_and_back(live, screen, frames_at_once):
