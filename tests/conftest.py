@@ -54,7 +54,7 @@ def one_environment():
         for name in ENVIRONMENT.keys() - now.keys():
             del ENVIRONMENT[name]
         ENVIRONMENT.update(now)
-        os.environ = ENVIRONMENT
+        os.environ = ENVIRONMENT  # noqa: B003  (cleared and filled above)
 
 
 @pytest.fixture(scope="session")
