@@ -102,6 +102,9 @@ def sweep(
 
     plan = make_plan(template, grid, out, parameters, profile)
     _check_baseline(plan, baseline)
+    plan.options = _options(
+        jobs=jobs, timeout=timeout, retries=retries, gpus=gpus, ray=ray, baseline=baseline, pdf=pdf
+    )
     if pdf and report and not dry_run:
         from rbkit.report.pdf import find_browser
 
@@ -135,6 +138,15 @@ def sweep(
     elif progress and page is not None:
         say(f"The report: {page.resolve()}")
     return result
+
+
+def _options(*, baseline: str | Mapping[str, Any] | None, **given: Any) -> dict[str, Any]:
+    """Options that a command would have to repeat: those that are not at their defaults."""
+    usual = {"jobs": 1, "timeout": None, "retries": 0, "gpus": "auto", "ray": None, "pdf": False}
+    found = {name: value for name, value in given.items() if value != usual[name]}
+    if isinstance(baseline, Mapping):
+        baseline = " ".join(f"{name}={as_text(value)}" for name, value in baseline.items())
+    return found if baseline is None else {**found, "baseline": baseline}
 
 
 def _at_once(jobs: int, gpus: str) -> int:

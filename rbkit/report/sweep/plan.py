@@ -83,6 +83,8 @@ class Plan:
         What the notebook declares.
     notes : list of str
         What the user should know, such as points that were left out.
+    options : dict
+        Of the command line, beside these: ``{"jobs": 2}``.
     """
 
     template: Path
@@ -94,13 +96,17 @@ class Plan:
     template_sha: str
     known: Declared
     notes: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def command(self) -> str:
         """Repeats the sweep, in a shell."""
         grid = ["--grid", format_grid(self.grid)] if self.grid else []
         fixed = _options(self.known, self.fixed)
-        return shlex.join(["rbkit", "sweep", self.given, *grid, *fixed, "--out", str(self.out)])
+        words = ["rbkit", "sweep", self.given, *grid, *fixed, "--out", str(self.out)]
+        for name, value in self.options.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return shlex.join(words)
 
     def statuses(self) -> dict[str, str]:
         """How each run stands, by id: ``queued`` where nothing has been written yet."""

@@ -13,7 +13,7 @@ from rbkit.errors import InputError
 from rbkit.files import read_json
 from rbkit.report.sweep.jobfile import STATUSES, job_status, read_job, seconds_since
 from rbkit.report.sweep.plain import plain
-from rbkit.report.sweep.sweepfile import launcher_of, read_sweep
+from rbkit.report.sweep.sweepfile import launcher_of, read_sweep, ways_on
 from rbkit.report.sweep.table import print_table, rich_table
 
 _HEADER = ("run", "status", "step", "loss", "time", "attempts", "gpu", "error")
@@ -34,15 +34,15 @@ class Standing:
         What the table shows, those that run first.
     launcher : str or None
         Who works on it.
-    command : str
-        Repeats the sweep.
+    commands : tuple of str
+        Go on with what is not ok.
     """
 
     template: str
     statuses: dict[str, str]
     rows: list[tuple[str, ...]]
     launcher: str | None
-    command: str
+    commands: tuple[str, ...]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -73,7 +73,10 @@ class Standing:
             return ""
         left = len(self.statuses) - self.counts.get("ok", 0)
         they = "run is" if left == 1 else "runs are"
-        return plain(f"Nobody works on it; {left} {they} not ok. Go on with: {self.command}")
+        said = f"Nobody works on it; {left} {they} not ok. Go on with:"
+        if len(self.commands) == 1:
+            return plain(f"{said} {self.commands[0]}")
+        return "\n  ".join(map(plain, (said, *self.commands)))
 
 
 def standing(out: str | Path) -> Standing:
@@ -88,9 +91,10 @@ def standing(out: str | Path) -> Standing:
     info = read_sweep(out)
     found = {id: _row(out / "runs" / id, id) for id in info["jobs"]}
     rows = sorted(found.values(), key=lambda row: _ORDER.index(row[1]))  # stable: order of the grid
+    statuses = {id: row[1] for id, row in found.items()}
     return Standing(
-        Path(info["template"]).stem, {id: row[1] for id, row in found.items()}, rows,
-        launcher_of(out, info), info["command"],
+        Path(info["template"]).stem, statuses, rows, launcher_of(out, info),
+        tuple(ways_on(info, statuses)),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@
     template    notebook, as it was given; template_path: which file that was
     template_sha  hash of its code
     grid, parameters, command      of the last call
-    calls       all calls: {grid, parameters, command, created}
+    calls       all calls: {grid, parameters, options, command, cwd, jobs, created}
     jobs        ids of the runs, in order; each is the folder runs/<id>
     superseded  ids of runs that others replace: what was asked for is the same, but code or data
                 are older
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -137,8 +138,8 @@ def write_sweep(plan: Plan) -> None:
     """Write the file for a plan; runs of earlier calls stay in it."""
     old = check_free(plan)
     ids = [job.id for job in plan.jobs]
-    call = {"grid": plan.grid, "parameters": plan.fixed, "command": plan.command,
-            "created": now()}  # fmt: skip
+    call = {"grid": plan.grid, "parameters": plan.fixed, "options": plan.options,
+            "command": plan.command, "cwd": os.getcwd(), "jobs": ids, "created": now()}  # fmt: skip
     calls = [] if old is None else old["calls"]
     if not calls or {**calls[-1], "created": ""} != {**call, "created": ""}:
         calls = [*calls, call]
@@ -157,6 +158,35 @@ def write_sweep(plan: Plan) -> None:
             "created": (old or call)["created"],
         },
     )  # fmt: skip
+
+
+def ways_on(info: Mapping[str, Any], statuses: Mapping[str, str]) -> list[str]:
+    """Return commands that go on with all runs that are not ok: the latest calls that have some.
+
+    Parameters
+    ----------
+    info : dict
+        ``sweep.json``.
+    statuses : mapping of str to str
+        Status of each run, by id.
+    """
+    left = {id for id, status in statuses.items() if status != "ok"}
+    found: list[str] = []
+    for call in reversed(info["calls"]):
+        ids = call.get("jobs") if isinstance(call, dict) else None
+        mine = left.intersection(map(str, ids)) if isinstance(ids, list) else set()
+        if mine:
+            left -= mine
+            found.insert(0, _from_here(call))
+    if left and info["command"] not in found:  # planned by calls that did not say so
+        found.append(info["command"])
+    return list(dict.fromkeys(found))
+
+
+def _from_here(call: Mapping[str, Any]) -> str:
+    command, cwd = str(call.get("command")), call.get("cwd")
+    elsewhere = isinstance(cwd, str) and cwd != os.getcwd()
+    return f"cd {shlex.quote(str(cwd))} && {command}" if elsewhere else command
 
 
 def release(out: Path) -> None:

@@ -62,6 +62,14 @@ def test_an_interrupted_sweep_says_how_to_go_on_and_reports_nothing(calls, capsy
     assert "Go on with: rbkit sweep try.ipynb --grid mixer=Target,RnB" in capsys.readouterr().err
 
 
+def test_the_command_has_the_options_that_were_given(calls, capsys):
+    calls["interrupted"] = True
+    options = {"jobs": 2, "retries": 1, "baseline": {"mixer": "Target"}, "resume": False}
+    sweep(gpus="none", **options)
+    said = capsys.readouterr().err
+    assert said.endswith("--jobs 2 --retries 1 --gpus none --baseline mixer=Target\n")
+
+
 def test_an_interrupt_after_the_last_run_costs_no_report(calls):
     calls.update(interrupted=True, statuses=["ok", "ok"])
     assert sweep().exit_code == 0

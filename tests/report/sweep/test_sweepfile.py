@@ -7,6 +7,7 @@ import pytest
 from rbkit.errors import InputError
 from rbkit.report.sweep import launch, sweepfile
 from rbkit.report.sweep.plan import make_plan
+from rbkit.report.sweep.status import standing
 
 CELL = "seed: int = 0\nrate: float = 0.1\ndata: str = ''"
 
@@ -70,10 +71,49 @@ def test_another_notebook_of_the_same_name_gets_another_folder(plan, template, t
     elsewhere.parent.mkdir()
     shutil.copy("try.ipynb", elsewhere)
     make_plan(elsewhere, "seed=0..1", "out").write()  # a copy is the same
-    template(CELL, code="print('another')", name="elsewhere/try.ipynb")
     plan()
+    template(CELL, code="print('another')", name="elsewhere/try.ipynb")
     with pytest.raises(InputError, match=r"holds a sweep of another notebook, .*try.ipynb; give"):
         make_plan(elsewhere, "seed=0..1", "out").write()
     (tmp_path / "try.ipynb").unlink()  # then it has been moved
     make_plan(elsewhere, "seed=0..1", "out").write()
     assert sweepfile.read_sweep("out")["superseded"] == [job.id for job in first.jobs]
+
+
+def test_the_way_on_is_every_call_that_has_runs_which_are_not_ok(plan, ends, tmp_path):
+    calls = [plan("seed=0..1"), plan("seed=2"), plan("seed=3"), plan("seed=1..2")]
+    ends(calls[2].jobs[0], "ok")
+    calls[-1].release()
+    assert ways_on() == [calls[0].command, calls[3].command]  # the second is in the last
+    for made in calls:
+        for job in made.jobs:
+            ends(job, "ok")
+    ends(calls[1].jobs[0], "failed")
+    assert ways_on() == [calls[3].command]
+    assert standing("out").advice.endswith(f"1 run is not ok. Go on with: {calls[3].command}")
+
+
+def test_the_way_on_has_the_options_and_the_folder_of_the_call(plan, tmp_path, monkeypatch):
+    plan("seed=0")
+    made = make_plan("try.ipynb", "seed=0..1", "out")
+    made.options = {"jobs": 2, "timeout": 9.5, "gpus": "none", "baseline": "mixer=A k=1",
+                    "pdf": True}  # fmt: skip
+    made.write()
+    options = "--jobs 2 --timeout 9.5 --gpus none --baseline 'mixer=A k=1' --pdf"
+    assert ways_on() == [f"rbkit sweep try.ipynb --grid seed=0,1 --out out {options}"]
+    (tmp_path / "sub dir").mkdir()
+    monkeypatch.chdir(tmp_path / "sub dir")
+    assert ways_on("../out") == [f"cd {tmp_path} && {made.command}"]
+
+
+def test_calls_of_older_files_and_strangers_are_read(plan):
+    plan("seed=0")
+    info = sweepfile.read_sweep("out")
+    for calls in ([{"command": "rbkit old"}], [3, {"jobs": [[]], "cwd": 3}], []):
+        assert sweepfile.ways_on({**info, "calls": calls}, {info["jobs"][0]: "failed"}) == [
+            info["command"]
+        ]
+
+
+def ways_on(out="out"):
+    return list(standing(out).commands)
