@@ -191,13 +191,14 @@ show.show(scrubber.freeze(n=3))
 # %% [markdown]
 # ## 7. In your own loop
 # No trainer, no `rb.train`: one object before the loop and one line inside it give the same panel,
-# the same folder, and all of the views above.
+# the same folder, and all of the views above. Iterating over that object ends the loop when
+# somebody asks for it: ■, Ctrl-C, or a file `STOP`.
 
 # %%
 rng, m = np.random.default_rng(0), domains.m
 p, total = np.full(m, 1 / m), 40 if smoke else 120
-with rb.live(folder / "loop", domains, steps=total, mixer="mine") as live:
-    for step in range(total):
+with rb.live(folder / "loop", domains, steps=total, mixer="mine", p=p) as live:
+    for step in live:
         loss = 3 + 2 * np.exp(-step / 30) + 0.1 * rng.normal()
         live(loss, tokens=1000, p=p)
         p = 0.98 * p + 0.02 * rng.dirichlet(np.full(m, 0.5))
