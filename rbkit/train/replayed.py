@@ -67,7 +67,8 @@ class Replay:
     def distance(self) -> FloatArray:
         """Total variation distance to the run's proportions, (T + 1,), in [0, 1].
 
-        The share of the examples that the rule would have drawn from other domains.
+        The share of the examples that the rule would have drawn from other domains; NaN where
+        nobody told what the run did.
         """
         distance: FloatArray = 0.5 * np.abs(self.p - self.recorded).sum(axis=1)
         return distance
@@ -76,10 +77,12 @@ class Replay:
     def elsewhere(self) -> float:
         """Share of all the run's examples that the rule would have drawn from other domains.
 
-        The mean of :attr:`distance` over the steps: the row after the last round made none.
+        The mean of :attr:`distance` over the steps, where it is known: the row after the last
+        round made none.
         """
-        lengths = np.diff(self.step, prepend=0)
-        return float(self.distance[:-1] @ lengths / max(int(lengths.sum()), 1))
+        distance = self.distance[:-1]
+        lengths = np.where(np.isfinite(distance), np.diff(self.step, prepend=0), 0)
+        return float(np.nan_to_num(distance) @ lengths / max(int(lengths.sum()), 1))
 
     @property
     def effective_domains(self) -> FloatArray:
@@ -180,7 +183,8 @@ def _replayed(run: RecordedRun, mixer: Mixer, rounds: int | None) -> FloatArray:
     history, known = run.history, run.info.get("domains") or {}
     if not len(history.get("step", [])) or not {"sizes", "q"} <= known.keys():
         raise InputError(str(run.path), "no finished round recorded", "give a run with a history")
-    if not np.isfinite(np.asarray(history["p"], dtype=np.float64)).all():
+    # Those of the first round matter to nobody but to `distance`.
+    if not np.isfinite(np.asarray(history["p"], dtype=np.float64)[1:]).all():
         raise InputError(str(run.path), "its proportions are not all recorded",
                          "give rb.live(...) p= or sampler=")  # fmt: skip
     if known["q"] is None:

@@ -119,7 +119,7 @@ def test_options_go_with_a_name(run):
 P = np.array([0.3, 0.7])
 
 
-def loop(folder, *, q=(0.4, 0.6), p=P, grams=(1, 1), steps=(10, 20)):
+def loop(folder, *, q=(0.4, 0.6), p=P, later=P, grams=(1, 1), steps=(10, 20)):
     """Record a loop that knows its domains by name only, with a matrix in some of its rounds."""
     recorder = Recorder(folder)
     recorder.start(parameters={}, domains={"names": ["oak", "car"], "sizes": None, "q": q})
@@ -127,7 +127,7 @@ def loop(folder, *, q=(0.4, 0.6), p=P, grams=(1, 1), steps=(10, 20)):
     for t, (step, seen) in enumerate(zip(steps, grams, strict=True)):
         G, ones = np.array([[2.0 + t, 0.5], [0.5, 1.0]]), np.ones(2)
         estimate = GramEstimate(G, np.array([4, 4]), ones, ones) if seen else None
-        recorder.round(step=step, p=P, estimate=estimate)
+        recorder.round(step=step, p=later, estimate=estimate)
     recorder.finish("ok")
     return Run.open(folder)
 
@@ -150,10 +150,16 @@ def test_rounds_without_a_matrix_change_nothing(tmp_path):
 
 @pytest.mark.parametrize(("lacking", "said"), [
     ({"q": None}, "its target proportions are not recorded"),
-    ({"p": np.full(2, np.nan)}, "its proportions are not all recorded"),
+    ({"later": np.full(2, np.nan)}, "its proportions are not all recorded"),
 ])  # fmt: skip
 def test_what_a_loop_did_not_tell_is_named(tmp_path, lacking, said):
     assert why_not(loop(tmp_path, **lacking), "Target") == said
+
+
+def test_a_first_round_that_nobody_told_the_proportions_of_is_left_out(tmp_path):
+    found = replay(loop(tmp_path, p=np.full(2, np.nan)), "Target")
+    assert np.isnan(found.distance[0])
+    assert found.elsewhere == pytest.approx(0.1)
 
 
 def test_the_share_of_other_examples_is_weighted_with_the_steps_of_the_rounds():
