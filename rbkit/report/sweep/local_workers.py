@@ -7,6 +7,7 @@ import selectors
 import shutil
 import subprocess
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,12 +41,13 @@ class LocalWorkers:
         self._workers: dict[str, _Worker] = {}
         self._unborn: deque[_Worker] = deque()  # asked for, in the order they will be forked
         self._stillborn: list[Event] = []
+        self._mark = uuid.uuid4().hex  # by which what they leave is known, after their death too
 
     def start(self, request: Message) -> None:
         """Begin the run ``request["id"]``."""
         try:
             if self._control is None:
-                self._nursery, self._control, self._scratch = start_nursery()
+                self._nursery, self._control, self._scratch = start_nursery(self._mark)
             worker = _Worker(request["id"], ask_for_worker(self._control))
         except OSError as error:  # it costs this run, not those that go on
             self._stillborn.append(_not_begun(request["id"], error.strerror or str(error)))
@@ -102,7 +104,7 @@ class LocalWorkers:
         found = []
         for message in messages:
             if "kernel" in message:
-                worker.kernel = message["kernel"]
+                worker.kernel = {**message["kernel"], "mark": self._mark}
                 found.append(Event("kernel", worker.id, {"kernel": worker.kernel}))
             if "result" in message:
                 worker.result = message["result"]
@@ -118,7 +120,7 @@ class LocalWorkers:
                 worker.channel.close()
                 self._workers.pop(worker.id, None)
                 return [_not_begun(worker.id, message["error"])]
-            worker.identity = process_identity(int(message["forked"]))
+            worker.identity = {**process_identity(int(message["forked"])), "mark": self._mark}
             data = {"worker": worker.identity, "host": platform.node()}
             earlier, worker.later = worker.later, []
             return [Event("started", worker.id, data), *earlier]

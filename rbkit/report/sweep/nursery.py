@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.report.sweep.channel import Channel
-from rbkit.report.sweep.processes import adopt_orphans, kill_descendants
+from rbkit.report.sweep.processes import MARK, adopt_orphans, kill_descendants
 
 _START = (
     "import sys; sys.path.append(sys.argv[2]); "
@@ -39,8 +39,8 @@ _START = (
 _ROOT = str(Path(__file__).resolve().parents[3])
 
 
-def start_nursery() -> tuple[subprocess.Popen[bytes], Channel, Path]:
-    """Start the nursery; it works until the channel is closed.
+def start_nursery(mark: str = "") -> tuple[subprocess.Popen[bytes], Channel, Path]:
+    """Start the nursery; it works until the channel is closed. All it starts carries `mark`.
 
     The folder that is returned too has the sockets of the kernels. The nursery removes it
     at its end; whoever started it does so if it was killed.
@@ -48,11 +48,12 @@ def start_nursery() -> tuple[subprocess.Popen[bytes], Channel, Path]:
     scratch = Path(tempfile.mkdtemp(prefix="rbkit-", dir=_short()))
     ours, theirs = Channel.pair()
     # Threads of numerical libraries do not survive a fork: have none.
-    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    own[MARK] = mark
     process = subprocess.Popen(
         # -P: no module is taken from the working folder.
         [sys.executable, "-P", "-c", _START, str(theirs.fileno()), _ROOT, str(scratch)],
-        pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **one},
+        pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env={**os.environ, **own},
         start_new_session=True,  # Ctrl-C is the launcher's, which passes it on
     )  # fmt: skip
     theirs.close()

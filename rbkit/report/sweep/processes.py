@@ -18,6 +18,8 @@ import psutil
 
 from rbkit.report.sweep.jobfile import is_alive
 
+MARK = "RBKIT_SWEEP"  # a variable of the environment that all processes of a sweep inherit
+_SAME = 2.0  # seconds by which times of birth may differ: the clock that dates them may be set
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
@@ -33,21 +35,31 @@ def adopt_orphans() -> None:
 def kill_group(leader: Mapping[str, Any] | None) -> bool:
     """Kill the process group that the process `leader` leads or led; whether there was one.
 
-    While a group has members, its number is not given to a new process. So it is the one
-    meant if the leader is gone, or is there with the right time of birth.
+    While the leader is there, with the right time of birth, the group is the one meant. When
+    it has gone, others may have its number, above all after a reboot or in a copied folder.
+    So then only those are killed that carry the mark of the sweep in their environment.
+
+    Parameters
+    ----------
+    leader : dict, optional
+        ``{pid, born, mark}``, by :func:`~rbkit.report.sweep.jobfile.process_identity`, with the
+        value of ``$RBKIT_SWEEP`` of the sweep.
     """
     if not leader or not isinstance(leader.get("pid"), int) or leader["pid"] <= 1:
         return False
-    pid = leader["pid"]
-    if psutil.pid_exists(pid) and not is_alive(leader) and not _is_zombie(pid):
+    pid, born = leader["pid"], leader.get("born")
+    if pid == os.getpgrp() or not isinstance(born, int | float) or not _is_group(pid):
+        return False
+    if 0 < born < psutil.boot_time() - _SAME:  # 0: it was gone before it could be dated
+        return False  # of another life of this machine, or of another machine
+    if is_alive(leader) or _died_just_now(pid, born):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+            return True
+        return False
+    if psutil.pid_exists(pid):
         return False  # somebody else has the number now
-    if pid == os.getpgrp():
-        return False
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    return _kill_marked(pid, leader.get("mark"))
 
 
 def kill_process(identity: Mapping[str, Any] | None) -> bool:
@@ -91,11 +103,35 @@ def _kill(process: psutil.Process) -> bool:
     return True
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_group(pid: int) -> bool:
     try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
         return True
+    return True
+
+
+def _died_just_now(pid: int, born: float) -> bool:
+    """Whether it is there still, as a zombie."""
+    try:
+        found = psutil.Process(pid)
+        zombie = found.status() == psutil.STATUS_ZOMBIE
+        return bool(zombie and abs(found.create_time() - born) < _SAME)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _kill_marked(group: int, mark: Any) -> bool:
+    killed = False
+    for pid in psutil.pids() if isinstance(mark, str) and mark else ():
+        with suppress(OSError, psutil.Error):  # it has just gone, or is not ours
+            process = psutil.Process(pid)
+            if os.getpgid(pid) == group and process.environ().get(MARK) == mark:
+                process.kill()
+                killed = True
+    return killed
 
 
 def _prctl(option: int, value: int) -> None:

@@ -56,7 +56,7 @@ def test_a_fork_that_fails_costs_one_run(tmp_path, monkeypatch, workers):
 
 
 def test_no_more_files_cost_one_run(tmp_path, monkeypatch, workers):
-    def no_more():
+    def no_more(_mark):
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("rbkit.report.sweep.local_workers.start_nursery", no_more)
