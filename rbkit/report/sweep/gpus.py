@@ -54,6 +54,18 @@ def gpu_slots(given: str, env: Mapping[str, str] | None = None) -> list[str]:
     return ids
 
 
+def slots(jobs: int, gpus: str) -> int:
+    """Return how many of `jobs` runs go on at the same time: where there are GPUs, one on each.
+
+    Examples
+    --------
+    >>> slots(4, "none"), slots(4, "0,1"), slots(1, "0,1")
+    (4, 2, 1)
+    """
+    found = gpu_slots(gpus)
+    return min(jobs, len(found)) if found else jobs
+
+
 class GpuSlots:
     """Hand out slots, and take them back.
 

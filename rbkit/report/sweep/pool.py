@@ -18,7 +18,8 @@ from rbkit.report.nbio import read_notebook
 from rbkit.report.sweep.board import Board
 from rbkit.report.sweep.cores import cores, thread_environment
 from rbkit.report.sweep.declared import declared
-from rbkit.report.sweep.gpus import GpuSlots, gpu_environment, gpu_slots
+from rbkit.report.sweep.gpus import GpuSlots, gpu_environment, gpu_slots, slots
+from rbkit.report.sweep.identity import code_sha
 from rbkit.report.sweep.launcher import Launcher, Task
 from rbkit.report.sweep.local_workers import LocalWorkers
 from rbkit.report.sweep.lock import FOLDER, cannot_write, sweep_lock
@@ -89,8 +90,8 @@ def _run(
     progress: bool, ray: str | None,
 ) -> SweepResult:  # fmt: skip
     try:
-        plan.write()
         template = _template(plan)
+        plan.write()
         todo = requeue(plan, resume=resume)
     except OSError as error:
         raise cannot_write(plan.out, error) from error
@@ -133,9 +134,8 @@ def _hands(jobs: int, gpus: str, ray: str | None) -> _Hands:
 
         cluster = RayWorkers(ray, jobs=jobs, gpus=gpus)
         return _Hands(cluster, cluster.at_once, cluster.threads, [])
-    slots = gpu_slots(gpus)
-    at_once = min(jobs, len(slots)) if slots else jobs
-    return _Hands(LocalWorkers(), at_once, max(1, cores() // at_once), slots)
+    at_once = slots(jobs, gpus)
+    return _Hands(LocalWorkers(), at_once, max(1, cores() // at_once), gpu_slots(gpus))
 
 
 def _check(jobs: int, timeout: float | None, retries: int, gpus: str) -> None:
@@ -153,6 +153,11 @@ def _template(plan: Plan) -> Path:
     """Copy the notebook: an edit while the sweep goes on must not change half of its runs."""
     copy = plan.out / FOLDER / plan.template.name
     shutil.copyfile(plan.template, copy)
+    if code_sha(read_notebook(copy)) != plan.template_sha:
+        raise InputError(
+            str(plan.template), "was changed after the runs were planned, whose names its code "
+            "is part of", "run the same command again",
+        )  # fmt: skip
     return copy
 
 

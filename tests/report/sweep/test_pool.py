@@ -318,6 +318,15 @@ def test_a_damaged_job_is_not_taken_for_done(tiny, tmp_path):
     assert len(requeue(plan, resume=True).jobs) == 1
 
 
+def test_a_notebook_that_is_changed_after_it_was_planned_runs_under_no_wrong_name(tiny, tmp_path):
+    template = tiny("1")
+    plan = make_plan(template, "seed=0", tmp_path / "out")
+    tiny("2")
+    with pytest.raises(InputError, match="was changed after the runs were planned"):
+        run_plan(plan, progress=False)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"jobs": 0}, "jobs: is 0"), ({"retries": -1}, "retries: is -1"),
