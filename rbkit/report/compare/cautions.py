@@ -61,6 +61,9 @@ def _seeds(comparison: Comparison) -> Iterator[str]:
     elif min(counts) == 1:
         single = [variant.label for variant in comparison.variants if len(variant.runs) == 1]
         yield f"Only one seed, so no interval: {', '.join(single)}."
+    lone = [v.label for v in comparison.variants if list(v.seeds).count(None) > 1]
+    if lone:
+        yield f"Several runs record no seed, so none of them is paired: {', '.join(lone)}."
     if len(sets) > 1:
         ground = level(comparison)
         if ground.seeds:

@@ -228,10 +228,10 @@ def multiplicity(found: Mapping[str, Difference | None], besides: int = 0) -> st
     said = (
         f"{len(tested)} comparisons, each with a 95 % interval of its own and not jointly: if no "
         f"variant differed at all, about {number(0.05 * len(tested), 1)} of them would be told "
-        f"apart by chance. {apart} are told apart; {jointly} still are after Holm's correction."
+        f"apart by chance. Told apart: {apart}; after Holm's correction still: {jointly}."
         if len(tested) > 1
         else "One comparison with the baseline."
     )
     if besides:
-        said += f" The result names {besides} besides, which are in none of these counts."
+        said += f" The result names {besides} more, in none of these counts."
     return said

@@ -183,9 +183,13 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
         rest = tuple(run for run in groups[key] if not is_finished(run))
         variants.append(Variant(key, name, mixers[key], tuple(kept), rest, tuple(older)))
     finished = tuple(variant for variant in variants if variant.runs)
-    every = sorted({name for values in settings for name in values} - {*varied, *told.beside})
-    shared = {name: next(v[name] for v in settings if name in v) for name in every
-              if len({frozen(v[name]) for v in settings if name in v}) == 1}  # fmt: skip
+    # Of options, all are said where they are the same, also those that tell nothing apart.
+    whole = [{**values, "mixer_options": parameter(run, "mixer_options")}
+             if "mixer_options" in values else values
+             for run, values in zip(runs, settings, strict=True)]  # fmt: skip
+    every = sorted({name for values in whole for name in values} - {*varied, *told.beside})
+    shared = {name: next(v[name] for v in whole if name in v) for name in every
+              if len({frozen(v[name]) for v in whole if name in v}) == 1}  # fmt: skip
     return Comparison(
         variants=finished,
         varied=tuple(varied),

@@ -41,7 +41,7 @@ def test_means_are_over_the_seeds_that_all_have(write):
 
 def test_an_easy_seed_does_not_win(write):
     runs = write({"Stratified": {0: 3.0, 1: 9.0}, "RnB": {0: 3.2, 1: 9.2}, "ADO": {0: 3.4}})
-    assert "The lowest loss is that of Stratified, 3.000, a baseline" in said(runs)
+    assert "The lowest loss is that of Stratified, 3.000, a baseline." in said(runs)
     assert said(runs).startswith("RnB ended at 3.200")
 
 
@@ -90,4 +90,4 @@ def test_whatever_won_is_named(write):
 
 def test_comparisons_with_further_baselines_are_counted(write):
     losses = {"Stratified": {0: 3.0, 1: 3.1}, "Target": {0: 3.1, 1: 3.3}, "RnB": {0: 2.9, 1: 2.8}}
-    assert "The result names 1 besides" in said(write(losses))
+    assert "The result names 1 more" in said(write(losses))

@@ -154,4 +154,4 @@ def test_how_many_comparisons_were_made_is_said():
     assert said.startswith("3 comparisons, each with a 95 % interval of its own and not jointly")
     assert "about 0.2 of them" in said
     assert multiplicity({"RnB": found["RnB"]}) == ""
-    assert "names 2 besides, which are in none" in multiplicity({"RnB": found["RnB"]}, 2)
+    assert "names 2 more, in none" in multiplicity({"RnB": found["RnB"]}, 2)

@@ -138,6 +138,17 @@ def test_options_that_belong_to_a_mixer_do_not_tell_it_apart_once_more():
     assert found.baseline_of(found.variants[3]).label == "Stratified"
 
 
+def test_options_that_are_the_same_in_all_runs_are_said():
+    runs = [run("RnB", seed, mixer_options={"lam": 3.0}) for seed in (0, 1)]
+    assert compare(runs).shared["mixer_options"] == {"lam": 3.0}
+    assert "mixer_options" not in compare([*runs, run("ADO", mixer_options={"mu": 1})]).shared
+
+
+def test_runs_without_a_seed_are_said_not_to_pair():
+    runs = [run(mixer, None, path=f"/{mixer}{i}") for mixer in ("RnB", "ADO") for i in (0, 1)]
+    assert "record no seed" in " ".join(compare(runs).cautions())
+
+
 def test_runs_without_a_final_loss_are_kept_apart_and_counted():
     runs = [run("Stratified"), run("RnB"), run("RnB", 1, status="killed"),
             run("DoGE", status="failed"), run("ADO", loss=None)]  # fmt: skip
