@@ -57,10 +57,11 @@ def lowest(found: Comparison, subject: Variant) -> list[str]:
     """Name the variant with the lowest loss, if the headline's `subject` is another."""
     ground = level(found)
     shown = [found.variant(each.label) for each in ground.variants]
-    if len(shown) < 2 or not _comparable(ground, shown):
+    units = {"model", "vocab_size"} & set(found.varied)  # losses per token of other tokens
+    if len(shown) < 2 or units or not _comparable(ground, shown):
         return []
     best = min(shown, key=lambda v: _loss(ground, v))
-    if best.label == subject.label:
+    if not _loss(ground, best) < _loss(ground, subject):
         return []
     text = f"{LOWEST} {best.label}, {number(_loss(ground, best))}"
     base = found.baseline_of(best)
@@ -68,7 +69,7 @@ def lowest(found: Comparison, subject: Variant) -> list[str]:
         gap = difference_of(best, base, baseline=found.baseline_label)
         text += "" if gap is None else f": {gap.than()}"
     elif found.is_baseline(best):
-        text += ", a baseline"
+        return [f"{text}, a baseline."]
     return [f"{text}. It is the lowest of {len(shown)} variants: chosen after the fact, so its "
             "advantage is likely overstated."]  # fmt: skip
 

@@ -171,7 +171,7 @@ def test_how_many_seeds_losses_by_domain_are_of_is_said(grid, tmp_path, write_ru
             for mixer in ("Stratified", "RnB") for seed in (0, 1)]  # fmt: skip
     found = compare([Kept(run) for run in runs])
     assert by_domain_note(found) == (
-        "Seed 0 alone of 2, as all have the same domains there only.")  # fmt: skip
+        "Seed 0 alone, which all have with the same domains.")  # fmt: skip
 
 
 def test_what_differs_without_being_a_variant_is_said(tmp_path, write_run):

@@ -40,6 +40,8 @@ def facts(comparison: Comparison, info: dict[str, Any]) -> list[tuple[str, str]]
         value(s): s for run in comparison.runs if (s := parameter(run, "seed")) is not None
     }
     seeds = sorted(every_seed.values(), key=order)
+    devices = sorted({value(run.info["device"]) for run in comparison.runs
+                      if run.info.get("device") is not None})  # fmt: skip
     steps, every = shared.get("steps"), shared.get("round_steps")
     many = len(seeds) > 6 and all(isinstance(seed, int) for seed in seeds)
     found = [
@@ -53,7 +55,7 @@ def facts(comparison: Comparison, info: dict[str, Any]) -> list[tuple[str, str]]
         ("variants", len(comparison.variants) if len(comparison.variants) > 1 else None),
         ("seed" if len(seeds) == 1 else "seeds",
          f"{len(seeds)}: {seeds[0]} to {seeds[-1]}" if many else ", ".join(map(value, seeds))),
-        ("device", info.get("device")),
+        ("devices" if len(devices) > 1 else "device", ", ".join(devices)),
     ]  # fmt: skip
     return [(name, value(what)) for name, what in found if what not in (None, "", "none", "–")]
 
@@ -95,10 +97,11 @@ def by_domain_note(comparison: Comparison) -> str:
             if name not in ("mixer", "mixer_options")]  # fmt: skip
     n, of = len(shown[0].runs), max(len(variant.runs) for variant in comparison.variants)
     said = [] if of == 1 else [f"means over {n} seeds"]
-    if n == 1 < of:
-        said = [f"seed {value(parameter(shown[0].runs[0], 'seed'))} alone"]
     if n < of:
-        said[0] += f" of {of}, as all have the same domains there only"
+        which = f"means over {n} of {of} seeds, those that"
+        if n == 1:
+            which = f"seed {value(parameter(shown[0].runs[0], 'seed'))} alone, which"
+        said = [f"{which} all have with the same domains"]
     said += [f"at {', '.join(held)}"] if held else []
     text = ", ".join(said)
     return f"{text[0].upper()}{text[1:]}." if text else ""
