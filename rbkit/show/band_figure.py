@@ -61,13 +61,15 @@ def loss_bands(
     with rbkit_style():
         ax = new_axes(ax, 7.2, 4.0)
         shown = [v for v in variants if minus is None or v.label not in baselines]
-        named = outstanding(shown, baselines)
+        read = _reader(split)
+        found = [_curves(v, read) if minus is None else _gaps(v, minus(v), read) for v in shown]
+        # Paired differences rank variants that do not all have the same seeds, too.
+        last = [float(np.mean([values[-1] for _, values in curves])) if curves else np.inf
+                for curves in found]  # fmt: skip
+        named = outstanding(shown, baselines, values=None if minus is None else last)
         ends: list[tuple[float, float, str, str]] = []
         said, highest = [], []
-        read = _reader(split)
-        for variant, look, full in zip(shown, looks(shown), named, strict=True):
-            other = minus(variant) if minus is not None else None
-            curves = _curves(variant, read) if minus is None else _gaps(variant, other, read)
+        for variant, curves, look, full in zip(shown, found, looks(shown), named, strict=True):
             steps, values = _together(curves)
             if not len(steps):
                 continue

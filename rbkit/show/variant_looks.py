@@ -79,7 +79,10 @@ def mean_loss(variant: VariantLike) -> float:
 
 
 def outstanding(
-    variants: Sequence[VariantLike], baselines: Collection[str], most: int = 12
+    variants: Sequence[VariantLike],
+    baselines: Collection[str],
+    most: int = 12,
+    values: Sequence[float] | None = None,
 ) -> list[bool]:
     """Whether each variant is shown by name: all if few, else the best, the worst, a baseline.
 
@@ -90,10 +93,14 @@ def outstanding(
         Labels of baselines, of which the best is named.
     most : int
         Up to so many are all named.
+    values : sequence of float, optional
+        What to rank them by, lowest first; their mean final loss if not given, which is fair
+        only if they have the same seeds.
     """
     if len(variants) <= most:
         return [True] * len(variants)
-    order = sorted(range(len(variants)), key=lambda i: mean_loss(variants[i]))
+    ranks = [mean_loss(variant) for variant in variants] if values is None else values
+    order = sorted(range(len(variants)), key=lambda i: ranks[i])
     base = [i for i in order if variants[i].label in baselines][:1]
     named = {*order[:3], order[-1], *base}
     return [i in named for i in range(len(variants))]
