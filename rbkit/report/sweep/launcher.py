@@ -14,7 +14,7 @@ from rbkit.report.signals import GRACE
 from rbkit.report.sweep.board import Board
 from rbkit.report.sweep.gpus import GpuSlots, gpu_environment
 from rbkit.report.sweep.jobfile import now, write_job
-from rbkit.report.sweep.lock import cannot_write
+from rbkit.report.sweep.lock import cannot_write, stops_all
 from rbkit.report.sweep.memory import oom_kills
 from rbkit.report.sweep.requeue import clear, clear_halves
 from rbkit.report.sweep.stopping import Stopping
@@ -41,6 +41,8 @@ class Task:
         Why it was made to stop: ``timeout`` or ``interrupted``.
     kill_at : float or None
         When it will be killed if it has not stopped.
+    broken : str or None
+        Why its folder takes nothing any more.
     """
 
     id: str
@@ -53,15 +55,13 @@ class Task:
     kill_at: float | None = None
     beat: float = 0.0
     oom: int | None = None
+    broken: str | None = None
 
     def write(self, **changes: Any) -> None:
-        """Change some fields of the ``job.json``."""
+        """Change some fields of the ``job.json``; OSError if it cannot be written."""
         self.info.update(changes)
-        try:
-            write_job(self.run_dir, self.info)
-        except OSError as error:
-            raise cannot_write(self.run_dir, error) from error
         self.beat = time.monotonic()
+        write_job(self.run_dir, self.info)
 
     @property
     def seconds(self) -> float:
@@ -77,6 +77,7 @@ class Launcher:
         workers: Workers,
         tasks: Sequence[Task],
         *,
+        out: Path,
         template: Path,
         resumable: bool,
         at_once: int,
@@ -88,7 +89,8 @@ class Launcher:
         retries: int = 0,
     ) -> None:
         self.workers, self.queue, self.active = workers, deque(tasks), dict[str, Task]()
-        self.template, self.resumable, self.at_once = template, resumable, at_once
+        self.out, self.template = out, template
+        self.resumable, self.at_once = resumable, at_once
         self.gpus, self.env, self.threads = gpus, dict(env or {}), threads
         self.timeout, self.retries, self.board = timeout, retries, board
         self.statuses = {task.id: "queued" for task in tasks}
@@ -105,7 +107,7 @@ class Launcher:
         Raises
         ------
         InputError
-            A ``job.json`` could not be written. All runs have been killed then.
+            The sweep's folder takes nothing any more. All runs have been killed then.
         """
         try:
             with self.board, self.stopping.listening():
@@ -127,7 +129,12 @@ class Launcher:
         while self.queue and len(self.active) < self.at_once and not self.stopped:
             task = self.queue.popleft()
             again = self.resumable and task.info["attempts"] > 0
-            _clear(task.run_dir, halves=again)
+            try:  # only what was half written goes if the run goes on
+                clear_halves(task.run_dir) if again else clear(task.run_dir)
+            except OSError as error:
+                self._give_up(task, error)
+                self._end(task, Verdict("failed", task.broken))
+                continue
             gpu = self.gpus.take() if self.gpus else None
             task.info["gpu"] = gpu
             task.began = task.asked = task.kill_at = None
@@ -149,15 +156,15 @@ class Launcher:
         task = self.active[event.id]
         if event.kind == "started":
             task.began, task.oom = time.monotonic(), oom_kills()
-            task.write(
-                **{"gpu": task.info["gpu"], **event.data}, status="running", threads=self.threads,
+            self._write(
+                task, **{"gpu": task.info["gpu"], **event.data}, status="running", threads=self.threads,
                 attempts=task.info["attempts"] + 1, started=now(), heartbeat=now(), ended=None,
                 seconds=None, error=None, cell=None, tail=[], kernel=None,
             )  # fmt: skip
             if task.asked:  # while it was waiting to be born
                 self.workers.interrupt(task.id)
         elif event.kind == "kernel":
-            task.write(kernel=event.data["kernel"], heartbeat=now())
+            self._write(task, kernel=event.data["kernel"], heartbeat=now())
         else:
             self._ended(task, event.data["result"], event.data["code"])
 
@@ -165,30 +172,53 @@ class Launcher:
         del self.active[task.id]
         if self.gpus and task.info["gpu"] is not None:
             self.gpus.give_back(task.info["gpu"])
-        if result is None:
-            keep_evidence(task.run_dir)
-        found = judge(
-            task.run_dir, None if result is None else dict(result), code, asked=task.asked,
-            limit=self.timeout, oom=self._memory_ran_out(task),
-        )  # fmt: skip
+        try:
+            if result is None:
+                keep_evidence(task.run_dir)
+            found = judge(
+                task.run_dir, None if result is None else dict(result), code, asked=task.asked,
+                limit=self.timeout, oom=self._memory_ran_out(task),
+            )  # fmt: skip
+        except OSError as error:
+            self._give_up(task, error)
+        self._end(task, Verdict("failed", task.broken) if task.broken else found)
+
+    def _end(self, task: Task, found: Verdict) -> None:
         again = (
             found.status in ("killed", "timeout")
             and task.tries <= self.retries
             and not self.stopped
         )
-        self._write_end(task, found, "queued" if again else found.status)
+        status = "queued" if again else found.status
+        self._write(
+            task, status=status, ended=now(), heartbeat=now(), seconds=round(task.seconds, 3),
+            error=found.error, cell=found.cell, tail=list(found.tail), worker=None, kernel=None,
+        )  # fmt: skip
+        if task.broken and found.status != "failed":  # what it did cannot be written down
+            again, status, found = False, "failed", Verdict("failed", task.broken)
+        self.statuses[task.id] = status
         self.board.ended(task.id, found.status, task.seconds, found.error)
         if again:
             self.board.again(found.status)
             self.queue.append(task)
 
-    def _write_end(self, task: Task, found: Verdict, status: str) -> None:
-        seconds = round(task.seconds, 3)
-        task.write(
-            status=status, ended=now(), heartbeat=now(), seconds=seconds, error=found.error,
-            cell=found.cell, tail=list(found.tail), worker=None, kernel=None,
-        )  # fmt: skip
-        self.statuses[task.id] = status
+    def _write(self, task: Task, **changes: Any) -> None:
+        try:
+            task.write(**changes)
+        except OSError as error:
+            self._give_up(task, error)
+
+    def _give_up(self, task: Task, error: OSError) -> None:
+        """Let a run go whose folder takes nothing; all of them if no folder does.
+
+        Its ``job.json`` stays as it was: it does not say ok, and is done again by the next call.
+        """
+        if stops_all(self.out, error):
+            raise cannot_write(task.run_dir, error) from error
+        if task.broken is None and task.id in self.active:
+            self.workers.kill(task.id)
+        why = error.strerror or type(error).__name__
+        task.broken = task.broken or f"the folder of the run cannot be written ({why})"
 
     def _memory_ran_out(self, task: Task) -> bool:
         count = oom_kills()
@@ -209,19 +239,13 @@ class Launcher:
             if task.kill_at is not None and time.monotonic() > task.kill_at:
                 task.kill_at = None
                 self.workers.kill(task.id)
-            elif task.began is not None and time.monotonic() - task.beat > _BEAT:
-                task.write(heartbeat=now())
+            elif (
+                task.began is not None and not task.broken and time.monotonic() - task.beat > _BEAT
+            ):
+                self._write(task, heartbeat=now())
 
     def _ask(self, task: Task, why: str, patience: float) -> None:
         if task.asked is None and patience:
             self.workers.interrupt(task.id)
         task.asked = task.asked or why
         task.kill_at = time.monotonic() + patience
-
-
-def _clear(run_dir: Path, *, halves: bool) -> None:
-    """Make a run's folder ready: only what was half written goes if the run goes on."""
-    try:
-        clear_halves(run_dir) if halves else clear(run_dir)
-    except OSError as error:
-        raise cannot_write(run_dir, error) from error

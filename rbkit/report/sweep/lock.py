@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,18 @@ def sweep_lock(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def stops_all(out: Path, error: OSError) -> bool:
+    """Whether nothing more can be written in the folder `out`, not only where `error` arose."""
+    if error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=out / FOLDER) as file:
+            file.write(b"?")
+    except OSError:
+        return True
+    return False
 
 
 def cannot_write(out: Path, error: BaseException) -> InputError:

@@ -103,6 +103,7 @@ def _run(
     launcher = Launcher(
         hands.workers,
         [Task(job.id, job.run_dir, job.given, info) for job, info in todo.jobs],
+        out=plan.out,
         template=template,
         resumable=resumable,
         at_once=hands.at_once,

@@ -69,6 +69,9 @@ def judge(
         if asked and result["status"] in ("interrupted", "killed"):
             return Verdict(asked, why[asked], cell, tail)
         error = result["error"]
+        # Not by the launcher, but by a STOP file or a signal: its own record says so.
+        if "KeyboardInterrupt" in (error or "") and _status(run_dir / "run.json") == "interrupted":
+            return Verdict("interrupted", why["interrupted"], cell, tail)
         return Verdict(
             result["status"], f"{_MEMORY} ({error})" if result["oom"] else error, cell, tail
         )

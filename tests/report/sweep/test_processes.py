@@ -23,8 +23,9 @@ def group():
 
     def start(mark=None):
         leader = subprocess.Popen(
-            ["sh", "-c", "sleep 600 >/dev/null & echo $!; read line"], start_new_session=True, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            ["sh", "-c", "sleep 600 >/dev/null & echo $!; read line"],
+            start_new_session=True, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env={**os.environ, **({MARK: mark} if mark else {})},
         )  # fmt: skip
         member = psutil.Process(int(leader.stdout.readline()))

@@ -67,6 +67,14 @@ def test_a_worker_without_a_word_was_killed_by_what_its_code_says(run_dir):
     assert judge(run_dir, None, None).status == "killed"
 
 
+def test_a_run_that_was_interrupted_from_elsewhere_has_not_failed(run_dir):
+    stopped = {**BADLY, "status": "failed", "error": "KeyboardInterrupt:", "oom": False}
+    assert judge(run_dir, stopped, 0).status == "failed"
+    (run_dir / "run.json").write_text('{"status": "interrupted"}')
+    assert judge(run_dir, stopped, 0).status == "interrupted"
+    assert judge(run_dir, {**stopped, "error": "ValueError: no"}, 0).status == "failed"
+
+
 def test_what_is_long_is_cut_before_it_is_looked_at(tmp_path):
     error = new_output("error", ename="ValueError", evalue="x" * 10_000_000,
                        traceback=["\n" * 100_000, "\x1b[31m" + "x" * 10_000_000])  # fmt: skip
