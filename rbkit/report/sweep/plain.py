@@ -31,14 +31,24 @@ def plain(text: str) -> str:
     )
 
 
+def need_stderr() -> None:
+    """Give this process a stderr that goes nowhere if it was started without one.
+
+    Progress bars would fail without; and the next file that is opened would get the number of
+    stderr, and with it whatever libraries write there.
+    """
+    if sys.stderr is None:
+        number = os.open(os.devnull, os.O_WRONLY)  # the lowest that is free: that of stderr
+        sys.stderr = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
 def say(text: str) -> None:
     """Print a line on stderr, made plain; nobody may be there to read it, and then it is lost.
 
     A pipe whose reader has gone must cost a sweep neither its report nor its exit code. What
     comes later goes nowhere, so that nothing waits to be written when Python ends.
     """
-    if sys.stderr is None:  # closed before Python began; print would take stdout
-        return
+    need_stderr()  # without one, print would take stdout
     try:
         print(plain(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):  # the reader has gone; the file is closed

@@ -88,6 +88,7 @@ def test_where_nobody_listens_report_and_exit_code_stay(calls, stderr, monkeypat
     monkeypatch.setattr("sys.stderr", stderr)
     assert sweep().exit_code == 1
     assert len(calls["report"]) == 1
+    assert sys.stderr is not None
 
 
 def test_what_is_said_to_nobody_costs_no_exit_code():
