@@ -33,10 +33,10 @@ def run(
     from rbkit.report.engine import NotebookError, execute
     from rbkit.report.html import notebook_to_html
     from rbkit.report.sweep.declared import declared
-    from rbkit.report.sweep.plain import need_stderr
+    from rbkit.report.sweep.plain import need_streams
     from rbkit.report.sweep.plan import find_template
 
-    need_stderr()
+    need_streams()
     given = read_parameters(parameter)
     if resume:
         given["resume"] = True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.coerce import Text
 from rbkit.report.sweep.grid import GridLike, as_text
-from rbkit.report.sweep.plain import need_stderr, say
+from rbkit.report.sweep.plain import need_streams, say
 from rbkit.report.sweep.plan import Plan, make_plan
 from rbkit.report.sweep.sweepfile import NAME, check_free, superseded
 from rbkit.report.sweep.table import print_table
@@ -100,7 +100,7 @@ def sweep(
     """
     from rbkit.report.sweep.result import SweepResult
 
-    need_stderr()
+    need_streams()
     plan = make_plan(template, grid, out, parameters, profile)
     _check_baseline(plan, baseline)
     plan.options = _options(

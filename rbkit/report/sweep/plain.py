@@ -31,15 +31,21 @@ def plain(text: str) -> str:
     )
 
 
-def need_stderr() -> None:
-    """Give this process a stderr that goes nowhere if it was started without one.
+def need_streams() -> None:
+    """Give this process streams that go nowhere where it was started without.
 
-    Progress bars would fail without; and the next file that is opened would get the number of
-    stderr, and with it whatever libraries write there.
+    Progress bars and the processes of runs fail without; and the next file that is opened would
+    get the number of stderr, and with it whatever libraries write there.
     """
-    if sys.stderr is None:
-        number = os.open(os.devnull, os.O_WRONLY)  # the lowest that is free: that of stderr
-        sys.stderr = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(nowhere, True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def say(text: str) -> None:
@@ -48,7 +54,7 @@ def say(text: str) -> None:
     A pipe whose reader has gone must cost a sweep neither its report nor its exit code. What
     comes later goes nowhere, so that nothing waits to be written when Python ends.
     """
-    need_stderr()  # without one, print would take stdout
+    need_streams()  # without one, print would take stdout
     try:
         print(plain(text), file=sys.stderr, flush=True)
     except (OSError, ValueError):  # the reader has gone; the file is closed

@@ -100,6 +100,14 @@ def test_what_is_said_to_nobody_costs_no_exit_code():
     assert (done.returncode, done.stdout) == (0, b"end\n")
 
 
+def test_streams_that_were_closed_go_nowhere_and_children_have_them_too():
+    code = ("import subprocess, sys; from rbkit.report.sweep.plain import need_streams;"
+            "need_streams(); print('a', file=sys.stderr); child = 'import sys; sys.stderr.flush()';"
+            "sys.exit(subprocess.call([sys.executable, '-c', child]))")  # fmt: skip
+    closed = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    assert subprocess.run(closed, check=False).returncode == 0
+
+
 def test_no_more_at_a_time_than_there_are_gpus(calls, capsys):
     sweep(jobs=2, gpus="0", dry_run=True)
     assert "2 to do, 1 at a time" in capsys.readouterr().err
