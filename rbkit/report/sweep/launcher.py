@@ -157,9 +157,9 @@ class Launcher:
         if event.kind == "started":
             task.began, task.oom = time.monotonic(), oom_kills()
             self._write(
-                task, **{"gpu": task.info["gpu"], **event.data}, status="running", threads=self.threads,
-                attempts=task.info["attempts"] + 1, started=now(), heartbeat=now(), ended=None,
-                seconds=None, error=None, cell=None, tail=[], kernel=None,
+                task, **{"gpu": task.info["gpu"], **event.data}, status="running",
+                threads=self.threads, attempts=task.info["attempts"] + 1, started=now(),
+                heartbeat=now(), ended=None, seconds=None, error=None, cell=None, tail=[], kernel=None,
             )  # fmt: skip
             if task.asked:  # while it was waiting to be born
                 self.workers.interrupt(task.id)

@@ -10,7 +10,7 @@ import pytest
 
 from rbkit.errors import InputError
 from rbkit.ray_cluster import connected_ray
-from rbkit.report.sweep import ray_pool
+from rbkit.report.sweep import launcher, ray_pool
 from rbkit.report.sweep.jobfile import read_job
 from rbkit.report.sweep.plan import make_plan
 from rbkit.report.sweep.pool import run_plan
@@ -91,12 +91,15 @@ def test_a_worker_of_ray_is_killed_and_the_result_is_complete(
 @pytest.mark.slow
 @pytest.mark.notebook
 @pytest.mark.timeout(300)
-def test_a_run_on_ray_is_kept_to_its_time(ray, tiny, tmp_path):
+def test_a_run_on_ray_is_kept_to_its_time(ray, tiny, tmp_path, monkeypatch):
+    late = property(lambda task: 100.0 if (task.run_dir / "begun").exists() else 1.0)
+    monkeypatch.setattr(launcher.Task, "seconds", late)  # no need to wait for it
     cell = (
-        "import time\nfrom pathlib import Path\ntry:\n    time.sleep(600)\n"
+        "import time\nfrom pathlib import Path\ntry:\n"
+        "    Path(run_dir, 'begun').touch()\n    time.sleep(600)\n"
         "except KeyboardInterrupt:\n    Path(run_dir, 'checkpoint').touch()\n    raise"
     )
     plan = make_plan(tiny(cell), "seed=0", tmp_path / "out")
-    assert run_plan(plan, ray="local", timeout=4, progress=False).counts == {"timeout": 1}
+    assert run_plan(plan, ray="local", timeout=60, progress=False).counts == {"timeout": 1}
     assert (plan.jobs[0].run_dir / "checkpoint").exists()
     assert ray.is_initialized()  # what was running before stays
