@@ -159,7 +159,8 @@ class Launcher:
             self._write(
                 task, **{"gpu": task.info["gpu"], **event.data}, status="running",
                 threads=self.threads, attempts=task.info["attempts"] + 1, started=now(),
-                heartbeat=now(), ended=None, seconds=None, error=None, cell=None, tail=[], kernel=None,
+                heartbeat=now(), ended=None, seconds=None, error=None, cell=None, tail=[],
+                kernel=None,
             )  # fmt: skip
             if task.asked:  # while it was waiting to be born
                 self.workers.interrupt(task.id)

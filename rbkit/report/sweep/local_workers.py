@@ -167,7 +167,7 @@ class LocalWorkers:
 
 
 def _not_begun(id: str, why: str) -> Event:
-    result = {"status": "killed", "error": f"no process could be started for it ({why})",
+    result: dict[str, Any] = {"status": "killed", "error": f"no process could be started for it ({why})",
               "cell": None, "tail": [], "oom": False}  # fmt: skip
     return Event("ended", id, {"result": result, "code": None})
 
