@@ -167,9 +167,9 @@ class LocalWorkers:
 
 
 def _not_begun(id: str, why: str) -> Event:
-    result: dict[str, Any] = {"status": "killed", "error": f"no process could be started for it ({why})",
-              "cell": None, "tail": [], "oom": False}  # fmt: skip
-    return Event("ended", id, {"result": result, "code": None})
+    error = f"no process could be started for it ({why})"
+    result: dict[str, Any] = {"status": "killed", "error": error, "cell": None, "tail": []}
+    return Event("ended", id, {"result": {**result, "oom": False}, "code": None})
 
 
 def _ready(channels: list[Channel], timeout: float) -> list[Channel]:
