@@ -119,6 +119,10 @@ def proportions_in_force(run: RunLike) -> tuple[Array, Array]:
     if "p" not in history or not len(history["p"]):
         return np.empty((0, 0)), np.empty(0)
     p = np.asarray(history["p"], dtype=np.float64)
+    told: NDArray[np.bool_] = np.asarray(np.isfinite(p).all(axis=1))
+    if not told.any():
+        return np.empty((0, 0)), np.empty(0)
+    p = np.where(told[:, None], p, 0.0)  # blank where nobody told them
     ends = np.asarray(history.get("step", []), dtype=np.float64)
     if not len(ends):  # a run whose first round has not ended
         return p[:1], np.array([0.0, 1.0])

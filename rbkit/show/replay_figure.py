@@ -108,7 +108,7 @@ def replay_distance(found: Sequence[Replay], ax: Axes | None = None) -> Axes:
             colour, marker = looks[i]
             ax.plot(steps, each.distance, color=colour, marker=marker, ms=4.5, mec="white")
             ends.append((float(steps[-1]), float(each.distance[-1]), label, colour))
-            said.append(f"{label} {each.distance[1:].mean():.0%} on average")
+            said.append(f"{label} {each.elsewhere:.0%} on average")
         tidy(ax)
         ax.set_ylim(bottom=0)
         ax.margins(x=0.02)

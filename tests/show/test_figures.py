@@ -27,6 +27,7 @@ from rbkit.show import (
     proportions_side_by_side,
     to_cosine,
 )
+from rbkit.train.record import Run
 
 LONG = [f"{i:02d} " + "a very long name of a domain, with many terms, " * 3 for i in range(30)]
 
@@ -219,3 +220,15 @@ def test_runs_side_by_side_have_domains_in_the_same_order(runs):
     figure = proportions_side_by_side(runs)
     faces = [[c.get_facecolor()[0].tolist() for c in ax.collections] for ax in figure.axes]
     assert faces[0] == faces[1] == faces[2]
+
+
+def test_proportions_that_nobody_told_are_blank_and_no_error(tmp_path, write_run):
+    path = write_run(tmp_path / "told-late", "RnB").path / "history.npz"
+    with np.load(path) as file:
+        history = dict(file)
+    history["p"] = history["p"].astype(float)
+    for untold in (slice(0, 2), slice(None)):
+        history["p"][untold] = np.nan
+        np.savez(path, **history)
+        assert len(png(proportions_side_by_side([Run.open(path.parent)]))) > 1000
+        assert len(png(proportions(Run.open(path.parent)))) > 1000

@@ -132,7 +132,9 @@ class Colouring:
         if "gram" not in history or not len(history["gram"]):
             what = f"{self.run.name} tracked no gradients"
             raise InputError("gram", what, "train with a rule that does, such as RnB")
-        G = np.nan_to_num(history["gram"][-1].astype(np.float64))
+        seen = np.flatnonzero(np.isfinite(history["gram"]).any(axis=(1, 2)))  # NaN: no estimate
+        last = history["gram"][seen[-1] if len(seen) else -1]
+        G = np.nan_to_num(last.astype(np.float64))
         q = np.asarray(self.run.domains.q)
         norms = np.sqrt(np.maximum(np.diag(G), 1e-30) * max(float(q @ G @ q), 1e-30))
         aligned = np.append((G @ q) / norms, np.nan)
