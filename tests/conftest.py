@@ -7,6 +7,10 @@ from pathlib import Path
 # Nothing here may reach for a model hub: without this a wrong name costs half a minute of retries.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Processes beside each other: with a thread for each core in each of them the tests take half
+    # as long again.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

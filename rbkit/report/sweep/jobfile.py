@@ -15,6 +15,7 @@ there can see whether somebody does. ::
     status      queued, running, ok, failed, killed, timeout or interrupted
     attempts    times that the run was started
     worker      {pid, born} of the process that works on it, or null
+    launcher    {pid, born} of the process that writes this file, or null
     kernel      {pid, born} of the notebook's kernel, or null
     host, gpu, threads            where, on which GPU (or null), with how many threads
     queued, started, heartbeat, ended    times (ISO 8601, UTC), or null
@@ -29,7 +30,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,7 @@ from rbkit.files import read_json, write_json
 FORMAT = "rbkit-job/1"
 NAME = "job.json"
 STATUSES = ("queued", "running", "ok", "failed", "killed", "timeout", "interrupted")
+_AT_WORK = 30.0  # a launcher that is at work gives a heartbeat every few seconds
 STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
 
 # What a reader may rely on. The file may come from a stranger: everything else is refused.
@@ -49,12 +52,16 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "id": (str,), "template": (str,), "parameters": (dict,), "given": (dict,), "varied": (dict,),
     "content": (dict,), "status": (str,), "attempts": (int,),
     "worker": (dict, type(None)), "kernel": (dict, type(None)),
+    "launcher": (dict, type(None)),
     "host": (str, type(None)), "gpu": (str, int, type(None)), "threads": (int, type(None)),
     "queued": (str, type(None)), "started": (str, type(None)), "heartbeat": (str, type(None)),
     "ended": (str, type(None)), "seconds": (int, float, type(None)),
     "error": (str, type(None)), "cell": (str, type(None)), "tail": (list,), "command": (str,),
 }  # fmt: skip
-_ADDED: dict[str, Any] = {"given": {}, "content": {}}  # not there in files of the first versions
+# Not there in files of the first versions.
+_ADDED: dict[str, Any] = {"launcher": None, "given": {}, "content": {}}
+
+_launching = 0  # launchers at work in this process
 
 
 def now() -> str:
@@ -79,9 +86,9 @@ def new_job(
         "format": FORMAT, "id": id, "template": template, "parameters": dict(parameters),
         "given": dict(varied if given is None else given), "varied": dict(varied),
         "content": dict(content or {}), "status": "queued",
-        "attempts": 0, "worker": None, "kernel": None, "host": None, "gpu": None, "threads": None,
-        "queued": now(), "started": None, "heartbeat": None, "ended": None, "seconds": None,
-        "error": None, "cell": None, "tail": [], "command": command,
+        "attempts": 0, "worker": None, "kernel": None, "launcher": None, "host": None,
+        "gpu": None, "threads": None, "queued": now(), "started": None, "heartbeat": None,
+        "ended": None, "seconds": None, "error": None, "cell": None, "tail": [], "command": command,
     }  # fmt: skip
 
 
@@ -150,8 +157,30 @@ def job_status(job: Mapping[str, Any]) -> str:
     if status != "running":
         return status
     if job.get("host") == platform.node():
-        return "running" if is_alive(job.get("worker")) else "killed"
+        # A worker ends a moment before the launcher has written how: while that one is at work,
+        # it will.
+        return "running" if is_alive(job.get("worker")) or _is_at_work(job) else "killed"
     return "running" if seconds_since(job.get("heartbeat")) < STALE else "killed"
+
+
+@contextmanager
+def launching() -> Iterator[None]:
+    """Say that a launcher is at work in this process while the block runs."""
+    global _launching
+    _launching += 1
+    try:
+        yield
+    finally:
+        _launching -= 1
+
+
+def _is_at_work(job: Mapping[str, Any]) -> bool:
+    launcher = job.get("launcher")
+    if not launcher or not is_alive(launcher):
+        return False
+    if launcher["pid"] == os.getpid():  # a notebook, say, which lives on when its sweep has ended
+        return _launching > 0
+    return seconds_since(job.get("heartbeat")) < _AT_WORK
 
 
 def process_identity(pid: int | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from rbkit.report.signals import GRACE
 from rbkit.report.sweep.board import Board
 from rbkit.report.sweep.gpus import GpuSlots, gpu_environment
-from rbkit.report.sweep.jobfile import now, write_job
+from rbkit.report.sweep.jobfile import launching, now, process_identity, write_job
 from rbkit.report.sweep.lock import cannot_write, stops_all
 from rbkit.report.sweep.memory import oom_kills
 from rbkit.report.sweep.requeue import clear, clear_halves
@@ -110,7 +110,7 @@ class Launcher:
             The sweep's folder takes nothing any more. All runs have been killed then.
         """
         try:
-            with self.board, self.stopping.listening():
+            with launching(), self.board, self.stopping.listening():
                 while self.active or (self.queue and not self.stopped):
                     self._fill()
                     for event in self.workers.events(0.25):
@@ -160,7 +160,7 @@ class Launcher:
                 task, **{"gpu": task.info["gpu"], **event.data}, status="running",
                 threads=self.threads, attempts=task.info["attempts"] + 1, started=now(),
                 heartbeat=now(), ended=None, seconds=None, error=None, cell=None, tail=[],
-                kernel=None,
+                kernel=None, launcher=process_identity(),
             )  # fmt: skip
             if task.asked:  # while it was waiting to be born
                 self.workers.interrupt(task.id)

@@ -41,7 +41,7 @@ def requeue(plan: Plan, *, resume: bool) -> Todo:
         if not resume:
             clear(job.run_dir)
             info = _new(plan, job)
-        for name in ("worker", "kernel", "gpu"):
+        for name in ("worker", "kernel", "launcher", "gpu"):
             info[name] = None
         info.update(
             status="queued", given=job.given, command=job.command, queued=info["queued"] or now()

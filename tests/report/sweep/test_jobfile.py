@@ -14,7 +14,9 @@ from rbkit.report.sweep.jobfile import (
     STATUSES,
     is_alive,
     job_status,
+    launching,
     new_job,
+    now,
     process_identity,
     read_job,
     tail_of,
@@ -63,6 +65,17 @@ def test_a_run_whose_worker_is_gone_was_killed(job):
     assert job_status(read_job(job)) == "killed"
     child.communicate()
     assert job_status(read_job(job)) == "killed"
+
+
+def test_a_worker_that_has_just_ended_is_not_killed_while_its_launcher_is_at_work(job):
+    gone = {"pid": os.getpid(), "born": 0.0}
+    there = {"worker": gone, "launcher": process_identity(os.getppid())}
+    assert job_status(update_job(job, **running(**there, heartbeat=now()))) == "running"
+    assert job_status(update_job(job, heartbeat="2020-01-01T00:00:00+00:00")) == "killed"
+    assert job_status(update_job(job, launcher=gone, heartbeat=now())) == "killed"
+    assert job_status(update_job(job, launcher=process_identity())) == "killed"
+    with launching():
+        assert job_status(read_job(job)) == "running"
 
 
 def test_another_process_with_the_same_number_is_another(job):
