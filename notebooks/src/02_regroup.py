@@ -271,7 +271,7 @@ print(f"two seeds, same start: {alike:.2f}; two random starts: "
 for name, value in with_truth.items():
     print(f"{name} and the truth: {value:.2f}")
 assert max(with_truth.values()) < 0.95
-assert alike > np.mean(list(with_truth.values()))
+assert smoke or alike > np.mean(list(with_truth.values()))
 
 # %% [markdown]
 # Maps agree with each other more than with what they show. **Two seeds that agree prove nothing
@@ -535,7 +535,8 @@ show.show(show.size_effect(outcomes["nearest"]))
 # %%
 growth = outcomes["nearest"].growth
 print(f"domains grow by a factor of {growth.min():.2f} to {growth.max():.2f}")
-assert growth.max() > 1.2 * growth.min() or (labels < 0).mean() < 0.02
+assert growth.min() >= 1
+assert smoke or growth.max() > 1.2 * growth.min()
 
 # %% [markdown]
 # They do not: some stay as they are, some double. That shifts the mixture, so it should be decided,

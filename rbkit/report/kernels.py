@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -75,6 +76,15 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
                 raise
             said = f"the kernel died before the first cell: {_how_it_died(self._process)}"
             raise DeadKernelError(said) from error
+
+    def put_away(self) -> None:
+        """See that the kernel has ended: its manager stops waiting after five seconds."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                # It leads a session of its own: what it started goes too.
+                os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+            process.wait(GRACE)
 
     def papermill_execute_cells(self) -> None:
         """Run the cells in order; the first that does not end well ends the run."""
@@ -176,7 +186,10 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
         client.on_cell, client.on_kernel = on_cell, on_kernel
         # No warning about frozen modules in every notebook, no debugger in a batch run.
         quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        return client.execute(env={**os.environ, **quiet, **(env or {})})
+        try:
+            return client.execute(env={**os.environ, **quiet, **(env or {})})
+        finally:
+            client.put_away()
 
 
 def _reason(error: BaseException, timeout: float | None, process: Any) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from rbkit.errors import InputError
 from rbkit.report import engine
 from rbkit.report.engine import NotebookError, execute
+from rbkit.report.kernels import IPCKernelManager
 
 pytestmark = pytest.mark.notebook
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
@@ -116,11 +117,23 @@ def test_an_interrupt_lets_the_cell_end_and_leaves_nothing(notebook, tmp_path, n
     finally:
         parent.kill()
     assert b"KeyboardInterrupt" in said
-    assert not Path(f"/proc/{pid_file.read_text()}").exists() if os.name == "posix" else True
+    left = Path(f"/proc/{pid_file.read_text()}")
+    assert not left.exists(), (left / "status").read_text()
     assert not Path(sockets.read_text()).exists()
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["run.ipynb"]
     assert _states(tmp_path / "run" / "run.ipynb") == (True, ["failed", "pending"])
     assert "ended cleanly" in (tmp_path / "run" / "run.ipynb").read_text()
+
+
+def test_a_kernel_that_its_manager_did_not_end_is_ended(notebook, tmp_path, monkeypatch):
+    async def given_up(self, restart=False):  # as after its five seconds
+        pass
+
+    monkeypatch.setattr(IPCKernelManager, "_async_kill_kernel", given_up)
+    pids = []
+    execute(notebook("1"), None, tmp_path / "run", progress=False, on_kernel=pids.append)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
 
 
 def test_progress_names_the_cell_and_its_bar(notebook, tmp_path, capsys):
