@@ -46,6 +46,7 @@ from rbkit.regroup.shard_work import (
     make_work,
 )
 from rbkit.regroup.shards import ShardedVectors
+from rbkit.regroup.workers import forks_leave_with_us
 
 # 6 MB at 384 numbers; a minute of a small model on a slow CPU is what a kill can cost.
 ROWS_PER_SHARD = 8_192
@@ -206,7 +207,7 @@ def drive(work: ShardWork, num_proc: int = 1, progress: bool = True) -> None:
 
 
 def _in_processes(work: ShardWork, todo: Sequence[int], num_proc: int, progress: bool) -> None:
-    with quiet(progress), warnings.catch_warnings():
+    with quiet(progress), warnings.catch_warnings(), forks_leave_with_us():
         # Python 3.12 and later: a fork of a process with threads. Workers keep to one thread.
         warnings.filterwarnings("ignore", "This process.*fork", DeprecationWarning)
         try:

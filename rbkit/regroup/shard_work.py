@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -19,13 +16,13 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 from sklearn.base import clone
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, fingerprint, read_npz
 from rbkit.regroup.cluster import assign
 from rbkit.regroup.embedding import Embedder, embed
 from rbkit.regroup.shard_files import ShardFolder, ShardHeader
+from rbkit.regroup.workers import prepare_worker
 
 Assignment = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -168,31 +165,8 @@ class InWorker:
 
     def __call__(self, row: dict[str, int]) -> dict[str, int]:
         """Do the shard that `row` names."""
-        _prepare_process(self.threads)
+        prepare_worker(self.threads)
         return {"rows": self.work(row["shard"])}
-
-
-_prepared: int | None = None  # the process in which this was done
-
-
-def _prepare_process(threads: int) -> None:
-    """Keep a worker to its threads, and let it go when the process that started it is gone."""
-    global _prepared
-    if _prepared == os.getpid():
-        return
-    # A forked process that wakes a second OpenMP thread hangs, and workers share the cores.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    threadpool_limits(threads)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-    _prepared = os.getpid()
-
-
-def _leave_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)  # a pool whose owner was killed would wait for work for ever
 
 
 def portable(embedder: Embedder) -> Embedder:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from datasets import Dataset, load_from_disk
 from hypothesis import given, settings
@@ -487,13 +488,15 @@ class TestFaults:
         deadline = time.monotonic() + 120
         while len({pid for pid, _ in log.seen()}) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
+        started = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
         process.send_signal(signal.SIGKILL)
         process.wait()
         workers = {int(pid) for pid, _ in log.seen()}
         assert len(workers) == 2
-        while any(map(alive, workers)) and time.monotonic() < deadline:
+        assert workers < started  # and the process that keeps their queue
+        while any(map(alive, started)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert not any(map(alive, workers))
+        assert not any(map(alive, started))
 
 
 KILLED = """
