@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,8 +56,10 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
                 remedy = "pip install 'rbkit[ray]'"
                 raise InputError("Ray", f"is not installed ({error})", remedy) from error
             ours, before = not ray.is_initialized(), _children()
+            heeds = signal.getsignal(signal.SIGTERM)
             if ours:
                 _start(ray, address, cpus, gpus)
+            ray_heeds = signal.getsignal(signal.SIGTERM)
             try:
                 yield ray
             finally:
@@ -64,6 +68,7 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
                     ray.shutdown()
                     # It does not wait for its processes: here they are gone when it is.
                     psutil.wait_procs(started, timeout=20)
+                    _heed_again(heeds, ray_heeds)
     finally:
         for name in set_here:
             del os.environ[name]
@@ -84,6 +89,14 @@ def quiet_ray_data(ray: Any) -> Iterator[Any]:
     finally:
         logger.setLevel(level)
         context.enable_progress_bars = bars
+
+
+def _heed_again(heeds: Any, ray_heeds: Any) -> None:
+    # Ray leaves its handler, with which a later SIGTERM ends this process by SystemExit.
+    if threading.current_thread() is not threading.main_thread() or heeds is None:
+        return
+    if signal.getsignal(signal.SIGTERM) is ray_heeds:  # else somebody has set another since
+        signal.signal(signal.SIGTERM, heeds)
 
 
 def _children() -> set[psutil.Process]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 import psutil
@@ -49,9 +50,11 @@ def test_ray_hands_out_gpus_itself():
 def ray():
     """Ray on this machine, for all tests: it takes seconds to start."""
     pytest.importorskip("ray")
+    before = signal.getsignal(signal.SIGTERM)
     with connected_ray(None, cpus=2, gpus=0) as ray:
         yield ray
     assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is before  # Ray sets one, and would leave it
 
 
 @pytest.mark.slow
