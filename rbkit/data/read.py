@@ -7,6 +7,7 @@ the library's own error names neither the file nor the row.
 
 from __future__ import annotations
 
+import gc
 import glob
 import inspect
 import json
@@ -369,6 +370,7 @@ def quiet(progress: bool) -> Iterator[None]:
                 yield
             except BaseException as error:
                 _let_go(error)
+                gc.collect()  # what is held in circles, too
                 raise
     finally:
         datasets.utils.logging.set_verbosity(verbosity)

@@ -1,4 +1,5 @@
 import bz2
+import gc
 import gzip
 import json
 import lzma
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -352,6 +354,20 @@ def test_a_fault_gives_one_line_that_names_it_and_leaves_nothing(tmp_path, cache
     half_written = [p for p in cache.rglob("*") if "incomplete" in p.name and p.is_dir()]
     assert half_written == []
     assert capfd.readouterr().err == ""
+
+
+def test_a_file_that_cannot_be_read_is_not_left_open(tmp_path):
+    write(tmp_path / "c.csv", "text,source\na,b\n")
+    write(tmp_path / "d.csv", "text\na\n")
+    gc.collect()
+    gc.disable()  # it comes when it comes: here never
+    try:
+        with pytest.raises(InputError):
+            load_corpus(f"{tmp_path}/*.csv")
+        opened = [file.path for file in psutil.Process().open_files()]
+    finally:
+        gc.enable()
+    assert not [path for path in opened if path.startswith(str(tmp_path))]
 
 
 def test_the_faulty_file_among_many_is_named(tmp_path):
