@@ -24,7 +24,7 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from rbkit.balance.mixers.base import Mixer
-from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
+from rbkit.balance.mixers.registry import MIXERS, canonical_mixer, mixer_by_name
 from rbkit.errors import InputError
 from rbkit.files import write_text
 from rbkit.report.demo import SETTINGS
@@ -118,7 +118,7 @@ def costs(
     if given.get("corpus", base["corpus"]) != base["corpus"]:  # the demo's target is of its sources
         base |= {"eval_sources": None, "eval_size": None}
     params = RunParameters.from_mapping({**base, **given}).resolved()
-    setups = [setup(name, params) for name in mixers or runnable()]
+    setups = [setup(canonical_mixer(name), params) for name in mixers or runnable()]
     corpus, domains = load_inputs(params, progress=progress)
     mine = ("run_dir", "mixer", "resume", "record")
     options = {k: v for k, v in train_options(params).items() if k not in mine}

@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from functools import cache
 from typing import Any, Literal, Self
 
-from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
+from rbkit.balance.mixers.registry import canonical_mixer, mixer_by_name
 from rbkit.errors import InputError
 from rbkit.report.coerce import check, did_you_mean, hint_source, source_of
 
@@ -142,7 +142,7 @@ class RunParameters(Parameters):
         >>> RunParameters.from_mapping({"mixer": "rnb"}).mixer
         'RnB'
         """
-        if "mixer" in values:
+        if isinstance(values.get("mixer"), str):
             values = {**values, "mixer": canonical_mixer(values["mixer"])}
         return super().from_mapping(values)
 
@@ -193,12 +193,6 @@ def parameters_cell(cls: type[Parameters]) -> str:
 @cache
 def _hints(cls: type[Parameters]) -> dict[str, Any]:
     return typing.get_type_hints(cls)  # slow: a sweep asks for them once per run
-
-
-def canonical_mixer(name: Any) -> Any:
-    """Return the name of a mixer as the registry writes it; what is none is left alone."""
-    known = {mixer.lower(): mixer for mixer in MIXERS}
-    return known.get(name.lower(), name) if isinstance(name, str) else name
 
 
 def plain_json(value: Any) -> Any:

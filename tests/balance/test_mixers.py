@@ -439,3 +439,8 @@ def test_tilting_never_overflows(score, lam):
     p = tilt(np.full(4, 0.25), score, lam)
     assert np.isfinite(p).all()
     assert p.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", ["rnb", "RNB", "RnB"])
+def test_a_mixer_is_known_in_any_case_wherever_it_is_named(name):
+    assert mixer_by_name(name, {"lam": 2.0}).options() == RnB(lam=2.0).options()

@@ -194,7 +194,7 @@ def test_other_settings_do_not_mix_with_what_is_there(done):
 
 def test_a_name_that_is_no_rule_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(InputError, match="did you mean RnB"):
-        costs(tmp_path / "x", overrides=SMALL, mixers=["rnb"], progress=False)
+        costs(tmp_path / "x", overrides=SMALL, mixers=["rnbb"], progress=False)
     assert not (tmp_path / "x").exists()
     assert "Fixed" not in runnable()
     with pytest.raises(InputError):

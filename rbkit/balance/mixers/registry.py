@@ -30,18 +30,33 @@ MIXERS: dict[str, type[Mixer]] = {
 }  # fmt: skip
 
 
-def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
-    """Build the mixer called `name`, with `options` as its parameters.
+_CANONICAL = {name.lower(): name for name in MIXERS}
+
+
+def canonical_mixer(name: str) -> str:
+    """Spell a mixer's name as its class does; what is no mixer's is left alone.
 
     Examples
     --------
-    >>> mixer_by_name("RnB", {"lam": 2.0}).options()["lam"]
+    >>> canonical_mixer("rnb"), canonical_mixer("mine")
+    ('RnB', 'mine')
+    """
+    return _CANONICAL.get(name.lower(), name)
+
+
+def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
+    """Build the mixer called `name`, in any case, with `options` as its parameters.
+
+    Examples
+    --------
+    >>> mixer_by_name("rnb", {"lam": 2.0}).options()["lam"]
     2.0
-    >>> mixer_by_name("RNB")
+    >>> mixer_by_name("RnBB")
     Traceback (most recent call last):
         ...
-    rbkit.errors.InputError: mixer: 'RNB' is unknown; use one of ... (did you mean RnB?)
+    rbkit.errors.InputError: mixer: 'RnBB' is unknown; use one of ... (did you mean RnB?)
     """
+    name = canonical_mixer(name)
     if name not in MIXERS:
         close = difflib.get_close_matches(name.lower(), [n.lower() for n in MIXERS], 1, 0.5)
         hint = next(

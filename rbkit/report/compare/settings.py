@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rbkit.balance.mixers.registry import MIXERS
+from rbkit.balance.mixers.registry import canonical_mixer
 from rbkit.report.compare.apart import tell_data_apart
 from rbkit.report.compare.recorded import NOT_RECORDED, completed
 from rbkit.report.compare.values import frozen
@@ -20,28 +20,16 @@ NOT_SETTINGS = frozenset(
 _OF_A_RUN = frozenset(
     {"seed", "run_dir", "resume", "mixer_options"}
 )  # different as a matter of course
-_CANONICAL = {name.lower(): name for name in MIXERS}
 # Recorded as they came out of the seed's own split of the corpus, or of what a mixer tracks:
 # where they follow from the seed, or from the mixer, they are no setting of their own.
 _FROM_SEED = ("vocab_size",)
 _FROM_MIXER = ("layer", "buckets")
 
 
-def canonical(mixer: str) -> str:
-    """Spell a mixer's name as its class does: ``rnb`` is ``RnB``.
-
-    Examples
-    --------
-    >>> canonical("rnb"), canonical("mine")
-    ('RnB', 'mine')
-    """
-    return _CANONICAL.get(mixer.lower(), mixer)
-
-
 def settings_of(run: RunLike) -> dict[str, Any]:
     """Return the parameters of a run, its mixer spelt as its class is."""
     values = dict(run.info.get("parameters") or {})
-    values["mixer"] = canonical(mixer_of(run))
+    values["mixer"] = canonical_mixer(mixer_of(run))
     return values
 
 

@@ -10,8 +10,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rbkit.balance.mixers.registry import canonical_mixer
 from rbkit.report.compare.baseline import BASELINES, choose_baseline
-from rbkit.report.compare.settings import canonical, tell_apart
+from rbkit.report.compare.settings import tell_apart
 from rbkit.report.compare.values import Key, frozen, label, labels, order
 from rbkit.show.facts import RunLike, losses, mixer_of, parameter
 
@@ -173,7 +174,7 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
     for run, values in zip(runs, settings, strict=True):
         key = tuple((name, frozen(values.get(name))) for name in varied)
         groups.setdefault(key, []).append(run)
-    mixers = {key: canonical(mixer_of(members[0])) for key, members in groups.items()}
+    mixers = {key: canonical_mixer(mixer_of(members[0])) for key, members in groups.items()}
     ordered = sorted(groups, key=lambda key: (_rank(mixers[key]), *(order(v) for _, v in key)))
     names = labels(ordered, otherwise=next(iter(mixers.values()), ""))
     variants = []

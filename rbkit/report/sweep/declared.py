@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-from rbkit.balance.mixers.registry import MIXERS
+from rbkit.balance.mixers.registry import MIXERS, canonical_mixer
 from rbkit.errors import InputError
 from rbkit.report.coerce import Text, check, did_you_mean, hint_source
 from rbkit.report.nbio import read_notebook
-from rbkit.report.parameters import RunParameters, canonical_mixer, plain_json
+from rbkit.report.parameters import RunParameters, plain_json
 from rbkit.report.sweep.grid import as_text
 from rbkit.report.sweep.hints import KNOWN, read_hint
 
@@ -284,7 +284,7 @@ def _parameter(name: str, written: str, value: ast.expr | None, said: str) -> Pa
         if hint is not None and default is not COMPUTED:
             with suppress(InputError):  # `k: int = None` is common, and left alone
                 default = plain_json(check(name, default, hint))  # 1 as a float is 1.0
-        if name == "mixer" and hint is str:
+        if name == "mixer" and hint is str and isinstance(default, str):
             default = canonical_mixer(default)
     else:
         hint = Any if default is COMPUTED or default is None else type(literal)
@@ -306,7 +306,7 @@ def _odd_key(value: Any) -> Any:
 
 
 def _mixer(value: Any) -> str:
-    name = canonical_mixer(value)
+    name = canonical_mixer(value) if isinstance(value, str) else value
     if not isinstance(name, str) or name not in MIXERS:
         raise InputError("mixer", f"{value!r} is unknown", f"use one of {', '.join(MIXERS)}")
     return name
