@@ -271,7 +271,7 @@ def test_training_does_not_depend_on_whether_it_is_tracked(tmp_path):
     [({"steps": 0}, "steps: 0 is not positive"),
      ({"model": "nope", "vocab_size": None}, "model: .*'nope'"),
      ({"context": 1}, "context: 1 tokens"), ({"vocab_size": 10}, "vocab_size: 10"),
-     ({"mixer": "Rnb"}, "did you mean RnB"), ({"layer": "nope"}, "layer: the model has no"),
+     ({"mixer": "RnBB"}, "did you mean RnB"), ({"layer": "nope"}, "layer: the model has no"),
      ({"round_steps": 0}, "round_steps: 0"), ({"estimator": "no"}, "estimator: 'no'"),
      ({"learning_rate": math.nan}, "learning_rate: nan"), ({"device": "tpu"}, "device: 'tpu'"),
      ({"eval_rounds": -1}, "eval_rounds: -1"), ({"checkpoint_rounds": 0}, "checkpoint_rounds: 0")],
