@@ -36,10 +36,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
+from rbkit.report.sweep.processes import is_alive
 
 FORMAT = "rbkit-job/1"
 NAME = "job.json"
@@ -181,33 +180,6 @@ def _is_at_work(job: Mapping[str, Any]) -> bool:
     if launcher["pid"] == os.getpid():  # a notebook, say, which lives on when its sweep has ended
         return _launching > 0
     return seconds_since(job.get("heartbeat")) < _AT_WORK
-
-
-def process_identity(pid: int | None = None) -> dict[str, Any]:
-    """Return ``{"pid", "born"}`` of a process (this one by default); numbers alone are reused."""
-    pid = os.getpid() if pid is None else pid
-    try:
-        return {"pid": pid, "born": psutil.Process(pid).create_time()}
-    except psutil.NoSuchProcess:
-        return {"pid": pid, "born": 0.0}  # gone already: no process was born then
-
-
-def is_alive(process: Mapping[str, Any] | None) -> bool:
-    """Whether the process with this identity still runs, on this machine."""
-    if not process:
-        return False
-    pid, born = process.get("pid"), process.get("born")
-    if type(pid) is not int or pid <= 0 or not isinstance(born, int | float):
-        return False
-    try:
-        found = psutil.Process(pid)
-        # The clock that dates processes may be set: two seconds are the same birth.
-        same = abs(found.create_time() - born) < 2
-        return bool(same and found.status() != psutil.STATUS_ZOMBIE)
-    except psutil.AccessDenied:
-        return True
-    except (psutil.NoSuchProcess, OverflowError):
-        return False
 
 
 def tail_of(lines: Sequence[str] | str, count: int = 30) -> list[str]:

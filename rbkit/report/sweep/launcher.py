@@ -13,9 +13,10 @@ from typing import Any
 from rbkit.report.signals import GRACE
 from rbkit.report.sweep.board import Board
 from rbkit.report.sweep.gpus import GpuSlots, gpu_environment
-from rbkit.report.sweep.jobfile import launching, now, process_identity, write_job
+from rbkit.report.sweep.jobfile import launching, now, write_job
 from rbkit.report.sweep.lock import cannot_write, stops_all
 from rbkit.report.sweep.memory import oom_kills
+from rbkit.report.sweep.processes import process_identity
 from rbkit.report.sweep.requeue import clear, clear_halves
 from rbkit.report.sweep.stopping import Stopping
 from rbkit.report.sweep.verdict import Verdict, judge, keep_evidence

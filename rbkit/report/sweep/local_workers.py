@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.report.sweep.channel import Channel, Message
-from rbkit.report.sweep.jobfile import is_alive, process_identity
 from rbkit.report.sweep.nursery import ask_for_worker, start_nursery
-from rbkit.report.sweep.processes import kill_group
+from rbkit.report.sweep.processes import is_alive, kill_group, process_identity
 from rbkit.report.sweep.workers import Event
 
 

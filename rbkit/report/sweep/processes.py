@@ -1,7 +1,7 @@
 """Ends processes by identity, with all that they started.
 
 A process number alone is not enough to kill by: numbers are used again. So a process is
-named by number and time of birth (:func:`~rbkit.report.sweep.jobfile.process_identity`).
+named by number and time of birth (:func:`~rbkit.report.sweep.processes.process_identity`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,36 @@ from typing import Any
 
 import psutil
 
-from rbkit.report.sweep.jobfile import is_alive
-
 MARK = "RBKIT_SWEEP"  # a variable of the environment that all processes of a sweep inherit
 _SAME = 2.0  # seconds by which times of birth may differ: the clock that dates them may be set
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+
+
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """Return ``{"pid", "born"}`` of a process (this one by default); numbers alone are reused."""
+    pid = os.getpid() if pid is None else pid
+    try:
+        return {"pid": pid, "born": psutil.Process(pid).create_time()}
+    except psutil.NoSuchProcess:
+        return {"pid": pid, "born": 0.0}  # gone already: no process was born then
+
+
+def is_alive(process: Mapping[str, Any] | None) -> bool:
+    """Whether the process with this identity still runs, on this machine."""
+    if not process:
+        return False
+    pid, born = process.get("pid"), process.get("born")
+    if type(pid) is not int or pid <= 0 or not isinstance(born, int | float):
+        return False
+    try:
+        found = psutil.Process(pid)
+        # The clock that dates processes may be set: two seconds are the same birth.
+        same = abs(found.create_time() - born) < 2
+        return bool(same and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:
+        return True
+    except (psutil.NoSuchProcess, OverflowError):
+        return False
 
 
 def adopt_orphans() -> None:
@@ -42,7 +67,7 @@ def kill_group(leader: Mapping[str, Any] | None) -> bool:
     Parameters
     ----------
     leader : dict, optional
-        ``{pid, born, mark}``, by :func:`~rbkit.report.sweep.jobfile.process_identity`, with the
+        ``{pid, born, mark}``, by :func:`~rbkit.report.sweep.processes.process_identity`, with the
         value of ``$RBKIT_SWEEP`` of the sweep.
     """
     if not leader or not isinstance(leader.get("pid"), int) or leader["pid"] <= 1:

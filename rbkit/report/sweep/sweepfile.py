@@ -33,15 +33,8 @@ from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
 from rbkit.report.nbio import read_notebook
 from rbkit.report.sweep.identity import code_sha
-from rbkit.report.sweep.jobfile import (
-    STALE,
-    is_alive,
-    job_status,
-    now,
-    process_identity,
-    read_job,
-    seconds_since,
-)
+from rbkit.report.sweep.jobfile import STALE, job_status, now, read_job, seconds_since
+from rbkit.report.sweep.processes import is_alive, process_identity
 from rbkit.report.sweep.replaced import replaced
 
 if TYPE_CHECKING:

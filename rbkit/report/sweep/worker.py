@@ -14,10 +14,10 @@ from typing import Any
 
 from rbkit.report.engine import Failure, NotebookError, execute, failure_in
 from rbkit.report.sweep.channel import Channel, Message
-from rbkit.report.sweep.jobfile import process_identity, tail_of
+from rbkit.report.sweep.jobfile import tail_of
 from rbkit.report.sweep.memory import oom_kills
 from rbkit.report.sweep.plain import plain
-from rbkit.report.sweep.processes import adopt_orphans, kill_descendants
+from rbkit.report.sweep.processes import adopt_orphans, kill_descendants, process_identity
 from rbkit.report.sweep.short import last_lines, shorten
 
 LOG = "worker.log"

@@ -12,18 +12,17 @@ from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
 from rbkit.report.sweep.jobfile import (
     STATUSES,
-    is_alive,
     job_status,
     launching,
     new_job,
     now,
-    process_identity,
     read_job,
     tail_of,
     update_job,
     write_job,
 )
 from rbkit.report.sweep.plain import plain
+from rbkit.report.sweep.processes import is_alive, process_identity
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from rbkit.files import read_json, write_json
 from rbkit.report.sweep import launch, sweepfile
 from rbkit.report.sweep.grid import format_grid
 from rbkit.report.sweep.identity import slug
-from rbkit.report.sweep.jobfile import process_identity, read_job
+from rbkit.report.sweep.jobfile import read_job
 from rbkit.report.sweep.plan import make_plan
+from rbkit.report.sweep.processes import process_identity
 
 
 def hashes(plan):

@@ -15,9 +15,10 @@ import pytest
 
 from rbkit.errors import InputError
 from rbkit.report.sweep import launcher
-from rbkit.report.sweep.jobfile import process_identity, read_job, update_job
+from rbkit.report.sweep.jobfile import read_job, update_job
 from rbkit.report.sweep.plan import make_plan
 from rbkit.report.sweep.pool import run_plan
+from rbkit.report.sweep.processes import process_identity
 from rbkit.report.sweep.requeue import requeue
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adopts orphans")

@@ -10,8 +10,7 @@ import time
 import psutil
 import pytest
 
-from rbkit.report.sweep.jobfile import process_identity
-from rbkit.report.sweep.processes import MARK, kill_group
+from rbkit.report.sweep.processes import MARK, kill_group, process_identity
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups")
 

@@ -12,9 +12,10 @@ import pytest
 
 from rbkit.errors import InputError
 from rbkit.report.sweep import status
-from rbkit.report.sweep.jobfile import now, process_identity, update_job
+from rbkit.report.sweep.jobfile import now, update_job
 from rbkit.report.sweep.plain import plain
 from rbkit.report.sweep.plan import make_plan
+from rbkit.report.sweep.processes import process_identity
 from rbkit.report.sweep.status import print_status, standing
 from rbkit.report.sweep.table import print_table
 
