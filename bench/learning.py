@@ -51,10 +51,18 @@ def main() -> None:
             name, options = RULES[rule]
             with tempfile.TemporaryDirectory() as folder:
                 run = rb.train(
-                    corpus, domains, mixer=mixer_by_name(name, options), run_dir=folder, seed=seed,
-                    steps=a.steps, round_steps=a.round_steps, eval_rounds=a.steps,
-                    checkpoint_rounds=a.steps, save_model=False, progress=False,
-                )  # fmt: skip
+                    corpus,
+                    domains,
+                    mixer=mixer_by_name(name, options),
+                    run_dir=folder,
+                    seed=seed,
+                    steps=a.steps,
+                    round_steps=a.round_steps,
+                    eval_rounds=a.steps,
+                    checkpoint_rounds=a.steps,
+                    save_model=False,
+                    progress=False,
+                )
             loss = run.info["final"]["loss_token"]
             rows.append({"setting": setting, "rule": rule, "seed": seed, "loss": loss})
             with RESULTS.open("a") as file:
@@ -66,9 +74,11 @@ def main() -> None:
         seeds = sorted(of[rule].keys() & of["Stratified"].keys())
         gaps = np.array([of[rule][s] - of["Stratified"][s] for s in seeds])
         half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-        print(f"{rule:<14} mean loss {np.mean(list(of[rule].values())):.4f}   minus Stratified "
-              f"{gaps.mean():+.4f} (95 % {gaps.mean() - half:+.4f} to {gaps.mean() + half:+.4f}, "
-              f"{len(gaps)} seeds)")  # fmt: skip
+        print(
+            f"{rule:<14} mean loss {np.mean(list(of[rule].values())):.4f}   minus Stratified "
+            f"{gaps.mean():+.4f} (95 % {gaps.mean() - half:+.4f} to {gaps.mean() + half:+.4f}, "
+            f"{len(gaps)} seeds)"
+        )
 
 
 if __name__ == "__main__":

@@ -22,11 +22,10 @@ import numpy as np
 
 import rbkit as rb
 from rbkit.files import write_json
-from rbkit.show.display import png
 from rbkit.show.live.final import final_figure
-from rbkit.show.live.panel import LivePanel
-from rbkit.show.live.view import Output, View
-from rbkit.train.record import Run
+from rbkit.show.live.panel import LivePanel, Output, View
+from rbkit.show.style import png
+from rbkit.train.recorder import Run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -57,10 +56,20 @@ def one_run(folder: Path, a: argparse.Namespace, setting: tuple[Any, Any], live:
     shutil.rmtree(folder, ignore_errors=True)
     corpus, domains = setting
     return rb.train(
-        corpus, domains, run_dir=folder, steps=a.steps, round_steps=a.round_steps,
-        batch_size=a.batch, context=a.context, checkpoint_rounds=10**6, resume=False,
-        save_model=False, progress=False, live=live, device="cpu" if a.cpu else None,
-    )  # fmt: skip
+        corpus,
+        domains,
+        run_dir=folder,
+        steps=a.steps,
+        round_steps=a.round_steps,
+        batch_size=a.batch,
+        context=a.context,
+        checkpoint_rounds=10**6,
+        resume=False,
+        save_model=False,
+        progress=False,
+        live=live,
+        device="cpu" if a.cpu else None,
+    )
 
 
 def in_a_kernel(folder: Path, a: argparse.Namespace) -> dict[str, Any]:
@@ -155,7 +164,8 @@ def main() -> None:
             print(json.dumps({**shares[-1], "ratio": took[True][0] / took[False][0]}), flush=True)
         result = {
             "machine": {"cpus": os.cpu_count(), "load": os.getloadavg()[0]},
-            "options": vars(a), "m": domains.m,
+            "options": vars(a),
+            "m": domains.m,
             "watch_percent": [round(one["watch_percent"], 4) for one in shares],
             "watch_percent_largest": max(one["watch_percent"] for one in shares),
             "step_time_ratio": interval([t[True][0] / t[False][0] for t in pairs]),
@@ -164,7 +174,7 @@ def main() -> None:
             "end_seconds_median": float(np.median(ends)),
             "frame": frame_costs(folder / "True", a.frames),
             "in_a_kernel": in_a_kernel(folder / "kernel", a),
-        }  # fmt: skip
+        }
     write_json(RESULTS / "live.json", result)
     print(json.dumps(result, indent=2))
 

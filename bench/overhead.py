@@ -101,9 +101,14 @@ def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]
     low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5], axis=0)
     seconds = float(np.median(plain[:, 0]))
     return {
-        "model": a.model, "parameters": model.num_parameters(), "device": str(DEVICE),
-        "threads": torch.get_num_threads(), "batch": a.batch, "context": a.context,
-        "pairs": a.pairs, "median_step_seconds": seconds,
+        "model": a.model,
+        "parameters": model.num_parameters(),
+        "device": str(DEVICE),
+        "threads": torch.get_num_threads(),
+        "batch": a.batch,
+        "context": a.context,
+        "pairs": a.pairs,
+        "median_step_seconds": seconds,
         "step_time_ratio_median": float(np.median(ratios[:, 0])),
         "step_time_ratio_95": [float(low[0]), float(high[0])],
         "cpu_time_ratio_median": float(np.median(ratios[:, 1])),
@@ -114,7 +119,7 @@ def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]
             100 * float(np.median(own.cpu) / np.median(plain[:, 1]))
         ),
         "bytes_per_domain": tracker.bytes / a.domains,
-    }  # fmt: skip
+    }
 
 
 def scaling(a: argparse.Namespace, options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,12 +146,18 @@ def scaling(a: argparse.Namespace, options: dict[str, Any]) -> list[dict[str, An
         mixer = now() - began
         began = now()
         tracker.reset()
-        rows.append({
-            "domains": m, "tracking_flops_per_step": flops,
-            "tracking_seconds_per_step": float(np.median(own.seconds)),
-            "gram_flops": counter.get_total_flops(), "gram_seconds": gram,
-            "mixer_seconds": mixer, "reset_seconds": now() - began, "bytes": tracker.bytes,
-        })  # fmt: skip
+        rows.append(
+            {
+                "domains": m,
+                "tracking_flops_per_step": flops,
+                "tracking_seconds_per_step": float(np.median(own.seconds)),
+                "gram_flops": counter.get_total_flops(),
+                "gram_seconds": gram,
+                "mixer_seconds": mixer,
+                "reset_seconds": now() - began,
+                "bytes": tracker.bytes,
+            }
+        )
         tracker.remove()
     return rows
 
@@ -166,18 +177,22 @@ def main() -> None:
     parse.add_argument("--scaling", type=int, nargs="*", default=[30, 100, 300, 1000])
     a = parse.parse_args()
     options = {
-        "estimator": a.estimator, "buckets": a.buckets, "fraction": a.fraction,
+        "estimator": a.estimator,
+        "buckets": a.buckets,
+        "fraction": a.fraction,
         "token_fraction": a.token_fraction,
-    }  # fmt: skip
+    }
     flops = price(domains=a.domains, round_steps=a.round_steps, **options)
     result = {
-        "options": options, "domains": a.domains, "round_steps": a.round_steps,
+        "options": options,
+        "domains": a.domains,
+        "round_steps": a.round_steps,
         "flops": {"batch": 16, "context": 512, **asdict(flops)},
         "overhead_counted_percent": flops.counted,
         "overhead_with_additions_percent": flops.with_additions,
         **step_times(a, options),
         "scaling": scaling(a, options) if a.estimator == "sketch" else [],
-    }  # fmt: skip
+    }
     name = "overhead" if a.estimator == "sketch" else f"overhead-{a.estimator}"
     write_json(RESULTS / f"{name}-{DEVICE.type}.json", result)
     print(json.dumps(result, indent=2))

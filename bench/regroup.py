@@ -47,7 +47,7 @@ CUTS = (5, 8, 11, 16, 20, 25, 30, 40, 50, 60, 70, 80, 100, 120, 150, 200)
 
 
 def ward(X: Any, k: int, **_: Any) -> dict[str, Any]:
-    from rbkit.regroup.hierarchy import WardTree
+    from rbkit.regroup.ward import WardTree
 
     tree = WardTree(k).fit(X)
     cuts = {f"cut{at}": tree.cut(at) for at in CUTS if at <= tree.n_micro_}  # milliseconds
@@ -55,13 +55,13 @@ def ward(X: Any, k: int, **_: Any) -> dict[str, Any]:
 
 
 def kmeans(X: Any, k: int, **_: Any) -> dict[str, Any]:
-    from rbkit.regroup.cluster import KMeans
+    from rbkit.regroup.kmeans import KMeans
 
     return {"labels": KMeans(k).fit(X).labels_}
 
 
 def hdbscan(X: Any, **_: Any) -> dict[str, Any]:
-    from rbkit.regroup.density import UmapHDBSCAN
+    from rbkit.regroup.hdbscan import UmapHDBSCAN
     from rbkit.regroup.noise import settle_noise
 
     clusters = UmapHDBSCAN(cache=False).fit(X)
@@ -77,9 +77,11 @@ def default(X: Any, **_: Any) -> dict[str, Any]:
         n_neighbors=15, n_components=5, min_dist=0.0, metric="cosine", low_memory=False
     ).fit_transform(X)
     clusters = hdbscan.HDBSCAN(
-        min_cluster_size=10, metric="euclidean", cluster_selection_method="eom",
+        min_cluster_size=10,
+        metric="euclidean",
+        cluster_selection_method="eom",
         prediction_data=True,
-    ).fit(reduced)  # fmt: skip
+    ).fit(reduced)
     return {"labels": clusters.labels_}
 
 

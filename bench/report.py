@@ -50,19 +50,26 @@ def main() -> None:
     finally:
         if a.keep is None:
             shutil.rmtree(folder)
-    found = {"runs": made, "variants": len(MIXERS) * len(KS), **found, "python": sys.version[:7],
-             "machine": platform.machine()}  # fmt: skip
+    found = {
+        "runs": made,
+        "variants": len(MIXERS) * len(KS),
+        **found,
+        "python": sys.version[:7],
+        "machine": platform.machine(),
+    }
     a.results.parent.mkdir(exist_ok=True)
     a.results.write_text(json.dumps(found, indent=2) + "\n")
-    print(f"{made} runs: {found['seconds']:.1f} s ({found['cpu_seconds']:.1f} s of CPU), "
-          f"page {found['page_mb']:.2f} MB, numbers {found['numbers_mb']:.2f} MB, "
-          f"peak memory {found['peak_gb']:.2f} GB")  # fmt: skip
+    print(
+        f"{made} runs: {found['seconds']:.1f} s ({found['cpu_seconds']:.1f} s of CPU), "
+        f"page {found['page_mb']:.2f} MB, numbers {found['numbers_mb']:.2f} MB, "
+        f"peak memory {found['peak_gb']:.2f} GB"
+    )
 
 
 def measure(folder: Path) -> dict[str, Any]:
     """Write the report of the sweep in `folder`; imports are part of it."""
     began, cpu = time.perf_counter(), time.process_time()
-    from rbkit.report.write import write_report
+    from rbkit.report.page.page import write_report
 
     page = write_report(folder, folder / "index.html", progress=False)
     numbers = sum(path.stat().st_size for path in (folder / "numbers").iterdir())
@@ -79,7 +86,7 @@ def write_sweep(
     folder: Path, mixers: tuple[str, ...], ks: tuple[int, ...], seeds: int, bad_every: int = 17
 ) -> int:
     """Write a sweep of made-up runs; each `bad_every`-th did not end well."""
-    from rbkit.report.sweep.jobfile import new_job, write_job
+    from rbkit.report.sweep.folder import new_job, write_job
 
     source = importlib.util.spec_from_file_location(
         "fake_runs", HERE.parent / "tests" / "show" / "fake_runs.py"
@@ -106,21 +113,32 @@ def write_sweep(
         job = new_job(id, "90_run.ipynb", run.info["parameters"], varied, command)
         job |= {"status": status, "attempts": 1, "seconds": 91.5}
         if status != "ok":
-            job |= {"error": TAIL[-1] if status == "failed" else None, "cell": "train",
-                    "tail": TAIL if status == "failed" else []}  # fmt: skip
+            job |= {
+                "error": TAIL[-1] if status == "failed" else None,
+                "cell": "train",
+                "tail": TAIL if status == "failed" else [],
+            }
         write_job(run.path, job)
         ids.append(id)
     grid = {"mixer": list(mixers), "k": list(ks), "seed": list(range(seeds))}
     info = {
-        "format": "rbkit-sweep/1", "template": "notebooks/90_run.ipynb", "template_sha": "0" * 64,
-        "grid": grid, "parameters": {}, "calls": [], "jobs": ids, "superseded": [],
+        "format": "rbkit-sweep/1",
+        "template": "notebooks/90_run.ipynb",
+        "template_sha": "0" * 64,
+        "grid": grid,
+        "parameters": {},
+        "calls": [],
+        "jobs": ids,
+        "superseded": [],
         "command": f'rbkit sweep 90_run --grid "mixer={",".join(mixers)} k={",".join(map(str, ks))}'
-                   f' seed=0..{seeds - 1}" --out {folder.name}',
-        "launcher": None, "rbkit": "0.1.0", "versions": {},
+        f' seed=0..{seeds - 1}" --out {folder.name}',
+        "launcher": None,
+        "rbkit": "0.1.0",
+        "versions": {},
         "git": {"commit": "1" * 40, "changed": False},
         "machine": {"cpus": 2, "memory_gb": 8.0, "platform": "Linux", "gpus": []},
         "created": "2026-03-01T10:00:00+00:00",
-    }  # fmt: skip
+    }
     (folder / "sweep.json").write_text(json.dumps(info, indent=2))
     return len(ids)
 

@@ -33,8 +33,7 @@ from typing import Any
 import numpy as np
 
 from rbkit.files import cache_dir, read_json, write_json
-from rbkit.regroup.shard_files import ShardFolder, ShardHeader
-from rbkit.regroup.shards import ShardedVectors
+from rbkit.regroup.shards import ShardedVectors, ShardFolder, ShardHeader
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = ("vectors", "kmeans", "hdbscan", "embed")
@@ -94,7 +93,7 @@ def make_vectors(a: argparse.Namespace) -> dict[str, Any]:
 def kmeans(a: argparse.Namespace) -> dict[str, Any]:
     """Regroup by k-means on shards; the assignment of all rows is part of it, and timed again."""
     from rbkit.regroup import KMeans
-    from rbkit.regroup.cluster import assign
+    from rbkit.regroup.kmeans import assign
 
     vectors, phases = ShardedVectors(folder_of(a)), Phases()
     tool = KMeans(
@@ -117,8 +116,8 @@ def kmeans(a: argparse.Namespace) -> dict[str, Any]:
 
 def hdbscan(a: argparse.Namespace) -> dict[str, Any]:
     """HDBSCAN on a UMAP of a sample; every row goes to the nearest mean of its clusters."""
-    from rbkit.regroup.cluster import assign
-    from rbkit.regroup.density import UmapHDBSCAN
+    from rbkit.regroup.hdbscan import UmapHDBSCAN
+    from rbkit.regroup.kmeans import assign
 
     vectors, phases = ShardedVectors(folder_of(a)), Phases()
     with phases("read the sample"):
@@ -154,7 +153,7 @@ def embed(a: argparse.Namespace) -> dict[str, Any]:
     from rbkit.data import load_corpus
     from rbkit.regroup import TransformerEmbedder
     from rbkit.regroup.ray_job import embed_shards_on_ray
-    from rbkit.regroup.shard_job import embed_shards
+    from rbkit.regroup.shards import embed_shards
 
     rows = load_corpus("wiki", progress=False)["train"].select(range(a.texts))
     words = [len(text.split()) for text in rows["text"]]
@@ -184,9 +183,13 @@ def embed(a: argparse.Namespace) -> dict[str, Any]:
         for engine in dict.fromkeys(run["engine"] for run in runs)
     }
     return {
-        "texts": a.texts, "mean_words": float(np.mean(words)), **tokens, "runs": runs,
-        "texts_per_second": rate, "peak_gib": peak_gib(),
-    }  # fmt: skip
+        "texts": a.texts,
+        "mean_words": float(np.mean(words)),
+        **tokens,
+        "runs": runs,
+        "texts_per_second": rate,
+        "peak_gib": peak_gib(),
+    }
 
 
 def score(a: argparse.Namespace, labels: np.ndarray) -> dict[str, Any]:
@@ -225,10 +228,13 @@ def machine() -> dict[str, Any]:
     import sklearn
 
     return {
-        "cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(), "numpy": np.__version__,
-        "faiss": faiss.__version__, "sklearn": sklearn.__version__,
-    }  # fmt: skip
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "faiss": faiss.__version__,
+        "sklearn": sklearn.__version__,
+    }
 
 
 def result_of(a: argparse.Namespace, step: str) -> Path:

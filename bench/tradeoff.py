@@ -36,8 +36,7 @@ import rbkit as rb
 from rbkit.balance.signals import GramEstimate
 from rbkit.balance.sketch import default_buckets
 from rbkit.files import write_json
-from rbkit.train.models import build_model
-from rbkit.train.text import PadCollator, tokenize, train_tokenizer
+from rbkit.train.models import PadCollator, build_model, tokenize, train_tokenizer
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
@@ -52,11 +51,18 @@ def model_of(name: str, vocab_size: int, context: int) -> Any:
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=vocab_size, hidden_size=WIDTH, intermediate_size=2 * WIDTH,
-            num_hidden_layers=1, num_attention_heads=12, max_position_embeddings=context,
-            tie_word_embeddings=True, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+            vocab_size=vocab_size,
+            hidden_size=WIDTH,
+            intermediate_size=2 * WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=12,
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
         )
-    )  # fmt: skip
+    )
 
 
 def half_round(tracker: rb.GramTracker, half: int) -> GramEstimate:
@@ -73,9 +79,11 @@ def settings(buckets: list[int], fractions: list[float], default: int) -> dict[s
     return (
         {f"{c} buckets": {"buckets": c} for c in buckets}
         | {f"1/{round(1 / f)} of steps": {"buckets": default, "fraction": f} for f in fractions}
-        | {f"1/{round(1 / f)} of tokens": {"buckets": default, "token_fraction": f}
-           for f in fractions}
-    )  # fmt: skip
+        | {
+            f"1/{round(1 / f)} of tokens": {"buckets": default, "token_fraction": f}
+            for f in fractions
+        }
+    )
 
 
 def run(a: argparse.Namespace) -> dict[str, Any]:
@@ -89,8 +97,11 @@ def run(a: argparse.Namespace) -> dict[str, Any]:
     default = default_buckets(head.in_features)
     families = settings(sorted({*a.buckets, default}), a.fractions, default)
     exact = rb.GramTracker(head, m, estimator="exact")
-    trackers = {(name, seed): rb.GramTracker(head, m, seed=seed, **options)
-                for name, options in families.items() for seed in range(a.seeds)}  # fmt: skip
+    trackers = {
+        (name, seed): rb.GramTracker(head, m, seed=seed, **options)
+        for name, options in families.items()
+        for seed in range(a.seeds)
+    }
     mixer, rules, halves = rb.RnB(), {key: rb.RnB() for key in trackers}, (rb.RnB(), rb.RnB())
     sampler = rb.MixtureSampler(domains.train_labels, mixer.start(q, domains.sizes))
     optimizer = torch.optim.AdamW(model.parameters(), lr=a.learning_rate)
@@ -135,34 +146,56 @@ def run(a: argparse.Namespace) -> dict[str, Any]:
         shape = {**options, "buckets": max(1, round(numbers / WIDTH))}
         cost = price(**shape)
         found[name] = {
-            **options, "numbers": numbers, "tv": describe(tv[name]),
-            "relative_gram_error": float(np.mean(error[name])), "gpt_neo_buckets": shape["buckets"],
-            "counted_percent": cost.counted, "with_additions_percent": cost.with_additions,
-            "bytes_per_domain": cost.bytes_per_domain, "default": name == f"{default} buckets",
-        }  # fmt: skip
+            **options,
+            "numbers": numbers,
+            "tv": describe(tv[name]),
+            "relative_gram_error": float(np.mean(error[name])),
+            "gpt_neo_buckets": shape["buckets"],
+            "counted_percent": cost.counted,
+            "with_additions_percent": cost.with_additions,
+            "bytes_per_domain": cost.bytes_per_domain,
+            "default": name == f"{default} buckets",
+        }
     within = {n: r for n, r in found.items() if r["tv"]["mean"] + r["tv"]["error"] < PROMISE}
     knee = min(within, key=lambda name: within[name]["with_additions_percent"], default=None)
     return {
-        "corpus": a.corpus, "embedder": a.embedder, "domains": m, "model": a.model,
-        "vocabulary": len(tokenizer), "inputs": head.in_features, "steps": a.steps,
-        "round_steps": a.round_steps, "seeds": a.seeds,
+        "corpus": a.corpus,
+        "embedder": a.embedder,
+        "domains": m,
+        "model": a.model,
+        "vocabulary": len(tokenizer),
+        "inputs": head.in_features,
+        "steps": a.steps,
+        "round_steps": a.round_steps,
+        "seeds": a.seeds,
         "rule": f"cheapest, additions included, whose mean TV + standard error < {PROMISE}",
-        "knee": knee, "half_rounds": describe(tv["half-rounds"]), "settings": found,
-    }  # fmt: skip
+        "knee": knee,
+        "half_rounds": describe(tv["half-rounds"]),
+        "settings": found,
+    }
 
 
 def describe(values: list[float]) -> dict[str, float]:
     spread = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"mean": float(np.mean(values)), "max": float(np.max(values)), "error": float(spread),
-            "n": len(values)}  # fmt: skip
+    return {
+        "mean": float(np.mean(values)),
+        "max": float(np.max(values)),
+        "error": float(spread),
+        "n": len(values),
+    }
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Draw a panel for each model."""
     figure, panels = plt.subplots(
-        1, len(results), figsize=(6.2 * len(results), 4.8), sharex=True, sharey=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+        1,
+        len(results),
+        figsize=(6.2 * len(results), 4.8),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for axes, result in zip(panels[0], results.values(), strict=True):
         panel(axes, result)
     panels[0, 0].set_ylabel("TV of p to exact gradients of all steps (bar: largest)")
@@ -181,12 +214,24 @@ def panel(axes: Any, result: dict[str, Any]) -> None:
         axes.plot(x, mean, mark + "-", color=colour, label=label)
         axes.plot(x, most, "_", color=colour)
         for name, row in rows.items():
-            axes.annotate(name.split(" ")[0], (row["with_additions_percent"], row["tv"]["mean"]),
-                          textcoords="offset points", xytext=(4, 4), fontsize=8)  # fmt: skip
+            axes.annotate(
+                name.split(" ")[0],
+                (row["with_additions_percent"], row["tv"]["mean"]),
+                textcoords="offset points",
+                xytext=(4, 4),
+                fontsize=8,
+            )
     if result["knee"]:
         row = result["settings"][result["knee"]]
-        axes.plot(row["with_additions_percent"], row["tv"]["mean"], "o", ms=15, mfc="none",
-                  mec="black", label=f"knee: {result['knee']}")  # fmt: skip
+        axes.plot(
+            row["with_additions_percent"],
+            row["tv"]["mean"],
+            "o",
+            ms=15,
+            mfc="none",
+            mec="black",
+            label=f"knee: {result['knee']}",
+        )
     noise = result["half_rounds"]["mean"]
     axes.axhline(noise, color="grey", ls="--", lw=1, label="two half-rounds: sampling noise")
     axes.axhline(PROMISE, color="grey", ls=":", lw=1, label=f"{PROMISE}: what is promised")

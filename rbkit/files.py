@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,26 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def json_ready(value: Any) -> Any:
+    """Turn numpy scalars, arrays, tuples, paths and NaN into what JSON has.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> json_ready({"k": np.int64(3), "score": float("nan"), "grid": (1, np.float32(2))})
+    {'k': 3, 'score': None, 'grid': [1, 2.0]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # arrays and numpy's scalars
+        value = value.tolist()
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def read_json(path: str | Path) -> Any:

@@ -110,8 +110,11 @@ def _start(ray: Any, address: str | None, cpus: float, gpus: float) -> None:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError("Ray", f"no cluster at {address!r} ({said})",
-                             "start one, or use the one on this machine") from error  # fmt: skip
+            raise InputError(
+                "Ray",
+                f"no cluster at {address!r} ({said})",
+                "start one, or use the one on this machine",
+            ) from error
         return
     # Ray takes the address of the network card, also when told 127.0.0.1, and listens on all of
     # them; except where it knows no clusters, as on macOS.

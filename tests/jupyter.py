@@ -39,8 +39,12 @@ class Server:
         home = self.root / "jupyter-home"
         (home / "config" / "labconfig").mkdir(parents=True, exist_ok=True)
         # No news and no updates: both ask the network, and the toast covers the notebook.
-        quiet = {"@jupyterlab/apputils-extension:notification":
-                 {"checkForUpdates": False, "fetchNews": "false"}}  # fmt: skip
+        quiet = {
+            "@jupyterlab/apputils-extension:notification": {
+                "checkForUpdates": False,
+                "fetchNews": "false",
+            }
+        }
         (home / "config" / "labconfig" / "default_setting_overrides.json").write_text(
             json.dumps(quiet), encoding="utf-8"
         )
@@ -48,21 +52,38 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data",
-                   "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
-                   "JUPYTERLAB_SETTINGS_DIR": "settings",
-                   "JUPYTERLAB_WORKSPACES_DIR": "workspaces"}  # fmt: skip
+        folders = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_DATA_DIR": "data",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "IPYTHONDIR": "ipython",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        }
         env = os.environ | {name: str(home / folder) for name, folder in folders.items()}
         env |= {"HF_HUB_OFFLINE": "1", "RBKIT_DISPLAY": "live", "PYTHONWARNINGS": "ignore"}
         self.log = (home / "server.log").open("w", encoding="utf-8")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ip=127.0.0.1",
-             f"--port={port}", "--ServerApp.port_retries=0", "--allow-root",
-             f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={self.root}",
-             "--LabApp.expose_app_in_browser=True",
-             "--JupyterNotebookApp.expose_app_in_browser=True"],
-            env=env, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "jupyter",
+                "lab",
+                "--no-browser",
+                "--ip=127.0.0.1",
+                f"--port={port}",
+                "--ServerApp.port_retries=0",
+                "--allow-root",
+                f"--IdentityProvider.token={TOKEN}",
+                f"--ServerApp.root_dir={self.root}",
+                "--LabApp.expose_app_in_browser=True",
+                "--JupyterNotebookApp.expose_app_in_browser=True",
+            ],
+            env=env,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         self._wait(home)
 
     def _wait(self, home, seconds=90):

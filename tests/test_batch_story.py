@@ -21,9 +21,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rbkit.report.offline import assert_offline
-from rbkit.report.shipped import find_notebook
-from rbkit.report.sweep.jobfile import job_status, read_job
+from rbkit.report.html import assert_offline
+from rbkit.report.notebooks import find_notebook
+from rbkit.report.sweep.folder import job_status, read_job
 
 
 def command(*words):
@@ -48,8 +48,11 @@ def kill_a_kernel(out, launcher, spared=()):
     """``kill -9`` the kernel of a run that is under way; return the run's id."""
 
     def running():
-        return [job for job in jobs_in(out).values() if job["id"] not in spared
-                and job["status"] == "running" and job["kernel"]]  # fmt: skip
+        return [
+            job
+            for job in jobs_in(out).values()
+            if job["id"] not in spared and job["status"] == "running" and job["kernel"]
+        ]
 
     victim = wait_for(running, 120, launcher)[0]
     os.kill(victim["kernel"]["pid"], signal.SIGKILL)
@@ -74,9 +77,20 @@ def story(out, runs, say=print):
     marker = str(out)
     mixers = ("stratified", "target", "rnb") if runs > 6 else ("target", "rnb")
     seeds = -(-runs // len(mixers))
-    words = ["sweep", find_notebook("90_run"), "--grid",
-             f"mixer={','.join(mixers)} seed=0..{seeds - 1}", "--out", out, "--jobs", 2,
-             "--profile", "smoke", "--baseline", "mixer=Target"]  # fmt: skip
+    words = [
+        "sweep",
+        find_notebook("90_run"),
+        "--grid",
+        f"mixer={','.join(mixers)} seed=0..{seeds - 1}",
+        "--out",
+        out,
+        "--jobs",
+        2,
+        "--profile",
+        "smoke",
+        "--baseline",
+        "mixer=Target",
+    ]
     env = os.environ | {"RBKIT_STORY": marker}
     with tempfile.TemporaryFile() as log:
         first = subprocess.Popen(command(*words), env=env, stdout=log, stderr=log)
@@ -88,8 +102,13 @@ def story(out, runs, say=print):
         first.wait()
     time.sleep(3)
     assert not workers_of(marker), "orphans"
-    said = subprocess.run(command("status", out), capture_output=True, text=True, check=False,
-                          env=env | {"COLUMNS": "160"})  # fmt: skip
+    said = subprocess.run(
+        command("status", out),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env | {"COLUMNS": "160"},
+    )
     assert said.returncode == 1
     assert "killed" in said.stdout
     done = {name: job for name, job in jobs_in(out).items() if job_status(job) == "ok"}

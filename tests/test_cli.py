@@ -60,7 +60,7 @@ def test_help_loads_nothing_heavy():
         (["report", "nowhere"], "nowhere: no run folder in there; give the folder that holds runs"),
         (["assets", "path", "wikipedia"], "wikipedia"),
     ],
-)  # fmt: skip
+)
 def test_an_error_is_one_line_with_the_remedy(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["rbkit", *arguments])
@@ -96,9 +96,12 @@ def test_assets_are_listed_with_their_licence():
 def wide(*arguments):
     """Run the command in a process of its own, in a wide terminal; return its lines."""
     done = subprocess.run(
-        [sys.executable, "-m", "rbkit.cli", *arguments], text=True, capture_output=True,
-        env=os.environ | {"COLUMNS": "400"}, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "rbkit.cli", *arguments],
+        text=True,
+        capture_output=True,
+        env=os.environ | {"COLUMNS": "400"},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

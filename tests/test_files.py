@@ -12,15 +12,7 @@ import numpy as np
 import pytest
 
 from rbkit.errors import InputError
-from rbkit.files import (
-    atomic_path,
-    cache_dir,
-    fingerprint,
-    inside,
-    read_json,
-    read_npz,
-    write_json,
-)
+from rbkit.files import atomic_path, cache_dir, fingerprint, inside, read_json, read_npz, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbkit.train.models import build_model
-from rbkit.train.text import train_tokenizer
+from rbkit.train.models import build_model, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -46,8 +45,14 @@ def test_the_example_runs(strangers_files, tmp_path, name):
     # Without the packaged embedder, which would be a download.
     script = script.replace("rb.regroup(corpus, k", 'rb.regroup(corpus, embedder="tfidf", k')
     (tmp_path / "script.py").write_text(script)
-    done = subprocess.run([sys.executable, "script.py", *files], cwd=tmp_path, text=True,
-                          capture_output=True, timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "script.py", *files],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert 0 < float(re.findall(r"\d+\.\d+", done.stdout)[-1]) < 5  # untrained: ln 270 = 5.6
     if name == "trainer_rbkit":
@@ -58,10 +63,14 @@ def test_the_example_runs(strangers_files, tmp_path, name):
 
 def changed(before, after):
     """Lines removed and added, docstrings apart, as in README."""
-    old, new = ((ROOT / "examples" / f"{n}.py").read_text().splitlines()[1:]
-                for n in (before, after))  # fmt: skip
-    return [line for line in difflib.unified_diff(old, new, lineterm="", n=0)
-            if line[:1] in "+-" and line[:3] not in ("+++", "---")]  # fmt: skip
+    old, new = (
+        (ROOT / "examples" / f"{n}.py").read_text().splitlines()[1:] for n in (before, after)
+    )
+    return [
+        line
+        for line in difflib.unified_diff(old, new, lineterm="", n=0)
+        if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    ]
 
 
 @pytest.mark.parametrize(("kind", "most"), [("trainer", 10), ("loop", 15)])

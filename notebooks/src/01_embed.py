@@ -26,8 +26,8 @@ from sklearn.preprocessing import normalize
 import rbkit as rb
 from rbkit import show
 from rbkit.regroup import embed, embed_corpus, token_counts
-from rbkit.regroup.neighbours import exact_neighbours
-from rbkit.regroup.preparation import make_embedder
+from rbkit.regroup.prepare import make_embedder
+from rbkit.regroup.umap import exact_neighbours
 from rbkit.show.style import legend_above, plain_ticks, shorten, tidy
 
 # %% tags=["parameters"]
@@ -202,8 +202,9 @@ with picture(alt) as ax:
         (random[same], "same source", BLUE),
         (first, "text and nearest neighbour", ORANGE),
     ):
-        ax.hist(values, bins, density=True, histtype="stepfilled", alpha=0.5, color=colour,
-                label=name)  # fmt: skip
+        ax.hist(
+            values, bins, density=True, histtype="stepfilled", alpha=0.5, color=colour, label=name
+        )
     ax.set(title="Cosines of pairs", xlabel="cosine", yticks=[])
     legend_above(ax)
 
@@ -252,8 +253,10 @@ def rarity(cosine, of):
 
 
 for cosine in (0.1, 0.3, 0.5, 0.7):
-    print(f"cosine {cosine}: {rarity(cosine, random):8.3%} of random pairs in X, "
-          f"{rarity(cosine, random_other):8.3%} in Y")  # fmt: skip
+    print(
+        f"cosine {cosine}: {rarity(cosine, random):8.3%} of random pairs in X, "
+        f"{rarity(cosine, random_other):8.3%} in Y"
+    )
 
 # %%
 assert rarity(0.3, random) < 0.1
@@ -315,8 +318,10 @@ found_again = ((shuffled @ X.T).argmax(axis=1) == rows).mean()
 
 # %%
 assert np.median(kept) > np.quantile(random, 0.999)
-print(f"cosine with the shuffled text: median {np.median(kept):.2f}; of all texts the original "
-      f"is the nearest to its shuffled self in {found_again:.0%} of the cases")  # fmt: skip
+print(
+    f"cosine with the shuffled text: median {np.median(kept):.2f}; of all texts the original "
+    f"is the nearest to its shuffled self in {found_again:.0%} of the cases"
+)
 
 # %% [markdown]
 # That is no fault for our purpose, domains are about topics. It is one for others: do not filter
@@ -600,8 +605,10 @@ print(complaint.what, "->", complaint.remedy)
 # %%
 exact = Letters().transform(few)
 assert np.abs(exact - once).max() < 5e-4
-assert ((exact @ exact.T - 2 * np.eye(len(few))).argmax(0)
-        == (once @ once.T - 2 * np.eye(len(few))).argmax(0)).mean() > 0.95  # fmt: skip
+assert (
+    (exact @ exact.T - 2 * np.eye(len(few))).argmax(0)
+    == (once @ once.T - 2 * np.eye(len(few))).argmax(0)
+).mean() > 0.95
 
 # %% [markdown]
 # And with the embedder of this notebook, for a few texts, in seconds:

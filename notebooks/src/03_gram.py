@@ -24,8 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import rbkit as rb
 from rbkit import show
 from rbkit.show.style import legend_above, plain_ticks, tidy
-from rbkit.train.models import build_model
-from rbkit.train.text import PadCollator, tokenize, train_tokenizer
+from rbkit.train.models import PadCollator, build_model, tokenize, train_tokenizer
 
 # %% tags=["parameters"]
 steps: int = 200  # optimizer steps of the small language model
@@ -376,8 +375,9 @@ def round_of(g, K, repeats=400):
 lengths = np.array([1, 2, 4, 8, 16, 32, 64])
 rounds = [(round_of(g1, K), round_of(g2, K)) for K in lengths]
 diagonal = np.array([[(a**2).sum(2).mean(), (a.mean(1) ** 2).sum(1).mean()] for a, _ in rounds])
-off = np.array([[(a * b).sum(2).mean(1).std(), (a.mean(1) * b.mean(1)).sum(1).std()]
-                for a, b in rounds])  # fmt: skip
+off = np.array(
+    [[(a * b).sum(2).mean(1).std(), (a.mean(1) * b.mean(1)).sum(1).std()] for a, b in rounds]
+)
 
 # %% [markdown]
 # **Predict** both curves for both ways: the mean of the diagonal, whose truth is 1, and the
@@ -725,11 +725,17 @@ def relative_error(gram, exact):
 # %%
 def errors(sketch, A, sizes):
     exact = (A.flatten(1) @ A.flatten(1).T).numpy()
-    return np.array([
-        np.mean([relative_error((S @ S.T).numpy(), exact)
-                 for S in (sketch(A, c, s) for s in range(seeds))])
-        for c in sizes
-    ])  # fmt: skip
+    return np.array(
+        [
+            np.mean(
+                [
+                    relative_error((S @ S.T).numpy(), exact)
+                    for S in (sketch(A, c, s) for s in range(seeds))
+                ]
+            )
+            for c in sizes
+        ]
+    )
 
 
 # %%
@@ -769,19 +775,28 @@ assert np.allclose(
 )
 
 # %%
-library = np.array([
-    np.mean([relative_error(tracked(H, Delta, ids, buckets=c, seed=s).estimate().gram, exact)
-             for s in range(seeds)])
-    for c in buckets
-])  # fmt: skip
+library = np.array(
+    [
+        np.mean(
+            [
+                relative_error(tracked(H, Delta, ids, buckets=c, seed=s).estimate().gram, exact)
+                for s in range(seeds)
+            ]
+        )
+        for c in buckets
+    ]
+)
 
 # %%
 lines = {
-    "plain": (plain, ORANGE, "s-"), "plain, random rows": (random_rows, GREY, "x--"),
-    "by hand, with blocks": (blocked, GREEN, "^-"), "rbkit": (library, BLUE, "o-"),
-}  # fmt: skip
+    "plain": (plain, ORANGE, "s-"),
+    "plain, random rows": (random_rows, GREY, "x--"),
+    "by hand, with blocks": (blocked, GREEN, "^-"),
+    "rbkit": (library, BLUE, "o-"),
+}
 alt = "Error of G over buckets, log-log. At 32 buckets: " + ", ".join(
-    f"{name} {values[2]:.3f}" for name, (values, _, _) in lines.items())  # fmt: skip
+    f"{name} {values[2]:.3f}" for name, (values, _, _) in lines.items()
+)
 with picture(alt, width=6.4, height=3.6) as ax:
     for name, (values, colour, style) in lines.items():
         ax.loglog(buckets, values, style, color=colour, label=name, ms=5)
@@ -905,8 +920,13 @@ def gradients(model, rows):
     rest = dict(zip(named, rest, strict=True))
     embedding = rest.pop("model.embed_tokens.weight")
     mlp = [g for name, g in rest.items() if name.startswith("model.layers.1.mlp")]
-    found = [[of_head], [rest["model.norm.weight"]], mlp, [embedding],
-             [of_head + embedding, *rest.values()]]  # fmt: skip
+    found = [
+        [of_head],
+        [rest["model.norm.weight"]],
+        mlp,
+        [embedding],
+        [of_head + embedding, *rest.values()],
+    ]
     return {s: torch.cat([g.flatten() for g in f]) for s, f in zip(SCOPES, found, strict=True)}
 
 
@@ -997,8 +1017,9 @@ for when, net_truth in truths.items():
 looks = {"plug-in": (ORANGE, "o"), "debiased": (GREEN, "^"), "layer itself": (BLUE, "D")}
 alt = ". ".join(
     f"{when}, {s}: " + ", ".join(f"{k} {np.mean(v):.2f}" for k, v in table[when][s].items())
-    for when in table for s in SCOPES
-)  # fmt: skip
+    for when in table
+    for s in SCOPES
+)
 with picture(alt, 2, width=7.8, height=3.9, sharex=True, sharey=True) as axes:
     for ax, (when, scopes) in zip(axes, table.items(), strict=True):
         floors = [np.mean(found["noise floor"]) for found in scopes.values()]
@@ -1037,8 +1058,7 @@ print(f"many examples, head only:     {now['head']['layer itself'][0]:.3f}")
 
 # %%
 from rbkit.train.fidelity import measure_fidelity
-from rbkit.train.fresh import FreshBatches
-from rbkit.train.losses import example_losses
+from rbkit.train.losses import FreshBatches, example_losses
 
 # %%
 batches = FreshBatches(data, None, members, np.array([], int), collate, 16, seed)
@@ -1073,8 +1093,11 @@ def step_flops(**options):
 
 # %%
 base = step_flops()
-choices = {"exact": {"estimator": "exact"}, "sketch": {"buckets": 48},
-           "grouped": {"estimator": "grouped"}}  # fmt: skip
+choices = {
+    "exact": {"estimator": "exact"},
+    "sketch": {"buckets": 48},
+    "grouped": {"estimator": "grouped"},
+}
 extra = {name: step_flops(**options) - base for name, options in choices.items()}
 
 # %%
@@ -1113,7 +1136,8 @@ assert shares["8 buckets"] < 0.001
 
 # %%
 alt = "Cost as a share of training GPT-Neo-125M: " + ", ".join(
-    f"{name} {value:.3%}" for name, value in shares.items())  # fmt: skip
+    f"{name} {value:.3%}" for name, value in shares.items()
+)
 with picture(alt, height=2.2) as ax:
     ax.barh(list(shares), [100 * value for value in shares.values()], color=BLUE)
     for row, value in enumerate(shares.values()):

@@ -75,8 +75,9 @@ class StopHalfWay:
 
 
 # %%
-run = rb.train(corpus, domains, mixer="RnB", run_dir=folder / "RnB", live=[True, StopHalfWay()],
-               **options)  # fmt: skip
+run = rb.train(
+    corpus, domains, mixer="RnB", run_dir=folder / "RnB", live=[True, StopHalfWay()], **options
+)
 run
 
 # %% [markdown]
@@ -86,8 +87,12 @@ run
 # %%
 assert run.status == "interrupted"
 stopped_at = run.info["progress"]["step"]
-print("stopped after step", stopped_at, "| checkpoints:",
-      sorted(p.name for p in (run.path / "checkpoints").glob("checkpoint-*")))  # fmt: skip
+print(
+    "stopped after step",
+    stopped_at,
+    "| checkpoints:",
+    sorted(p.name for p in (run.path / "checkpoints").glob("checkpoint-*")),
+)
 
 # %% [markdown]
 # ## 2. Go on
@@ -95,8 +100,9 @@ print("stopped after step", stopped_at, "| checkpoints:",
 # had never been stopped. **Predict** what the panel shows for the first half.
 
 # %%
-run = rb.train(corpus, domains, mixer="RnB", run_dir=folder / "RnB", resume=True, live=True,
-               **options)  # fmt: skip
+run = rb.train(
+    corpus, domains, mixer="RnB", run_dir=folder / "RnB", resume=True, live=True, **options
+)
 
 # %%
 assert run.status == "ok"
@@ -156,8 +162,9 @@ assert np.allclose(by_hand / by_hand.sum(), history["p"][t + 1])
 # `Target` knows the eval set's shares and never looks at a gradient. It is the baseline to beat.
 
 # %%
-baseline = rb.train(corpus, domains, mixer="Target", run_dir=folder / "Target", live="final",
-                    **options)  # fmt: skip
+baseline = rb.train(
+    corpus, domains, mixer="Target", run_dir=folder / "Target", live="final", **options
+)
 
 # %%
 rb.scrub(run, baseline)

@@ -24,13 +24,12 @@ from scipy.special import softmax
 import rbkit as rb
 from rbkit import Observation, show
 from rbkit.balance.mixers import MIXERS, Mixer, Rule
-from rbkit.balance.mixers.check import run_through
-from rbkit.balance.mixers.scaling_law import fit_scaling_law
-from rbkit.balance.mixers.tilt import tilt
-from rbkit.balance.mixers.worlds import made_up_world
+from rbkit.balance.mixers.ado import fit_scaling_law
+from rbkit.balance.mixers.base import tilt
+from rbkit.balance.mixers.check import made_up_world, run_through
 from rbkit.balance.signals import SIGNALS, FreshGradients, ProbeRuns, TrainLosses
 from rbkit.show.facts import NOT_ADAPTING
-from rbkit.train.replayed import replay
+from rbkit.train.replay import replay
 
 # %% tags=["parameters"]
 corpus_name: str = "demo"  # built-in name, file, glob or hub id
@@ -68,9 +67,15 @@ for name, meaning in SIGNALS.items():
 # them, or they weigh the **loss** of examples that are sampled evenly.
 
 # %%
-rows = {name: {"signals": ", ".join(sorted(rule.signals)) or "none", "acts": rule.acts,
-               "every step": "yes" if rule.per_step else "", "from": rule.paper}
-        for name, rule in MIXERS.items()}  # fmt: skip
+rows = {
+    name: {
+        "signals": ", ".join(sorted(rule.signals)) or "none",
+        "acts": rule.acts,
+        "every step": "yes" if rule.per_step else "",
+        "from": rule.paper,
+    }
+    for name, rule in MIXERS.items()
+}
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -86,8 +91,11 @@ other = replace(world, q=q_reversed, rounds=tuple(replace(r, q=q_reversed) for r
 # %%
 gram_rules = ["RnB"] + (["MGDA", "UPGrad"] if find_spec("torchjd") else [])
 adaptive = [*gram_rules, "SkillIt", "Aioli", "DGA", "DoGE", "DoReMi", "ADO", "ODM", "GroupDRO"]
-notice = [name for name in adaptive if not np.allclose(
-    run_through(MIXERS[name](), world), run_through(MIXERS[name](), other))]  # fmt: skip
+notice = [
+    name
+    for name in adaptive
+    if not np.allclose(run_through(MIXERS[name](), world), run_through(MIXERS[name](), other))
+]
 print("notice q:", notice)
 
 # %% [markdown]
@@ -315,9 +323,14 @@ assert np.abs(fitted - curve).max() < 0.02
 scaled = {
     "SkillIt": {"graph_steps": max(2, steps // 10)},
     "Aioli": {"lp_steps": 1},
-    "ADO": {"start_steps": steps // 4, "ignore_steps": steps // 4, "refit_steps": steps // 4,
-            "every": 1, "grid": "coarse"},
-}  # fmt: skip
+    "ADO": {
+        "start_steps": steps // 4,
+        "ignore_steps": steps // 4,
+        "refit_steps": steps // 4,
+        "every": 1,
+        "grid": "coarse",
+    },
+}
 
 # %%
 runs = {"RnB": run}
@@ -348,8 +361,11 @@ show.show(show.proportions_side_by_side([runs[name] for name in ("RnB", "DoGE", 
 # run:
 
 # %%
-proposed = {name: np.array(each.info["final"]["proposal"]) for name, each in runs.items()
-            if each.info["final"]["proposal"] is not None}  # fmt: skip
+proposed = {
+    name: np.array(each.info["final"]["proposal"])
+    for name, each in runs.items()
+    if each.info["final"]["proposal"] is not None
+}
 for name, p in proposed.items():
     print(f"{name:<8}", p.round(3))
 assert set(proposed) == {"DoGE", "DoReMi"}
@@ -422,9 +438,11 @@ def overhead(run, column):
 
 # %%
 prices = pd.DataFrame(
-    {column: {name: overhead(each, column) for name, each in runs.items()}
-     for column in ("flops_counted", "seconds")}
-).sort_values("flops_counted")  # fmt: skip
+    {
+        column: {name: overhead(each, column) for name, each in runs.items()}
+        for column in ("flops_counted", "seconds")
+    }
+).sort_values("flops_counted")
 prices.map("{:.1%}".format)
 
 # %% [markdown]

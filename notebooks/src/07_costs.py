@@ -26,13 +26,16 @@ from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
 from rbkit.show.audit_figure import percent
 from rbkit.train import build_model, tokenize
 from rbkit.train.cost_audit import table1
-from rbkit.train.cost_model import Budget, relative_overhead, table4, total_flops
-from rbkit.train.cost_signals import (
+from rbkit.train.costs import (
+    Budget,
     accumulator_bytes,
     embedding_overhead,
     forming_overhead,
     modelled_overhead,
+    relative_overhead,
     signal_overhead,
+    table4,
+    total_flops,
 )
 
 # %% tags=["parameters"]
@@ -136,9 +139,13 @@ assert neo < 0.08
 
 # %%
 dolly = Budget(
-    params=125e6, train_tokens=16 * 512 * 2000, eval_tokens=512 * 750, domains=8, rounds=10,
+    params=125e6,
+    train_tokens=16 * 512 * 2000,
+    eval_tokens=512 * 750,
+    domains=8,
+    rounds=10,
     delta=1 / 2000,
-)  # fmt: skip
+)
 print(f"plain training: 6 D_t N = {dolly.plain:.3g} FLOPs")
 
 # %% [markdown]
@@ -194,7 +201,7 @@ show.show(ax)
 # %% [markdown]
 # **With more domains.** R&B is the only one whose price grows like $m^2$. **Predict** where it
 # overtakes DGA. The rules that the paper's table lacks are derived in the same way
-# (`help(rbkit.train.cost_model)`): DoGE makes $m$ backward passes per step, DoReMi trains a whole
+# (`help(rbkit.train.costs)`): DoGE makes $m$ backward passes per step, DoReMi trains a whole
 # reference model.
 
 # %%

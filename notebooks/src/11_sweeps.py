@@ -185,8 +185,10 @@ print(f"{len(before)} were done before, {len(after)} are done now")
 # sweep ends with links all of them.
 
 # %%
-rows = [(job["parameters"], json.loads((out / "runs" / job["id"] / "result.json").read_text()))
-        for job in jobs_of("ok")]  # fmt: skip
+rows = [
+    (job["parameters"], json.loads((out / "runs" / job["id"] / "result.json").read_text()))
+    for job in jobs_of("ok")
+]
 sizes = sorted({p["n"] for p, _ in rows})
 table = {
     (half, n): [r["distance"] for p, r in rows if (p["half"], p["n"]) == (half, n)]

@@ -4,12 +4,12 @@ For a linear layer ``y = x W^T`` with inputs ``H`` (T, d) and gradients at its o
 ``Delta`` (T, V), the gradient of W is ``Delta^T H``, a sum over rows; the part that
 domain i contributed is the same sum over the rows of its examples,
 
-.. math:: A_i = \Delta_i^T H_i ,
+.. math:: A_i = \\Delta_i^T H_i ,
 
 as in Appendix E.1 of R&B (arXiv 2505.00358). No second backward pass is needed. The
 tracker adds these up over a round of K steps and then forms
 
-.. math:: G_{ij} = \langle A_i, A_j \rangle / (n_i n_j)    \qquad \text{(Algorithm 1)}.
+.. math:: G_{ij} = \\langle A_i, A_j \rangle / (n_i n_j)    \\qquad \text{(Algorithm 1)}.
 
 Three things are easy to get wrong here:
 
@@ -20,6 +20,7 @@ Three things are easy to get wrong here:
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -28,19 +29,235 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from rbkit.balance.estimate import gram_estimate
 from rbkit.balance.grouped import GroupedLayer
-from rbkit.balance.groups import Groups, Ids, alternate, amounts, check_halves, check_ids
-from rbkit.balance.layers import find_layer as find_layer
-from rbkit.balance.pooled import rank
 from rbkit.balance.signals import FloatArray, GramEstimate, IntArray
 from rbkit.balance.sketch import default_buckets
-from rbkit.balance.tracker_state import restore, save
-from rbkit.balance.watched import Price, Watch, WatchedLayer
+from rbkit.balance.watched import (
+    Groups,
+    Ids,
+    Price,
+    Watch,
+    WatchedLayer,
+    alternate,
+    amounts,
+    check_halves,
+    check_ids,
+)
 from rbkit.errors import InputError
+
+
+def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
+    """Return the layer called `layer`, or the model's last linear layer (an LM's head).
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
+    >>> find_layer(net)
+    Linear(in_features=3, out_features=4, bias=True)
+    >>> find_layer(net, "0").out_features
+    3
+    """
+    if layer is not None:
+        try:
+            return model.get_submodule(layer)
+        except AttributeError as error:
+            linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+            close = difflib.get_close_matches(layer, linear, 3, 0.3) or linear[-3:]
+            raise InputError(
+                "layer", f"the model has no module {layer!r}", f"try {' or '.join(close)}"
+            ) from error
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is None:
+        head = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+    if head is None:
+        raise InputError("layer", "the model has no linear layer", "name a module to watch")
+    assert isinstance(head, nn.Module)
+    return head
+
+
+_CHUNK = 1 << 20  # numbers that are summed at a time
+_DIMENSIONS = 5  # of a layer's sums: halves, domains, blocks, buckets, width
+
+
+def processes() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def pooled(values: FloatArray, device: torch.device) -> FloatArray:
+    """Return `values` summed over processes, float64.
+
+    Examples
+    --------
+    >>> pooled(np.array([1.0, 2.0]), torch.device("cpu"))
+    array([1., 2.])
+    """
+    if processes() == 1:
+        return values
+    tensor = torch.from_numpy(np.array(values, dtype=np.float64)).to(device)
+    dist.all_reduce(tensor)
+    return tensor.cpu().numpy()
+
+
+def layout(total: Tensor | None, device: torch.device) -> tuple[list[int], torch.dtype] | None:
+    """Return shape and dtype of a layer's sums in whichever process has some, else None."""
+    if processes() > 1:
+        mine = torch.zeros(_DIMENSIONS + 1, dtype=torch.int64, device=device)
+        if total is not None:
+            mine = torch.tensor([*total.shape, total.element_size()], device=device)
+        dist.all_reduce(mine, op=dist.ReduceOp.MAX)
+        *shape, size = mine.tolist()
+        return (shape, torch.float64 if size == 8 else torch.float32) if size else None
+    return (list(total.shape), total.dtype) if total is not None else None
+
+
+def halves(
+    total: Tensor | None, shape: list[int], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the half-rounds' sums over all processes, (m, some) each, chunk by chunk.
+
+    Chunks are float64, since G is a small difference of large sums, and small, so that the
+    copies are. Apple's GPUs have no such numbers.
+    """
+    widest = torch.float32 if device.type == "mps" else torch.float64
+    m, numbers = shape[1], int(np.prod(shape[2:]))
+    step = max(1, _CHUNK // m)
+    flat = None if total is None else total.flatten(2)
+    for start in range(0, numbers, step):
+        some = min(step, numbers - start)
+        if flat is None:
+            chunk = torch.zeros(2, m, some, dtype=widest, device=device)
+        else:
+            chunk = flat[:, :, start : start + some].to(widest)
+        if processes() > 1:  # in a copy: the sums themselves stay this process's own
+            chunk = torch.clone(chunk, memory_format=torch.contiguous_format)
+            dist.all_reduce(chunk)
+        first, second = chunk
+        yield first, second
+
+
+def summed(total: Tensor | None, device: torch.device) -> Tensor | None:
+    """Return a layer's sums over all processes, in a tensor of their own; None if none has any."""
+    if processes() == 1:
+        return total
+    found = layout(total, device)
+    if found is None:
+        return None
+    shape, dtype = found
+    whole = torch.empty(shape, dtype=dtype, device=device)
+    flat, start = whole.flatten(2), 0
+    for pair in halves(total, shape, device):
+        chunk = torch.stack(pair)
+        flat[:, :, start : start + chunk.shape[2]] = chunk
+        start += chunk.shape[2]
+    return whole
+
+
+@torch.no_grad()
+def gram_estimate(
+    layers: Sequence[WatchedLayer], counts: FloatArray, examples: FloatArray
+) -> GramEstimate:
+    """Return the Gram matrix of the layers' sums over all processes, which call this together.
+
+    Parameters
+    ----------
+    layers : sequence of WatchedLayer
+    counts : ndarray of shape (2, m)
+        What the sums of each half-round are divided by.
+    examples : ndarray of shape (m,)
+        What is reported as the round's counts.
+    """
+    place, m = layers[0].device, counts.shape[1]
+    (n1, n2), examples = pooled(counts, place), pooled(examples, place)
+    whole, squares = np.zeros((m, m)), np.zeros((3, m))
+    for layer in layers:
+        found = layout(layer.total, layer.device)
+        if found is None:
+            if (n1 + n2).any():
+                raise InputError(
+                    "layers",
+                    "a watched layer took no part in the backward pass",
+                    "watch another, or use a loss that is not fused with it",
+                )
+            continue  # nothing was watched yet
+        for first, second in halves(layer.total, found[0], layer.device):
+            both = first + second
+            whole += (both @ both.T).cpu().numpy()
+            pairs = ((first, second), (first, first), (second, second))
+            squares += [torch.linalg.vecdot(a, b).cpu().numpy() for a, b in pairs]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cross, one, two = squares / np.array([n1 * n2, n1 * n1, n2 * n2])
+    n = np.where(n1 + n2 > 0, n1 + n2, np.nan)
+    split = np.where((n1 > 0) & (n2 > 0), 1.0, np.nan)
+    return GramEstimate(
+        gram=whole / np.outer(n, n),
+        counts=np.rint(examples).astype(np.int64),
+        diagonal_debiased=cross * split,
+        noise_floor=(one + two - 2 * cross) / 4 * split,
+    )
+
+
+def save(tracker: GramTracker) -> dict[str, Any]:
+    """Return the state, summed over processes, which call this together."""
+    layers = tracker._watched
+    device = layers[0].device
+    # One sum for all that is counted: rows are n of both halves, examples, and turns.
+    counted = np.stack((*tracker._counts, tracker._examples, tracker._turn.astype(np.float64)))
+    state: dict[str, Any] = {
+        "settings": _settings(tracker),
+        "round": tracker.round,
+        "calls": tracker._calls,
+        "operations": [tracker._price.products, tracker._price.additions],
+        "counts": torch.tensor(pooled(counted, device)),
+    }
+    for place, layer in enumerate(layers):
+        total = summed(layer.total, layer.device)
+        if total is not None:
+            state[f"total.{place}"] = total
+    return state
+
+
+def restore(tracker: GramTracker, state: Mapping[str, Any]) -> None:
+    """Take up a state: the first process has the sums, the others begin with none."""
+    for name, mine in _settings(tracker).items():
+        if state["settings"].get(name) != mine:
+            raise InputError(
+                "tracker state",
+                f"saved with {name} {state['settings'].get(name)}, not {mine}",
+                f"resume with the {name} of the checkpoint",
+            )
+    first = rank() == 0
+    tracker.round, tracker._calls = int(state["round"]), int(state["calls"])
+    tracker._price.products, tracker._price.additions = map(int, state["operations"])
+    counted = torch.as_tensor(state["counts"]).cpu().numpy() * float(first)
+    tracker._counts, tracker._examples = counted[:2], counted[2]
+    tracker._turn = counted[3].astype(np.int64)
+    for place, layer in enumerate(tracker._watched):
+        total = state.get(f"total.{place}") if first else None
+        layer.sketch, layer.total = None, None  # signs are drawn again from the seed
+        if total is not None:
+            layer.total = torch.as_tensor(total).clone().to(layer.device)
+
+
+def _settings(tracker: GramTracker) -> dict[str, Any]:
+    return {
+        "n_domains": tracker.n_domains,
+        "estimator": tracker.estimator,
+        "buckets": tracker.buckets,
+        "seed": tracker.seed,
+        "decay": tracker.decay,
+        "layers": [list(layer.shape) for layer in tracker._watched],
+    }
+
 
 Estimator = Literal["sketch", "exact", "grouped"]
 _LEAST = 1e-6  # examples: what decay leaves of a domain below this is forgotten
@@ -133,14 +350,18 @@ class GramTracker:
                 raise InputError(name, f"{share} is not in (0, 1]", "give 1 to look at all")
         if token_fraction < 1 and estimator == "grouped":
             raise InputError(
-                "token_fraction", "the layer's own gradient needs all tokens",
+                "token_fraction",
+                "the layer's own gradient needs all tokens",
                 "use estimator='sketch', or fraction",
-            )  # fmt: skip
+            )
         if not 0 <= decay < 1:
             raise InputError("decay", f"{decay} is not in [0, 1)", "give 0 to keep nothing")
         self.n_domains, self.estimator, self.buckets, self.seed = (
-            n_domains, estimator, buckets, seed
-        )  # fmt: skip
+            n_domains,
+            estimator,
+            buckets,
+            seed,
+        )
         self.fraction, self.token_fraction, self.decay = fraction, token_fraction, decay
         self.round = 0
         self.watch_with: Callable[[torch.device], AbstractContextManager[Any]] | None = None

@@ -38,9 +38,11 @@ class GroupedLayer(WatchedLayer):
         # What computes its product in a way of its own (quantised, low-rank) must go on so.
         if type(self.layer).forward is not nn.Linear.forward or "forward" in vars(self.layer):
             raise InputError(
-                "layers", f"{type(self.layer).__name__} does not multiply as nn.Linear does, "
-                "or another tracker is in its place", "use estimator='sketch' or 'exact'",
-            )  # fmt: skip
+                "layers",
+                f"{type(self.layer).__name__} does not multiply as nn.Linear does, "
+                "or another tracker is in its place",
+                "use estimator='sketch' or 'exact'",
+            )
 
     @contextmanager
     def watching(self, watch: Watch) -> Iterator[None]:

@@ -88,9 +88,10 @@ def replay_history(
         expected = shapes.get(name, (len(ends), len(q)))
         if found.shape != expected:
             raise InputError(
-                f"history[{name!r}]", f"shape {found.shape} instead of {expected}",
+                f"history[{name!r}]",
+                f"shape {found.shape} instead of {expected}",
                 "give one row per round, for the domains of q",
-            )  # fmt: skip
+            )
     _check_signals(mixer, recorded)
     _check_options(mixer, gram_decay)
     available, lengths = sizes > 0, np.diff(ends, prepend=0)
@@ -98,10 +99,15 @@ def replay_history(
     for t, end in enumerate(ends):
         _check_length(mixer, int(lengths[t]), round_steps or int(lengths.max()))
         seen = Observation(
-            t, p[-1], q, sizes, gram=_estimate(recorded, t) if "gram" in mixer.signals else None,
+            t,
+            p[-1],
+            q,
+            sizes,
+            gram=_estimate(recorded, t) if "gram" in mixer.signals else None,
             eval_losses=recorded["eval_losses"][t] if "eval_losses" in mixer.signals else None,
-            step=int(end), steps=steps,
-        )  # fmt: skip
+            step=int(end),
+            steps=steps,
+        )
         p.append(check_proportions(mixer.update(seen), available))
     return np.array(p)
 
@@ -118,9 +124,10 @@ def _check_signals(mixer: Mixer, recorded: Mapping[str, Any]) -> None:
         what = "; ".join(f"{name!r} ({SIGNALS.get(name, 'unknown')})" for name in missing)
         kept = " and ".join(sorted(there)) or "no signal at all"
         raise InputError(
-            f"replay of {mixer.name}", f"it needs {what}, and the run recorded {kept}",
+            f"replay of {mixer.name}",
+            f"it needs {what}, and the run recorded {kept}",
             f"train with {mixer.name}, or replay a rule that needs no more than what is there",
-        )  # fmt: skip
+        )
 
 
 def _check_options(mixer: Mixer, gram_decay: float) -> None:
@@ -130,12 +137,13 @@ def _check_options(mixer: Mixer, gram_decay: float) -> None:
             f"gram_decay={mixer.gram_decay} needs the sums of gradients, but the run recorded "
             f"only their products, made with gram_decay={gram_decay}",
             f"replay it with gram_decay={gram_decay}",
-        )  # fmt: skip
+        )
     if mixer.max_epochs is not None:
         raise InputError(
-            f"replay of {mixer.name}", f"max_epochs={mixer.max_epochs} depends on what was drawn",
+            f"replay of {mixer.name}",
+            f"max_epochs={mixer.max_epochs} depends on what was drawn",
             "replay it with max_epochs=None",
-        )  # fmt: skip
+        )
 
 
 def _check_length(mixer: Mixer, length: int, round_steps: int) -> None:

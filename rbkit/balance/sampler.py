@@ -138,9 +138,10 @@ class MixtureSampler:
         left = drawn < self.most
         if not left.any():
             raise InputError(
-                "max_epochs", f"all examples are used up after {int(drawn.sum())} draws",
+                "max_epochs",
+                f"all examples are used up after {int(drawn.sum())} draws",
                 "allow more epochs, or train for fewer steps",
-            )  # fmt: skip
+            )
         p = np.where(left, self.p, 0.0)
         edges = np.cumsum(p if p.sum() > 0 else left.astype(np.float64))
         inside = min(uniform, np.nextafter(1, 0)) * edges[-1]

@@ -106,7 +106,7 @@ def costs(
 @app.command()
 def lab() -> None:
     """Open JupyterLab on the notebooks."""
-    from rbkit.report.shipped import find_notebook
+    from rbkit.report.notebooks import find_notebook
 
     folder = find_notebook("00_tour").parent
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--notebook-dir", str(folder)])

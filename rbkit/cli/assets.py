@@ -23,8 +23,14 @@ def assets_list() -> None:
     )
     for row in status():
         cached = row["problem"] or ("yes" if row["cached"] else "no")
-        table.add_row(row["asset"], row["what"], f"{row['size_mb']:.0f}", cached, row["licence"],
-                      row["attribution"])  # fmt: skip
+        table.add_row(
+            row["asset"],
+            row["what"],
+            f"{row['size_mb']:.0f}",
+            cached,
+            row["licence"],
+            row["attribution"],
+        )
     Console().print(table)
 
 

@@ -32,9 +32,9 @@ def run(
     """
     from rbkit.report.engine import NotebookError, execute
     from rbkit.report.html import notebook_to_html
-    from rbkit.report.sweep.declared import declared
-    from rbkit.report.sweep.plain import need_streams
+    from rbkit.report.parameters import declared
     from rbkit.report.sweep.plan import find_template
+    from rbkit.text import need_streams
 
     need_streams()
     given = read_parameters(parameter)
@@ -90,13 +90,24 @@ def sweep(
     """
     if parameters:
         return _list_parameters(template)
-    from rbkit.report.sweep.launch import sweep as launch
+    from rbkit.report.sweep.pipeline import sweep as launch
 
     result = launch(
-        template, grid or [], out, parameters=read_parameters(parameter), jobs=jobs,
-        resume=resume, timeout=timeout, retries=retries, gpus=gpus, ray=ray, baseline=baseline,
-        profile=profile, pdf=pdf, dry_run=dry_run,
-    )  # fmt: skip
+        template,
+        grid or [],
+        out,
+        parameters=read_parameters(parameter),
+        jobs=jobs,
+        resume=resume,
+        timeout=timeout,
+        retries=retries,
+        gpus=gpus,
+        ray=ray,
+        baseline=baseline,
+        profile=profile,
+        pdf=pdf,
+        dry_run=dry_run,
+    )
     raise typer.Exit(result.exit_code)
 
 
@@ -104,10 +115,9 @@ def _list_parameters(template: Path) -> None:
     """Print what may be set, with types, defaults and meaning."""
     import sys
 
-    from rbkit.report.coerce import source_of
-    from rbkit.report.sweep.declared import declared
+    from rbkit.report.parameters import declared, source_of
     from rbkit.report.sweep.plan import find_template
-    from rbkit.report.sweep.table import print_table
+    from rbkit.report.sweep.status import print_table
 
     found = declared(find_template(template)).parameters.values()
     rows = [(each.name, each.written, source_of(each.default), each.help) for each in found]
@@ -136,7 +146,7 @@ def watch(
 
     Ctrl-C ends the view, never the run; a file STOP in the run folder ends the run.
     """
-    from rbkit.show.terminal import watch as look
+    from rbkit.show.live.terminal import watch as look
 
     raise typer.Exit(look(folder, raw=raw, once=once))
 
@@ -152,7 +162,7 @@ def report(
 
     Runs made in a notebook count as much as those of a sweep.
     """
-    from rbkit.report.write import write_report
+    from rbkit.report.page.page import write_report
 
     page = write_report(
         runs, out or runs[0] / "index.html", baseline=baseline, title=title, pdf=pdf

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rbkit.report.coerce import Text
+from rbkit.report.parameters import Text
 
 Parameter = Annotated[
     list[str] | None,

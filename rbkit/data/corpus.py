@@ -17,8 +17,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.data.columns import Columns, Rows, Scan
-from rbkit.data.read import Opened, open_data
+from rbkit.data.read import Columns, Opened, Rows, Scan, open_data
 from rbkit.data.split import (
     Ints,
     apportion,

@@ -18,8 +18,8 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tqdm import tqdm
 
+from rbkit.data.assets import move_into_place
 from rbkit.data.gguf import GgufFile
-from rbkit.data.wheels import move_into_place
 from rbkit.errors import InputError
 from rbkit.files import write_json
 

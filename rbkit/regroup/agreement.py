@@ -18,8 +18,8 @@ from sklearn.metrics import adjusted_mutual_info_score
 from tqdm import tqdm
 
 from rbkit.errors import InputError
-from rbkit.regroup.cluster import KMeans
-from rbkit.regroup.regret_bound import QUANTILE, alignments, regret
+from rbkit.regroup.kmeans import KMeans
+from rbkit.regroup.regret import QUANTILE, alignments, regret
 
 _CENTRAL = (0.025, 0.975)
 
@@ -46,7 +46,7 @@ class GradientAgreement:
     explained_random : Baseline
     regret_bound : float or None
         Mean regret bound in gradient space, in standard deviations of the alignment, with
-        a quantile for the radius (:mod:`rbkit.regroup.regret_bound`); None without eval sketches.
+        a quantile for the radius (:mod:`rbkit.regroup.regret`); None without eval sketches.
     regret_bound_random : Baseline or None
     regret_exact : float or None
         Mean regret itself.

@@ -8,7 +8,7 @@ in words, which says so when they disagree or when there is nothing to choose by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -16,18 +16,295 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, pairwise_distances_chunked
 from tqdm import tqdm
 
 from rbkit.errors import InputError
-from rbkit.regroup.cluster import KMeans
-from rbkit.regroup.criteria import davies_bouldin, explained_share, inertia, silhouettes
-from rbkit.regroup.regret_bound import alignments, regret
-from rbkit.regroup.verdict import RULES, Verdict, judge
+from rbkit.regroup.kmeans import KMeans
+from rbkit.regroup.regret import alignments, regret
+
+Labels = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A column of the grid over k.
+
+    Attributes
+    ----------
+    key : str
+        Its name in a row of the grid; the standard deviation over seeds is ``key + "_sd"``.
+    name : str
+        For people.
+    higher_is_better : bool
+    flat : float
+        If it varies over the grid by less than this, nothing can be chosen by it.
+    votes : bool
+        Whether its best k may contradict the chosen one. Those that get better with every
+        further domain (the size of the smallest, backwards) do not vote.
+    """
+
+    key: str
+    name: str
+    higher_is_better: bool
+    flat: float
+    votes: bool = True
+
+    def values(self, grid: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+        """Return its value by k, where it is known."""
+        found = {int(row["k"]): row.get(self.key) for row in grid}
+        return {k: float(v) for k, v in found.items() if v is not None and np.isfinite(v)}
+
+    def best(self, grid: Sequence[Mapping[str, Any]]) -> int | None:
+        """Return its best k, the smaller of equals; None where it is not known."""
+        sign = 1 if self.higher_is_better else -1
+        values = self.values(grid)
+        return max(values, key=lambda k: (sign * values[k], -k)) if values else None
+
+
+CRITERIA = (
+    Criterion("silhouette", "silhouette", True, flat=0.01),
+    Criterion("stability_ari", "stability (ARI)", True, flat=0.05),
+    Criterion("davies_bouldin", "Davies-Bouldin", False, flat=0.05),
+    Criterion("regret_bound", "regret bound", False, flat=0.02, votes=False),
+    Criterion("gradient_regret_bound", "regret bound of gradients", False, flat=0.02, votes=False),
+    Criterion("smallest_domain", "smallest domain", True, flat=0, votes=False),
+    Criterion("loss", "eval loss", False, flat=0.002),
+)
+
+
+def criterion(key: str) -> Criterion:
+    """Return the criterion of a column.
+
+    Examples
+    --------
+    >>> criterion("davies_bouldin").higher_is_better
+    False
+    """
+    return next(found for found in CRITERIA if found.key == key)
+
+
+def silhouettes(X: NDArray[np.floating[Any]], labelings: Sequence[Labels]) -> list[float]:
+    """Mean silhouette (Rousseeuw 1987) of several labelings of the same rows.
+
+    Distances are what a silhouette costs and they do not depend on the labels, so all
+    labelings share one pass over them; chunks keep the memory under 200 MB.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    labelings : sequence of ndarray of int, shape (n,)
+
+    Returns
+    -------
+    list of float
+        Equal to :func:`sklearn.metrics.silhouette_score`; 0 for a single domain.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [0.1], [5.0], [5.1]])
+    >>> [round(score, 2) for score in silhouettes(X, [np.array([0, 0, 1, 1])])]
+    [0.98]
+    """
+    compact = [np.unique(labels, return_inverse=True)[1] for labels in labelings]
+    widths = [int(labels.max()) + 1 for labels in compact]
+    # One column per domain of every labeling: D @ members sums distances by domain.
+    members = np.zeros((len(X), sum(widths)), dtype=np.float32)
+    starts = np.cumsum([0, *widths[:-1]])
+    for labels, start in zip(compact, starts, strict=True):
+        members[np.arange(len(X)), start + labels] = 1
+    counts = members.sum(axis=0, dtype=np.float64)
+    totals = np.zeros(len(labelings))
+
+    def add(distances: NDArray[np.floating[Any]], first: int) -> None:
+        sums = distances.astype(np.float32) @ members
+        row = np.arange(first, first + len(distances))
+        for at, (labels, start, width) in enumerate(zip(compact, starts, widths, strict=True)):
+            own = labels[row]
+            part, size = sums[:, start : start + width], counts[start : start + width]
+            totals[at] += _silhouette_sum(part.astype(np.float64), size, own)
+
+    for _ in pairwise_distances_chunked(X, reduce_func=add, working_memory=128):
+        pass
+    return [float(total / len(X)) for total in totals]
+
+
+def _silhouette_sum(
+    sums: NDArray[np.float64], size: NDArray[np.float64], own: NDArray[np.int64]
+) -> float:
+    at = np.arange(len(own))
+    if len(size) < 2:
+        return 0.0
+    within = sums[at, own] / np.maximum(size[own] - 1, 1)
+    others = sums / size
+    others[at, own] = np.inf
+    between = others.min(axis=1)
+    scale = np.maximum(within, between)
+    score = np.divide(between - within, scale, out=np.zeros_like(scale), where=scale > 0)
+    return float(score[size[own] > 1].sum())  # by definition 0 for a domain of one
+
+
+def davies_bouldin(X: NDArray[np.floating[Any]], labels: Labels) -> float | None:
+    """Davies-Bouldin index (1979): mean over domains of scatter against separation; less is better.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d)
+    labels : ndarray of int, shape (n,)
+
+    Returns
+    -------
+    float or None
+        None for a single domain, or one domain for each row, where it says nothing.
+
+    Examples
+    --------
+    >>> X = np.array([[0.0], [0.2], [5.0], [5.2]])
+    >>> round(davies_bouldin(X, np.array([0, 0, 1, 1])), 2)
+    0.04
+    """
+    if not 2 <= len(np.unique(labels)) < len(X):
+        return None
+    return float(davies_bouldin_score(X, labels))
+
+
+def explained_share(X: NDArray[np.floating[Any]], labels: Labels) -> float:
+    """Share of the variance of the rows that lies between domains, in [0, 1].
+
+    ``n`` random labels of m domains have about ``(m - 1) / (n - 1)``, whatever `X`.
+
+    Examples
+    --------
+    >>> explained_share(np.array([[0.0], [0.0], [2.0], [2.0]]), np.array([0, 0, 1, 1]))
+    1.0
+    """
+    total = float(np.square(X - X.mean(axis=0, dtype=np.float64)).sum(dtype=np.float64))
+    return 1.0 - inertia(X, labels) / total if total > 0 else 0.0
+
+
+def inertia(X: NDArray[np.floating[Any]], labels: Labels) -> float:
+    """Sum of squared distances of the rows to the mean of their domain.
+
+    Examples
+    --------
+    >>> inertia(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]))
+    2.0
+    """
+    found = 0.0
+    for label in np.unique(labels):
+        part = np.asarray(X[labels == label], dtype=np.float64)
+        found += float(np.square(part - part.mean(axis=0)).sum())
+    return found
+
+
+RULES = {"silhouette": "silhouette", "stability": "stability_ari", "loss": "loss"}
+_FAR = 2.0  # two k are far apart from this ratio on: 8 and 12 tell the same story, 8 and 16 do not
+_NOISES = 2.0  # a curve of pure noise over eight k, means of three seeds, spans 1.6 sd
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the grid says about the chosen k.
+
+    Attributes
+    ----------
+    kind : {"clear", "disagree", "flat", "single"}
+        "single": there was nothing to choose from.
+    words : str
+        The same as a sentence, with numbers.
+    best : dict of str to int
+        Best k of each criterion that is known, by its name.
+    """
+
+    kind: str
+    words: str
+    best: dict[str, int]
+
+    def __str__(self) -> str:
+        return self.words
+
+
+def judge(grid: Sequence[Mapping[str, Any]], chosen: int, rule: str = "silhouette") -> Verdict:
+    """Judge a choice of k.
+
+    *Flat*: over the grid, the criterion that was maximised varies by less than twice its
+    standard deviation over seeds, or by less than a small number of its own
+    (:data:`rbkit.regroup.choose.CRITERIA`). *Disagree*: a criterion that is not flat is
+    best far from the chosen k, by a factor of 2 or more, and no k nearer by does as well
+    within a standard deviation. Else *clear*. Missing values are left out.
+
+    Parameters
+    ----------
+    grid : sequence of mapping
+        Rows of :func:`choose_k` or :func:`rbkit.train.sweep_k`.
+    chosen : int
+    rule : {"silhouette", "stability", "loss"}
+        What it was chosen by.
+
+    Examples
+    --------
+    >>> rows = [{"k": 5, "silhouette": 0.2, "stability_ari": 0.9},
+    ...         {"k": 20, "silhouette": 0.4, "stability_ari": 0.5}]
+    >>> print(judge(rows, 20))
+    criteria disagree: silhouette is best at k = 20, stability (ARI) at 5; k = 20 is the last tried
+    """
+    leading = criterion(RULES[rule])
+    known = {c.name: k for c in CRITERIA if (k := c.best(grid)) is not None}
+    ks = sorted(leading.values(grid))
+    if len(ks) < 2:
+        return Verdict("single", f"only k = {chosen} was tried", known)
+    spread, noise = _spread(leading, grid), _noise(leading, grid)
+    voters = [c for c in CRITERIA if c.votes and c.name in known and not _is_flat(c, grid)]
+    if spread < max(_NOISES * noise, leading.flat):
+        words = f"too flat to choose by: the {leading.name} varies by {spread:.3f} over"
+        words += f" k = {ks[0]} to {ks[-1]}"
+        words += f", and by {noise:.3f} from seed to seed" if noise > 0 else ""
+        told = [f"{c.name} is best at k = {known[c.name]}" for c in voters]
+        return Verdict("flat", "; ".join([words, *told]), known)
+    if any(_is_far(c, grid, chosen) for c in voters):
+        first, *others = sorted(voters, key=lambda c: c is not leading)
+        words = f"criteria disagree: {first.name} is best at k = {known[first.name]}"
+        words += "".join(f", {c.name} at {known[c.name]}" for c in others)
+        return Verdict("disagree", words + _edge(chosen, ks), known)
+    names = [c.name for c in voters]
+    listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    is_ = "is" if len(names) == 1 else "are"
+    return Verdict(
+        "clear", f"clear: {listed} {is_} best at or near k = {chosen}{_edge(chosen, ks)}", known
+    )
+
+
+def _is_flat(of: Criterion, grid: Sequence[Mapping[str, Any]]) -> bool:
+    return _spread(of, grid) < max(_NOISES * _noise(of, grid), of.flat)
+
+
+def _spread(of: Criterion, grid: Sequence[Mapping[str, Any]]) -> float:
+    values = of.values(grid).values()
+    return max(values) - min(values) if values else 0.0
+
+
+def _noise(of: Criterion, grid: Sequence[Mapping[str, Any]]) -> float:
+    """Return the standard deviation over seeds, the median over the grid; 0 if not known."""
+    found = sorted(float(sd) for row in grid if (sd := row.get(of.key + "_sd")) is not None)
+    return found[len(found) // 2] if found else 0.0
+
+
+def _is_far(of: Criterion, grid: Sequence[Mapping[str, Any]], chosen: int) -> bool:
+    values, noise = of.values(grid), _noise(of, grid)
+    sign = 1 if of.higher_is_better else -1
+    top = max(sign * value for value in values.values())
+    as_good = [k for k, value in values.items() if sign * value >= top - noise]
+    return all(max(k, chosen) >= _FAR * min(k, chosen) for k in as_good)
+
+
+def _edge(chosen: int, ks: Sequence[int]) -> str:
+    if chosen in (ks[0], ks[-1]) and len(ks) > 1:
+        return f"; k = {chosen} is the {'first' if chosen == ks[0] else 'last'} tried"
+    return ""
+
 
 DEFAULT_GRID = (5, 8, 12, 16, 20, 25, 30, 40)
 _SEEDS_APART = 1000
-Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -115,7 +392,7 @@ def choose_k(
         means over seeds, with ``..._sd`` over them (for stability, over pairs of seeds);
         ``smallest_domain``, the fewest examples that any domain of any seed has, and
         ``inertia``, the least of any. Of the regret (in standard deviations of the
-        alignment, see :class:`rbkit.regroup.regret_bound.Regret`) there are ``regret_worst``,
+        alignment, see :class:`rbkit.regroup.regret.Regret`) there are ``regret_worst``,
         ``regret_lemma`` and ``regret_exact`` too.
 
     Examples

@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_npz
-from rbkit.regroup.by_source import label_column
-from rbkit.regroup.cluster import KMeans, assign
 from rbkit.regroup.grouping import Grouping, means
-from rbkit.regroup.hierarchy import WardTree
-from rbkit.regroup.material import Material
+from rbkit.regroup.kmeans import KMeans, assign
 from rbkit.regroup.noise import settle_noise
 from rbkit.regroup.operations import unpack_labels, with_noise
-from rbkit.regroup.sources import SourceLabels
+from rbkit.regroup.prepare import Material
+from rbkit.regroup.sources import SourceLabels, label_column
+from rbkit.regroup.ward import WardTree
 
 if TYPE_CHECKING:
-    from rbkit.regroup.density import UmapHDBSCAN
+    from rbkit.regroup.hdbscan import UmapHDBSCAN
 
 Progress = Callable[[float, str], None]
 _TREE = ("micro_labels_", "micro_centers_", "micro_sizes_", "children_", "heights_", "leaf_order_")
@@ -78,9 +77,13 @@ class Clusterings:
         """
         given = {name: value for name, value in op.items() if name not in ("op", "method")}
         makers: dict[str, Callable[..., Grouping]] = {
-            "ward": self._ward, "kmeans": self._kmeans, "hdbscan": self._hdbscan,
-            "sources": self._sources, "column": self._sources, "labels": self._labels,
-        }  # fmt: skip
+            "ward": self._ward,
+            "kmeans": self._kmeans,
+            "hdbscan": self._hdbscan,
+            "sources": self._sources,
+            "column": self._sources,
+            "labels": self._labels,
+        }
         method = op.get("method")
         if not isinstance(method, str) or method not in makers:
             raise InputError("method", f"{method!r} is unknown", f"use {', '.join(METHODS)}")
@@ -124,7 +127,7 @@ class Clusterings:
 
     def density(self, *, on_progress: Progress | None = None, **params: Any) -> UmapHDBSCAN:
         """Return UMAP and HDBSCAN with these parameters, fitted once."""
-        from rbkit.regroup.density import UmapHDBSCAN  # slow: umap compiles with numba
+        from rbkit.regroup.hdbscan import UmapHDBSCAN
 
         if unknown := set(params) - set(DENSITY):
             known = f"use {', '.join(DENSITY)}"
@@ -151,9 +154,11 @@ class Clusterings:
     def _kmeans(self, *, k: int, seed: int = 0) -> Grouping:
         fitted = KMeans(k, seed=seed).fit(self.material.train)
         return Grouping.of(
-            fitted.labels_, self.material.train, self.material.eval,
+            fitted.labels_,
+            self.material.train,
+            self.material.eval,
             centers=fitted.cluster_centers_,
-        )  # fmt: skip
+        )
 
     def _hdbscan(
         self,
@@ -183,9 +188,13 @@ class Clusterings:
         X, m = self.material.train, int(labels.max()) + 1
         given = tuple(names) if names is not None else (None,) * m
         bare = Grouping(
-            labels, np.zeros(len(self.material.eval), dtype=np.int32), means(X, labels, m),
-            np.arange(m, dtype=np.int32), given, noise=labels < 0,
-        )  # fmt: skip
+            labels,
+            np.zeros(len(self.material.eval), dtype=np.int32),
+            means(X, labels, m),
+            np.arange(m, dtype=np.int32),
+            given,
+            noise=labels < 0,
+        )
         outcome = settle_noise(labels, X, noise, max_noise=max_noise)
         return with_noise(bare, self.material, outcome, noise)
 
@@ -193,9 +202,12 @@ class Clusterings:
         found = [label_column(self.material.corpus, split, column) for split in ("train", "eval")]
         clusters = SourceLabels().fit(sources=found[0])
         made = Grouping.of(
-            clusters.labels_, self.material.train, self.material.eval, names=clusters.sources_,
+            clusters.labels_,
+            self.material.train,
+            self.material.eval,
+            names=clusters.sources_,
             by_source=True,
-        )  # fmt: skip
+        )
         known = clusters.match(found[1])
         eval_cells = np.where(known >= 0, known, made.eval_cells).astype(np.int32)
         return replace(made, eval_cells=eval_cells)

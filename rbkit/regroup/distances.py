@@ -9,18 +9,102 @@ this correction examples of the training's own kind are *far* one time in a hund
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 
 if TYPE_CHECKING:
     from rbkit.regroup.domains import Domains
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+_DRAWS = 1000
+_CONFIDENCE = 0.99  # of the noise bands: one report in a hundred would cry wolf
+
+
+def at_least(k: int, n: int, confidence: float = 0.95) -> float:
+    """Return the least share that `k` of `n` agrees with: one-sided Clopper-Pearson bound.
+
+    Examples
+    --------
+    >>> round(at_least(5, 50), 3), at_least(0, 50), round(at_least(10, 10), 2)
+    (0.04, 0.0, 0.74)
+    """
+    from scipy.stats import beta
+
+    return float(beta.ppf(1 - confidence, k, n - k + 1)) if k else 0.0
+
+
+def distance_gap(
+    new: NDArray[np.floating[Any]], nearest: Floats, n_train: int
+) -> tuple[float, float]:
+    """Return the gap between new distances and saved quantiles, and what chance stays below.
+
+    The Kolmogorov-Smirnov statistic against `n_train` distances of which only evenly spaced
+    quantiles were kept, and Smirnov's two-sample bound at 99 %, plus half a step of those.
+    """
+    values = np.sort(new.astype(np.float64))
+    levels = np.linspace(0, 1, len(nearest))
+    # Equal quantiles (copies) are one step: below it the lowest level, above it the highest.
+    steps, first = np.unique(nearest, return_index=True)
+    last = len(nearest) - 1 - np.unique(nearest[::-1], return_index=True)[1]
+    tolerance = 2e-6 * max(float(nearest[-1]), 1e-12)
+    below = np.interp(values, steps, levels[first]), np.interp(values, steps, levels[last])
+    outside = values > nearest[-1] + tolerance, values < nearest[0] - tolerance
+    low, high = (np.where(outside[0], 1.0, np.where(outside[1], 0.0, b)) for b in below)
+    ranks = np.arange(1, len(values) + 1) / len(values)
+    gap = max(float((ranks - high).max()), float((low - ranks + 1 / len(values)).max()), 0.0)
+    c = np.sqrt(-np.log((1 - _CONFIDENCE) / 2) / 2)
+    noise = float(c * np.sqrt(1 / len(values) + 1 / n_train) + 0.5 / (len(nearest) - 1))
+    return gap, noise
+
+
+def share_gaps(new: Counts, then: Counts, seed: int) -> tuple[float, float, tuple[float, float]]:
+    """Return total variation, PSI, and what both stay below 99 times in 100 by chance.
+
+    Chance: two multinomial samples of the sizes at hand from the pooled shares.
+    """
+    rng = np.random.default_rng(seed)
+    pooled = (new + then) / (new.sum() + then.sum())
+    drawn = rng.multinomial(int(new.sum()), pooled, size=_DRAWS)
+    before = rng.multinomial(int(then.sum()), pooled, size=_DRAWS)
+    measures = (total_variation, stability_index)
+    tv, psi = (float(measure(new, then)) for measure in measures)
+    tv_noise, psi_noise = (
+        float(np.quantile(measure(drawn, before), _CONFIDENCE)) for measure in measures
+    )
+    return tv, psi, (tv_noise, psi_noise)
+
+
+def total_variation(a: Counts, b: Counts) -> Floats:
+    """Return the total variation between the shares of counts (..., m)."""
+    shares = (x / x.sum(axis=-1, keepdims=True) for x in (a, b))
+    total: Floats = np.abs(next(shares) - next(shares)).sum(axis=-1) / 2
+    return total
+
+
+def stability_index(a: Counts, b: Counts) -> Floats:
+    """Return the population stability index of counts (..., m): symmetric Kullback-Leibler."""
+    # Half an example more everywhere: an empty domain would make the index infinite.
+    s, t = ((x + 0.5) / (x + 0.5).sum(axis=-1, keepdims=True) for x in (a, b))
+    total: Floats = ((s - t) * np.log(s / t)).sum(axis=-1)
+    return total
+
+
+def noise_of_shares(then: ArrayLike, n: int, n_reference: int) -> Floats:
+    """Return the half-width of the 95 % band of a change of share by chance alone."""
+    p = np.asarray(then, dtype=np.float64)
+    band: Floats = 1.96 * np.sqrt(np.maximum(p * (1 - p), 1 / n / 4) * (1 / n + 1 / n_reference))
+    return band
+
 
 LEVEL = 0.99
 _OWN = 400  # training examples from which a domain has a 99.5 % quantile of its own
@@ -296,3 +380,194 @@ def _finite(values: Floats) -> Floats:
 def _rounded(values: Sequence[float] | Floats) -> list[float]:
     # Six significant digits: the JSON of a thousand domains stays small.
     return [float(f"{value:.6g}") for value in np.asarray(values).tolist()]
+
+
+# A share of far examples is worth a warning if it is above this with 95 % confidence: one far
+# example in twenty is then the least that the data agree with, where one in a hundred is normal.
+TOLERATED = 0.05
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FarEval:
+    """Which eval examples lie far from all domains, and what it changes to keep them apart.
+
+    Attributes
+    ----------
+    names : list of str, length m
+    labels : ndarray of int32, shape (n,)
+        Domain of every eval example, the far ones too; -1 for one that is in none.
+    distances : ndarray of float32, shape (n,)
+        To the nearest prototype.
+    far : ndarray of bool, shape (n,)
+    thresholds : ndarray of shape (m,)
+    level : float
+    expected : float
+        Share that would be far if the eval set were of the training set's kind.
+    """
+
+    names: list[str]
+    labels: NDArray[np.int32]
+    distances: NDArray[np.float32]
+    far: NDArray[np.bool_]
+    thresholds: Floats
+    level: float = LEVEL
+    expected: float = 1 - LEVEL
+
+    @property
+    def share(self) -> float:
+        """Share of the placed eval examples that are far."""
+        return float(self.far[self.labels >= 0].mean()) if (self.labels >= 0).any() else 0.0
+
+    @property
+    def certain_share(self) -> float:
+        """The least share that the data agree with: 95 % Clopper-Pearson bound."""
+        return at_least(int(self.far[self.labels >= 0].sum()), int((self.labels >= 0).sum()))
+
+    @property
+    def serious(self) -> bool:
+        """Whether more than one in twenty is far, beyond what chance could do."""
+        return self.certain_share > max(TOLERATED, self.expected)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Eval examples per domain, the far ones too: (m,)."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
+
+    @property
+    def far_sizes(self) -> NDArray[np.int64]:
+        """Far eval examples per domain: (m,)."""
+        return np.bincount(self.labels[self.far & (self.labels >= 0)], minlength=len(self.names))
+
+    @property
+    def q(self) -> Floats:
+        """Target proportions with the far examples: (m,)."""
+        return np.asarray(self.sizes / max(1, self.sizes.sum()), dtype=np.float64)
+
+    @property
+    def q_apart(self) -> Floats:
+        """Target proportions without them: (m,)."""
+        near = self.sizes - self.far_sizes
+        return np.asarray(near / max(1, near.sum()), dtype=np.float64)
+
+    def apart(self) -> NDArray[np.int32]:
+        """Return the eval labels with -1 for the far examples: they then take no part in q.
+
+        Raises
+        ------
+        InputError
+            Every eval example is far.
+        """
+        labels = np.where(self.far, -1, self.labels).astype(np.int32)
+        if not (labels >= 0).any():
+            what = "all of its examples lie far from every domain"
+            raise InputError("eval", what, "add training data like it")
+        return labels
+
+    def message(self) -> str:
+        """Say in numbers how many are far, and in which domains most of them are."""
+        n, k = int((self.labels >= 0).sum()), int(self.far_sizes.sum())
+        told = (
+            f"{k:,} of {n:,} eval examples ({self.share:.0%}) lie farther from every domain than "
+            f"{self.level:.0%} of the training examples do ({self.expected:.1%} expected)"
+        )
+        most = [i for i in np.argsort(-self.far_sizes, kind="stable")[:3] if self.far_sizes[i]]
+        where = ", ".join(
+            f"{self.names[i]!r} {self.far_sizes[i]:,} of {self.sizes[i]:,}" for i in most
+        )
+        return f"{told}; most in {where}" if most else told
+
+    def warn(self, stacklevel: int = 2) -> None:
+        """Warn if the share is :attr:`serious`."""
+        if self.serious:
+            advice = (
+                "the eval set is of another kind in part: add training data like it, "
+                "keep these examples apart, or read q with care"
+            )
+            warnings.warn(f"{self.message()}; {advice}", RbkitWarning, stacklevel=stacklevel + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: counts, shares, q with and without, the distance between the two."""
+        return {
+            "n": int((self.labels >= 0).sum()),
+            "far": int(self.far_sizes.sum()),
+            "share": self.share,
+            "certain_share": self.certain_share,
+            "expected": self.expected,
+            "level": self.level,
+            "by_domain": self.far_sizes.tolist(),
+            "q": self.q.tolist(),
+            "q_apart": self.q_apart.tolist(),
+            "q_moved": float(np.abs(self.q - self.q_apart).sum() / 2),
+        }
+
+    def __repr__(self) -> str:
+        moved = self.to_dict()["q_moved"]
+        return f"FarEval: {self.message()}; keeping them apart moves q by {moved:.1%} (TV)"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(self.names[i])}</td><td>{self.far_sizes[i]:,} of {self.sizes[i]:,}"
+            f"</td><td>{self.q[i]:.1%}</td><td>{self.q_apart[i]:.1%}</td></tr>"
+            for i in np.argsort(-self.far_sizes, kind="stable")
+            if self.far_sizes[i]
+        )
+        head = "<tr><th>domain</th><th>far</th><th>q</th><th>q without them</th></tr>"
+        return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
+
+
+def far_eval(domains: Domains, vectors: ArrayLike | None = None) -> FarEval:
+    """Find the eval examples that lie far from every domain.
+
+    Parameters
+    ----------
+    domains : Domains
+        With centroids and ``quality["distances"]`` (:func:`distance_profile`).
+    vectors : array of shape (n_eval, d), optional
+        Of the eval examples; those of ``domains.material`` if not given.
+
+    Returns
+    -------
+    FarEval
+        ``far``, ``share``, ``far_sizes``; ``warn()`` warns with numbers if they are many,
+        ``apart()`` gives eval labels without them.
+
+    Raises
+    ------
+    InputError
+        Domains without vectors or profile, or a number of vectors that is not that of the
+        eval labels.
+
+    Examples
+    --------
+    >>> from rbkit.regroup.distances import distance_profile
+    >>> from rbkit.regroup.domains import Domains
+    >>> X = np.random.default_rng(0).normal(size=(400, 8)).astype("float32")
+    >>> centre, labels = X.mean(axis=0, keepdims=True), np.zeros(400, int)
+    >>> domains = Domains(["all"], labels, labels[:40], centroids=centre,
+    ...                   quality={"distances": distance_profile(X, labels, centre)})
+    >>> far_eval(domains, X[:40] + 9).share
+    1.0
+    """
+    if vectors is None:
+        material = getattr(domains, "material", None)
+        if material is None:
+            raise InputError("vectors", "none given", "give the vectors of the eval examples")
+        vectors = material.eval
+    placed = assign_new(domains, vectors)
+    profile = domains.quality.get("distances")
+    if placed.far is None or profile is None:
+        what = "no distances of the training examples are saved with them"
+        raise InputError("domains", what, "store distance_profile(...) in quality['distances']")
+    if len(placed.labels) != len(domains.eval_labels):
+        what = f"{len(placed.labels)} for {len(domains.eval_labels)} eval examples"
+        raise InputError("vectors", what, "give one per eval example")
+    labels = domains.eval_labels  # those that q is made of: some may have been moved by hand
+    return FarEval(
+        names=list(domains.names),
+        labels=labels,
+        distances=placed.distances,
+        far=placed.far & (labels >= 0),
+        thresholds=np.asarray(profile["thresholds"], dtype=np.float64),
+        level=float(profile["level"]),
+        expected=1 - float(profile["level"]),
+    )

@@ -4,17 +4,187 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import domains_io
-from rbkit.regroup.material import Material
-from rbkit.regroup.table import as_html, as_text
+from rbkit.files import atomic_path, json_ready, read_json, sha256_of_file, write_json
+from rbkit.regroup.prepare import Material
+
+_CSS = (
+    "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif}"
+    "table.rbkit-domains :is(th,td){padding:3px 12px 3px 0;text-align:left;vertical-align:top;"
+    "border-bottom:1px solid #8884}table.rbkit-domains td.n{text-align:right;"
+    "font-variant-numeric:tabular-nums;white-space:nowrap}.rbkit-domains i{display:inline-block;"
+    "height:9px;background:#3b75af;margin-left:6px}.rbkit-domains td.n+td.n i{background:#d1813a}"
+    ".rbkit-domains summary{cursor:pointer}.rbkit-domains blockquote{margin:4px 0 4px 12px;"
+    "opacity:.75;max-width:70ch}</style>"
+)
+
+_WHERE = {"nearest": "to the nearest domain", "own": "a domain of its own", "drop": "left out"}
+
+
+def title(domains: Domains) -> str:
+    """One line: how many domains, over what, made how, how good."""
+    made = domains.method.get("name", "by hand")
+    examples = f"{len(domains.train_labels):,} train and {len(domains.eval_labels):,} eval examples"
+    parts = [f"{domains.m} domains over {examples}", made]
+    if (score := domains.quality.get("silhouette")) is not None:
+        parts.append(f"silhouette {score:.3f}")
+    if (score := domains.quality.get("stability_ari")) is not None:
+        parts.append(f"reseed ARI {score:.2f}")
+    steps = len((domains.method.get("edits") or {}).get("ops", [])) - 1
+    if steps > 0:
+        parts.append(f"edited by hand ({steps} {'step' if steps == 1 else 'steps'})")
+    if noise := domains.quality.get("noise"):
+        where = _WHERE.get(str(noise.get("policy")), "")
+        parts.append(f"noise {noise['share']:.1%} {where}".rstrip())
+    far = domains.quality.get("far_eval", {})
+    if far.get("apart"):
+        parts.append(f"{far['far']:,} far eval examples kept apart")
+    return " · ".join(parts)
+
+
+def as_text(domains: Domains) -> str:
+    """Return the title and one line per domain."""
+    shares = _shares(domains)
+    width = min(40, max(len(name) for name in domains.names))
+    lines = [f"{'domain':<{width}}  {'train':>8}  {'share':>6}  {'q':>6}"]
+    for name, size, (p, q) in zip(domains.names, domains.sizes, shares, strict=True):
+        lines.append(f"{name[:width]:<{width}}  {size:>8,}  {p:>6.1%}  {q:>6.1%}")
+    return "\n".join([title(domains), *lines])
+
+
+def as_html(domains: Domains) -> str:
+    """Return an HTML table; whatever comes from the corpus is escaped."""
+    shares = _shares(domains)
+    widest = max(float(shares.max()), 1e-9)
+    rows = []
+    for at, name in enumerate(domains.names):
+        bars = "".join(
+            f'<td class="n">{share:.1%}<i style="width:{60 * share / widest:.0f}px"></i></td>'
+            for share in shares[at]
+        )
+        about = _about(domains.cards[at]) if domains.cards else ""
+        rows.append(
+            f'<tr><td>{escape(name)}</td><td class="n">{domains.sizes[at]:,}</td>{bars}'
+            f"<td>{about}</td></tr>"
+        )
+    head = "<tr><th>domain</th><th>train</th><th>share</th><th>eval share q</th><th>about</th></tr>"
+    return (
+        f"{_CSS}<p>{escape(title(domains))}</p>"
+        f'<table class="rbkit-domains"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+    )
+
+
+def _about(card: Card) -> str:
+    terms = escape(", ".join(card.terms[:8]))
+    sources = ", ".join(f"{name} {share:.0%}" for name, share in list(card.sources.items())[:4])
+    quotes = "".join(f"<blockquote>{escape(text)}</blockquote>" for text in card.nearest)
+    return f"<details><summary>{terms or 'examples'}</summary>{escape(sources)}{quotes}</details>"
+
+
+def _shares(domains: Domains) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    pairs = [counts / max(1, counts.sum()) for counts in (domains.sizes, domains.eval_sizes)]
+    return np.stack(pairs, axis=1)
+
+
+FORMAT = "rbkit-domains/1"
+_ASSIGNMENTS, _CENTROIDS = "assignments.parquet", "centroids.parquet"
+REMEDY = "restore it from a copy, or regroup again"
+
+
+def save(domains: Domains, folder: Path) -> Path:
+    """Write `domains` to `folder`; the JSON file, written last, makes them valid."""
+    header = folder / "domains.json"
+    header.unlink(missing_ok=True)
+    split = ["train"] * len(domains.train_labels) + ["eval"] * len(domains.eval_labels)
+    lengths = (len(domains.train_labels), len(domains.eval_labels))
+    assignments = pa.table(
+        {
+            "split": pa.array(split, pa.string()).dictionary_encode(),
+            "row": np.concatenate([np.arange(n, dtype=np.int64) for n in lengths]),
+            "domain": np.concatenate([domains.train_labels, domains.eval_labels]),
+        }
+    )
+    files = {_ASSIGNMENTS: assignments}
+    if domains.centroids is None:
+        (folder / _CENTROIDS).unlink(missing_ok=True)
+    else:
+        files[_CENTROIDS] = _table_of(domains.centroids, domains.centroid_domains)
+    for name, table in files.items():
+        with atomic_path(folder / name) as tmp:
+            pq.write_table(table, tmp)
+    facts = {
+        "format": FORMAT,
+        "names": domains.names,
+        "n_train": lengths[0],
+        "n_eval": lengths[1],
+        "method": domains.method,
+        "quality": domains.quality,
+        "cards": [asdict(card) for card in domains.cards],
+        "sha256": {name: sha256_of_file(folder / name) for name in files},
+    }
+    write_json(header, json_ready(facts))
+    return folder
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Read the arguments of :class:`Domains` from `folder`, checked against their hashes."""
+    header = folder / "domains.json"
+    if not header.is_file():
+        raise InputError(
+            str(header), "no such file, so no saved domains", "give another folder, or regroup"
+        )
+    facts = read_json(header)
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise InputError(str(header), f"not of the format {FORMAT}", REMEDY)
+    try:
+        # Two known names, not whatever the header lists: it may come from a stranger.
+        sums = facts["sha256"]
+        assignments = _read(folder / _ASSIGNMENTS, sums[_ASSIGNMENTS])
+        centroids = _read(folder / _CENTROIDS, sums[_CENTROIDS]) if _CENTROIDS in sums else None
+        labels = assignments["domain"].to_numpy()
+        train = np.asarray(assignments["split"].to_pylist(), dtype=str) == "train"
+        return {
+            "names": facts["names"],
+            "train_labels": labels[train],
+            "eval_labels": labels[~train],
+            "centroids": None if centroids is None else _matrix_of(centroids),
+            "centroid_domains": None if centroids is None else centroids["domain"].to_numpy(),
+            "method": facts["method"],
+            "quality": facts["quality"],
+            "cards": facts["cards"],
+        }
+    except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise InputError(str(header), f"not what was saved ({error!r})", REMEDY) from error
+
+
+def _read(path: Path, sha256: str) -> pa.Table:
+    if not path.is_file():
+        raise InputError(str(path), "no such file", REMEDY)
+    if sha256_of_file(path) != sha256:
+        raise InputError(str(path), "damaged: it is not the file that was saved", REMEDY)
+    return pq.read_table(path)
+
+
+def _table_of(matrix: NDArray[np.float32], owners: NDArray[np.int32] | None) -> pa.Table:
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+    return pa.table({"domain": owners, "centroid": rows})
+
+
+def _matrix_of(table: pa.Table) -> NDArray[np.float32]:
+    column = table["centroid"].combine_chunks()
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(flat.reshape(len(table), -1), dtype=np.float32)
+
 
 DROPPED = -1  # label of an example that is in no domain and takes no part
 
@@ -184,7 +354,7 @@ class Domains:
         ``domains.json`` comes last and holds the checksums of the others, so that after a
         kill the folder holds all of it or, to :meth:`load`, nothing.
         """
-        return domains_io.save(self, Path(folder))
+        return save(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -195,12 +365,12 @@ class Domains:
         InputError
             A file is missing, cut short or otherwise damaged: it names the file.
         """
-        parts = domains_io.load(Path(folder))
+        parts = load(Path(folder))
         try:
             parts["cards"] = [Card(**card) for card in parts["cards"]]
             return cls(**parts)
         except (InputError, TypeError) as error:
-            raise InputError(str(folder), str(error), domains_io.REMEDY) from error
+            raise InputError(str(folder), str(error), REMEDY) from error
 
     @property
     def edits(self) -> dict[str, Any] | None:
@@ -223,7 +393,7 @@ class Domains:
         InputError
             Another corpus.
         """
-        from rbkit.regroup.preparation import prepare
+        from rbkit.regroup.prepare import prepare
 
         options.setdefault("embedder", self.method.get("embedder") or "minilm")
         material, _ = prepare(corpus, **options)

@@ -15,10 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError
-from rbkit.regroup.chance import at_least, distance_gap, noise_of_shares, share_gaps
-from rbkit.regroup.distances import Floats, assign_new
-from rbkit.regroup.domains_io import plain
-from rbkit.regroup.outliers import TOLERATED
+from rbkit.files import json_ready
+from rbkit.regroup.distances import (
+    TOLERATED,
+    Floats,
+    assign_new,
+    at_least,
+    distance_gap,
+    noise_of_shares,
+    share_gaps,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,12 +124,27 @@ class Drift:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: all numbers, the reasons, and the table by columns."""
-        names = ("n", "n_reference", "due", "reasons", "advice", "far_share", "far_expected",
-                 "level", "outer_share", "ks", "ks_noise", "tv", "tv_noise", "psi",
-                 "psi_noise")  # fmt: skip
+        names = (
+            "n",
+            "n_reference",
+            "due",
+            "reasons",
+            "advice",
+            "far_share",
+            "far_expected",
+            "level",
+            "outer_share",
+            "ks",
+            "ks_noise",
+            "tv",
+            "tv_noise",
+            "psi",
+            "psi_noise",
+        )
         table = self.table.reset_index().to_dict("list")
-        found: dict[str, Any] = plain({**{name: getattr(self, name) for name in names},
-                                       "by_domain": table})  # fmt: skip
+        found: dict[str, Any] = json_ready(
+            {**{name: getattr(self, name) for name in names}, "by_domain": table}
+        )
         return found
 
     def __repr__(self) -> str:
@@ -240,12 +261,26 @@ def drift_report(
     tv, psi, noise = share_gaps(counts, then, seed)
     expected = max(float(profile["far_share"]), 1 - float(profile["level"]))
     found = Drift(
-        names=list(domains.names), n=n, n_reference=int(then.sum()), counts=counts,
-        reference_counts=then, far_counts=far_counts, far_expected=expected,
-        level=float(profile["level"]), outer_share=outer / n, ks=ks, ks_noise=ks_noise,
-        tv=tv, tv_noise=noise[0], psi=psi, psi_noise=noise[1], reasons=[], advice=[],
-        distances=placed.distances, nearest=nearest,
-    )  # fmt: skip
+        names=list(domains.names),
+        n=n,
+        n_reference=int(then.sum()),
+        counts=counts,
+        reference_counts=then,
+        far_counts=far_counts,
+        far_expected=expected,
+        level=float(profile["level"]),
+        outer_share=outer / n,
+        ks=ks,
+        ks_noise=ks_noise,
+        tv=tv,
+        tv_noise=noise[0],
+        psi=psi,
+        psi_noise=noise[1],
+        reasons=[],
+        advice=[],
+        distances=placed.distances,
+        nearest=nearest,
+    )
     found.reasons.extend(_reasons(found, outer))
     found.advice.extend(_advice(found))
     return found

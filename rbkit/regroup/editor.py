@@ -11,20 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError, RbkitWarning
+from rbkit.files import json_ready
 from rbkit.regroup.cards import CardMaker
 from rbkit.regroup.clusterings import Clusterings, Progress
 from rbkit.regroup.domains import Card, Domains
-from rbkit.regroup.domains_io import plain
-from rbkit.regroup.edits import EditLog, noise_policy, result_of
 from rbkit.regroup.grouping import Grouping, Labels
-from rbkit.regroup.material import Material
 from rbkit.regroup.noise import NoiseOutcome
-from rbkit.regroup.operations import HAND, describe, pack, pack_labels
+from rbkit.regroup.operations import (
+    HAND,
+    EditLog,
+    describe,
+    noise_policy,
+    pack,
+    pack_labels,
+    result_of,
+)
+from rbkit.regroup.prepare import Material
 
 _MADE_BY = {
-    "ward": "WardTree", "kmeans": "KMeans", "hdbscan": "UmapHDBSCAN",
-    "sources": "SourceLabels", "column": "SourceLabels", "labels": "by hand",
-}  # fmt: skip
+    "ward": "WardTree",
+    "kmeans": "KMeans",
+    "hdbscan": "UmapHDBSCAN",
+    "sources": "SourceLabels",
+    "column": "SourceLabels",
+    "labels": "by hand",
+}
 _BULKY = ("op", "method", "names", "labels", "eval_labels")
 _MOST_STEPS = 100  # kept for undo
 
@@ -111,10 +122,13 @@ class Editor:
             return known[1]
         eval_labels = now.eval_labels
         made = self.maker.cards(
-            now.labels, now.m, names=now.names,
+            now.labels,
+            now.m,
+            names=now.names,
             eval_sizes=np.bincount(eval_labels[eval_labels >= 0], minlength=now.m),
-            distances=now.distances("train", self.material.train), **options,
-        )  # fmt: skip
+            distances=now.distances("train", self.material.train),
+            **options,
+        )
         if not options:
             self._cards = (now, made)
         return made
@@ -172,7 +186,7 @@ class Editor:
         kind = str(op.get("op"))
         if kind == "cut":
             grouping = self.clusterings.cut(op, on_progress)
-            named = plain(self.clusterings.complete(op))
+            named = json_ready(self.clusterings.complete(op))
         elif kind in HAND:
             given = {key: value for key, value in op.items() if key not in ("op", "names")}
             try:
@@ -181,7 +195,7 @@ class Editor:
                 raise
             except (TypeError, ValueError, OverflowError) as error:
                 raise InputError(kind, str(error), "check its parameters") from error
-            named = self._named(plain(op))
+            named = self._named(json_ready(op))
         else:
             known = ", ".join(["cut", *HAND])
             raise InputError("op", f"{kind!r} is unknown", f"use {known}")
@@ -228,9 +242,11 @@ class Editor:
     def log(self) -> EditLog:
         """Everything that a replay needs."""
         return EditLog(
-            self.ops, plain(self.material.embedder), self.material.origin,
+            self.ops,
+            json_ready(self.material.embedder),
+            self.material.origin,
             result_of(self.labels, self.names),
-        )  # fmt: skip
+        )
 
     def domains(self, quality: Mapping[str, Any] | None = None) -> Domains:
         """Return the present state as domains to train on."""
@@ -241,18 +257,21 @@ class Editor:
         params = {k: v for k, v in first.items() if k not in _BULKY}
         params = {"n_clusters" if key == "k" else key: value for key, value in params.items()}
         method = {
-            "name": _MADE_BY[first["method"]], "params": params, "seed": first.get("seed"),
-            "embedder": self.material.embedder, "corpus": self.material.origin,
+            "name": _MADE_BY[first["method"]],
+            "params": params,
+            "seed": first.get("seed"),
+            "embedder": self.material.embedder,
+            "corpus": self.material.origin,
             "edits": self.log.to_dict(),
-        }  # fmt: skip
+        }
         return Domains(
             names=[card.name for card in cards],
             train_labels=now.labels,
             eval_labels=now.eval_labels,
             centroids=now.centers[live],
             centroid_domains=now.owners[live],
-            method=plain(method),
-            quality=plain(dict(quality or {})),
+            method=json_ready(method),
+            quality=json_ready(dict(quality or {})),
             cards=cards,
             material=self.material,
         )
@@ -280,8 +299,9 @@ class Editor:
             told = f"the replay gives domains of {now['sizes']} examples, recorded were {then}"
             warnings.warn(
                 f"{told}: another version of a library, or another machine's embedding",
-                RbkitWarning, stacklevel=2,
-            )  # fmt: skip
+                RbkitWarning,
+                stacklevel=2,
+            )
         return self
 
     @property
@@ -296,10 +316,15 @@ class Editor:
         before = np.bincount(labels[(labels >= 0) & ~now.noise], minlength=m)
         policy = noise_policy(self.ops)
         return NoiseOutcome(
-            labels, str(policy["policy"]), policy["max_noise"], int(now.noise.sum()),
-            int((now.noise & ~joined).sum()), before[: m - 1] if last else before, now.sizes,
+            labels,
+            str(policy["policy"]),
+            policy["max_noise"],
+            int(now.noise.sum()),
+            int((now.noise & ~joined).sum()),
+            before[: m - 1] if last else before,
+            now.sizes,
             joined,
-        )  # fmt: skip
+        )
 
     def crosstab(self, grouping: Grouping | None = None) -> NDArray[np.int64]:
         """Training examples by source and domain: int64, shape (n_sources, m)."""
@@ -321,15 +346,20 @@ class Editor:
                 "the vectors at hand give other domains than those saved; these are kept as labels"
             )
             warnings.warn(
-                f"{told}: another embedder, or another version of a library", RbkitWarning,
+                f"{told}: another embedder, or another version of a library",
+                RbkitWarning,
                 stacklevel=4,
-            )  # fmt: skip
+            )
             self._done.clear()
-        self.apply({
-            "op": "cut", "method": "labels", "names": domains.names,
-            "labels": pack_labels(domains.train_labels),
-            "eval_labels": pack_labels(domains.eval_labels),
-        })  # fmt: skip
+        self.apply(
+            {
+                "op": "cut",
+                "method": "labels",
+                "names": domains.names,
+                "labels": pack_labels(domains.train_labels),
+                "eval_labels": pack_labels(domains.eval_labels),
+            }
+        )
 
     def _named(self, op: dict[str, Any]) -> dict[str, Any]:
         """Add the names of the domains concerned: numbers decide, names are for readers."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError
-from rbkit.regroup.cluster import assign
+from rbkit.regroup.kmeans import assign
 
 Labels = NDArray[np.int32]
 
@@ -79,11 +79,13 @@ class Grouping:
         if centers is None:
             centers = means(X, cells, len(owners))
         made = cls(
-            np.asarray(cells, dtype=np.int32), np.zeros(len(X_eval), dtype=np.int32),
-            np.asarray(centers, dtype=np.float32), np.asarray(owners, dtype=np.int32),
+            np.asarray(cells, dtype=np.int32),
+            np.zeros(len(X_eval), dtype=np.int32),
+            np.asarray(centers, dtype=np.float32),
+            np.asarray(owners, dtype=np.int32),
             tuple(names) if names is not None else (None,) * (int(np.max(owners, initial=-1)) + 1),
             **more,
-        )  # fmt: skip
+        )
         return made.compact().place_eval(X_eval)
 
     @property
@@ -170,9 +172,12 @@ class Grouping:
             noise = noise.copy()
             noise[rows] = False
         return replace(
-            self, cells=cells, centers=centers, noise=noise,
+            self,
+            cells=cells,
+            centers=centers,
+            noise=noise,
             owners=np.concatenate([self.owners, np.asarray(owners, dtype=np.int32)]),
-        )  # fmt: skip
+        )
 
     def place_eval(self, X_eval: Any, touched: NDArray[np.bool_] | None = None) -> Grouping:
         """Send eval examples to the nearest live cell.

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup.cluster import assign
 from rbkit.regroup.grouping import means
+from rbkit.regroup.kmeans import assign
 
 POLICIES = ("nearest", "own", "drop")
 _BLOCK = 16_384
@@ -230,9 +230,12 @@ def cliff(
         return None
     before, after = worst
     found = {
-        "from_size": before["min_cluster_size"], "to_size": after["min_cluster_size"],
-        "from_k": before["k"], "to_k": after["k"], "largest_share": after["largest_share"],
-    }  # fmt: skip
+        "from_size": before["min_cluster_size"],
+        "to_size": after["min_cluster_size"],
+        "from_k": before["k"],
+        "to_k": after["k"],
+        "largest_share": after["largest_share"],
+    }
     if warn:
         said = (
             f"a cliff: min_cluster_size {found['from_size']} gives {found['from_k']} clusters and "

@@ -10,7 +10,8 @@ import base64
 import unicodedata
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -18,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError
-from rbkit.regroup.cluster import KMeans, assign
+from rbkit.files import fingerprint, json_ready, read_json, write_json
 from rbkit.regroup.grouping import Grouping, means
-from rbkit.regroup.material import Material
+from rbkit.regroup.kmeans import KMeans, assign
 from rbkit.regroup.noise import settle_noise
+from rbkit.regroup.prepare import Material
 
 LONGEST_NAME = 200
 _TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -136,8 +138,9 @@ def settle(
     if now.noise is None or not now.noise.any():
         raise InputError("noise", "this grouping has no noise", "cut with HDBSCAN to get some")
     bare = _without_noise(now)
-    outcome = settle_noise(bare.labels, material.train, policy, max_noise=max_noise,
-                           noise=now.noise)  # fmt: skip
+    outcome = settle_noise(
+        bare.labels, material.train, policy, max_noise=max_noise, noise=now.noise
+    )
     return with_noise(bare, material, outcome, policy)
 
 
@@ -170,9 +173,13 @@ def refine(now: Grouping, material: Material) -> Grouping:
     """
     X = np.ascontiguousarray(material.train, dtype=np.float32)
     engine: Any = faiss.Kmeans(
-        X.shape[1], now.m, niter=25, seed=1, max_points_per_centroid=len(X),
+        X.shape[1],
+        now.m,
+        niter=25,
+        seed=1,
+        max_points_per_centroid=len(X),
         min_points_per_centroid=1,
-    )  # fmt: skip
+    )
     kept = now.labels >= 0  # what was dropped stays out
     engine.train(X[kept], init_centroids=means(X, now.labels, now.m))
     labels = np.full(len(X), -1, dtype=np.int32)
@@ -183,9 +190,14 @@ def refine(now: Grouping, material: Material) -> Grouping:
 
 
 HAND: dict[str, Callable[..., Grouping]] = {
-    "merge": merge, "split": split, "move": move, "rename": rename, "drop": drop,
-    "noise": settle, "refine": refine,
-}  # fmt: skip
+    "merge": merge,
+    "split": split,
+    "move": move,
+    "rename": rename,
+    "drop": drop,
+    "noise": settle,
+    "refine": refine,
+}
 
 
 def pack(rows: NDArray[np.integer[Any]] | Sequence[int]) -> str:
@@ -336,3 +348,137 @@ def _name(now: Grouping, name: str, free: Sequence[int] = ()) -> str:
     if clean in others:
         raise InputError("name", f"{clean!r} is taken", "give every domain its own name")
     return clean
+
+
+FORMAT = "rbkit-edits/1"
+_REMEDY = "save it again from the explorer, or repair it"
+
+
+@dataclass
+class EditLog:
+    """How domains were made, from the first cut to the last edit.
+
+    Attributes
+    ----------
+    ops : list of dict
+        ``{"op": "cut", "method", ...}`` first, then one dict per edit.
+    embedder : dict
+        ``{"name", ...}``: class and parameters of the embedder.
+    corpus : str
+        Fingerprint of the corpus.
+    result : dict
+        ``{"labels", "sizes", "names"}`` at the end: what a replay is compared with.
+
+    Examples
+    --------
+    >>> log = EditLog([{"op": "cut", "method": "ward", "k": 8}, {"op": "drop", "domain": 2}])
+    >>> print(log)
+    1. hierarchy: 8 domains
+    2. drop domain 2
+    """
+
+    ops: list[dict[str, Any]]
+    embedder: dict[str, Any] = field(default_factory=dict)
+    corpus: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ops, list) or not self.ops:
+            raise InputError("edits", "there are no operations", "begin with a cut")
+        for at, op in enumerate(self.ops):
+            kind = op.get("op") if isinstance(op, Mapping) else op
+            if kind != "cut" and not (isinstance(kind, str) and kind in HAND):
+                known = ", ".join(["cut", *HAND])
+                raise InputError(f"edits, step {at + 1}", f"{kind!r} is unknown", f"use {known}")
+        if self.ops[0]["op"] != "cut":
+            raise InputError("edits", "the first operation is no cut", "begin with a cut")
+
+    def save(self, path: str | Path) -> Path:
+        """Write the log as JSON, whole or not at all."""
+        write_json(path, self.to_dict())
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EditLog:
+        """Read a log: a file that :meth:`save` wrote, or a folder of saved domains.
+
+        Raises
+        ------
+        InputError
+            No such file, or not a log.
+        """
+        path = Path(path)
+        if path.is_dir():
+            header = path / "domains.json"
+            facts = read_json(header) if header.is_file() else {}
+            found = facts.get("method", {}).get("edits") if isinstance(facts, dict) else None
+            if not found:
+                raise InputError(str(path), "no domains with a log there", "give a log's file")
+            return cls.of(found, str(header))
+        if not path.is_file():
+            raise InputError(str(path), "no such file", "give a log saved by the explorer")
+        return cls.of(read_json(path), str(path))
+
+    @classmethod
+    def of(cls, facts: Any, where: str = "edits") -> EditLog:
+        """Make a log of what JSON says; `where` names it in errors."""
+        if not isinstance(facts, Mapping) or facts.get("format") != FORMAT:
+            raise InputError(where, f"not of the format {FORMAT}", _REMEDY)
+        try:
+            return cls(
+                [dict(op) for op in facts["ops"]],
+                dict(facts.get("embedder", {})),
+                str(facts.get("corpus", "")),
+                dict(facts.get("result", {})),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(where, f"not what was saved ({error!r})", _REMEDY) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the log as plain JSON values."""
+        facts = {
+            "format": FORMAT,
+            "corpus": self.corpus,
+            "embedder": self.embedder,
+            "ops": self.ops,
+            "result": self.result,
+        }
+        found: dict[str, Any] = json_ready(facts)
+        return found
+
+    @property
+    def by_hand(self) -> int:
+        """Number of operations after the first cut."""
+        return len(self.ops) - 1
+
+    def __str__(self) -> str:
+        return "\n".join(f"{at}. {describe(op)}" for at, op in enumerate(self.ops, start=1))
+
+
+def result_of(labels: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, Any]:
+    """Describe an end state: a hash of the labels, sizes and names.
+
+    Examples
+    --------
+    >>> result_of(np.array([0, 1, 1]), ["a", "b"])["sizes"]
+    [1, 2]
+    """
+    inside = labels[labels >= 0]
+    return {
+        "labels": fingerprint(np.ascontiguousarray(labels, dtype="<i4").tobytes()),
+        "sizes": np.bincount(inside, minlength=len(names)).tolist(),
+        "names": list(names),
+    }
+
+
+def noise_policy(ops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the policy in force: that of the cut, or of the last operation on noise."""
+    found: dict[str, Any] = {"policy": "nearest", "max_noise": None}
+    for op in ops:
+        if op["op"] == "cut":
+            found = {"policy": op.get("noise") or "nearest", "max_noise": op.get("max_noise")}
+        elif op["op"] == "noise":
+            found = {"policy": op.get("policy"), "max_noise": op.get("max_noise")}
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,16 +14,81 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from rbkit.errors import InputError
-from rbkit.regroup.by_source import by_source
+from rbkit.files import json_ready
 from rbkit.regroup.choose import DEFAULT_GRID, choose_k
+from rbkit.regroup.distances import distance_profile, far_eval
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
-from rbkit.regroup.edits import EditLog
 from rbkit.regroup.embedding import Embedder
-from rbkit.regroup.finish import finish
-from rbkit.regroup.operations import pack_labels
-from rbkit.regroup.preparation import check_columns, prepare
-from rbkit.regroup.sources import SourceLabels
+from rbkit.regroup.noise import warn_of_shape
+from rbkit.regroup.operations import EditLog, pack_labels
+from rbkit.regroup.prepare import check_columns, prepare
+from rbkit.regroup.sources import SourceLabels, by_source
+
+
+def finish(
+    editor: Editor,
+    quality: Mapping[str, Any] | None = None,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    far: str = "keep",
+    warn: bool = True,
+) -> Domains:
+    """Return the editor's domains with everything measured on them.
+
+    Parameters
+    ----------
+    editor : Editor
+    quality : mapping, optional
+        What is known already, such as the grid that k was chosen from.
+    seconds : mapping, optional
+        ``{"embed", "cluster"}``: what Regroup cost.
+    far : {"keep", "apart"}
+        Eval examples that lie far from all domains: in q, or apart (label -1).
+    warn : bool
+        Warn of a domain that holds half of the corpus, and of many far examples.
+    """
+    domains = editor.domains(quality)
+    if seconds is not None:
+        domains.method["seconds"] = dict(seconds)
+    assert domains.centroids is not None
+    domains.quality["distances"] = distance_profile(
+        editor.material.train,
+        domains.train_labels,
+        domains.centroids,
+        domains.centroid_domains,
+        m=domains.m,
+    )
+    effect, noise = editor.noise_effect, editor.grouping.noise
+    if effect is not None and noise is not None:
+        n = len(effect.labels)
+        domains.quality["noise"] = json_ready(
+            {
+                "share": effect.noise_before / n,
+                "left": float(np.mean(noise & (effect.labels < 0))),
+                "policy": effect.policy,
+                "max_noise": effect.max_noise,
+                "sizes_before": effect.sizes_before,
+                "sizes_after": effect.sizes_after,
+            }
+        )
+    domains.quality["dropped_share"] = float(np.mean(domains.train_labels < 0))
+    if warn:
+        warn_of_shape(domains.sizes)
+    found = far_eval(domains)
+    domains.quality["far_eval"] = json_ready(found.to_dict())
+    domains.quality["eval_far_share"] = found.share
+    if warn and far == "keep":
+        found.warn(stacklevel=3)
+    if far == "apart":
+        labels = found.apart()
+        sizes = np.bincount(labels[labels >= 0], minlength=domains.m)
+        cards = [
+            replace(card, eval_size=int(n)) for card, n in zip(domains.cards, sizes, strict=True)
+        ]
+        domains = replace(domains, eval_labels=labels, cards=cards)
+        domains.quality["far_eval"]["apart"] = True
+    return domains
 
 
 def regroup(
@@ -137,8 +203,9 @@ def regroup(
     if log is not None:
         editor.replay(log)
     elif isinstance(cluster, str):
-        quality |= _cut(editor, cluster, k, rule, min_cluster_size, noise, max_noise, seed,
-                        progress)  # fmt: skip
+        quality |= _cut(
+            editor, cluster, k, rule, min_cluster_size, noise, max_noise, seed, progress
+        )
     else:
         _estimate(editor, clone(cluster), noise, max_noise)
     seconds["cluster"] = perf_counter() - began
@@ -169,8 +236,13 @@ def _cut(
                 raise InputError("k", "HDBSCAN takes no grid of k", remedy)
             min_cluster_size = fitted.size_for(int(k))
         size = fitted.min_cluster_size_ if min_cluster_size is None else int(min_cluster_size)
-        editor.cut("hdbscan", min_cluster_size=size, seed=seed, noise=noise or "nearest",
-                   max_noise=max_noise)  # fmt: skip
+        editor.cut(
+            "hdbscan",
+            min_cluster_size=size,
+            seed=seed,
+            noise=noise or "nearest",
+            max_noise=max_noise,
+        )
         return {}
     if cluster not in ("kmeans", "ward"):
         remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
@@ -180,8 +252,9 @@ def _cut(
         raise InputError("noise", f"{cluster} leaves none", remedy)
     grid = _grid(k, len(X))
     tree = editor.clusterings.tree(seed=seed, least=max(grid)) if cluster == "ward" else None
-    choice = choose_k(X, grid, tree=tree, eval_vectors=X_eval, seed=seed, rule=rule,
-                      progress=progress)  # fmt: skip
+    choice = choose_k(
+        X, grid, tree=tree, eval_vectors=X_eval, seed=seed, rule=rule, progress=progress
+    )
     if tree is None:
         editor.cut("kmeans", k=choice.k, seed=seed)
     else:

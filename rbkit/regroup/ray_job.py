@@ -1,7 +1,7 @@
 """The embed-and-assign job on Ray Data, for more than one machine (extra ``rbkit[ray]``).
 
 Every worker loads the model once and does shard after shard, by the same function as one
-process does (:class:`~rbkit.regroup.shard_work.ShardWork`), so the result is the same. A worker
+process does (:class:`~rbkit.regroup.shards.ShardWork`), so the result is the same. A worker
 that dies is replaced and its shard done again. Machines share the folder and the data set by
 path: both lie where all of them see them.
 """
@@ -20,9 +20,14 @@ from tqdm import tqdm
 from rbkit.errors import InputError
 from rbkit.ray_cluster import connected_ray, quiet_ray_data
 from rbkit.regroup.embedding import Embedder
-from rbkit.regroup.shard_job import ROWS_PER_SHARD
-from rbkit.regroup.shard_work import Assignment, InWorker, ShardWork, make_work
-from rbkit.regroup.shards import ShardedVectors
+from rbkit.regroup.shards import (
+    ROWS_PER_SHARD,
+    Assignment,
+    InWorker,
+    ShardedVectors,
+    ShardWork,
+    make_work,
+)
 
 
 def embed_shards_on_ray(
@@ -39,7 +44,7 @@ def embed_shards_on_ray(
     rows_per_shard: int = ROWS_PER_SHARD,
     progress: bool = True,
 ) -> ShardedVectors:
-    """:func:`~rbkit.regroup.shard_job.embed_shards`, by workers of Ray Data.
+    """:func:`~rbkit.regroup.shards.embed_shards`, by workers of Ray Data.
 
     Parameters
     ----------
@@ -51,7 +56,7 @@ def embed_shards_on_ray(
         this process is connected to, else one on this machine, on 127.0.0.1 and without its
         dashboard and statistics, which ends with the job.
     dataset, embedder, folder, column, corpus, rows_per_shard, progress
-        As in :func:`~rbkit.regroup.shard_job.embed_shards`.
+        As in :func:`~rbkit.regroup.shards.embed_shards`.
 
     Returns
     -------
@@ -60,7 +65,7 @@ def embed_shards_on_ray(
     Raises
     ------
     InputError
-        Ray is not installed, or as in :func:`~rbkit.regroup.shard_job.embed_shards`.
+        Ray is not installed, or as in :func:`~rbkit.regroup.shards.embed_shards`.
     """
     work = make_work(dataset, embedder, folder, column, corpus, rows_per_shard)
     drive_on_ray(
@@ -89,7 +94,7 @@ def assign_shards_on_ray(
     rows_per_shard: int = ROWS_PER_SHARD,
     progress: bool = True,
 ) -> Assignment:
-    """:func:`~rbkit.regroup.shard_job.assign_shards`, by workers of Ray Data.
+    """:func:`~rbkit.regroup.shards.assign_shards`, by workers of Ray Data.
 
     Parameters are those of :func:`embed_shards_on_ray`; returned are labels (int32) and squared
     distances (float32), both of shape (n,).

@@ -8,22 +8,106 @@ data set, as Parquet, or as an array for ``torch.utils.data.WeightedRandomSample
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, fingerprint, read_json, write_json
 from rbkit.regroup.distances import Floats
-from rbkit.regroup.tokens import tokens_by_domain
 
 if TYPE_CHECKING:
+    import pandas as pd
     from datasets import Dataset
 
     from rbkit.regroup.domains import Domains
+
+# Bytes of UTF-8 and not characters: a Chinese character is 3 bytes and about one token, as a
+# short English word is. English, German and code have 3.5 to 4.5 bytes per token of a BPE.
+BYTES_PER_TOKEN = 4
+_TEXTS = 1000  # tokenized at once
+
+
+def token_counts(
+    texts: Iterable[str],
+    tokenizer: Callable[..., Any] | None = None,
+    *,
+    context: int | None = None,
+    progress: bool = True,
+) -> NDArray[np.int64]:
+    """Count the tokens that each text gives to training.
+
+    Parameters
+    ----------
+    texts : iterable of str
+    tokenizer : transformers tokenizer, optional
+        Counted as :func:`rbkit.train.models.tokenize` cuts: without special tokens, one more for
+        the end of the text. Without a tokenizer, estimated: four bytes of UTF-8 to a token.
+    context : int, optional
+        Tokens per example at most, as in training; what is cut off gives nothing.
+    progress : bool
+        Show a bar while a tokenizer works.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Examples
+    --------
+    >>> token_counts(["an oak", "", "漢字"]).tolist()
+    [3, 1, 3]
+    >>> token_counts(["word " * 100], context=96).tolist()
+    [96]
+    """
+    if context is not None and context < 1:
+        raise InputError("context", f"{context} tokens are none", "give that of training, or None")
+    if tokenizer is None:
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+        counts = -(-np.array(sizes, dtype=np.int64) // BYTES_PER_TOKEN) + 1
+    else:
+        end = int(getattr(tokenizer, "eos_token_id", None) is not None)
+        found: list[int] = []
+        total = len(texts) if isinstance(texts, Sequence) else None
+        rest = iter(texts)
+        with tqdm(total=total, desc="counting tokens", disable=not progress, delay=2) as bar:
+            while piece := list(islice(rest, _TEXTS)):
+                rows = tokenizer(piece, add_special_tokens=False)["input_ids"]
+                found += [len(row) + end for row in rows]
+                bar.update(len(piece))
+        counts = np.array(found, dtype=np.int64)
+    return counts if context is None else np.minimum(counts, context)
+
+
+def tokens_by_domain(tokens: ArrayLike, labels: ArrayLike, m: int) -> NDArray[np.int64]:
+    """Sum the tokens of each domain's examples: int64, shape (m,).
+
+    Parameters
+    ----------
+    tokens : int array of shape (n,)
+        Of each training example.
+    labels : int array of shape (n,)
+        Domain of each; -1 counts nowhere.
+    m : int
+
+    Examples
+    --------
+    >>> tokens_by_domain([5, 7, 9, 1], [0, 1, 0, -1], 2).tolist()
+    [14, 7]
+    """
+    tokens, labels = np.asarray(tokens, dtype=np.int64), np.asarray(labels)
+    if tokens.shape != labels.shape:
+        what = f"{len(tokens)} counts for {len(labels)} training examples"
+        raise InputError("tokens", what, "count the tokens of the training split")
+    sums = np.zeros(m, dtype=np.int64)
+    np.add.at(sums, labels[labels >= 0], tokens[labels >= 0])
+    return sums
+
 
 FORMAT = "rbkit-weights/1"
 COLUMNS = ("domain", "weight")
@@ -313,3 +397,163 @@ def write_weighted(
 
 def _hash(labels: NDArray[Any]) -> str:
     return fingerprint(np.ascontiguousarray(labels, dtype=np.int32).tobytes())
+
+
+# Up to four epochs, repeated text is worth about as much as new text; after that its worth
+# decays (Muennighoff et al. 2023, arXiv 2305.16264).
+MAX_EPOCHS = 4.0
+MIN_BATCHES = 4  # examples of a domain, in batches: below it a domain is a handful of texts
+_NAMED = 4
+
+
+def training_table(
+    domains: Domains,
+    p: ArrayLike | str = "target",
+    *,
+    steps: int,
+    batch_size: int,
+    tokens: ArrayLike | None = None,
+    round_steps: int | None = None,
+    max_epochs: float = MAX_EPOCHS,
+    min_batches: float = MIN_BATCHES,
+    warn: bool = True,
+) -> pd.DataFrame:
+    """Tell, for each domain, what training with the proportions p would take from it.
+
+    Parameters
+    ----------
+    domains : Domains
+    p : array of shape (m,), or {"target", "uniform", "proportional"}
+        As in :func:`proportions_of`.
+    steps, batch_size : int
+        Optimizer steps, and examples per step over all processes and micro-batches.
+    tokens : int array of shape (n_train,) or (m,), optional
+        Tokens of each training example (:func:`token_counts`), or of each domain.
+    round_steps : int, optional
+        Steps of a round, for the examples of each domain that a round sees.
+    max_epochs : float
+        Repetitions from which to warn.
+    min_batches : float
+        Batches that a domain should be able to fill.
+    warn : bool
+        Warn with :class:`RbkitWarning`; what there is to say also stands in the table's `note`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per domain, by name: ``examples, share, q, p``; ``drawn``, the examples expected
+        to be drawn; ``epochs``, drawn / examples; ``batches``, how many it can fill;
+        ``lasts``, the steps until it has been seen once; with `tokens` also ``tokens``,
+        ``tokens_seen`` and ``token_share``; with `round_steps` also ``per_round``; ``note``.
+
+    Raises
+    ------
+    InputError
+        Steps or batch size below 1, or proportions that cannot be.
+
+    Warns
+    -----
+    RbkitWarning
+        Domains that would be repeated more than `max_epochs` times, or that cannot fill
+        `min_batches` batches.
+
+    Examples
+    --------
+    >>> from rbkit.regroup.domains import Domains
+    >>> domains = Domains.from_labels(["wiki", "code"], [0] * 90 + [1] * 10, [0, 1])
+    >>> table = training_table(domains, steps=10, batch_size=20, min_batches=0, warn=False)
+    >>> table["epochs"].round(1).tolist(), table["note"].tolist()
+    ([1.1, 10.0], ['', 'seen 10 times'])
+    """
+    import pandas as pd
+
+    for name, value in {"steps": steps, "batch_size": batch_size}.items():
+        if value < 1:
+            raise InputError(name, f"{value} is not positive", "give at least 1")
+    shares, sizes = proportions_of(domains, p), domains.sizes
+    drawn = shares * steps * batch_size
+    there = sizes > 0
+    epochs = np.divide(drawn, sizes, out=np.zeros(domains.m), where=there)
+    lasts = np.divide(sizes, shares * batch_size, out=np.full(domains.m, np.inf), where=shares > 0)
+    table = pd.DataFrame(
+        {
+            "examples": sizes,
+            "share": sizes / max(1, sizes.sum()),
+            "q": domains.eval_sizes / max(1, domains.eval_sizes.sum()),
+            "p": shares,
+            "drawn": drawn,
+            "epochs": epochs,
+            "batches": sizes / batch_size,
+            "lasts": lasts,
+        },
+        index=pd.Index(domains.names, name="domain"),
+    )
+    if tokens is not None:
+        inside = domain_tokens(domains, tokens)
+        seen = epochs * inside
+        table["tokens"] = inside
+        table["tokens_seen"] = seen
+        table["token_share"] = seen / max(float(seen.sum()), 1e-300)
+    if round_steps is not None:
+        table["per_round"] = shares * batch_size * round_steps
+    often = epochs > max_epochs * (1 + 1e-9)
+    # A share of 0 needs no examples; an empty domain says so itself.
+    small = (sizes < min_batches * batch_size) & there & (shares > 0)
+    table["note"] = [
+        _note(epochs[i] if often[i] else None, sizes[i] / batch_size if small[i] else None)
+        for i in range(domains.m)
+    ]
+    if warn:
+        _warn(table, often, small, max_epochs, min_batches, batch_size)
+    return table
+
+
+def smallest_size(
+    p: ArrayLike, *, steps: int, batch_size: int, max_epochs: float = MAX_EPOCHS
+) -> Floats:
+    """Return the examples that a domain of share p needs, so as not to be repeated too often.
+
+    ``p * steps * batch_size / max_epochs``, the shape of `p`: a guard for merging and cutting.
+
+    Examples
+    --------
+    >>> smallest_size([0.5, 0.01], steps=300, batch_size=16).tolist()
+    [600.0, 12.0]
+    """
+    return np.asarray(p, dtype=np.float64) * steps * batch_size / max_epochs
+
+
+def _note(epochs: float | None, batches: float | None) -> str:
+    said = [] if epochs is None else [f"seen {epochs:.3g} times"]
+    if batches is not None:
+        said.append(f"fills {batches:.2g} batches" if batches >= 1 else "fills no batch")
+    return ", ".join(said)
+
+
+def _warn(
+    table: pd.DataFrame,
+    often: NDArray[np.bool_],
+    small: NDArray[np.bool_],
+    most: float,
+    least: float,
+    batch_size: int,
+) -> None:
+    if often.any():
+        worst = table[often].sort_values("epochs", ascending=False)["epochs"]
+        named = [f"{name!r} {value:.3g} times" for name, value in worst.items()]
+        told = f"{_domains(named)} would be seen more than {most:g} times ({_some(named)})"
+        advice = "train for fewer steps, lower their shares, merge them, or set max_epochs"
+        warnings.warn(f"{told}: repeated text teaches less; {advice}", RbkitWarning, stacklevel=3)
+    if small.any():
+        few = table[small].sort_values("examples", kind="stable")["examples"]
+        named = [f"{name!r} {value:,} examples" for name, value in few.items()]
+        told = f"{_domains(named)} cannot fill {least:g} batches of {batch_size} ({_some(named)})"
+        warnings.warn(f"{told}; merge them, or drop them", RbkitWarning, stacklevel=3)
+
+
+def _domains(named: list[str]) -> str:
+    return f"{len(named)} domain{'s' if len(named) > 1 else ''}"
+
+
+def _some(named: list[str]) -> str:
+    return ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "")

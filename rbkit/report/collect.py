@@ -14,13 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report.sweep import jobfile, sweepfile
+from rbkit.report.sweep.folder import JOB_FILE, SWEEP_FILE, job_status, read_job, read_sweep
 from rbkit.show.facts import RunLike
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 # What is read of a run folder.
-_READ = ("run.json", "job.json", "metrics.jsonl", "timings.jsonl", "history.npz", "final.npz",
-         "run.ipynb", "run.html", "domains")  # fmt: skip
+_READ = (
+    "run.json",
+    "job.json",
+    "metrics.jsonl",
+    "timings.jsonl",
+    "history.npz",
+    "final.npz",
+    "run.ipynb",
+    "run.html",
+    "domains",
+)
 
 
 class SweepRun:
@@ -31,7 +40,7 @@ class SweepRun:
     path : Path
         The run folder.
     job : dict
-        ``job.json``; see :mod:`rbkit.report.sweep.jobfile`.
+        ``job.json``; see :mod:`rbkit.report.sweep.folder`.
     info : dict
         ``run.json``, with all parameters of the job, and status, error and seconds of the job
         where the run could not write its own.
@@ -39,16 +48,21 @@ class SweepRun:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.job = jobfile.read_job(self.path)
+        self.job = read_job(self.path)
         self._run = Run(self.path) if (self.path / "run.json").is_file() else None
         recorded: dict[str, Any] = self._run.info if self._run else {}
         job = self.job
         self.info: dict[str, Any] = {
-            "started": job["started"], "ended": job["ended"], "host": job["host"], "final": None,
-            "seconds": job["seconds"], **recorded, "status": self.status,
+            "started": job["started"],
+            "ended": job["ended"],
+            "host": job["host"],
+            "final": None,
+            "seconds": job["seconds"],
+            **recorded,
+            "status": self.status,
             "error": job["error"] or recorded.get("error"),
             "parameters": {**job["parameters"], **(recorded.get("parameters") or {})},
-        }  # fmt: skip
+        }
 
     @property
     def name(self) -> str:
@@ -58,7 +72,7 @@ class SweepRun:
     @property
     def status(self) -> str:
         """Status of the job, as it is and not as it was last written."""
-        return jobfile.job_status(self.job)
+        return job_status(self.job)
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Rows of ``metrics.jsonl``; none for a notebook that trains nothing."""
@@ -121,8 +135,8 @@ def collect_runs(paths: str | Path | Sequence[str | Path]) -> list[RunLike]:
         if not each.is_dir():
             raise InputError(str(each), "no run folder in there", "give the folder that holds runs")
         swept, alone = list[RunLike](), list[RunLike]()
-        for folder in _run_folders(each, each.resolve()):
-            run = _open(folder, each.resolve())
+        for run_dir in _run_folders(each, each.resolve()):
+            run = _open(run_dir, each.resolve())
             if run is not None:
                 (swept if isinstance(run, SweepRun) else alone).append(run)
         alone.sort(key=lambda run: (str(run.info.get("started")), run.path.name))
@@ -134,7 +148,7 @@ def collect_runs(paths: str | Path | Sequence[str | Path]) -> list[RunLike]:
 def _run_folders(folder: Path, root: Path) -> Iterator[Path]:
     if _is_run(folder):
         yield folder
-    elif (folder / sweepfile.NAME).exists():
+    elif (folder / SWEEP_FILE).exists():
         yield from _of_sweep(folder)
     else:
         for entry in sorted(folder.iterdir()):
@@ -148,7 +162,7 @@ def _run_folders(folder: Path, root: Path) -> Iterator[Path]:
 
 def _of_sweep(folder: Path) -> Iterator[Path]:
     try:
-        ids = sweepfile.read_sweep(folder)["jobs"]
+        ids = read_sweep(folder)["jobs"]
     except InputError as error:
         # What it lists is lost; the runs are there.
         warnings.warn(f"{error}; its runs are taken by name", RbkitWarning, stacklevel=2)
@@ -162,7 +176,7 @@ def _of_sweep(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (jobfile.NAME, "run.json"))
+    return any((folder / name).exists() for name in (JOB_FILE, "run.json"))
 
 
 def _open(folder: Path, root: Path) -> RunLike | None:
@@ -173,7 +187,7 @@ def _open(folder: Path, root: Path) -> RunLike | None:
             _leave_out(folder / name, f"is a link that leads out of {root.name}")
             return None
     try:
-        run: RunLike = SweepRun(folder) if (folder / jobfile.NAME).exists() else Run.open(folder)
+        run: RunLike = SweepRun(folder) if (folder / JOB_FILE).exists() else Run.open(folder)
         run.metrics("train"), run.history
         return run
     except (InputError, OSError) as error:

@@ -1,14 +1,4 @@
-"""What every rule costs: modelled, counted and measured, on one corpus, in one table.
-
-Each rule of the registry trains the same small model for a few rounds, in a run folder of its
-own, so that a killed call goes on where it was. Overheads are in percent of plain training:
-
-- *modelled*: the published algorithm, by the cost model of :mod:`rbkit.train.cost_model` at the
-  run's own N, D_t, D_e, m, T and delta;
-- *modelled for rbkit*: what rbkit's trainer pays for the signals that the rule asks for;
-- *counted*: FLOPs of the ledger, of everything that is there for the rule, over those of ``step``;
-- *measured*: seconds likewise.
-"""
+"""The page of ``rbkit costs``: a figure and a table that open offline."""
 
 from __future__ import annotations
 
@@ -21,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 from transformers import AutoTokenizer
 
 from rbkit.balance.mixers.base import Mixer
@@ -29,14 +21,25 @@ from rbkit.errors import InputError
 from rbkit.files import write_text
 from rbkit.report.demo import SETTINGS
 from rbkit.report.job import load_inputs, train_options
+from rbkit.report.page.environment import asset, environment
+from rbkit.report.page.pictures import picture, swatch
 from rbkit.report.parameters import RunParameters
-from rbkit.show.facts import NOT_ADAPTING
-from rbkit.train.cost_model import Budget
-from rbkit.train.cost_signals import modelled_overhead
-from rbkit.train.models import PRESETS, pretrained_source
-from rbkit.train.propose.small_runs import train_once
-from rbkit.train.record import Run, list_runs
-from rbkit.train.text import tokenize, train_tokenizer
+from rbkit.show.facts import NOT_ADAPTING, RunLike, parameter
+from rbkit.show.style import (
+    MUTED,
+    legend_above,
+    mixer_colour,
+    new_axes,
+    plain_ticks,
+    rbkit_style,
+    set_alt,
+    tidy,
+)
+from rbkit.text import percent, thousands
+from rbkit.train.costs import Budget, modelled_overhead
+from rbkit.train.models import PRESETS, pretrained_source, tokenize, train_tokenizer
+from rbkit.train.propose.runs import train_once
+from rbkit.train.recorder import Run, list_runs
 
 _GRADIENTS = {"target_gradient", "domain_gradients"}
 _STEPS = 100
@@ -85,9 +88,12 @@ class CostRow:
 
 
 def costs(
-    out: str | Path = "reports/costs", *, overrides: Mapping[str, Any] | None = None,
-    mixers: Sequence[str] | None = None, progress: bool = True,
-) -> list[CostRow]:  # fmt: skip
+    out: str | Path = "reports/costs",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    mixers: Sequence[str] | None = None,
+    progress: bool = True,
+) -> list[CostRow]:
     """Run each mixer for a few rounds; write ``costs.csv`` and ``index.html`` to `out`.
 
     Parameters
@@ -111,8 +117,6 @@ def costs(
     InputError
         If a parameter, a name or the corpus is at fault, or `out` holds other runs.
     """
-    from rbkit.report.costs_page import write_page
-
     out, given = Path(out), dict(overrides or {})
     base = {**SETTINGS, "steps": _STEPS}
     if given.get("corpus", base["corpus"]) != base["corpus"]:  # the demo's target is of its sources
@@ -174,8 +178,12 @@ def setup(name: str, params: RunParameters) -> Setup:
         round_steps = steps
     elif name == "ADO":  # the published code waits for 1000 steps before the first fit
         half = max(1, steps // 2)
-        options = {"start_steps": half // 2, "ignore_steps": half // 2, "refit_steps": half,
-                   "every": max(1, steps // 50)}  # fmt: skip
+        options = {
+            "start_steps": half // 2,
+            "ignore_steps": half // 2,
+            "refit_steps": half,
+            "every": max(1, steps // 50),
+        }
     return Setup(name, options, steps, round_steps)
 
 
@@ -215,12 +223,18 @@ def cost_row(run: Run, one: Setup, d_e: int) -> CostRow:
     # Where a rule divides its rounds, as Aioli does, the trainer has more of them to pay for.
     asked = replace(spent, rounds=len(run.history["step"]))
     return CostRow(
-        one.mixer, describe(one), ", ".join(sorted(rule.signals)) or "none",
-        100 * modelled_overhead(rule, spent), 100 * modelled_overhead(rule, asked, "rbkit"),
-        _percent(flops, step["flops_counted"]), _percent(seconds, step["seconds"]),
-        int(max(held, default=0)), 1000 * step["seconds"] / max(step["calls"], 1),
-        one.steps, one.round_steps,
-    )  # fmt: skip
+        one.mixer,
+        describe(one),
+        ", ".join(sorted(rule.signals)) or "none",
+        100 * modelled_overhead(rule, spent),
+        100 * modelled_overhead(rule, asked, "rbkit"),
+        _percent(flops, step["flops_counted"]),
+        _percent(seconds, step["seconds"]),
+        int(max(held, default=0)),
+        1000 * step["seconds"] / max(step["calls"], 1),
+        one.steps,
+        one.round_steps,
+    )
 
 
 def budget(run: Run, one: Setup, d_e: int, track: Mapping[str, Any]) -> Budget:
@@ -231,11 +245,14 @@ def budget(run: Run, one: Setup, d_e: int, track: Mapping[str, Any]) -> Budget:
     # Two half-rounds of float32 for each domain.
     numbers = (track.get("bytes") or 0) / (8 * len(sizes))
     return Budget(
-        params=run.info["model"]["parameters"], train_tokens=run.metrics("train")[-1]["tokens"],
-        domains=m, eval_tokens=d_e, rounds=-(-one.steps // one.round_steps),
+        params=run.info["model"]["parameters"],
+        train_tokens=run.metrics("train")[-1]["tokens"],
+        domains=m,
+        eval_tokens=d_e,
+        rounds=-(-one.steps // one.round_steps),
         delta=probe / one.steps,
         tracked=numbers or None,
-    )  # fmt: skip
+    )
 
 
 def write_csv(rows: Sequence[CostRow], path: Path) -> None:
@@ -252,8 +269,7 @@ def print_table(rows: Sequence[CostRow]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from rbkit.report.costs_page import share
-    from rbkit.report.units import amount
+    from rbkit.text import amount
 
     table = Table(box=None, pad_edge=False)
     table.add_column("mixer", no_wrap=True)
@@ -268,9 +284,135 @@ def print_table(rows: Sequence[CostRow]) -> None:
     console.print(
         "In percent of plain training. modelled: the published algorithm; for rbkit: the signals "
         "that its trainer pays for; counted: FLOPs; measured: seconds on this machine; K: steps "
-        "between two updates.", soft_wrap=True,
-    )  # fmt: skip
+        "between two updates.",
+        soft_wrap=True,
+    )
 
 
 def _percent(part: float, whole: float | None) -> float | None:
     return 100 * part / whole if whole else None
+
+
+# What is shown, in the order of the bars: its name, and a look that differs without colour.
+_KINDS = {
+    "modelled": ("modelled, published rule", "#c9d3dd", "///"),
+    "counted": ("counted FLOPs", "#0072B2", ""),
+    "measured": ("measured seconds", "#D55E00", ""),
+}
+
+
+def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
+    """Modelled, counted and measured overhead of each mixer on a logarithmic axis.
+
+    Parameters
+    ----------
+    rows : sequence of CostRow
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    with rbkit_style():
+        ax = new_axes(ax, 8.2, 1.2 + 0.52 * max(len(rows), 3))
+        values = {kind: np.array([getattr(row, kind) or 0.0 for row in rows]) for kind in _KINDS}
+        positive = np.concatenate(list(values.values()))
+        positive = positive[positive > 0]
+        low = 10.0 ** np.floor(np.log10(0.6 * positive.min())) if positive.size else 0.1
+        low = max(low, 1e-3)  # what costs less has a number and no bar
+        for i, (kind, (label, colour, hatch)) in enumerate(_KINDS.items()):
+            at = np.arange(len(rows)) + (i - 1) * 0.27
+            shown = np.maximum(values[kind], low)
+            ax.barh(
+                at,
+                shown - low,
+                0.24,
+                left=low,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                lw=0,
+                label=label,
+            )
+            for y, end, row in zip(at, shown, rows, strict=True):
+                ax.annotate(
+                    share(getattr(row, kind)),
+                    (end, y),
+                    (3, 0),
+                    va="center",
+                    fontsize=7,
+                    textcoords="offset points",
+                    color=MUTED,
+                )
+        ax.set_xscale("log")
+        ax.set_xlim(low, max(float(positive.max(initial=1.0)) * 6, low * 10))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} %"))
+        ax.minorticks_off()
+        tidy(ax, "x")
+        plain_ticks(ax.yaxis, [row.mixer for row in rows])
+        ax.tick_params(axis="y", length=0)
+        ax.invert_yaxis()
+        ax.set_xlabel("overhead over plain training (logarithmic)")
+        ax.set_title("What each rule costs")
+        legend_above(ax)
+        said = "; ".join(
+            f"{row.mixer} {share(row.counted)} counted, {share(row.measured)} measured"
+            for row in rows
+        )
+        set_alt(ax, f"Overhead of each rule over plain training: {said}.")
+    return ax
+
+
+def write_page(rows: Sequence[CostRow], runs: Sequence[RunLike], out: str | Path) -> Path:
+    """Write the offline page of a table of costs; `runs` tell the setting."""
+    templates = environment()
+    templates.filters["share"] = share
+    page = templates.get_template("costs.html.j2").render(
+        css=asset("index.css", "page/print.css"),
+        rows=[{**vars(row), "swatch": swatch(mixer_colour(row.mixer))} for row in rows],
+        figure=picture(overhead_bars(rows)),
+        facts=_facts(runs[0]) if runs else [],
+        headline=headline(rows),
+        note=(runs[0].info.get("ledger") or {}).get("note", "") if runs else "",
+    )
+    write_text(out, page)
+    return Path(out)
+
+
+def headline(rows: Sequence[CostRow]) -> str:
+    """Say in a sentence what the rules cost."""
+    paying = [row for row in rows if row.counted]
+    if not paying:
+        return "No rule of these needs a pass beyond training."
+    first, last = paying[0], paying[-1]
+    said = f"{len(rows) - len(paying)} of {len(rows)} rules need no pass beyond training."
+    said += f" Of the others, {first.mixer} adds least ({share(first.counted)} of the FLOPs)"
+    return f"{said} and {last.mixer} most ({share(last.counted)})."
+
+
+def share(value: float | None) -> str:
+    """Write a percentage with three digits at most; one that nobody would notice as such.
+
+    Examples
+    --------
+    >>> share(0.2241), share(800.0), share(1e-5), share(None)
+    ('0.22 %', '800 %', '< 0.01 %', '–')
+    """
+    if value is not None and 0 < value < 0.01:
+        return "< 0.01 %"
+    return percent(value) if value is None or value < 100 else f"{value:,.0f} %"
+
+
+def _facts(run: RunLike) -> list[tuple[str, str]]:
+    corpus, model = run.info.get("corpus") or {}, run.info.get("model") or {}
+    entries = {e["name"]: e for e in (run.info.get("ledger") or {}).get("entries", [])}
+    regroup = sum(entries[name]["seconds"] for name in ("embed", "cluster") if name in entries)
+    found: list[tuple[str, Any]] = [
+        ("corpus", corpus.get("name")),
+        ("domains", len((run.info.get("domains") or {}).get("names") or [])),
+        ("model", f"{model.get('name')}, {thousands(model.get('parameters'))} parameters"),
+        ("examples per step", parameter(run, "batch_size")),
+        ("device", run.info.get("device")),
+        ("Regroup, once", f"{regroup:.1f} s"),
+    ]
+    return [(name, str(value)) for name, value in found if value not in (None, "")]

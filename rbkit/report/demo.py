@@ -11,9 +11,9 @@ from typing import Any
 from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.report.engine import NotebookError, execute
 from rbkit.report.html import notebook_to_html
+from rbkit.report.notebooks import find_notebook
+from rbkit.report.page.page import write_report
 from rbkit.report.parameters import RunParameters
-from rbkit.report.shipped import find_notebook
-from rbkit.report.write import write_report
 
 MIXERS = ("Stratified", "Target", "RnB")
 
@@ -21,10 +21,16 @@ MIXERS = ("Stratified", "Target", "RnB")
 TARGET = {"recipes": 0.3, "Biology and health sciences": 0.4, "code": 0.2, "Everyday life": 0.1}
 
 SETTINGS: dict[str, Any] = {
-    "corpus": "demo", "eval_sources": TARGET, "eval_size": 600, "embedder": "minilm",
-    "max_tokens": 64, "k": (4, 6, 8, 10, 12, 16, 20, 24), "model": "tiny", "steps": 300,
+    "corpus": "demo",
+    "eval_sources": TARGET,
+    "eval_size": 600,
+    "embedder": "minilm",
+    "max_tokens": 64,
+    "k": (4, 6, 8, 10, 12, 16, 20, 24),
+    "model": "tiny",
+    "steps": 300,
     "round_steps": 25,
-}  # fmt: skip
+}
 
 INTRO = (
     "The corpus is Wikipedia leads of eleven topics, recipes and small programs. The model is "
@@ -34,9 +40,12 @@ INTRO = (
 
 
 def demo(
-    out: str | Path = "reports/demo", *, overrides: Mapping[str, Any] | None = None,
-    mixers: tuple[str, ...] = MIXERS, progress: bool = True,
-) -> Path:  # fmt: skip
+    out: str | Path = "reports/demo",
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    mixers: tuple[str, ...] = MIXERS,
+    progress: bool = True,
+) -> Path:
     """Regroup the demo corpus, train once with each mixer, and write ``out/index.html``.
 
     Embeddings are cached, so a second call takes only the training time.
@@ -96,9 +105,12 @@ def demo(
     say("writing the report")
     ours = (shared.corpus, shared.eval_sources) == ("demo", TARGET)
     page = write_report(
-        [out / "runs" / mixer for mixer in mixers], out / "index.html",
-        title="R&B in one page", intro=INTRO if ours else "", progress=progress,
-    )  # fmt: skip
+        [out / "runs" / mixer for mixer in mixers],
+        out / "index.html",
+        title="R&B in one page",
+        intro=INTRO if ours else "",
+        progress=progress,
+    )
     if errors:
         raise errors[0]
     say(f"done: {page}")
@@ -116,7 +128,7 @@ def _domains(params: RunParameters, out: Path, progress: bool) -> Path:
 
 def _record_failure(run_dir: Path, values: Mapping[str, Any], error: NotebookError) -> None:
     """Leave a record where the notebook failed before training could begin one."""
-    from rbkit.train.record import Recorder
+    from rbkit.train.recorder import Recorder
 
     if not (run_dir / "run.json").exists():
         recorder = Recorder(run_dir)

@@ -14,9 +14,22 @@ from rich.console import Console
 
 from rbkit.files import cache_dir
 
-_PACKAGES = ("rbkit", "torch", "transformers", "datasets", "sentence-transformers", "faiss-cpu",
-             "scikit-learn", "umap-learn", "hdbscan", "jupyterlab", "ipywidgets", "papermill",
-             "matplotlib", "seaborn")  # fmt: skip
+_PACKAGES = (
+    "rbkit",
+    "torch",
+    "transformers",
+    "datasets",
+    "sentence-transformers",
+    "faiss-cpu",
+    "scikit-learn",
+    "umap-learn",
+    "hdbscan",
+    "jupyterlab",
+    "ipywidgets",
+    "papermill",
+    "matplotlib",
+    "seaborn",
+)
 
 
 def examine(*, smoke: bool = True) -> bool:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +20,81 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitError
-from rbkit.report.nbio import read_notebook
-from rbkit.report.parameters import Parameters
-from rbkit.report.progress import Line, description
-from rbkit.report.signals import terminate_by_interrupt
-from rbkit.report.sweep.declared import declared
-from rbkit.report.sweep.short import last_lines, shorten
+from rbkit.processes import terminate_by_interrupt
+from rbkit.report.notebooks import read_notebook
+from rbkit.report.parameters import Parameters, declared
+from rbkit.text import last_lines, shorten
+
+OnCell = Callable[[int, Any, str], None]
+OnKernel = Callable[[int], None]
+
+
+def description(source: str) -> str | None:
+    """Return the name a cell gives itself by ``# papermill_description=``, if any."""
+    match = re.search(r"papermill_description=\s*(\S.*?)\s*$", source, re.M)
+    return match.group(1).replace("_", " ") if match else None
+
+
+class Line:
+    """One line of progress for one notebook: its cells, and the bar inside the current one."""
+
+    def __init__(self, node: Any, label: str, progress: bool) -> None:
+        self._total, self._label, self._progress = len(node.cells), label, progress
+        self._bar: Any = None
+        self._doing, self._stop = "starting a kernel", threading.Event()
+
+    def __enter__(self) -> Line:
+        if self._progress:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=self._total, bar_format=self._format(""), file=sys.stderr, mininterval=1
+            )
+            # A long cell says nothing: let the clock tick so that it is seen to be alive.
+            threading.Thread(target=self._tick, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self._stop.set()
+        if self._bar is None:
+            return
+        if kind is None:
+            self._bar.n, self._doing = self._total, "done"
+        else:
+            self._doing = f"stopped in: {self._doing}"
+        self._bar.bar_format = self._format("")
+        self._bar.close()
+
+    def update(self, index: int, cell: Any, text: str) -> None:
+        """Take note of a cell that starts (no text), or of what it writes to stderr."""
+        if self._bar is None:
+            return
+        inside, more = 0.0, ""
+        if text:
+            # The end will do: in a line of megabytes the search would take hours.
+            bars = re.findall(r"([^\r\n|]*?)\s*(\d+)%\|", text[-1000:])
+            if not bars:
+                return
+            name, percent = bars[-1][0].strip(" :")[:24], int(bars[-1][1])
+            inside, more = percent / 100, f" · {name} {percent} %".replace("  ", " ")
+        else:
+            first_code = self._doing == "starting a kernel" and cell.cell_type == "code"
+            self._doing = description(cell.source) or ("running" if first_code else self._doing)
+        # Progress inside a cell, of several bars one after the other, must not run backwards.
+        step = max(self._bar.n, index + inside) - self._bar.n
+        self._bar.bar_format = self._format(more)
+        self._bar.update(step)
+
+    def _format(self, more: str) -> str:
+        said = (self._doing + more).replace("{", "{{").replace("}", "}}")
+        label = self._label.replace("{", "{{").replace("}", "}}")
+        return f"{label:<14} |{{bar:24}}| {{elapsed}}  {said}"
+
+    def _tick(self) -> None:
+        # Without a terminal every refresh is a new line in a log.
+        pause = 1.0 if sys.stderr.isatty() else 20.0
+        while not self._stop.wait(pause):
+            self._bar.refresh()
 
 
 class NotebookError(RbkitError):
@@ -65,7 +137,9 @@ class RbkitEngine:
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, **kwargs: Any) -> Any:
         """Run a notebook; see ``papermill.engines.Engine.execute_notebook``."""
-        from rbkit.report.kernels import HonestEngine
+        from rbkit.report.kernels import (
+            HonestEngine,
+        )  # late: papermill finds this file by an entry point
 
         return HonestEngine.execute_notebook(nb, kernel_name, **kwargs)
 
@@ -143,8 +217,16 @@ def execute(
     line = Line(node, label or notebook.stem, progress)
     try:
         with terminate_by_interrupt(), line:
-            _papermill(node, temporary, values, {"RBKIT_DISPLAY": "batch", **(env or {})},
-                       timeout, line, on_kernel, (notebook.name, final.name))  # fmt: skip
+            _papermill(
+                node,
+                temporary,
+                values,
+                {"RBKIT_DISPLAY": "batch", **(env or {})},
+                timeout,
+                line,
+                on_kernel,
+                (notebook.name, final.name),
+            )
             _check_ended(temporary)
     except Exception as error:
         if not temporary.exists():
@@ -180,9 +262,15 @@ def _strip(node: Any) -> None:
 
 
 def _papermill(
-    node: Any, out: Path, values: dict[str, Any], env: dict[str, str], timeout: int | None,
-    line: Line, on_kernel: Callable[[int], None] | None, names: tuple[str, str],
-) -> None:  # fmt: skip
+    node: Any,
+    out: Path,
+    values: dict[str, Any],
+    env: dict[str, str],
+    timeout: int | None,
+    line: Line,
+    on_kernel: Callable[[int], None] | None,
+    names: tuple[str, str],
+) -> None:
     import papermill
     from papermill.engines import papermill_engines
 

@@ -7,12 +7,12 @@ from typing import Any
 from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.data.corpus import load_corpus
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.edits import EditLog
+from rbkit.regroup.embedders import TransformerEmbedder
+from rbkit.regroup.operations import EditLog
 from rbkit.regroup.pipeline import regroup
-from rbkit.regroup.transformer import TransformerEmbedder
 from rbkit.report.parameters import RunParameters
 from rbkit.train.models import PRESETS
-from rbkit.train.run import check_origin
+from rbkit.train.training import check_origin
 
 
 def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, Domains]:
@@ -47,16 +47,23 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     if params.edits and EditLog.load(params.edits).embedder:
         embedder = EditLog.load(params.edits).embedder
     domains = regroup(
-        corpus, embedder=embedder, cluster=params.cluster, k=grid,
-        min_cluster_size=params.min_cluster_size, noise=params.noise,
-        max_noise=params.max_noise, far=params.far, edits=params.edits or None,
-        seed=params.seed, progress=progress,
-    )  # fmt: skip
+        corpus,
+        embedder=embedder,
+        cluster=params.cluster,
+        k=grid,
+        min_cluster_size=params.min_cluster_size,
+        noise=params.noise,
+        max_noise=params.max_noise,
+        far=params.far,
+        edits=params.edits or None,
+        seed=params.seed,
+        progress=progress,
+    )
     return corpus, domains
 
 
 def train_options(params: RunParameters) -> dict[str, Any]:
-    """Return the options of :func:`rbkit.train.run.train` that `params` stand for."""
+    """Return the options of :func:`rbkit.train.training.train` that `params` stand for."""
     return {
         "run_dir": params.run_dir or f"reports/{params.mixer}-{params.seed}",
         "mixer": mixer_by_name(params.mixer, params.mixer_options),

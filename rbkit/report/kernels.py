@@ -25,7 +25,7 @@ from nbformat.v4 import new_output
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 
-from rbkit.report.signals import GRACE, signal_name
+from rbkit.processes import GRACE, signal_name
 
 OnCell = Callable[[int, Any, str], None]
 OnKernel = Callable[[int], None]

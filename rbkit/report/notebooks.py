@@ -9,12 +9,49 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError
 from rbkit.files import write_text
-from rbkit.report.nbio import read_notebook
+
+
+def read_notebook(path: str | Path) -> Any:
+    """Read a notebook in version 4 of the format.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not a notebook.
+    """
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except FileNotFoundError:
+        raise InputError(str(path), "no such notebook", "check the path") from None
+    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+        what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise InputError(
+            str(path), f"not a notebook ({what})", "give a Jupyter notebook (.ipynb)"
+        ) from error
+
+
+def find_notebook(name: str) -> Path:
+    """Return the notebook `name` of the repository, or of the installed package.
+
+    Examples
+    --------
+    >>> find_notebook("90_run").name
+    '90_run.ipynb'
+    """
+    repository = Path(__file__).resolve().parents[2]
+    for folder in (repository / "notebooks", Path(sys.prefix) / "share" / "rbkit" / "notebooks"):
+        if (folder / f"{name}.ipynb").is_file():
+            return folder / f"{name}.ipynb"
+    raise InputError(name, "no such notebook", "build them with: rbkit nb build")
+
 
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 

@@ -44,10 +44,24 @@ def overhead_audit(cells: Sequence[Cell], ax: Axes | None = None) -> Axes:
             fill, sign = _LOOKS[cell.status]
             ax.add_patch(Rectangle((x - 0.48, y - 0.45), 0.96, 0.9, color=fill, lw=0))
             ax.text(x - 0.42, y, sign, va="center", color=INK, family="DejaVu Sans")
-            ax.text(x + 0.42, y - 0.17, f"{cell.printed} %", va="center", ha="right",
-                    fontweight="bold", color=INK)  # fmt: skip
-            ax.text(x + 0.42, y + 0.2, f"recomputed {percent(cell.reproduced)}", va="center",
-                    ha="right", fontsize=8, color=MUTED)  # fmt: skip
+            ax.text(
+                x + 0.42,
+                y - 0.17,
+                f"{cell.printed} %",
+                va="center",
+                ha="right",
+                fontweight="bold",
+                color=INK,
+            )
+            ax.text(
+                x + 0.42,
+                y + 0.2,
+                f"recomputed {percent(cell.reproduced)}",
+                va="center",
+                ha="right",
+                fontsize=8,
+                color=MUTED,
+            )
         ax.set(xlim=(-0.5, len(corpora) - 0.5), ylim=(len(methods) - 0.5, -0.5))
         plain_ticks(ax.xaxis, corpora, fontweight="bold")
         plain_ticks(ax.yaxis, methods)
@@ -57,9 +71,17 @@ def overhead_audit(cells: Sequence[Cell], ax: Axes | None = None) -> Axes:
         ax.set_title("Printed overhead, and what the cost model gives")
         for i, (status, (fill, sign)) in enumerate(_LOOKS.items()):
             left, below = -0.48 + i * len(corpora) / len(_LOOKS), len(methods) - 0.3
-            ax.text(left, below, f" {sign}  {status} ", va="top", fontsize=8, color=INK,
-                    family="DejaVu Sans", clip_on=False,
-                    bbox={"facecolor": fill, "edgecolor": "none", "pad": 2.5})  # fmt: skip
+            ax.text(
+                left,
+                below,
+                f" {sign}  {status} ",
+                va="top",
+                fontsize=8,
+                color=INK,
+                family="DejaVu Sans",
+                clip_on=False,
+                bbox={"facecolor": fill, "edgecolor": "none", "pad": 2.5},
+            )
         counts = Counter(cell.status for cell in cells)
         lost = ", ".join(f"{c.method} on {c.corpus}" for c in cells if c.slip is not None)
         said = ", ".join(f"{counts[status]} {status}" for status in _LOOKS)

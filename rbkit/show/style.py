@@ -7,11 +7,17 @@ exports and reports show to people who cannot see the picture.
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
 import math
+import os
+import struct
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, cast, get_args
 from weakref import WeakKeyDictionary
 
 import matplotlib
@@ -20,6 +26,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
+
+from rbkit.errors import InputError
 
 INK, MUTED, RULE, PAPER = "#1f2933", "#5b6673", "#dfe3e8", "#ffffff"
 
@@ -76,11 +84,25 @@ def _settings() -> dict[str, Any]:
     # Only installed fonts: matplotlib logs a line for each name that it cannot find. The later
     # ones are for names of a corpus in scripts that the first ones lack.
     wanted = (
-        "Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans", "Noto Sans CJK JP",
-        "Noto Sans CJK SC", "Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei",
-        "Malgun Gothic", "WenQuanYi Micro Hei", "Noto Sans Arabic", "Noto Sans Hebrew",
-        "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS",
-    )  # fmt: skip
+        "Inter",
+        "Helvetica Neue",
+        "Arial",
+        "Liberation Sans",
+        "DejaVu Sans",
+        "Noto Sans CJK JP",
+        "Noto Sans CJK SC",
+        "Hiragino Sans",
+        "PingFang SC",
+        "Yu Gothic",
+        "Microsoft YaHei",
+        "Malgun Gothic",
+        "WenQuanYi Micro Hei",
+        "Noto Sans Arabic",
+        "Noto Sans Hebrew",
+        "Noto Sans Devanagari",
+        "Noto Sans Thai",
+        "Arial Unicode MS",
+    )
     installed = set(font_manager.get_font_names())
     return {
         "font.family": [name for name in wanted if name in installed] or ["sans-serif"],
@@ -242,8 +264,15 @@ def legend_above(ax: Axes, most: int = 4) -> None:
     One of more than `most` entries stands below the axes instead, where it has room.
     """
     if len(ax.get_legend_handles_labels()[0]) > most:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=5, frameon=False,
-                  fontsize=9, handletextpad=0.3, columnspacing=1.2)  # fmt: skip
+        ax.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.16),
+            ncols=5,
+            frameon=False,
+            fontsize=9,
+            handletextpad=0.3,
+            columnspacing=1.2,
+        )
         return
     ax.legend(
         loc="lower right",
@@ -297,3 +326,133 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.{digits}f}".replace("-", "−")
+
+
+Mode = Literal["live", "batch", "final", "off"]
+_MODES: tuple[str, ...] = get_args(Mode)
+
+
+def display_mode(given: str | bool | None = None) -> Mode:
+    """Return the mode: as given, else ``$RBKIT_DISPLAY``, else ``live`` in an IPython kernel.
+
+    Parameters
+    ----------
+    given : {"live", "batch", "final", "off"} or bool, optional
+        False is ``off``; True and None leave it to the variable, and without one to the
+        default, which outside of a kernel is ``final``.
+
+    Examples
+    --------
+    >>> display_mode("batch"), display_mode(False)
+    ('batch', 'off')
+    >>> display_mode("hologram")
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: display: 'hologram' is unknown; use live, batch, final, off
+    """
+    if given is False:
+        return "off"
+    where, mode = "display", given
+    if given is None or given is True:
+        where, mode = "RBKIT_DISPLAY", os.environ.get("RBKIT_DISPLAY")
+    if not mode:
+        return "live" if in_kernel() else "final"
+    if mode not in _MODES:
+        raise InputError(where, f"{mode!r} is unknown", f"use {', '.join(_MODES)}")
+    return cast(Mode, mode)
+
+
+def in_kernel() -> bool:
+    """Whether this process is an IPython kernel, which can show pictures at all."""
+    if "IPython" not in sys.modules:  # then nobody can have started one
+        return False
+    from IPython.core.getipython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def png(fig: Figure | Axes, dpi: int = 200) -> bytes:
+    """Render a figure (or the figure of some axes) as PNG, the same bytes each time."""
+    buffer = io.BytesIO()
+    with without_glyph_warnings():
+        _figure(fig).savefig(
+            buffer,
+            format="png",
+            dpi=dpi,
+            facecolor=PAPER,
+            bbox_inches="tight",
+            pad_inches=0.06,
+            metadata={"Software": None},
+        )
+    return buffer.getvalue()
+
+
+@contextmanager
+def without_glyph_warnings() -> Iterator[None]:
+    """Silence what matplotlib says of scripts that the fonts lack: a box is drawn, no news."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
+        yield
+
+
+def data_uri(fig: Figure | Axes, dpi: int = 200) -> str:
+    """Render a figure as a ``data:image/png;base64,...`` address."""
+    return "data:image/png;base64," + base64.b64encode(png(fig, dpi)).decode("ascii")
+
+
+def size_of(image: bytes) -> tuple[int, int]:
+    """Width and height in pixels of a PNG."""
+    width, height = struct.unpack(">II", image[16:24])
+    return int(width), int(height)
+
+
+def bundle(fig: Figure | Axes, dpi: int = 200) -> tuple[dict[str, Any], dict[str, Any]]:
+    """MIME bundle and metadata of a figure: PNG and its alternative text, nothing else."""
+    image, alt = png(fig, dpi), alt_text(_figure(fig))
+    width, height = size_of(image)
+    data = {"image/png": base64.b64encode(image).decode("ascii"), "text/plain": alt}
+    # Half size: the picture has two pixels for each CSS pixel.
+    look = {"alt": alt, "width": round(width * 100 / dpi), "height": round(height * 100 / dpi)}
+    return data, {"image/png": look}
+
+
+def show(fig: Figure | Axes, dpi: int = 200) -> None:
+    """Show a figure as the output of a notebook cell, with its alternative text; close it.
+
+    Outside of IPython there is nothing to show it on: the alternative text is printed.
+
+    Examples
+    --------
+    >>> from rbkit.show.style import set_alt
+    >>> figure = Figure()
+    >>> set_alt(figure.subplots(), "An empty square.")
+    >>> show(figure)
+    An empty square.
+    """
+    from IPython.core.getipython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:
+        print(alt_text(_figure(fig)))
+    else:
+        data, metadata = bundle(fig, dpi)
+        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+    _close(_figure(fig))
+
+
+def _figure(where: Figure | Axes) -> Figure:
+    if isinstance(where, Figure):
+        return where
+    figure = where.get_figure(root=True)
+    if figure is None:
+        raise ValueError("these axes belong to no figure")
+    return figure
+
+
+def _close(fig: Figure) -> None:
+    # Figures made by pyplot would be shown once more by the inline backend.
+    import sys
+
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(fig)

@@ -21,9 +21,10 @@ def check_rows(name: str, data: Any, labels: Any) -> None:
     """Refuse a dataset that does not line up with the domains' labels."""
     if data is not None and len(data) != len(labels):
         raise InputError(
-            name, f"{len(data)} rows, but the domains label {len(labels)}",
+            name,
+            f"{len(data)} rows, but the domains label {len(labels)}",
             "give the dataset that the domains were made from, in its order",
-        )  # fmt: skip
+        )
 
 
 def check_domains(domains: Domains) -> None:
@@ -50,14 +51,16 @@ def check_arguments(
         raise InputError("round_steps", f"{round_steps} is not positive", "try 200")
     if args.n_gpu > 1:
         raise InputError(
-            "devices", f"{args.n_gpu} GPUs in one process",
+            "devices",
+            f"{args.n_gpu} GPUs in one process",
             f"start {args.n_gpu} processes with torchrun, or set CUDA_VISIBLE_DEVICES to one GPU",
-        )  # fmt: skip
+        )
     if unknown := mixer.signals - set(SIGNALS):
         raise InputError(
-            f"signals of {mixer.name}", f"{', '.join(sorted(unknown))} unknown",
+            f"signals of {mixer.name}",
+            f"{', '.join(sorted(unknown))} unknown",
             f"use some of {', '.join(SIGNALS)}",
-        )  # fmt: skip
+        )
     needs_eval = mixer.signals & {"eval_losses", "target_gradient", "probe_runs"}
     if needs_eval and eval_dataset is None:
         raise InputError(
@@ -65,9 +68,10 @@ def check_arguments(
         )
     if mixer.acts == "loss" and "gram" in mixer.signals:
         raise InputError(
-            f"mixer {mixer.name}", "tracks gradients of losses that it weighs itself",
+            f"mixer {mixer.name}",
+            "tracks gradients of losses that it weighs itself",
             "let it act by sampling, or use another signal",
-        )  # fmt: skip
+        )
     whole = mixer.signals & {"target_gradient", "domain_gradients", "probe_runs", "excess_losses"}
     if args.fsdp and whole:
         raise InputError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
 
-from rbkit.train.cost_model import TABLE_4, Budget, relative_overhead
+from rbkit.train.costs import TABLE_4, Budget, relative_overhead
 
 Status = Literal["reproduced", "reproduced with other settings", "not reproducible"]
 CORPORA = ("Dolly", "NI", "NI-test")
@@ -21,15 +21,27 @@ CORPORA = ("Dolly", "NI", "NI-test")
 # As printed, in percent. "Stratified" there is plain training, "Standard" in Table 4.
 PRINTED: dict[str, dict[str, str]] = {
     "Dolly": {
-        "Standard": "0", "Skill-It": "14.46", "Aioli": "62.5", "DGA": "0.41", "R&B": "0.0006",
+        "Standard": "0",
+        "Skill-It": "14.46",
+        "Aioli": "62.5",
+        "DGA": "0.41",
+        "R&B": "0.0006",
     },
     "NI": {
-        "Standard": "0", "Skill-It": "595.5", "Aioli": "1336.5", "DGA": "1.723", "R&B": "0.009",
+        "Standard": "0",
+        "Skill-It": "595.5",
+        "Aioli": "1336.5",
+        "DGA": "1.723",
+        "R&B": "0.009",
     },
     "NI-test": {
-        "Standard": "0", "Skill-It": "6e7", "Aioli": "7e6", "DGA": "1601", "R&B": "0.1",
+        "Standard": "0",
+        "Skill-It": "6e7",
+        "Aioli": "7e6",
+        "DGA": "1601",
+        "R&B": "0.1",
     },
-}  # fmt: skip
+}
 
 _TRAIN_TOKENS = 16 * 512 * 2000  # batch, context, steps
 # Eval examples of 512 tokens. Dolly: 5 % of 15,000. NI: the 5 % of 285 thousand that the printed
@@ -44,19 +56,24 @@ _AIOLI_ROUNDS = {"Dolly": 2, "NI": 2, "NI-test": 1}  # Table 6
 _OTHER: dict[tuple[str, str], tuple[dict[str, int], str]] = {
     ("Dolly", "Aioli"): ({"rounds": 10}, "Table 6 says 2 rounds for Aioli"),
     ("Dolly", "R&B"): (
-        {"domains": 8}, "R&B has the 7 regrouped domains; 0.00065 is then cut to 0.0006",
+        {"domains": 8},
+        "R&B has the 7 regrouped domains; 0.00065 is then cut to 0.0006",
     ),
     ("NI", "Skill-It"): ({"domains": 30}, "the 30 regrouped domains, under a header of m = 38"),
     ("NI", "Aioli"): (
-        {"domains": 30, "rounds": 3}, "the 30 regrouped domains, and 3 rounds where Table 6 says 2",
+        {"domains": 30, "rounds": 3},
+        "the 30 regrouped domains, and 3 rounds where Table 6 says 2",
     ),
     ("NI", "DGA"): ({"domains": 30}, "the 30 regrouped domains, under a header of m = 38"),
-}  # fmt: skip
+}
 
 # A slip that would explain the printed value: whose formula stands there, for m = 60, T = 10
 # and eval tokens that were multiplied by 512 twice.
-_SLIPS = {("NI-test", "Skill-It"): "Aioli", ("NI-test", "Aioli"): "Skill-It",
-          ("NI-test", "DGA"): "DGA"}  # fmt: skip
+_SLIPS = {
+    ("NI-test", "Skill-It"): "Aioli",
+    ("NI-test", "Aioli"): "Skill-It",
+    ("NI-test", "DGA"): "DGA",
+}
 
 
 @dataclass(frozen=True)
@@ -146,8 +163,11 @@ def _cell(corpus: str, method: str) -> Cell:
     if agrees(printed, as_stated):
         return Cell(corpus, method, printed, as_stated, as_stated, stated, "reproduced")
     changes, why = _OTHER.get((corpus, method), ({}, ""))
-    settings = replace(stated, domains=changes.get("domains", stated.domains),
-                       rounds=changes.get("rounds", stated.rounds))  # fmt: skip
+    settings = replace(
+        stated,
+        domains=changes.get("domains", stated.domains),
+        rounds=changes.get("rounds", stated.rounds),
+    )
     value = 100 * relative_overhead(method, settings)
     if agrees(printed, value):
         status: Status = "reproduced with other settings"
@@ -168,5 +188,14 @@ def _lost(corpus: str, method: str, printed: str, as_stated: float) -> Cell:
     else:
         why += "; the number of eval examples is itself read off this cell"
     known = agrees(printed, slip)
-    return Cell(corpus, method, printed, as_stated, value, settings, "not reproducible",
-                why if known else "no settings found", slip if known else None)  # fmt: skip
+    return Cell(
+        corpus,
+        method,
+        printed,
+        as_stated,
+        value,
+        settings,
+        "not reproducible",
+        why if known else "no settings found",
+        slip if known else None,
+    )

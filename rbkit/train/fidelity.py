@@ -26,8 +26,7 @@ from rbkit.balance.gram import GramTracker
 from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import FloatArray, GramEstimate, Observation
-from rbkit.train.fresh import FreshBatches
-from rbkit.train.losses import LossOf
+from rbkit.train.losses import FreshBatches, LossOf
 from rbkit.train.parallel import processes, rank
 
 _WIDTH = 1 << 20  # numbers that the gradient of all parameters is folded to
@@ -66,9 +65,15 @@ class Fidelity:
 
 
 def measure_fidelity(
-    model: Any, layers: Sequence[nn.Module], batches: FreshBatches, seen: Observation, *,
-    loss_of: LossOf, rule: Mixer | None = None, examples: int = 32,
-) -> Fidelity:  # fmt: skip
+    model: Any,
+    layers: Sequence[nn.Module],
+    batches: FreshBatches,
+    seen: Observation,
+    *,
+    loss_of: LossOf,
+    rule: Mixer | None = None,
+    examples: int = 32,
+) -> Fidelity:
     """Compare tracked `layers` with all parameters of `model`, at its present weights.
 
     Parameters
@@ -115,11 +120,19 @@ def measure_fidelity(
         torch.distributed.all_reduce(folded)
     whole = [_gram(folded[h], counts[h]) for h in (0, 1)] + [_gram(folded.sum(0), counts.sum(0))]
     return Fidelity(
-        seen.step, examples, *_compare(estimates[2], whole[2], seen, rule),
-        *(value for pair in zip(_compare(estimates[0], estimates[1], seen, rule),
-                                _compare(whole[0], whole[1], seen, rule), strict=True)
-          for value in pair),
-    )  # fmt: skip
+        seen.step,
+        examples,
+        *_compare(estimates[2], whole[2], seen, rule),
+        *(
+            value
+            for pair in zip(
+                _compare(estimates[0], estimates[1], seen, rule),
+                _compare(whole[0], whole[1], seen, rule),
+                strict=True,
+            )
+            for value in pair
+        ),
+    )
 
 
 class _Fold:
@@ -138,10 +151,12 @@ class _Fold:
         with torch.enable_grad():
             losses, _ = loss_of(model, batch)
             parts = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
-        flat = torch.cat([
-            torch.zeros_like(p).flatten() if g is None else g.flatten()
-            for p, g in zip(self.parameters, parts, strict=True)
-        ]).float()  # fmt: skip
+        flat = torch.cat(
+            [
+                torch.zeros_like(p).flatten() if g is None else g.flatten()
+                for p, g in zip(self.parameters, parts, strict=True)
+            ]
+        ).float()
         if len(flat) == self.width:
             return flat
         return nn.functional.pad(flat * self._signs, (0, self._pad)).view(-1, self.width).sum(0)

@@ -18,8 +18,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rbkit.train.cost_audit import table1 as table1
-from rbkit.train.cost_model import table4 as table4
-from rbkit.train.cost_signals import modelled_overhead as modelled_overhead
+from rbkit.train.costs import modelled_overhead as modelled_overhead
+from rbkit.train.costs import table4 as table4
 
 NOTE = (
     "FLOPs of a step are counted by torch on the first of a round, at most every 25 steps, and "

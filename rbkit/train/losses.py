@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
-from rbkit.balance.signals import FloatArray, TrainLosses
+from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses
 from rbkit.errors import InputError
-from rbkit.train.parallel import all_sum, is_first
+from rbkit.train.mixture import DOMAIN
+from rbkit.train.parallel import all_sum, is_first, processes, rank
+
+if TYPE_CHECKING:
+    from rbkit.train.trainer import MixtureTrainer
 
 LossOf = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
 
@@ -31,9 +37,11 @@ def token_losses(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         return losses[:, None], torch.ones_like(losses, dtype=torch.bool)[:, None]
     targets = labels[:, 1:]
     losses = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), targets.flatten(),
-        reduction="none", ignore_index=-100,
-    ).view(len(labels), -1)  # fmt: skip
+        logits[:, :-1].flatten(0, 1).float(),
+        targets.flatten(),
+        reduction="none",
+        ignore_index=-100,
+    ).view(len(labels), -1)
     return losses, targets != -100
 
 
@@ -48,9 +56,12 @@ def example_losses(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 def reference_excess(
-    model: Any, reference: Any, batch: dict[str, Any], loss_of: LossOf,
+    model: Any,
+    reference: Any,
+    batch: dict[str, Any],
+    loss_of: LossOf,
     watch: Callable[[], AbstractContextManager[Any]] = nullcontext,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return (B,) each: summed loss, tokens, and summed ``max(loss - reference loss, 0)``.
 
     Clipped token by token, as DoReMi (arXiv 2305.10429) does; example by example for a
@@ -83,15 +94,20 @@ class StepLosses:
         self._rows: dict[int, Tensor] = {}  # step -> (4, m): losses, excess, tokens, examples
 
     def add(
-        self, step: int, domains: Tensor, losses: Tensor, tokens: Tensor,
+        self,
+        step: int,
+        domains: Tensor,
+        losses: Tensor,
+        tokens: Tensor,
         excess: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Add a micro-batch of step `step` of the round: (B,) domains, summed losses, tokens."""
         if len(domains) != len(losses):
             raise InputError(
-                "batch", f"losses of {len(losses)} rows for {len(domains)} examples",
+                "batch",
+                f"losses of {len(losses)} rows for {len(domains)} examples",
                 "per-example losses need one row per example: do not pack examples",
-            )  # fmt: skip
+            )
         at = domains.to(losses.device)
         known = at >= 0
         zeros = torch.zeros_like(losses) if excess is None else excess
@@ -168,3 +184,366 @@ class Window:
             self.tokens += int(found[-1])
             self._here, self._tokens_here = [], 0
         return self.losses
+
+
+@dataclass(frozen=True)
+class EvalLosses:
+    """Losses of one evaluation, in nats.
+
+    Attributes
+    ----------
+    token, example : float
+        Mean over all tokens; mean over examples of their own mean.
+    by_domain_token, by_domain_example : ndarray of shape (m,)
+        The same within each domain; NaN for a domain without eval examples.
+    per_example : ndarray of shape (n,)
+        Mean loss per token of each example, in the order of the eval set.
+    """
+
+    token: float
+    example: float
+    by_domain_token: FloatArray
+    by_domain_example: FloatArray
+    per_example: FloatArray
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any,
+    batches: Iterable[tuple[np.ndarray[Any, Any], dict[str, Any]]],
+    labels: np.ndarray[Any, Any],
+    n_domains: int,
+    *,
+    loss_of: LossOf = example_losses,
+    progress: bool = False,
+) -> EvalLosses:
+    """Evaluate `model` on batches of (row numbers, inputs), by domain.
+
+    Parameters
+    ----------
+    batches : iterable
+        Of this process: each row in one batch of one process. A batch with no row numbers is
+        run and forgotten: sharded models need all processes to run as many batches.
+    labels : int array of shape (n,)
+        Domain of each eval example; -1 leaves it out, also of the overall loss.
+    n_domains : int
+        m.
+    """
+    total, count = np.zeros(len(labels)), np.zeros(len(labels))
+    training = model.training
+    model.eval()
+    try:
+        for rows, batch in tqdm(batches, "evaluating", disable=not progress, mininterval=1):
+            loss, tokens = loss_of(model, batch)
+            if not len(rows):
+                continue
+            if len(loss) != len(rows):
+                raise InputError(
+                    "eval batch",
+                    f"losses of {len(loss)} rows for {len(rows)} examples",
+                    "give an eval_collator that does not pack examples",
+                )
+            total[rows] = loss.double().cpu().numpy()
+            count[rows] = tokens.cpu().numpy()
+    finally:
+        model.train(training)
+    device = next(model.parameters()).device
+    total, count = all_sum(np.stack([total, count]), device)
+    return summarise(total, count, labels, n_domains)
+
+
+def summarise(
+    total: FloatArray, count: FloatArray, labels: np.ndarray[Any, Any], n_domains: int
+) -> EvalLosses:
+    """Average summed losses `total` over `count` tokens, overall and by domain.
+
+    Examples
+    --------
+    >>> e = summarise(np.array([2., 9.]), np.array([2., 3.]), np.array([0, 1]), 2)
+    >>> e.token, e.example, e.by_domain_token
+    (2.2, 2.0, array([1., 3.]))
+    """
+    valid = count > 0
+    mean = np.divide(total, count, out=np.full(len(total), np.nan), where=valid)
+
+    def averages(rows: np.ndarray[Any, Any]) -> tuple[float, float]:
+        rows = rows & valid
+        if not rows.any():
+            return float("nan"), float("nan")
+        return float(total[rows].sum() / count[rows].sum()), float(mean[rows].mean())
+
+    overall = averages(labels >= 0)  # examples left out of all domains count nowhere
+    by_domain = np.array([averages(labels == i) for i in range(n_domains)]).reshape(-1, 2)
+    return EvalLosses(*overall, by_domain[:, 0], by_domain[:, 1], mean)
+
+
+def length_batches(lengths: np.ndarray[Any, Any], batch_size: int) -> list[np.ndarray[Any, Any]]:
+    """Row numbers in batches of similar length: little padding, a fixed order.
+
+    Examples
+    --------
+    >>> [b.tolist() for b in length_batches(np.array([3, 9, 2, 8]), 2)]
+    [[2, 0], [3, 1]]
+    """
+    order = np.argsort(lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def shares(plan: list[np.ndarray[Any, Any]]) -> Iterator[tuple[np.ndarray[Any, Any], bool]]:
+    """Yield this process' batches of a plan, and whether each counts; as many in each process.
+
+    Examples
+    --------
+    >>> [(rows.tolist(), counts) for rows, counts in shares([np.array([3, 1]), np.array([2])])]
+    [([3, 1], True), ([2], True)]
+    """
+    world, me = processes(), rank()
+    for start in range(0, len(plan), world):
+        mine = start + me
+        # Where batches run out, another is run once more, and forgotten.
+        yield plan[min(mine, len(plan) - 1)], mine < len(plan)
+
+
+class DomainEvaluator:
+    """Evaluates a trainer's model on its eval set, by domain, in all processes together."""
+
+    def __init__(self, trainer: MixtureTrainer) -> None:
+        self.trainer = trainer
+        self._plan: list[np.ndarray[Any, Any]] | None = None  # rows of each batch
+
+    def measure(self, name: str | None = None) -> EvalLosses:
+        """Evaluate now; the price goes to the ledger entry `name`.
+
+        By default to the mixer, if it asks for eval losses, or to the curves.
+        """
+        trainer = self.trainer
+        if trainer.eval_dataset is None:
+            raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
+        wanted = "eval_losses" in trainer.mixer.signals
+        entry = name or ("eval_losses" if wanted else "eval")
+        with ExitStack() as watching:
+            watching.enter_context(trainer.compute_loss_context_manager())
+            if name:  # one of several parts of an entry
+                watching.enter_context(trainer.ledger.time(entry))
+                watching.enter_context(trainer.ledger.count_all(entry))
+            else:
+                watching.enter_context(trainer.ledger.measure(entry))
+            return evaluate(
+                trainer.model,
+                self._batches(),
+                np.asarray(trainer.domains.eval_labels),
+                trainer.domains.m,
+                loss_of=trainer.loss_of,
+            )
+
+    def metrics(self) -> dict[str, float]:
+        """Evaluate, and return the losses by name."""
+        losses = self.measure()
+        metrics = {"eval_loss": losses.token, "eval_loss_example": losses.example}
+        for name, value in zip(self.trainer.domains.names, losses.by_domain_token, strict=True):
+            metrics[f"eval_loss/{name}"] = float(value)
+        return metrics
+
+    def _batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
+        trainer = self.trainer
+        data = trainer._used_columns(trainer.eval_dataset, "evaluation")
+        if self._plan is None:
+            lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
+            self._plan = length_batches(np.array(lengths), trainer.args.eval_batch_size)
+        for rows, counts in shares(self._plan):
+            batch = trainer.eval_collator([data[int(i)] for i in rows])
+            yield rows if counts else rows[:0], trainer._prepare_inputs(dict(batch))
+
+
+_STREAM = 2  # keeps this use of a seed apart from those of the sampler
+_TARGET = 1 << 20  # in place of a domain's number
+
+
+@dataclass
+class FreshBatches:
+    """Where the batches come from.
+
+    Attributes
+    ----------
+    train, evaluation : map-style dataset
+        Evaluation may be None if no target is asked for.
+    members : sequence of int arrays
+        Rows of `train`, by domain.
+    eval_rows : int array
+        Rows of `evaluation` that belong to a domain.
+    collate : callable
+        Makes a batch of rows, on the device.
+    batch_size : int
+        Examples of a batch, of all processes together.
+    seed : int
+    """
+
+    train: Any
+    evaluation: Any
+    members: Sequence[np.ndarray[Any, Any]]
+    eval_rows: np.ndarray[Any, Any]
+    collate: Callable[[list[Any]], dict[str, Any]]
+    batch_size: int
+    seed: int
+
+    def draw(self, round_: int, domain: int | None) -> dict[str, Any] | None:
+        """Return this process' part of a batch; None if the batch is too small for all."""
+        return self.collated(
+            self.rows(round_, domain, self.batch_size)[rank() :: processes()],
+            evaluation=domain is None,
+        )
+
+    def rows(self, round_: int, domain: int | None, count: int) -> np.ndarray[Any, Any]:
+        """Return at most `count` different rows of a domain, or (None) of the eval set."""
+        rows = self.eval_rows if domain is None else self.members[domain]
+        number = _TARGET if domain is None else domain
+        rng = np.random.default_rng([self.seed, _STREAM, round_, number])
+        return rng.choice(rows, min(count, len(rows)), replace=False)
+
+    def collated(
+        self, rows: np.ndarray[Any, Any], *, evaluation: bool = False
+    ) -> dict[str, Any] | None:
+        """Return the batch of `rows`; None if there are none."""
+        data = self.evaluation if evaluation else self.train
+        return self.collate([data[int(row)] for row in rows]) if len(rows) else None
+
+
+def fresh_gradients(
+    model: Any, batches: FreshBatches, round_: int, *, loss_of: LossOf, among: bool, target: bool
+) -> tuple[FreshGradients, int]:
+    """Return the products of fresh gradients, and the bytes that they took at most.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Not sharded: every process has all parameters. Dropout is off meanwhile.
+    round_ : int
+        Which batches to draw.
+    among : bool
+        Products among domains too: all m gradients are held at once.
+    target : bool
+        Products with the gradient of the eval set.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    m = len(batches.members)
+    norms = np.full(m, np.nan)
+    aims: np.ndarray[Any, Any] | None = np.full(m, np.nan) if target else None
+    kept: list[Tensor | None] = []
+    training = model.training
+    model.eval()
+    try:
+        aim = _gradient(model, parameters, batches.draw(round_, None), loss_of) if target else None
+        for domain in range(m):
+            if not len(batches.members[domain]):
+                kept.append(None)
+                continue
+            found = _gradient(model, parameters, batches.draw(round_, domain), loss_of)
+            norms[domain] = float(found.norm())
+            if aim is not None and aims is not None:
+                aims[domain] = float(found.double() @ aim.double())
+            kept.append(found if among else None)
+    finally:
+        model.train(training)
+    number = sum(p.numel() for p in parameters)
+    held = (m if among else 1) + (1 if target else 0)
+    gram = _products(kept) if among else None
+    norm = float(aim.norm()) if aim is not None else None
+    return FreshGradients(norms, aims, norm, gram), 4 * number * held
+
+
+def _gradient(
+    model: Any, parameters: list[Tensor], batch: dict[str, Any] | None, loss_of: LossOf
+) -> Tensor:
+    """Gradient of the mean loss per token, over all processes, flat and float32."""
+    device = parameters[0].device
+    flat = torch.zeros(sum(p.numel() for p in parameters), device=device)
+    tokens = 0.0
+    if batch is not None:
+        with torch.enable_grad():
+            losses, counts = loss_of(model, batch)
+            # Not backward(): that would touch .grad, and make DDP talk.
+            parts = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+        tokens = float(counts.sum())
+        flat = torch.cat(
+            [
+                torch.zeros_like(p).flatten() if g is None else g.flatten()
+                for p, g in zip(parameters, parts, strict=True)
+            ]
+        ).float()
+    total = all_sum(np.array([tokens]), device)[0]
+    if processes() > 1:
+        torch.distributed.all_reduce(flat)
+    mean: Tensor = flat / max(total, 1.0)
+    return mean
+
+
+def _products(gradients: list[Tensor | None]) -> np.ndarray[Any, Any]:
+    m = len(gradients)
+    gram = np.full((m, m), np.nan)
+    for i, left in enumerate(gradients):
+        for j, right in enumerate(gradients[: i + 1]):
+            if left is not None and right is not None:
+                gram[i, j] = gram[j, i] = float(left.double() @ right.double())
+    return gram
+
+
+class Weighing:
+    """The losses of a trainer's steps, weighed by domain if its mixer acts that way."""
+
+    def __init__(self, trainer: MixtureTrainer) -> None:
+        self.trainer = trainer
+        self.by_domain = trainer.mixer.acts == "loss"
+        self._total = 1.0  # weights of all tokens of the step, over all processes
+
+    def plan(self, batches: list[dict[str, Any]]) -> None:
+        """Take in the micro-batches of the coming step, before the first is trained on."""
+        if not (self.by_domain and self.trainer.mixer.normalise_loss):
+            return
+        weights = self.trainer.mixture.weights
+        total = sum(float((weights(b[DOMAIN]) * predictions(b)).sum()) for b in batches)
+        self._total = float(all_sum(np.array([total]), self.trainer.args.device)[0])
+
+    def loss(self, losses: Tensor, tokens: Tensor, domains: Tensor, items: Any) -> Tensor:
+        """Return the loss of a micro-batch, from the sums and tokens of its examples, (B,) each."""
+        trainer, args = self.trainer, self.trainer.args
+        of_step = items is not None and trainer.model_accepts_loss_kwargs
+        if self.by_domain:
+            losses = losses * trainer.mixture.weights(domains).to(losses.device)
+            if trainer.mixer.normalise_loss:
+                # Not told of the step's items, the library divides by its micro-batches.
+                parts = 1 if of_step else trainer.current_gradient_accumulation_steps
+                total: Tensor = losses.sum() / self._total * args.world_size * parts
+                return total
+        mean: Tensor = losses.sum() / (items / self._processes if of_step else tokens.sum())
+        return mean
+
+    def divisor(self, inputs: Mapping[str, Any], items: Any) -> float:
+        """Return what the summed loss of a micro-batch was divided by before ``backward``."""
+        trainer = self.trainer
+        scaler = getattr(trainer.accelerator, "scaler", None)
+        gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
+        of_step = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
+        if items is not None and of_step:
+            return float(items) / self._processes / gain
+        here = int(predictions(inputs).sum())
+        return float(here * trainer.current_gradient_accumulation_steps / gain)
+
+    @property
+    def _processes(self) -> int:
+        args = self.trainer.args
+        return int(args.world_size) if args.average_tokens_across_devices else 1
+
+
+def predictions(inputs: Mapping[str, Any]) -> Tensor:
+    """Return the number of predictions in each row of a batch, (B,).
+
+    Examples
+    --------
+    >>> predictions({"labels": torch.tensor([[5, 6, -100], [5, 6, 7]])})
+    tensor([1, 2])
+    """
+    labels = inputs.get("labels")
+    if labels is None or labels.ndim == 1:
+        return torch.ones(len(next(iter(inputs.values()))), dtype=torch.int64)
+    counts: Tensor = (labels[:, 1:] != -100).sum(1).cpu()
+    return counts

@@ -2,18 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from rbkit.balance.mixers.base import Mixer, check_proportions, limit, normalise
 from rbkit.balance.sampler import MixtureSampler
 from rbkit.balance.signals import FloatArray
 from rbkit.regroup.domains import Domains
-from rbkit.train.parallel import from_first
+from rbkit.train.parallel import from_first, processes, rank
+
+DOMAIN = "rbkit_domain"  # key under which a batch carries the domain of each example
+HALF = "rbkit_half"  # ... and the half of the round that each example belongs to
+LENGTH = "rbkit_length"  # ... and, if examples are packed into one row, their lengths
+KEYS = (DOMAIN, HALF, LENGTH)
+
+
+class MixtureLoader:
+    """Endless batches drawn by a :class:`MixtureSampler`, each with its domain ids.
+
+    The rows of a whole round are planned when it begins, since p is constant within it;
+    worker processes may fetch ahead up to its end, but never past a change of p. The
+    sampler moves on only as batches are handed out, so its state is always that of the
+    training loop.
+
+    Several training processes share one sequence: each takes its part of every
+    ``processes x batch_size`` examples, so the examples of a step do not depend on how many
+    processes there are.
+
+    Parameters
+    ----------
+    dataset : map-style dataset
+        Aligned with ``sampler.labels``.
+    sampler : MixtureSampler
+    batch_size : int
+        Of this process.
+    until : callable
+        Position in the sequence up to which p stays as it is.
+    collate : callable
+        Makes a batch (a dict) of a list of rows. One that packs all rows into a single one,
+        as transformers' ``DataCollatorWithFlattening``, is recognised.
+    workers : int
+        Processes that fetch rows; 0 fetches in this one.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        sampler: MixtureSampler,
+        *,
+        batch_size: int,
+        until: Callable[[], int],
+        collate: Callable[[list[Any]], dict[str, Any]],
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.dataset, self.sampler, self.collate = dataset, sampler, collate
+        self.batch_size, self.until = batch_size, until
+        self.workers, self.pin_memory = workers, pin_memory
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while True:
+            together = self.batch_size * processes()
+            count = max(1, (self.until() - self.sampler.position) // together)
+            rows, halves = self.sampler.plan(count * together)
+            mine = slice(rank() * self.batch_size, (rank() + 1) * self.batch_size)
+            plan = torch.stack((torch.from_numpy(rows), torch.from_numpy(halves)), 1)
+            loader: DataLoader[Any] = DataLoader(
+                _WithIndex(self.dataset),
+                batch_sampler=[part[mine].tolist() for part in plan.split(together)],
+                collate_fn=self._collate,
+                num_workers=self.workers,
+                pin_memory=self.pin_memory,
+                # Its own generator: a loader must not touch the random state of the model.
+                generator=torch.Generator(),
+            )
+            for batch in loader:
+                self.sampler.take(together)
+                yield batch
+
+    def _collate(self, items: Sequence[tuple[int, int, Any]]) -> dict[str, Any]:
+        rows = [row for _, _, row in items]
+        # Counted before collating: some collators change the rows they are given.
+        lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in rows]
+        batch = dict(self.collate(rows))
+        batch[DOMAIN] = torch.as_tensor(self.sampler.labels[[index for index, _, _ in items]])
+        batch[HALF] = torch.tensor([half for _, half, _ in items])
+        if len(rows) > 1 and getattr(batch.get("input_ids"), "shape", None) == (1, sum(lengths)):
+            batch[LENGTH] = torch.tensor(lengths)
+        return batch
+
+
+def per_token(values: Tensor, lengths: Tensor) -> Tensor:
+    """Return values of packed examples, (B,), as values of their tokens, (1, T).
+
+    Examples
+    --------
+    >>> per_token(torch.tensor([7, 8]), torch.tensor([2, 1]))
+    tensor([[7, 7, 8]])
+    """
+    return values.repeat_interleave(lengths)[None]
+
+
+class _WithIndex(Dataset[tuple[int, int, Any]]):
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Sequence[int]) -> tuple[int, int, Any]:
+        row, half = index
+        return row, half, self.dataset[row]
 
 
 class Mixture:
@@ -43,9 +147,15 @@ class Mixture:
     """
 
     def __init__(
-        self, mixer: Mixer, domains: Domains, *, round_steps: int, examples_per_step: int,
-        seed: int, device: torch.device,
-    ) -> None:  # fmt: skip
+        self,
+        mixer: Mixer,
+        domains: Domains,
+        *,
+        round_steps: int,
+        examples_per_step: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
         self.mixer, self.round_steps, self.device = mixer, round_steps, device
         self.examples_per_step = examples_per_step
         sizes = np.asarray(domains.sizes)
@@ -90,9 +200,12 @@ class Mixture:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resume needs: arrays and JSON values."""
         return {
-            "sampler": self.sampler.state_dict(), "mixer": self.mixer.state_dict(), "p": self.p,
-            "round": [self.round_began, self.round_ends], "rounds_done": self.rounds_done,
-        }  # fmt: skip
+            "sampler": self.sampler.state_dict(),
+            "mixer": self.mixer.state_dict(),
+            "p": self.p,
+            "round": [self.round_began, self.round_ends],
+            "rounds_done": self.rounds_done,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on exactly where the saved mixture stood."""

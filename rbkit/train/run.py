@@ -1,331 +1,344 @@
-"""From a corpus and its domains to a trained model and a run folder, in one call."""
+"""Follow a run folder while another process, or this one, writes it."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import json
+import platform
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-    TrainingArguments,
-)
-from transformers.utils import logging as hf_logging
+import psutil
 
-from rbkit.balance.mixers.base import Mixer
-from rbkit.data.corpus import about
-from rbkit.errors import InputError
-from rbkit.regroup.domains import Domains
-from rbkit.train.models import (
-    PRESETS,
-    build_model,
-    not_loadable,
-    positions,
-    pretrained_source,
-)
-from rbkit.train.parallel import is_first, wait
-from rbkit.train.record import Run
-from rbkit.train.state import latest_checkpoint
-from rbkit.train.text import PadCollator, tokenize, train_tokenizer
-from rbkit.train.trainer import MixtureTrainer
-from rbkit.train.watch import Live, shows_progress, watchers
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.files import read_json, read_npz
 
-_FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates
+FORMAT = "rbkit-run/1"
+_STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
 
 
-def train(
-    corpus: Any,
-    domains: Domains,
-    *,
-    run_dir: str | Path,
-    mixer: Mixer | str = "RnB",
-    model: str = "tiny",
-    steps: int = 300,
-    round_steps: int = 25,
-    batch_size: int = 16,
-    accumulate: int = 1,
-    context: int = 96,
-    vocab_size: int | None = None,
-    learning_rate: float | None = None,
-    layer: str | Sequence[str] | None = None,
-    estimator: Literal["sketch", "exact", "grouped"] = "sketch",
-    buckets: int | None = None,
-    fraction: float = 1.0,
-    eval_rounds: int = 1,
-    fidelity_rounds: int = 0,
-    checkpoint_rounds: int = 4,
-    seed: int = 0,
-    resume: bool | None = None,
-    device: str | None = None,
-    record: Mapping[str, Any] | None = None,
-    save_model: bool = True,
-    progress: bool = True,
-    live: Live = False,
-    report_to: str | Sequence[str] = "none",
-) -> Run:
-    """Train a causal LM on a mixture of domains; record everything in `run_dir`.
+class Run:
+    """Read one run folder.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    info : dict
+        ``run.json``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.info: dict[str, Any] = read_json(self.path / "run.json")
+        if self.info.get("format") != FORMAT:
+            raise InputError(
+                str(self.path / "run.json"),
+                f"format {self.info.get('format')!r} instead of {FORMAT!r}",
+                "give the folder of a run made by rbkit",
+            )
+        if missing := {"status", "parameters", "heartbeat", "pid"} - set(self.info):
+            raise InputError(
+                str(self.path / "run.json"),
+                f"lacks {', '.join(sorted(missing))}",
+                "repair it, or run again",
+            )
+        try:
+            status_of(self.info)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                str(self.path / "run.json"),
+                f"heartbeat or pid cannot be read ({error})",
+                "repair it, or run again",
+            ) from error
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Open the run folder `path`; :class:`InputError` if there is none."""
+        if not (Path(path) / "run.json").is_file():
+            raise InputError(str(path), "no run.json there", "give the folder of a run")
+        return cls(path)
+
+    @property
+    def name(self) -> str:
+        """Mixer of the run, or the folder's name."""
+        return str(self.info.get("parameters", {}).get("mixer") or self.path.name)
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``failed``, ``interrupted``, ``running``, or ``killed``.
+
+        A run that says it is running but whose process is gone, or whose heartbeat is
+        stale, was killed: a dead process cannot say so itself.
+        """
+        return status_of(self.info)
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Rows of ``metrics.jsonl``, of one `kind` (``train`` or ``eval``) if given."""
+        return [r for r in self._rows("metrics.jsonl") if kind is None or r.get("kind") == kind]
+
+    def timings(self) -> list[dict[str, Any]]:
+        """Rows of ``timings.jsonl``: seconds since the start, by kind and step."""
+        return self._rows("timings.jsonl")
+
+    @cached_property
+    def history(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Arrays of ``history.npz``; empty if no round has ended yet."""
+        return load_history(self.path / "history.npz")
+
+    @cached_property
+    def domains(self) -> Any | None:
+        """The run's :class:`~rbkit.regroup.domains.Domains`, or None."""
+        from rbkit.regroup.domains import Domains
+
+        folder = self.path / "domains"
+        return Domains.load(folder) if folder.is_dir() else None
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").split("\n")
+        # A line without its newline is still being written: it is not there yet.
+        try:
+            return [json.loads(line) for line in lines[:-1] if line]
+        except json.JSONDecodeError as error:
+            raise InputError(str(path), f"a line is not JSON ({error})", "repair it") from error
+
+    def __repr__(self) -> str:
+        return f"Run({self.path.name!r}, {self.name}, {self.status})"
+
+
+def list_runs(folder: str | Path) -> list[Run]:
+    """Return the runs directly inside `folder`, by time of their start.
+
+    A folder that cannot be read is told of with an :class:`RbkitWarning` and left out.
+    """
+    found = []
+    for path in Path(folder).glob("*/run.json"):
+        try:
+            run = Run(path.parent)
+            run.metrics(), run.history
+            found.append(run)
+        except InputError as error:
+            warnings.warn(f"run left out: {error}", RbkitWarning, stacklevel=2)
+    return sorted(found, key=lambda run: (str(run.info.get("started")), run.path.name))
+
+
+def status_of(info: Mapping[str, Any]) -> str:
+    """Status of a run by its ``run.json``, corrected where its process is gone.
+
+    Examples
+    --------
+    >>> status_of({"status": "ok"})
+    'ok'
+    """
+    status = str(info["status"])
+    if status != "running":
+        return status
+    beat = datetime.fromisoformat(info["heartbeat"])
+    if info.get("host") == platform.node():
+        return "running" if _alive(int(info["pid"]), beat) else "killed"
+    return "running" if (datetime.now(UTC) - beat).total_seconds() < _STALE else "killed"
+
+
+def load_history(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Arrays of ``history.npz``; empty if there is none."""
+    return read_npz(path, "delete it, or run again") if path.exists() else {}
+
+
+def _alive(pid: int, beat: datetime) -> bool:
+    """Whether the process that gave the heartbeat lives: a later one may have its number."""
+    try:
+        born = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:  # somebody else's: it lives
+        return True
+    return bool(born <= beat.timestamp() + 1)  # heartbeats are whole seconds
+
+
+_NEEDED = {"status", "parameters", "heartbeat", "pid", "started"}
+
+
+class Follower:
+    """A run folder as it is now; :meth:`look` brings it up to date and reads only what is new.
+
+    Nothing that a writer may leave behind in the middle makes it raise: what is missing or
+    half written is not there yet. It has all that figures need of a
+    :class:`~rbkit.train.recorder.Run`.
 
     Parameters
     ----------
-    corpus : datasets.DatasetDict
-        Splits ``train`` and ``eval`` with a column ``text``.
-    domains : Domains
-        Of that corpus.
-    run_dir : path
-        Folder of the run: see :mod:`rbkit.train.record`.
-    mixer : Mixer or str
-        Rule for the proportions.
-    model : str
-        A preset trained from scratch (``tiny``, ``small``, ``gpt-neo-125m``) with a BPE of
-        the corpus' own, or any causal LM by hub id or path, with its tokenizer.
-    steps, round_steps : int
-        Optimizer steps in all, and between two updates of p.
-    batch_size, accumulate : int
-        Examples per micro-batch of one process; micro-batches per step.
-    context : int
-        Tokens per example, at most.
-    vocab_size : int, optional
-        Vocabulary of a preset.
-    learning_rate : float, optional
-        Peak of a cosine with 5 % warm-up; 3e-3 from scratch, 5e-5 otherwise.
-    layer, estimator, buckets, fraction
-        What is tracked and how: see :class:`~rbkit.balance.gram.GramTracker`.
-    eval_rounds, checkpoint_rounds : int
-        Evaluate, and save a checkpoint, every so many rounds.
-    fidelity_rounds : int
-        Compare the tracked layer with all parameters every so many rounds; 0 never.
-    seed : int
-        Of weights, order of examples, and sketches.
-    resume : bool, optional
-        True: go on from the newest checkpoint in `run_dir`, if there is one. False: start
-        anew. Not given: start anew, but refuse if an unfinished run would be lost.
-    device : {"cpu", "cuda", "mps"}, optional
-        The best one by default.
-    record : mapping, optional
-        More entries for ``run.json``.
-    save_model : bool
-        Save the final model and tokenizer in ``run_dir/model``.
-    progress : bool
-        Show a progress bar, unless a panel shows the same.
-    live : bool, {"live", "batch", "final", "off"}, Watcher, or a sequence of them
-        Show Gram matrix, proportions, losses and price while training, and one figure at the
-        end. True: in the mode that ``$RBKIT_DISPLAY`` says, by default ``live`` in a
-        notebook, else ``final``.
-    report_to : str or sequence of str
-        Trackers to feed, e.g. ``"tensorboard"``: see :mod:`rbkit.train.tracking`.
+    path : path
+        The run folder; it need not be there yet.
 
-    Returns
-    -------
-    Run
-        With status ``ok``, or ``interrupted`` after Ctrl-C, the ■ of a notebook, or a file
-        ``STOP`` in the run folder.
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    info : dict
+        ``run.json``; empty before the run began.
+    rows, timings : list of dict
+        Lines of ``metrics.jsonl`` and ``timings.jsonl``.
+    history : dict of str to ndarray
+        Arrays of ``history.npz``; empty before the first round has ended.
 
-    Raises
-    ------
-    InputError
-        For parameters, corpus or domains that cannot work.
-    TrainingError
-        If the loss becomes NaN or infinite.
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rbkit.train.recorder import Recorder
+    >>> folder = tempfile.mkdtemp()
+    >>> run, recorder = Follower(folder), Recorder(folder)
+    >>> run.look(), run.status
+    (False, 'waiting')
+    >>> recorder.start(parameters={})
+    >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
+    >>> run.look(), run.look(), run.status
+    (True, False, 'running')
+    >>> run.metrics("train")
+    [{'kind': 'train', 'step': 10, 'loss': 5.2}]
     """
-    run_dir = Path(run_dir)
-    if learning_rate is None:
-        learning_rate = _FROM_SCRATCH if model in PRESETS else _FINE_TUNING
-    at_least_one = {"steps": steps, "batch_size": batch_size, "accumulate": accumulate,
-                    "checkpoint_rounds": checkpoint_rounds}  # fmt: skip
-    for name, value in at_least_one.items():
-        if value < 1:
-            raise InputError(name, f"{value} is not positive", "give at least 1")
-    if eval_rounds < 0:
-        raise InputError("eval_rounds", f"{eval_rounds} is negative", "0 means never")
-    if not 0 < learning_rate < float("inf"):
-        raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
-    _check_device(device)
-    watching = watchers(live, report_to)
-    texts = _texts(corpus, domains)
-    checkpoints = run_dir / "checkpoints"
-    checkpoint = _checkpoint(run_dir, checkpoints, resume)
-    tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
-    lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
-    if (limit := positions(lm.config)) is not None and context > limit:
-        raise InputError("context", f"{context} tokens, but {model} takes {limit}", f"use {limit}")
-    data = {split: tokenize(found, tokenizer, context) for split, found in texts.items()}
-    args = TrainingArguments(
-        output_dir=str(checkpoints), max_steps=steps, seed=seed, data_seed=seed,
-        per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulate,
-        per_device_eval_batch_size=4 * batch_size, learning_rate=learning_rate,
-        lr_scheduler_type="cosine", warmup_steps=max(1, steps // 20), weight_decay=0.1,
-        max_grad_norm=1.0, save_strategy="steps", save_total_limit=2,
-        save_steps=max(1, checkpoint_rounds * round_steps), logging_strategy="no",
-        report_to="none", disable_tqdm=True, ddp_find_unused_parameters=False,
-        use_cpu=device == "cpu", dataloader_num_workers=0,
-    )  # fmt: skip
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    trainer = MixtureTrainer(
-        lm, args, train_dataset=data["train"], eval_dataset=data["eval"],
-        data_collator=PadCollator(int(pad or 0)), domains=domains, mixer=mixer,
-        round_steps=round_steps, layer=layer, estimator=estimator, buckets=buckets,
-        fraction=fraction, eval_rounds=eval_rounds, fidelity_rounds=fidelity_rounds,
-        run_dir=run_dir, watchers=watching,
-        record={"corpus": about(corpus), "model": _describe(model, lm, tokenizer),
-                **(record or {})},
-    )  # fmt: skip
-    trainer.record["parameters"] |= {
-        "model": model, "context": context, "vocab_size": len(tokenizer), "steps": steps,
-        "micro_batch_size": batch_size, "accumulate": accumulate,
-    }  # fmt: skip
-    wait()  # until all processes have looked for checkpoints
-    if checkpoint is None and is_first():  # all is checked: now the last run may go
-        _clear(run_dir, side=not resume)
-    trainer.remove_callback(PrinterCallback)
-    if progress and is_first() and not any(shows_progress(watcher) for watcher in watching):
-        trainer.add_callback(_Bar(trainer))
-    with without_library_bars():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        run = Run.open(run_dir)
-        if save_model and run.status == "ok":
-            if trainer.is_fsdp_enabled:
-                trainer.save_model(str(run_dir / "model"))  # gathers what is sharded
-            elif is_first():
-                trainer.bare_model.save_pretrained(str(run_dir / "model"))
-            if is_first():
-                tokenizer.save_pretrained(str(run_dir / "model"))
-    return run
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.info: dict[str, Any] = {}
+        self.history: dict[str, np.ndarray[Any, Any]] = {}
+        self._metrics, self._timings = (
+            _Lines(self.path / f"{name}.jsonl") for name in ("metrics", "timings")
+        )
+        self._seen: dict[str, tuple[int, ...] | None] = {}  # what stat said of a file last time
+        self._status = self.status
+
+    def look(self) -> bool:
+        """Read what is new; return whether anything is."""
+        new = self._read_info()
+        # Both lists must be read, so no `or`.
+        new |= self._metrics.read()
+        new |= self._timings.read()
+        new |= self._read_history()
+        before, self._status = self._status, self.status  # a killed run writes nothing
+        return new or before != self._status
+
+    @property
+    def status(self) -> str:
+        """``waiting`` before the run began, then as :attr:`rbkit.train.recorder.Run.status`."""
+        return status_of(self.info) if self.info else "waiting"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All lines of ``metrics.jsonl`` so far."""
+        return self._metrics.rows
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """All lines of ``timings.jsonl`` so far: seconds since the start, by kind and step."""
+        return self._timings.rows
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Lines of ``metrics.jsonl`` of one `kind` (``train`` or ``eval``), or all."""
+        return self.rows if kind is None else self._metrics.by_kind[kind]
+
+    @cached_property
+    def domains(self) -> Any | None:
+        """The run's :class:`~rbkit.regroup.domains.Domains`, or None."""
+        from rbkit.regroup.domains import Domains
+
+        folder = self.path / "domains"
+        return Domains.load(folder) if folder.is_dir() else None
+
+    def _read_info(self) -> bool:
+        if not self._changed("run.json"):
+            return False
+        try:
+            info = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return False
+        if not isinstance(info, dict) or info.get("format") != FORMAT or _NEEDED - info.keys():
+            return False
+        try:
+            status_of(info)
+        except (TypeError, ValueError, OverflowError):  # no usable heartbeat or pid
+            return False
+        beginnings = (info["started"], len(info.get("resumed") or []))
+        if beginnings != (self.info.get("started"), len(self.info.get("resumed") or [])):
+            # Another run in this folder, or one resumed and cut back: read all of it anew.
+            for lines in (self._metrics, self._timings):
+                lines.forget()
+            self.history = {}
+            self._seen.pop("history.npz", None)
+            self.__dict__.pop("domains", None)
+        self.info = info
+        return True
+
+    def _read_history(self) -> bool:
+        if not self._changed("history.npz"):
+            return False
+        try:
+            self.history = load_history(self.path / "history.npz")
+        except (InputError, OSError):
+            return False
+        return True
+
+    def _changed(self, name: str) -> bool:
+        now = _stamp(self.path / name)
+        before, self._seen[name] = self._seen.get(name), now
+        return now is not None and now != before
 
 
-@contextmanager
-def without_library_bars() -> Iterator[None]:
-    """Silence the bars that transformers shows whenever it writes a file."""
-    shown = hf_logging.is_progress_bar_enabled()
-    hf_logging.disable_progress_bar()
+class _Lines:
+    """Lines of a ``.jsonl`` file that grows, or is cut back and grows again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.forget()
+
+    def forget(self) -> None:
+        """Start from the first line again."""
+        self.rows: list[dict[str, Any]] = []
+        self.by_kind: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        self._read, self._inode = 0, 0
+
+    def read(self) -> bool:
+        """Read the new whole lines; whether there were any, or the file was cut back."""
+        stamp = _stamp(self.path)
+        if stamp is None:
+            return False
+        _, size, inode = stamp
+        cut = bool(self.rows) and (size < self._read or inode != self._inode)
+        if cut:
+            self.forget()
+        self._inode = inode
+        if size == self._read:
+            return cut
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except OSError:
+            return cut
+        whole = new[: new.rfind(b"\n") + 1]  # the rest is still being written
+        self._read += len(whole)
+        for line in whole.splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # a damaged line is no reason to lose sight of a run
+            if isinstance(row, dict):
+                self.rows.append(row)
+                self.by_kind[row.get("kind")].append(row)
+        return cut or bool(whole)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced or grows; None if it is not there."""
     try:
-        yield
-    finally:
-        if shown:
-            hf_logging.enable_progress_bar()
-
-
-def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
-    """Return the texts of both splits, checked, and known to be those of the domains."""
-    texts = {}
-    for split in ("train", "eval"):
-        if split not in corpus or "text" not in corpus[split].column_names:
-            raise InputError(
-                "corpus", f"no split {split!r} with a column 'text'", "load it with rb.load_corpus"
-            )
-        texts[split] = list(corpus[split]["text"])
-        if not texts[split]:
-            raise InputError("corpus", f"the split {split!r} is empty", "load more examples")
-        blank = next((i for i, text in enumerate(texts[split]) if not text), None)
-        if blank is not None:
-            raise InputError(
-                "corpus", f"row {blank} of {split!r} has no text", "load it with rb.load_corpus"
-            )
-    check_origin(domains, corpus)
-    return texts
-
-
-def check_origin(domains: Domains, corpus: Any) -> None:
-    """Refuse domains that were made from another corpus, or from another split of it."""
-    made_from, found = domains.method.get("corpus"), about(corpus)["fingerprint"]
-    if made_from is not None and made_from != found:
-        raise InputError(
-            "domains", f"made from the corpus {made_from}, not from this one ({found})",
-            "regroup this corpus, or load it with the seed and sizes of before",
-        )  # fmt: skip
-
-
-def _check_device(device: str | None) -> None:
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if device is not None and not there.get(device, False):
-        found = " or ".join(name for name, is_there in there.items() if is_there)
-        raise InputError("device", f"{device!r} is not here", f"use {found}, or leave it out")
-
-
-def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool | None) -> Path | None:
-    """Return the checkpoint to go on from; refuse to overwrite a run that could go on."""
-    newest = latest_checkpoint(checkpoints)
-    if resume or newest is None:
-        return newest
-    unfinished = (run_dir / "run.json").is_file() and Run.open(run_dir).status != "ok"
-    if resume is None and unfinished:
-        raise InputError(
-            "run_dir", f"{run_dir} holds a run that is {Run.open(run_dir).status} at {newest.name}",
-            "give resume=True to go on, resume=False to start anew, or another folder",
-        )  # fmt: skip
-    return None
-
-
-def _clear(run_dir: Path, *, side: bool) -> None:
-    """Remove what an earlier run left, its side runs too if asked, and nothing else."""
-    for run in (run_dir / "side").glob("*/run.json") if side else ():
-        shutil.rmtree(run.parent)
-    for old in (run_dir / "checkpoints").glob("checkpoint-*"):
-        if (old / "trainer_state.json").exists() or (old / "model.safetensors").exists():
-            shutil.rmtree(old)
-    if (run_dir / "run.json").exists() and (run_dir / "model" / "config.json").exists():
-        shutil.rmtree(run_dir / "model")
-
-
-def _tokenizer(
-    model: str, texts: list[str], vocab_size: int | None, progress: bool
-) -> PreTrainedTokenizerBase:
-    if model in PRESETS:
-        size = vocab_size or min(int(PRESETS[model]["vocab_size"]), 8192)
-        return train_tokenizer(texts, size, progress=progress and os.isatty(2))
-    if vocab_size is not None:
-        raise InputError("vocab_size", f"{model} brings its own tokenizer", "leave it out")
-    try:
-        return AutoTokenizer.from_pretrained(pretrained_source(model))
-    except (OSError, ValueError) as error:
-        raise not_loadable(model, error) from error
-
-
-def _describe(name: str, lm: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    return {
-        "name": name,
-        "class": type(lm).__name__,
-        "parameters": int(lm.num_parameters()),
-        "vocabulary": len(tokenizer),
-    }
-
-
-class _Bar(TrainerCallback):  # type: ignore[misc]
-    """A progress bar on stderr: loss, and how many domains the mixture effectively has."""
-
-    def __init__(self, trainer: MixtureTrainer) -> None:
-        self.trainer = trainer
-        self.bar: tqdm[Any] | None = None
-
-    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="step", mininterval=1,
-            desc=f"training ({self.trainer.mixer.name})",
-        )  # fmt: skip
-
-    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-        assert self.bar is not None
-        if self.trainer.shown_loss is not None:
-            p = self.trainer.mixture.p
-            entropy = -float((p[p > 0] * np.log(p[p > 0])).sum())
-            self.bar.set_postfix_str(
-                f"loss {self.trainer.shown_loss:.3f}, {np.exp(entropy):.1f} effective domains",
-                refresh=False,
-            )
-        self.bar.update(1)
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        assert self.bar is not None
-        self.bar.close()
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

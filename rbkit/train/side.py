@@ -19,10 +19,9 @@ from rbkit.balance.mixers.fixed import Fixed
 from rbkit.balance.signals import FloatArray, ProbeRuns
 from rbkit.errors import InputError
 from rbkit.files import fingerprint
+from rbkit.train.checkpoint import common, latest_checkpoint
 from rbkit.train.parallel import is_first, wait
-from rbkit.train.record import Run
-from rbkit.train.resume import common
-from rbkit.train.state import latest_checkpoint
+from rbkit.train.recorder import Run
 
 if TYPE_CHECKING:
     from rbkit.train.trainer import MixtureTrainer
@@ -44,8 +43,15 @@ def probe_runs(trainer: MixtureTrainer) -> ProbeRuns:
     before = trainer.evaluate_domains(0, name="probe_runs").by_domain_token
     after = np.full((m, m), np.nan)
     for domain in np.flatnonzero(np.asarray(trainer.domains.sizes) > 0):
-        run = side_run(trainer, f"probe-{domain}", np.eye(m)[domain], steps, "probe_runs",
-                       constant=True, keep_model=False)[0]  # fmt: skip
+        run = side_run(
+            trainer,
+            f"probe-{domain}",
+            np.eye(m)[domain],
+            steps,
+            "probe_runs",
+            constant=True,
+            keep_model=False,
+        )[0]
         after[domain] = np.array(run.info["final"]["by_domain_token"], dtype=float)
     return ProbeRuns(before, after, steps)
 
@@ -54,15 +60,28 @@ def reference_model(trainer: MixtureTrainer) -> Any:
     """Train a reference from the same weights on the corpus' own proportions; return its model."""
     sizes = np.asarray(trainer.domains.sizes, dtype=float)
     steps = trainer.mixer.reference_steps or trainer.args.max_steps
-    model = side_run(trainer, "reference", sizes / sizes.sum(), steps, "reference_run",
-                     constant=False, keep_model=True)[1]  # fmt: skip
+    model = side_run(
+        trainer,
+        "reference",
+        sizes / sizes.sum(),
+        steps,
+        "reference_run",
+        constant=False,
+        keep_model=True,
+    )[1]
     return model.eval().requires_grad_(False)
 
 
 def side_run(
-    trainer: MixtureTrainer, name: str, p: FloatArray, steps: int, entry: str, *,
-    constant: bool, keep_model: bool,
-) -> tuple[Run, Any]:  # fmt: skip
+    trainer: MixtureTrainer,
+    name: str,
+    p: FloatArray,
+    steps: int,
+    entry: str,
+    *,
+    constant: bool,
+    keep_model: bool,
+) -> tuple[Run, Any]:
     """Make, finish, or only read the run `name` on fixed proportions; return it and its model.
 
     Its price goes to the ledger entry `entry` of the trainer that asked.
@@ -70,8 +89,12 @@ def side_run(
     folder = trainer.run_dir / "side" / name
     model = copy.deepcopy(trainer.model)
     weights = sum(float(w.detach().double().sum()) for w in model.parameters())
-    options = {"p": p.tolist(), "steps": steps, "weights": weights,
-               "identity": fingerprint(str(common(trainer)))}  # fmt: skip
+    options = {
+        "p": p.tolist(),
+        "steps": steps,
+        "weights": weights,
+        "identity": fingerprint(str(common(trainer))),
+    }
     done = (folder / "run.json").is_file() and _same(Run.open(folder), options)
     kept = not keep_model or (folder / _WEIGHTS).is_file()
     wait()  # before the first process writes what the others look at
@@ -93,21 +116,35 @@ def side_run(
 
 
 def _train(
-    trainer: MixtureTrainer, model: Any, folder: Path, p: FloatArray, steps: int,
-    options: dict[str, Any], *, constant: bool,
-) -> None:  # fmt: skip
+    trainer: MixtureTrainer,
+    model: Any,
+    folder: Path,
+    p: FloatArray,
+    steps: int,
+    options: dict[str, Any],
+    *,
+    constant: bool,
+) -> None:
     args = copy.copy(trainer.args)
     args.output_dir, args.max_steps = str(folder / "checkpoints"), steps
     args.save_total_limit = 1
     if constant:
         args.lr_scheduler_type, args.warmup_steps, args.save_strategy = "constant", 0, "no"
     side = type(trainer)(
-        model, args, train_dataset=trainer.train_dataset, eval_dataset=trainer.eval_dataset,
-        data_collator=trainer.data_collator, eval_collator=trainer.eval_collator,
-        domains=trainer.domains, mixer=Fixed(p.tolist()), round_steps=trainer.round_steps,
-        eval_rounds=10**9, loss_of=trainer.loss_of, run_dir=folder,
+        model,
+        args,
+        train_dataset=trainer.train_dataset,
+        eval_dataset=trainer.eval_dataset,
+        data_collator=trainer.data_collator,
+        eval_collator=trainer.eval_collator,
+        domains=trainer.domains,
+        mixer=Fixed(p.tolist()),
+        round_steps=trainer.round_steps,
+        eval_rounds=10**9,
+        loss_of=trainer.loss_of,
+        run_dir=folder,
         record={"parameters": {"side_run": options}},
-    )  # fmt: skip
+    )
     side.evaluates_first = False  # all start from the same weights
     side.remove_callback(PrinterCallback)
     going_on = latest_checkpoint(args.output_dir)

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rbkit.balance.layers import find_layer
+from rbkit.balance.gram import find_layer
 from rbkit.balance.sketch import CountSketch
 from rbkit.balance.watched import without_autocast
 from rbkit.errors import InputError
 from rbkit.train.losses import LossOf, example_losses
-from rbkit.train.text import PadCollator
+from rbkit.train.models import PadCollator
 
 
 def gradient_sketches(
@@ -100,9 +100,12 @@ def gradient_sketches(
     training = model.training
     model.eval()
     bar = tqdm(
-        total=len(rows), desc="gradient sketches", unit="example", mininterval=1,
+        total=len(rows),
+        desc="gradient sketches",
+        unit="example",
+        mininterval=1,
         disable=not progress,
-    )  # fmt: skip
+    )
     try:
         with watched.hooked(), bar:
             for at in _batches(rows, batch_size):
@@ -153,9 +156,10 @@ class _Watched:
             losses, tokens = loss_of(model, batch)
             if not self._seen or not losses.requires_grad:
                 raise InputError(
-                    "layer", f"{type(self.layer).__name__} has no part in the loss",
+                    "layer",
+                    f"{type(self.layer).__name__} has no part in the loss",
                     "name a layer between input and loss, and a loss that is not fused with it",
-                )  # fmt: skip
+                )
             if per_token:
                 losses = losses / tokens.clamp(min=1)
             outputs = [output for _, output in self._seen]
@@ -171,9 +175,10 @@ class _Watched:
     def _of_call(self, hidden: Tensor, delta: Tensor, examples: int) -> Tensor:
         if len(delta) != examples:
             raise InputError(
-                "layer", f"its output has {len(delta)} rows for {examples} examples",
+                "layer",
+                f"its output has {len(delta)} rows for {examples} examples",
                 "name a layer whose first dimension is the example",
-            )  # fmt: skip
+            )
         inputs, outputs = hidden.shape[-1], delta.shape[-1]
         if self._sketch is None:
             self._sketch = CountSketch(outputs, inputs, max(1, self.size // inputs), self.seed)

@@ -9,8 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rbkit.balance.gram import GramTracker
-from rbkit.balance.layers import find_layer
+from rbkit.balance.gram import GramTracker, find_layer
 
 M, IGNORE = 3, -100
 
@@ -18,9 +17,14 @@ M, IGNORE = 3, -100
 def _tiny_lm(*, tied=False, dtype=torch.float64):
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=3,
-        num_attention_heads=2, max_position_embeddings=32, tie_word_embeddings=tied,
-    )  # fmt: skip
+        vocab_size=61,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        tie_word_embeddings=tied,
+    )
     return LlamaForCausalLM(config).to(dtype)
 
 
@@ -41,8 +45,9 @@ def _run_round(model, *, checkpointing=None, autocast=False, estimator="exact", 
         for block in model.model.layers:
             block.mlp.forward = partial(checkpoint, block.mlp.forward, use_reentrant=checkpointing)
     rng = np.random.default_rng(3)
-    tracker = GramTracker(find_layer(model, options.pop("layer", None)), M, estimator=estimator,
-                          **options)  # fmt: skip
+    tracker = GramTracker(
+        find_layer(model, options.pop("layer", None)), M, estimator=estimator, **options
+    )
     for _ in range(4):
         batch, domains = _padded(_documents(rng, 6)), rng.integers(0, M, 6)
         with tracker.batch(domains, scale=(batch["labels"][:, 1:] != IGNORE).sum()):

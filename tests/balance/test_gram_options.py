@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rbkit.balance.gram import GramTracker
-from rbkit.balance.groups import alternate
+from rbkit.balance.watched import alternate
 from rbkit.errors import InputError
 
 M = 3
@@ -170,8 +170,11 @@ def test_tokens_may_be_in_one_long_row_as_some_models_flatten_them():
     np.testing.assert_array_equal(grams[0], grams[1])
 
 
-@given(arrays(np.int64, st.tuples(st.integers(1, 4), st.integers(1, 12)),
-              elements=st.integers(-1, M - 1)))  # fmt: skip
+@given(
+    arrays(
+        np.int64, st.tuples(st.integers(1, 4), st.integers(1, 12)), elements=st.integers(-1, M - 1)
+    )
+)
 def test_a_document_is_never_divided_and_halves_are_even(ids):
     turn = np.zeros(M, dtype=np.int64)
     halves = alternate(ids, turn)

@@ -27,10 +27,13 @@ def launch(folder, world, first, last):
     parts = [
         subprocess.Popen(
             [sys.executable, JOB, folder, str(rank), str(world), str(first), str(last)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
         )
         for rank in range(world)
-    ]  # fmt: skip
+    ]
     said = [part.communicate(timeout=120)[0] for part in parts]
     assert all(part.returncode == 0 for part in parts), "\n".join(said)[-3000:]
     return [dict(np.load(folder / f"found-{rank}.npz")) for rank in range(world)]

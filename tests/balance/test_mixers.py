@@ -14,33 +14,51 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rbkit.balance.mixers.base import Mixer, normalise
-from rbkit.balance.mixers.check import check_in_world, check_mixer, saved_and_read
+from rbkit.balance.mixers.check import check_in_world, check_mixer, made_up_world, saved_and_read
 from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
 from rbkit.balance.mixers.rnb import RnB, effective_number, lambda_for_effective_domains, tilt
-from rbkit.balance.mixers.worlds import made_up_world
 from rbkit.balance.signals import SIGNALS, GramEstimate, Observation
 from rbkit.errors import InputError
 
 QUICK_ADO = {"start_steps": 3, "ignore_steps": 0, "refit_steps": 7, "every": 1, "grid": "coarse"}
 VARIANTS = [
-    ("Stratified", {}), ("Proportional", {}), ("Target", {}),
-    ("RnB", {}), ("RnB", {"lam": 30.0}), ("RnB", {"prior": "target"}),
-    ("RnB", {"prior": "previous"}), ("RnB", {"floor": 0.2}), ("RnB", {"effective_domains": 2.5}),
-    ("RnB", {"diagonal": "debiased"}), ("RnB", {"form": "plain", "eta": 0.1}),
+    ("Stratified", {}),
+    ("Proportional", {}),
+    ("Target", {}),
+    ("RnB", {}),
+    ("RnB", {"lam": 30.0}),
+    ("RnB", {"prior": "target"}),
+    ("RnB", {"prior": "previous"}),
+    ("RnB", {"floor": 0.2}),
+    ("RnB", {"effective_domains": 2.5}),
+    ("RnB", {"diagonal": "debiased"}),
+    ("RnB", {"form": "plain", "eta": 0.1}),
     ("RnB", {"smoothing": 0.5}),
-    ("SkillIt", {}), ("SkillIt", {"eta": 5.0, "window": 1, "normalise": True}),
+    ("SkillIt", {}),
+    ("SkillIt", {"eta": 5.0, "window": 1, "normalise": True}),
     ("SkillIt", {"decay": True, "halve_edges": True}),
-    ("Aioli", {}), ("Aioli", {"ema": 0.1, "lp_rounds": 2, "one_hot": 1.0}),
+    ("Aioli", {}),
+    ("Aioli", {"ema": 0.1, "lp_rounds": 2, "one_hot": 1.0}),
     ("Aioli", {"normalise": False, "eta": 3.0, "lead_steps": 1}),
-    ("DGA", {}), ("DGA", {"ema": 0.3}),
-    ("DoGE", {}), ("DoGE", {"target": "eval", "smoothing": 0.1}), ("DoGE", {"diagonal": "dropped"}),
-    ("DoReMi", {}), ("DoReMi", {"acts": "sampling", "normalise_loss": False}),
-    ("GroupDRO", {}), ("GroupDRO", {"eta": 1.0, "adjustment": 2.0}),
-    ("ODM", {}), ("ODM", {"version": "code"}), ("ODM", {"version": "fms", "warmup_steps": 3}),
-    ("ADO", {}), ("ADO", QUICK_ADO),
+    ("DGA", {}),
+    ("DGA", {"ema": 0.3}),
+    ("DoGE", {}),
+    ("DoGE", {"target": "eval", "smoothing": 0.1}),
+    ("DoGE", {"diagonal": "dropped"}),
+    ("DoReMi", {}),
+    ("DoReMi", {"acts": "sampling", "normalise_loss": False}),
+    ("GroupDRO", {}),
+    ("GroupDRO", {"eta": 1.0, "adjustment": 2.0}),
+    ("ODM", {}),
+    ("ODM", {"version": "code"}),
+    ("ODM", {"version": "fms", "warmup_steps": 3}),
+    ("ADO", {}),
+    ("ADO", QUICK_ADO),
     ("ADO", {**QUICK_ADO, "same_step_size": False, "credit": "variance", "prior": "uniform"}),
-    ("MGDA", {}), ("UPGrad", {}), ("UPGrad", {"preference": "target"}),
-]  # fmt: skip
+    ("MGDA", {}),
+    ("UPGrad", {}),
+    ("UPGrad", {"preference": "target"}),
+]
 DRAW_AN_ORDER = {"Aioli"}
 each_mixer = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 
@@ -48,9 +66,10 @@ each_mixer = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 @each_mixer
 def test_a_mixer_passes_the_public_checks(name, options):
     check_mixer(
-        lambda: mixer_by_name(name, options), worlds=2 if options.get("grid") else 12,
+        lambda: mixer_by_name(name, options),
+        worlds=2 if options.get("grid") else 12,
         equivariant=name not in DRAW_AN_ORDER,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,9 +100,22 @@ def test_every_mixer_says_where_it_is_from_and_what_it_costs(name):
 
 def test_every_published_rule_is_in_the_registry():
     assert set(MIXERS) == {
-        "Stratified", "Proportional", "Target", "Fixed", "RnB", "SkillIt", "Aioli", "DGA", "DoGE",
-        "DoReMi", "ADO", "ODM", "GroupDRO", "MGDA", "UPGrad",
-    }  # fmt: skip
+        "Stratified",
+        "Proportional",
+        "Target",
+        "Fixed",
+        "RnB",
+        "SkillIt",
+        "Aioli",
+        "DGA",
+        "DoGE",
+        "DoReMi",
+        "ADO",
+        "ODM",
+        "GroupDRO",
+        "MGDA",
+        "UPGrad",
+    }
 
 
 def test_a_mixture_given_by_hand_is_renormalised_over_the_domains_with_data():
@@ -231,15 +263,20 @@ def test_the_checks_pass_a_sound_rule():
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (Forgetful, "decides otherwise after it was restored"), (Unforgetting, "second run"),
-        (Everywhere, "without training data must be 0"), (FirstFirst, "the order of domains"),
+        (Forgetful, "decides otherwise after it was restored"),
+        (Unforgetting, "second run"),
+        (Everywhere, "without training data must be 0"),
+        (FirstFirst, "the order of domains"),
         (Counting, "domains without training data change"),
         (Helpless, "raises ValueError: no usable weight"),
-        (Meddling, "changed what it was shown"), (Unsaved, "values that are no JSON"),
-        (Undeclared, "unknown signals"), (Unrecorded, "options"), (Lottery, "decides otherwise"),
+        (Meddling, "changed what it was shown"),
+        (Unsaved, "values that are no JSON"),
+        (Undeclared, "unknown signals"),
+        (Unrecorded, "options"),
+        (Lottery, "decides otherwise"),
         (Endless, r"round_length\(10000\) is 0"),
     ],
-)  # fmt: skip
+)
 def test_the_checks_name_what_is_wrong_with_an_unsound_rule(rule, message):
     with pytest.raises(AssertionError, match=message):
         check_mixer(rule)
@@ -254,25 +291,46 @@ def test_rules_that_draw_an_order_may_depend_on_that_of_the_domains():
 
 @pytest.mark.parametrize(
     ("name", "options", "word"),
-    [("RnB", {"lam": -1}, "lam"), ("RnB", {"lam": float("nan")}, "lam"),
-     ("RnB", {"lam": "3"}, "lam"), ("RnB", {"lam": True}, "lam"), ("RnB", {"prior": "p"}, "prior"),
-     ("RnB", {"floor": 1.5}, "floor"), ("RnB", {"effective_domains": 0.5}, "effective_domains"),
-     ("RnB", {"diagonal": "none"}, "diagonal"), ("RnB", {"lambda": 3}, "lambda"),
-     ("RnB", {"form": "printed"}, "form"), ("RnB", {"smoothing": 1.0}, "smoothing"),
-     ("RnB", {"max_epochs": 0}, "max_epochs"), ("RnB", {"eta": -1}, "eta"),
-     ("SkillIt", {"window": 0}, "window"), ("SkillIt", {"window": 2.5}, "window"),
-     ("SkillIt", {"decay": 1}, "decay"), ("SkillIt", {"targets": "ab"}, "targets"),
-     ("SkillIt", {"graph_steps": 0}, "graph_steps"), ("Aioli", {"one_hot": 0}, "one_hot"),
-     ("Aioli", {"ema": 1}, "ema"), ("Aioli", {"lp_rounds": 0}, "lp_rounds"),
-     ("DGA", {"eta": None}, "eta"), ("DoGE", {"mu": 0}, "mu"), ("DoGE", {"target": "q"}, "target"),
-     ("DoReMi", {"acts": "both"}, "acts"), ("DoReMi", {"reference_steps": 0}, "reference_steps"),
-     ("DoReMi", {"smoothing": 2}, "smoothing"), ("ADO", {"grid": "fine"}, "grid"),
-     ("ADO", {"refit_steps": 0}, "refit_steps"), ("ODM", {"version": "exp3"}, "version"),
-     ("ODM", {"gamma": 1.1}, "gamma"), ("GroupDRO", {"eta": -0.1}, "eta"),
-     ("MGDA", {"epsilon": 0}, "epsilon"), ("UPGrad", {"preference": "p"}, "preference"),
-     ("Fixed", {"p": [0, 0]}, "p="), ("Fixed", {"p": [-1, 2]}, "p=")],
+    [
+        ("RnB", {"lam": -1}, "lam"),
+        ("RnB", {"lam": float("nan")}, "lam"),
+        ("RnB", {"lam": "3"}, "lam"),
+        ("RnB", {"lam": True}, "lam"),
+        ("RnB", {"prior": "p"}, "prior"),
+        ("RnB", {"floor": 1.5}, "floor"),
+        ("RnB", {"effective_domains": 0.5}, "effective_domains"),
+        ("RnB", {"diagonal": "none"}, "diagonal"),
+        ("RnB", {"lambda": 3}, "lambda"),
+        ("RnB", {"form": "printed"}, "form"),
+        ("RnB", {"smoothing": 1.0}, "smoothing"),
+        ("RnB", {"max_epochs": 0}, "max_epochs"),
+        ("RnB", {"eta": -1}, "eta"),
+        ("SkillIt", {"window": 0}, "window"),
+        ("SkillIt", {"window": 2.5}, "window"),
+        ("SkillIt", {"decay": 1}, "decay"),
+        ("SkillIt", {"targets": "ab"}, "targets"),
+        ("SkillIt", {"graph_steps": 0}, "graph_steps"),
+        ("Aioli", {"one_hot": 0}, "one_hot"),
+        ("Aioli", {"ema": 1}, "ema"),
+        ("Aioli", {"lp_rounds": 0}, "lp_rounds"),
+        ("DGA", {"eta": None}, "eta"),
+        ("DoGE", {"mu": 0}, "mu"),
+        ("DoGE", {"target": "q"}, "target"),
+        ("DoReMi", {"acts": "both"}, "acts"),
+        ("DoReMi", {"reference_steps": 0}, "reference_steps"),
+        ("DoReMi", {"smoothing": 2}, "smoothing"),
+        ("ADO", {"grid": "fine"}, "grid"),
+        ("ADO", {"refit_steps": 0}, "refit_steps"),
+        ("ODM", {"version": "exp3"}, "version"),
+        ("ODM", {"gamma": 1.1}, "gamma"),
+        ("GroupDRO", {"eta": -0.1}, "eta"),
+        ("MGDA", {"epsilon": 0}, "epsilon"),
+        ("UPGrad", {"preference": "p"}, "preference"),
+        ("Fixed", {"p": [0, 0]}, "p="),
+        ("Fixed", {"p": [-1, 2]}, "p="),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_wrong_option_is_named(name, options, word):
     with pytest.raises(InputError, match=word) as error:
         mixer_by_name(name, options)
@@ -284,8 +342,22 @@ def test_a_state_of_another_rule_is_refused():
         mixer_by_name("DGA").load_state_dict({"gram": np.eye(2)})
 
 
-@pytest.mark.parametrize("name", ["RnB", "SkillIt", "Aioli", "DGA", "DoGE", "DoReMi", "ADO", "ODM",
-                                  "GroupDRO", "MGDA", "UPGrad"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RnB",
+        "SkillIt",
+        "Aioli",
+        "DGA",
+        "DoGE",
+        "DoReMi",
+        "ADO",
+        "ODM",
+        "GroupDRO",
+        "MGDA",
+        "UPGrad",
+    ],
+)
 def test_an_observation_without_the_signal_is_refused(name):
     mixer, q, sizes = mixer_by_name(name), np.full(2, 0.5), np.array([9, 9])
     seen = Observation(0, mixer.start(q, sizes), q, sizes)
@@ -327,8 +399,9 @@ def test_a_restored_rule_keeps_the_products_of_domains_unseen_since(seen, then):
     rng, m = np.random.default_rng(then), len(seen.q)
     gram = np.where(rng.random((m, m)) < 0.4, np.nan, rng.normal(size=(m, m)))
     nan = np.full(m, np.nan)
-    later = Observation(4, seen.p, seen.q, seen.sizes,
-                        gram=GramEstimate(gram, seen.gram.counts, nan, nan))  # fmt: skip
+    later = Observation(
+        4, seen.p, seen.q, seen.sizes, gram=GramEstimate(gram, seen.gram.counts, nan, nan)
+    )
     np.testing.assert_array_equal(first.update(later), second.update(later))
 
 
@@ -419,8 +492,9 @@ def test_a_domain_never_seen_gets_the_mean_score():
     gram = np.full((3, 3), np.nan)
     gram[:2, :2] = [[4.0, 1.0], [1.0, 2.0]]
     q, sizes = np.array([0.5, 0.5, 0.0]), np.array([9, 9, 9])
-    seen = Observation(0, np.full(3, 1 / 3), q, sizes,
-                       gram=GramEstimate(gram, np.array([1, 1, 0]), nan, nan))  # fmt: skip
+    seen = Observation(
+        0, np.full(3, 1 / 3), q, sizes, gram=GramEstimate(gram, np.array([1, 1, 0]), nan, nan)
+    )
     v = np.array([2.5, 1.5, 2.0])
     z = np.exp(3 * v / np.linalg.norm(v))
     np.testing.assert_allclose(RnB().update(seen), z / z.sum())

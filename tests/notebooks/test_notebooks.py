@@ -13,9 +13,8 @@ import pytest
 from rbkit.report.engine import execute
 from rbkit.report.html import assert_offline, notebook_to_html
 from rbkit.report.notebooks import check
-from rbkit.report.parameters import RunParameters, parameters_cell
-from rbkit.report.sweep.declared import declared
-from rbkit.train.record import Run, list_runs
+from rbkit.report.parameters import RunParameters, declared, parameters_cell
+from rbkit.train.recorder import Run, list_runs
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -56,8 +55,11 @@ def test_every_notebook_can_be_made_small(path):
 
 
 def test_the_run_template_declares_the_parameters_of_a_run():
-    (cell,) = [c for c in cells(FOLDER / "90_run.ipynb", "code")
-               if "parameters" in c.metadata.get("tags", [])]  # fmt: skip
+    (cell,) = [
+        c
+        for c in cells(FOLDER / "90_run.ipynb", "code")
+        if "parameters" in c.metadata.get("tags", [])
+    ]
     assert cell.source == parameters_cell(RunParameters)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbkit.regroup import make_cards
-from rbkit.regroup.terms import unique_names
+from rbkit.regroup.cards import unique_names
 
 
 def test_terms_are_those_of_the_domain(make_texts):

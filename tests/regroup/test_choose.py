@@ -11,9 +11,8 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 from rbkit.errors import InputError
 from rbkit.regroup import KMeans, choose_k, silhouettes
-from rbkit.regroup.criteria import davies_bouldin, explained_share, inertia
-from rbkit.regroup.regret_bound import alignments, regret
-from rbkit.regroup.verdict import judge
+from rbkit.regroup.choose import davies_bouldin, explained_share, inertia, judge
+from rbkit.regroup.regret import alignments, regret
 
 
 def three_blobs(n=90):
@@ -34,11 +33,11 @@ def test_silhouettes_equal_scikit_learns(seed, k):
 def test_chunks_do_not_change_the_silhouette(monkeypatch):
     X = np.random.default_rng(0).normal(size=(700, 3))
     labels = np.random.default_rng(1).integers(4, size=700)
-    from rbkit.regroup import criteria
+    from rbkit.regroup import choose
 
-    whole = criteria.pairwise_distances_chunked
+    whole = choose.pairwise_distances_chunked
     monkeypatch.setattr(
-        criteria,
+        choose,
         "pairwise_distances_chunked",
         lambda X, **kw: whole(X, **kw | {"working_memory": 1}),
     )
@@ -201,9 +200,10 @@ def test_criteria_that_are_best_far_apart_disagree_and_say_where():
 
 def test_a_best_k_within_noise_of_a_nearer_one_is_no_disagreement():
     grid = rows(
-        silhouette=[0.1, 0.4, 0.2, 0.1], stability_ari=[0.6, 0.88, 0.2, 0.9],
+        silhouette=[0.1, 0.4, 0.2, 0.1],
+        stability_ari=[0.6, 0.88, 0.2, 0.9],
         stability_ari_sd=[0.05] * 4,
-    )  # fmt: skip
+    )
     assert judge(grid, 10).kind == "clear"
     assert judge([row | {"stability_ari_sd": 0.01} for row in grid], 10).kind == "disagree"
 
@@ -222,9 +222,11 @@ def test_a_curve_within_its_noise_or_a_small_number_is_too_flat(noise):
 
 def test_flat_criteria_and_those_that_favour_few_domains_do_not_vote():
     grid = rows(
-        silhouette=[0.1, 0.2, 0.3, 0.1], stability_ari=[0.51, 0.5, 0.5, 0.5],
-        smallest_domain=[90, 40, 20, 10], regret_bound=[1.0, 0.8, 0.7, 0.2],
-    )  # fmt: skip
+        silhouette=[0.1, 0.2, 0.3, 0.1],
+        stability_ari=[0.51, 0.5, 0.5, 0.5],
+        smallest_domain=[90, 40, 20, 10],
+        regret_bound=[1.0, 0.8, 0.7, 0.2],
+    )
     assert judge(grid, 20).kind == "clear"
 
 

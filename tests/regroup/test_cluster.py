@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans, SourceLabels
-from rbkit.regroup.cluster import assign
+from rbkit.regroup.kmeans import assign
 
 
 def blobs(n=300, d=8, k=5, seed=0):

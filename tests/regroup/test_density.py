@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rbkit.errors import InputError
-from rbkit.regroup.density import UmapHDBSCAN
+from rbkit.regroup.hdbscan import UmapHDBSCAN
 
 
 def blobs(n=400, d=8, k=5, seed=0):
@@ -122,7 +122,7 @@ def test_progress_is_told_up_to_the_tree():
 def test_coordinates_are_kept_on_disk_for_the_next_process(monkeypatch):
     X, _ = blobs(100)
     first = UmapHDBSCAN().fit(X)
-    monkeypatch.setattr("rbkit.regroup.projection._project", None)  # not called again
+    monkeypatch.setattr("rbkit.regroup.umap._project", None)  # not called again
     again = UmapHDBSCAN(min_cluster_size=30).fit(X)
     assert np.array_equal(first.coordinates_, again.coordinates_)
     assert np.array_equal(first.cut(30), again.labels_)

@@ -123,11 +123,9 @@ def test_a_tampered_header_is_an_input_error_that_names_the_folder(tmp_path, cha
 
 def test_a_kill_between_the_files_leaves_nothing_that_loads(tmp_path, monkeypatch):
     some_domains().save(tmp_path)
-    from rbkit.regroup import domains_io
+    from rbkit.regroup import domains
 
-    monkeypatch.setattr(
-        domains_io, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(domains, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         some_domains().save(tmp_path)
     with pytest.raises(InputError, match="no saved domains"):

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from rbkit.errors import InputError
 from rbkit.regroup import KMeans
-from rbkit.regroup.chance import distance_gap, share_gaps, stability_index, total_variation
-from rbkit.regroup.distances import distance_profile
+from rbkit.regroup.distances import (
+    distance_gap,
+    distance_profile,
+    share_gaps,
+    stability_index,
+    total_variation,
+)
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.drift import drift_report
 
@@ -31,10 +36,12 @@ def domains():
     kmeans = KMeans(6).fit(X)
     profile = distance_profile(X, kmeans.labels_, kmeans.cluster_centers_)
     return Domains(
-        ["<i>zero</i>", "one", "two", "three", "four", "five"], kmeans.labels_,
-        kmeans.predict(cloud(300, 1)), centroids=kmeans.cluster_centers_,
+        ["<i>zero</i>", "one", "two", "three", "four", "five"],
+        kmeans.labels_,
+        kmeans.predict(cloud(300, 1)),
+        centroids=kmeans.cluster_centers_,
         quality={"distances": profile},
-    )  # fmt: skip
+    )
 
 
 def test_more_of_the_same_is_no_drift_and_false_alarms_are_rare(domains):
@@ -88,8 +95,13 @@ def test_noise_that_was_dropped_is_expected_again():
     kmeans = KMeans(6).fit(clean)
     labels = np.concatenate([kmeans.labels_, np.full(400, -1, dtype=np.int32)])
     profile = distance_profile(np.concatenate([clean, noise]), labels, kmeans.cluster_centers_)
-    found = Domains(list("abcdef"), labels, [0], centroids=kmeans.cluster_centers_,
-                    quality={"distances": profile})  # fmt: skip
+    found = Domains(
+        list("abcdef"),
+        labels,
+        [0],
+        centroids=kmeans.cluster_centers_,
+        quality={"distances": profile},
+    )
     again = np.concatenate([cloud(900, 4), cloud(120, 5, spread=3)])
     assert drift_report(found, again).far_share > 0.08
     assert not drift_report(found, again).due
@@ -151,8 +163,9 @@ def test_the_noise_band_is_what_chance_stays_below(seed):
 def test_the_gap_of_a_sample_to_its_own_quantiles_is_within_a_step(values):
     values = np.array(values)
     quantiles = np.quantile(values, np.linspace(0, 1, 201))
-    gap, noise = distance_gap(values.astype(np.float32), quantiles.astype(np.float32).astype(float),
-                     len(values))  # fmt: skip
+    gap, noise = distance_gap(
+        values.astype(np.float32), quantiles.astype(np.float32).astype(float), len(values)
+    )
     assert 0 <= gap <= max(noise, 1 / len(values) + 0.01)
 
 

@@ -14,11 +14,9 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import Domains, TfidfEmbedder, regroup
 from rbkit.regroup.clusterings import Clusterings
 from rbkit.regroup.editor import Editor
-from rbkit.regroup.edits import EditLog
 from rbkit.regroup.grouping import Grouping, means
-from rbkit.regroup.material import Material
-from rbkit.regroup.operations import pack, pack_labels, unpack, unpack_labels
-from rbkit.regroup.preparation import prepare
+from rbkit.regroup.operations import EditLog, pack, pack_labels, unpack, unpack_labels
+from rbkit.regroup.prepare import Material, prepare
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +138,7 @@ def test_marks_that_turn_or_hide_text_are_no_part_of_a_name(editor):
 
 
 def test_a_tree_that_would_not_fit_is_refused(editor, monkeypatch):
-    monkeypatch.setattr("rbkit.regroup.hierarchy._MOST_MICRO", 50)
+    monkeypatch.setattr("rbkit.regroup.ward._MOST_MICRO", 50)
     with pytest.raises(InputError, match="at most 50, or use k-means"):
         editor.cut("ward", k=5, n_micro=60)
 
@@ -310,10 +308,14 @@ def test_sources_keep_what_is_known_of_eval_examples(material, make_corpus):
 
 def test_labels_of_a_column_of_ones_own(make_corpus):
     corpus = make_corpus()
-    corpus = DatasetDict({
-        split: data.add_column("mine", ["long" if len(t) > 60 else "short" for t in data["text"]])
-        for split, data in corpus.items()
-    })  # fmt: skip
+    corpus = DatasetDict(
+        {
+            split: data.add_column(
+                "mine", ["long" if len(t) > 60 else "short" for t in data["text"]]
+            )
+            for split, data in corpus.items()
+        }
+    )
     material = prepare(corpus, TfidfEmbedder(dim=4), progress=False)[0]
     editor = Editor(material).cut("column", column="mine")
     assert sorted(editor.names) == ["long", "short"]

@@ -14,8 +14,7 @@ from sklearn.base import BaseEstimator
 
 from rbkit.errors import InputError
 from rbkit.regroup import TfidfEmbedder, VectorStore, embed, embed_corpus
-from rbkit.regroup.embedding import embedding_seconds
-from rbkit.regroup.store import text_keys
+from rbkit.regroup.embedding import embedding_seconds, text_keys
 
 
 class Letters(BaseEstimator):

@@ -14,8 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup.hierarchy import WardTree
-from rbkit.regroup.ward import ward
+from rbkit.regroup.ward import WardTree, ward
 
 
 def blobs(n=300, d=8, k=5, seed=0):

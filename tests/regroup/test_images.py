@@ -9,7 +9,7 @@ from PIL import Image
 
 from rbkit.errors import InputError
 from rbkit.regroup import ClipEmbedder, PixelEmbedder, regroup
-from rbkit.regroup.images import on_white
+from rbkit.regroup.embedders import on_white
 
 COLOURS = ["red", "darkred", "blue", "navy"]
 
@@ -32,16 +32,22 @@ def tiny_clip(tmp_path_factory):
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     torch.manual_seed(0)
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
-             "num_attention_heads": 2}  # fmt: skip
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     config = CLIPConfig(
         text_config=small | {"vocab_size": 50, "max_position_embeddings": 16},
-        vision_config=small | {"image_size": 16, "patch_size": 8}, projection_dim=12,
-    )  # fmt: skip
+        vision_config=small | {"image_size": 16, "patch_size": 8},
+        projection_dim=12,
+    )
     folder = tmp_path_factory.mktemp("tiny-clip")
     CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
-                       ).save_pretrained(folder)  # fmt: skip
+    CLIPImageProcessor(
+        size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+    ).save_pretrained(folder)
     return str(folder)
 
 

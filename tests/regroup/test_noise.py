@@ -140,9 +140,13 @@ class TestShape:
 class TestCliff:
     # Measured on 20,000 one-line summaries (UMAP in five dimensions).
     REAL = (
-        (25, 139, 0.05), (50, 69, 0.05), (100, 37, 0.06), (200, 22, 0.08), (300, 15, 0.1),
+        (25, 139, 0.05),
+        (50, 69, 0.05),
+        (100, 37, 0.06),
+        (200, 22, 0.08),
+        (300, 15, 0.1),
         (400, 5, 0.55),
-    )  # fmt: skip
+    )
 
     @staticmethod
     def rows(values):

@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans
-from rbkit.regroup.chance import at_least
-from rbkit.regroup.distances import assign_new, distance_profile, nearest_prototypes
+from rbkit.regroup.distances import (
+    FarEval,
+    assign_new,
+    at_least,
+    distance_profile,
+    far_eval,
+    nearest_prototypes,
+)
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.outliers import FarEval, far_eval
 
 
 def cloud(n, seed=0, k=6, d=32, spread=1.0):
@@ -32,9 +37,12 @@ def grouped(X, k=6, n_eval=100, **profile):
     found = distance_profile(X, kmeans.labels_, kmeans.cluster_centers_, **profile)
     names = [f"domain {at}" for at in range(k)]
     return Domains(
-        names, kmeans.labels_, np.zeros(n_eval, dtype=int), centroids=kmeans.cluster_centers_,
+        names,
+        kmeans.labels_,
+        np.zeros(n_eval, dtype=int),
+        centroids=kmeans.cluster_centers_,
         quality={"distances": found},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("n", "k"), [(3000, 6), (600, 6), (600, 60)])
@@ -84,13 +92,24 @@ def test_what_is_far_does_not_depend_on_scale_or_place(seed, scale, shift):
 
     def far(move):
         profile = distance_profile(move(X), labels, move(centres))
-        domains = Domains(list("abcdef"), labels, labels[:60], centroids=move(centres),
-                          quality={"distances": profile})  # fmt: skip
+        domains = Domains(
+            list("abcdef"),
+            labels,
+            labels[:60],
+            centroids=move(centres),
+            quality={"distances": profile},
+        )
         return assign_new(domains, move(fresh))
 
     before, after = far(lambda x: x), far(lambda x: x * np.float32(scale) + np.float32(shift))
-    margin = np.abs(before.distances / np.asarray(
-        distance_profile(X, labels, centres)["thresholds"])[before.labels] - 1) > 1e-2  # fmt: skip
+    margin = (
+        np.abs(
+            before.distances
+            / np.asarray(distance_profile(X, labels, centres)["thresholds"])[before.labels]
+            - 1
+        )
+        > 1e-2
+    )
     assert (before.far == after.far)[margin].all()
 
 
@@ -157,9 +176,17 @@ def test_the_warning_has_numbers_and_says_what_to_do():
         report(np.arange(100) < 30).warn()
 
 
-@pytest.mark.parametrize(("far", "n", "told"), [(4, 50, False), (6, 50, True), (6, 12, True),
-                                                (1, 5, False), (70, 1000, True),
-                                                (55, 1000, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("far", "n", "told"),
+    [
+        (4, 50, False),
+        (6, 50, True),
+        (6, 12, True),
+        (1, 5, False),
+        (70, 1000, True),
+        (55, 1000, False),
+    ],
+)
 def test_it_warns_when_chance_cannot_have_put_one_in_twenty_far(far, n, told):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -10,10 +10,15 @@ from sklearn.metrics.pairwise import cosine_distances
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import cache_dir
-from rbkit.regroup import neighbours, projection
-from rbkit.regroup.neighbours import NeighbourIndex, exact_neighbours
-from rbkit.regroup.projection import project, umap_coordinates
-from rbkit.regroup.umap_graph import fuzzy_graph, umap_learn
+from rbkit.regroup import umap
+from rbkit.regroup.umap import (
+    NeighbourIndex,
+    exact_neighbours,
+    fuzzy_graph,
+    project,
+    umap_coordinates,
+    umap_learn,
+)
 
 QUICK = {"n_epochs": 20, "cache": False}
 
@@ -62,7 +67,7 @@ class TestNeighbours:
         assert np.array_equal(exact_neighbours(X, 5)[0], exact_neighbours(scaled, 5)[0])
 
     def test_an_index_finds_nearly_all_of_them(self, monkeypatch):
-        monkeypatch.setattr(neighbours, "_INDEXED", 100)
+        monkeypatch.setattr(umap, "_INDEXED", 100)
         X, _ = blobs(n=3000)
         exact, near = exact_neighbours(X, 10)[0], NeighbourIndex(X).search(X, 10)[0]
         shared = [len(set(a) & set(b)) / 10 for a, b in zip(exact, near, strict=True)]
@@ -172,7 +177,7 @@ class TestCache:
     def test_a_second_call_reads_and_computes_nothing(self, monkeypatch):
         X, _ = blobs(60)
         first = project(X, n_epochs=10)
-        monkeypatch.setattr(projection, "_project", None)
+        monkeypatch.setattr(umap, "_project", None)
         again = project(X.copy(), n_epochs=10)
         assert np.array_equal(first.coordinates, again.coordinates)
         assert np.array_equal(first.anchors, again.anchors)

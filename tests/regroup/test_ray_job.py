@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator
 from rbkit.errors import InputError
 from rbkit.ray_cluster import connected_ray
 from rbkit.regroup import ray_job
-from rbkit.regroup.shard_job import assign_shards, embed_shards
+from rbkit.regroup.shards import assign_shards, embed_shards
 
 ROWS = Dataset.from_dict({"text": [f"{'abcde'[i % 5] * (i % 7)}{i}" for i in range(100)]})
 CENTROIDS = np.eye(5, dtype=np.float32)

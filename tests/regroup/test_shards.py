@@ -23,12 +23,17 @@ from sklearn.base import BaseEstimator
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans, TfidfEmbedder, embed
-from rbkit.regroup.cluster import assign
 from rbkit.regroup.distances import distance_profile
-from rbkit.regroup.shard_files import ShardFolder, ShardHeader
-from rbkit.regroup.shard_job import assign_shards, embed_corpus_sharded, embed_shards
-from rbkit.regroup.shard_work import portable
-from rbkit.regroup.shards import ShardedVectors
+from rbkit.regroup.kmeans import assign
+from rbkit.regroup.shards import (
+    ShardedVectors,
+    ShardFolder,
+    ShardHeader,
+    assign_shards,
+    embed_corpus_sharded,
+    embed_shards,
+    portable,
+)
 
 
 class Letters(BaseEstimator):
@@ -176,7 +181,7 @@ class TestClusteringOnDisk:
     def test_chunks_change_nothing(self, tmp_path, monkeypatch):
         vectors = write(tmp_path, self.blobs(), 1_000)
         whole = KMeans(40, n_iter=3).fit(vectors)
-        monkeypatch.setattr("rbkit.regroup.cluster._CHUNK", 700)
+        monkeypatch.setattr("rbkit.regroup.kmeans._CHUNK", 700)
         parts = KMeans(40, n_iter=3).fit(vectors)
         assert np.mean(parts.labels_ == whole.labels_) > 0.999
         np.testing.assert_allclose(parts.cluster_centers_, whole.cluster_centers_, atol=1e-3)
@@ -198,8 +203,8 @@ class TestClusteringOnDisk:
         # 400 MB of vectors, a process that may allocate 250 MB more than it has.
         code = """
 import resource, sys, numpy as np
-from rbkit.regroup.cluster import KMeans
-import rbkit.regroup.cluster as cluster
+from rbkit.regroup.kmeans import KMeans
+import rbkit.regroup.kmeans as cluster
 X = np.lib.format.open_memmap(sys.argv[1], "w+", np.float16, (1_600_000, 128))
 for start in range(0, len(X), 100_000):
     X[start : start + 100_000] = np.random.default_rng(start).normal(size=(100_000, 128))
@@ -503,7 +508,7 @@ KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from test_shards import Letters, rows_of
-from rbkit.regroup.shard_job import embed_shards
+from rbkit.regroup.shards import embed_shards
 slow = Letters(log=sys.argv[1] + "/log", slow=0.1)
 num_proc = int(sys.argv[3]) if sys.argv[3:] else 1
 embed_shards(rows_of(1_000), slow, sys.argv[1] + "/v", rows_per_shard=10, num_proc=num_proc,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rbkit.errors import InputError
 from rbkit.regroup import TransformerEmbedder
-from rbkit.regroup.transformer import batches
+from rbkit.regroup.embedders import batches
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=60).map(np.array), st.integers(1, 1000))

@@ -13,14 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup.budget import smallest_size, training_table
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.tokens import token_counts, tokens_by_domain
 from rbkit.regroup.weights import (
     Weights,
     add_weights,
     proportions_of,
     sampling_weights,
+    smallest_size,
+    token_counts,
+    tokens_by_domain,
+    training_table,
     write_weighted,
 )
 
@@ -47,8 +49,9 @@ def test_the_weights_of_a_domain_sum_to_its_proportion(mixture):
     domains, p = mixture
     weights = sampling_weights(domains, p).of(domains.train_labels)
     inside = domains.train_labels >= 0
-    assert np.allclose(np.bincount(domains.train_labels[inside], weights[inside],
-                                   minlength=domains.m), p)  # fmt: skip
+    assert np.allclose(
+        np.bincount(domains.train_labels[inside], weights[inside], minlength=domains.m), p
+    )
     assert weights.sum() == pytest.approx(1)
     assert (weights[~inside] == 0).all()
 
@@ -68,8 +71,9 @@ def test_torch_draws_the_domains_in_the_proportions():
 @given(mixtures())
 def test_what_is_saved_is_loaded(tmp_path_factory, mixture):
     domains, p = mixture
-    made = sampling_weights(domains, p, tokens=np.arange(domains.m) if domains.m != len(
-        domains.train_labels) else None)  # fmt: skip
+    made = sampling_weights(
+        domains, p, tokens=np.arange(domains.m) if domains.m != len(domains.train_labels) else None
+    )
     loaded = Weights.load(made.save(tmp_path_factory.mktemp("w")))
     assert (loaded.of(domains.train_labels) == made.of(domains.train_labels)).all()
     assert loaded.names == made.names
@@ -83,8 +87,14 @@ def test_the_file_says_what_it_is_and_nothing_less_is_read(tmp_path):
     assert facts["corpus"] == "abc"
     assert facts["p"] == [0.25, 0.5, 0.25]
     assert facts["weight"] == [0.0625, 0.25, 0.25]
-    for damage in ({"p": [1, 1, 1]}, {"p": [0.5, 0.5]}, {"sizes": None}, {"format": "x"},
-                   {"weight": [0, 0, 0]}, {"names": 3}):  # fmt: skip
+    for damage in (
+        {"p": [1, 1, 1]},
+        {"p": [0.5, 0.5]},
+        {"sizes": None},
+        {"format": "x"},
+        {"weight": [0, 0, 0]},
+        {"names": 3},
+    ):
         path.write_text(json.dumps(facts | damage))
         with pytest.raises(InputError, match=r"weights\.json"):
             Weights.load(tmp_path)
@@ -121,9 +131,14 @@ def test_a_selection_of_rows_is_written_in_its_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("p", "told"),
-    [([0.5, 0.5], "2,"), ([0.5, 0.6, 0.0], "sums to 1.1"), ([np.nan, 0.5, 0.5], "sums to nan"),
-     ([-0.5, 1.0, 0.5], "from -0.5"), ("best", "unknown")],
-)  # fmt: skip
+    [
+        ([0.5, 0.5], "2,"),
+        ([0.5, 0.6, 0.0], "sums to 1.1"),
+        ([np.nan, 0.5, 0.5], "sums to nan"),
+        ([-0.5, 1.0, 0.5], "from -0.5"),
+        ("best", "unknown"),
+    ],
+)
 def test_proportions_that_cannot_be_are_refused(p, told):
     with pytest.raises(InputError, match=told):
         proportions_of(some_domains(), p)
@@ -147,7 +162,7 @@ def test_a_run_that_ends_sharply_rounded_is_no_trouble():
 
 
 def test_tokens_are_counted_as_training_cuts_them():
-    from rbkit.train.text import tokenize, train_tokenizer
+    from rbkit.train.models import tokenize, train_tokenizer
 
     texts = ["an ant and an aunt"] * 9 + ["ant " * 50, "漢字"]
     tokenizer = train_tokenizer(texts, vocab_size=262, progress=False)

@@ -16,16 +16,18 @@ from rbkit.report.costs import (
     Setup,
     cost_row,
     costs,
+    headline,
+    overhead_bars,
     print_table,
     runnable,
     setup,
+    write_page,
 )
-from rbkit.report.costs_page import headline, overhead_bars, write_page
 from rbkit.report.html import assert_offline
 from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import NOT_ADAPTING
 from rbkit.show.style import alt_text
-from rbkit.train.record import Recorder, Run
+from rbkit.train.recorder import Recorder, Run
 
 SMALL = {"corpus": "docstrings", "profile": "smoke"}
 ROW = CostRow("RnB", "8 steps, K = 4", "gram", 0.1, 0.4, 0.4, 8.0, 4096, 12.0, 8, 4)
@@ -63,12 +65,13 @@ def recorded(path, entries, *, sizes=(30, 10, 0), tokens=6000, rounds=2):
     listed = [
         {"name": name, "seconds": s, "calls": 4, "flops_counted": f, "bytes": held}
         for name, (s, f, held) in entries.items()
-    ]  # fmt: skip
+    ]
     recorder.start(
-        parameters={"mixer": path.name}, model={"name": "tiny", "parameters": 1000},
+        parameters={"mixer": path.name},
+        model={"name": "tiny", "parameters": 1000},
         domains={"names": ["a", "b", "c"], "sizes": list(sizes), "q": [0.5, 0.5, 0]},
         ledger={"entries": listed, "note": "a note"},
-    )  # fmt: skip
+    )
     recorder.log({"kind": "train", "step": 4, "loss": 2.0, "tokens": tokens})
     recorder.arrays["p"] = [np.array([0.5, 0.5, 0])]
     for t in range(rounds):
@@ -78,11 +81,20 @@ def recorded(path, entries, *, sizes=(30, 10, 0), tokens=6000, rounds=2):
 
 
 def test_only_what_the_rule_asked_for_is_its_price(tmp_path):
-    run = recorded(tmp_path / "RnB", {
-        "step": (10.0, 1000, None), "track": (0.5, 20, 4800), "gram": (0.25, 5, None),
-        "mixer": (0.25, None, None), "eval": (99.0, 999, None), "record": (9.0, None, None),
-        "embed": (50.0, None, None), "cluster": (5.0, None, None), "fidelity": (7.0, 70, 10**9),
-    })  # fmt: skip
+    run = recorded(
+        tmp_path / "RnB",
+        {
+            "step": (10.0, 1000, None),
+            "track": (0.5, 20, 4800),
+            "gram": (0.25, 5, None),
+            "mixer": (0.25, None, None),
+            "eval": (99.0, 999, None),
+            "record": (9.0, None, None),
+            "embed": (50.0, None, None),
+            "cluster": (5.0, None, None),
+            "fidelity": (7.0, 70, 10**9),
+        },
+    )
     row = cost_row(run, Setup("RnB", {}, 4, 2), d_e=300)
     assert (row.counted, row.measured) == (2.5, 10.0)
     assert (row.peak_bytes, row.step_ms) == (4800, 2500.0)
@@ -109,8 +121,11 @@ def test_a_ledger_without_counted_flops_gives_no_share(tmp_path):
 
 
 def test_the_page_opens_offline_and_says_the_numbers_in_words(tmp_path):
-    rows = [replace(ROW, mixer="Target", counted=0.0, modelled=0.0), ROW,
-            replace(ROW, mixer="DoGE", counted=400.0)]  # fmt: skip
+    rows = [
+        replace(ROW, mixer="Target", counted=0.0, modelled=0.0),
+        ROW,
+        replace(ROW, mixer="DoGE", counted=400.0),
+    ]
     run = recorded(tmp_path / "run", {"step": (10.0, 1000, None), "embed": (3.0, None, None)})
     html = write_page(rows, [run], tmp_path / "index.html").read_text()
     assert assert_offline(html) == []

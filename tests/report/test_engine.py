@@ -47,8 +47,14 @@ def test_parameters_arrive_with_their_types(notebook, tmp_path):
     book = nbformat.read(template, as_version=4)
     book.cells[-1].outputs = [new_output("stream", text="of last year")]
     nbformat.write(book, template)
-    path = execute(template, {"k": (3, 4)}, tmp_path / "run", profile="smoke",
-                   env={"MINE": "yes"}, progress=False)  # fmt: skip
+    path = execute(
+        template,
+        {"k": (3, 4)},
+        tmp_path / "run",
+        profile="smoke",
+        env={"MINE": "yes"},
+        progress=False,
+    )
     assert path == tmp_path / "run" / "run.ipynb"
     assert [p.name for p in path.parent.iterdir()] == ["run.ipynb"]
     assert _states(path)[0] is None
@@ -181,8 +187,13 @@ def test_papermill_knows_the_engine_by_name(notebook, tmp_path):
         "import sys, papermill; papermill.execute_notebook(sys.argv[1], sys.argv[2],"
         " engine_name='rbkit', progress_bar=False)"
     )
-    command = [sys.executable, "-c", code, str(notebook("import os; os._exit(137)")),
-               str(tmp_path / "out.ipynb")]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(notebook("import os; os._exit(137)")),
+        str(tmp_path / "out.ipynb"),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "DeadKernelError" in ran.stderr
     assert nbformat.read(tmp_path / "out.ipynb", as_version=4).metadata.papermill.exception is True

@@ -10,10 +10,8 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from rbkit.errors import InputError
-from rbkit.report.html import assert_offline, mathml, notebook_to_html, trim
-from rbkit.report.offline import seal
-from rbkit.show.display import bundle
-from rbkit.show.style import set_alt
+from rbkit.report.html import assert_offline, mathml, notebook_to_html, seal, trim
+from rbkit.show.style import bundle, set_alt
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -40,10 +38,12 @@ def test_a_page_refers_to_nothing_outside(export):
 
 
 def test_mathematics_is_mathml(export):
-    html = export(new_markdown_cell(
-        "$p < q$\n\n$$\\frac{Gq}{\\lVert Gq\\rVert_2}$$\n\n"
-        "\\begin{align} a &= \\mathbb{E}[b] \\end{align}"
-    ))  # fmt: skip
+    html = export(
+        new_markdown_cell(
+            "$p < q$\n\n$$\\frac{Gq}{\\lVert Gq\\rVert_2}$$\n\n"
+            "\\begin{align} a &= \\mathbb{E}[b] \\end{align}"
+        )
+    )
     soup = BeautifulSoup(html, "html.parser")
     assert [m["display"] for m in soup.find_all("math")][:2] == ["inline", "block"]
     assert soup.find("mfrac")
@@ -59,10 +59,32 @@ def test_a_formula_that_cannot_be_converted_is_shown_as_it_is():
 def test_mathematics_is_never_markup(latex):
     soup = BeautifulSoup(mathml(latex), "html.parser")
     assert {tag.name for tag in soup.find_all(True)} <= {
-        "code", "math", "mrow", "mi", "mo", "mn", "mtext", "msub", "msup", "msubsup", "mfrac",
-        "msqrt", "mroot", "mover", "munder", "munderover", "mtable", "mtr", "mtd", "mspace",
-        "mstyle", "mpadded", "menclose", "mmultiscripts", "mphantom",
-    }  # fmt: skip
+        "code",
+        "math",
+        "mrow",
+        "mi",
+        "mo",
+        "mn",
+        "mtext",
+        "msub",
+        "msup",
+        "msubsup",
+        "mfrac",
+        "msqrt",
+        "mroot",
+        "mover",
+        "munder",
+        "munderover",
+        "mtable",
+        "mtr",
+        "mtd",
+        "mspace",
+        "mstyle",
+        "mpadded",
+        "menclose",
+        "mmultiscripts",
+        "mphantom",
+    }
 
 
 def test_names_of_functions_are_one_word():
@@ -87,12 +109,17 @@ def test_every_picture_has_some_description(export):
 
 
 def test_text_of_outputs_and_errors_is_escaped(export):
-    html = export(_code(
-        f"print('{HOSTILE}')",
-        new_output("stream", name="stdout", text=HOSTILE),
-        new_output("execute_result", {"text/plain": HOSTILE}),
-        new_output("error", ename=HOSTILE, evalue=HOSTILE, traceback=[f"\x1b[31m{HOSTILE}\x1b[0m"]),
-    ), title=f"a {HOSTILE}")  # fmt: skip
+    html = export(
+        _code(
+            f"print('{HOSTILE}')",
+            new_output("stream", name="stdout", text=HOSTILE),
+            new_output("execute_result", {"text/plain": HOSTILE}),
+            new_output(
+                "error", ename=HOSTILE, evalue=HOSTILE, traceback=[f"\x1b[31m{HOSTILE}\x1b[0m"]
+            ),
+        ),
+        title=f"a {HOSTILE}",
+    )
     assert "<script" not in html
     assert html.count("&lt;script&gt;") >= 6
     assert 'class="ansi-red-fg"' in html
@@ -108,18 +135,26 @@ def test_what_would_fetch_or_run_is_taken_out_of_outputs(export):
         '<meta http-equiv="refresh" content="0;url=https://e.org"><form action="https://e.org"></form>'
         '<a href="javascript:alert(1)">j</a><a href="https://e.org/page">page</a>'
     )
-    html = export(_code("1", new_output("display_data", {"text/html": bad})),
-                  new_markdown_cell(bad), _code("2", new_output("display_data",
-                  {"application/javascript": "fetch('https://e.org')"})))  # fmt: skip
+    html = export(
+        _code("1", new_output("display_data", {"text/html": bad})),
+        new_markdown_cell(bad),
+        _code(
+            "2", new_output("display_data", {"application/javascript": "fetch('https://e.org')"})
+        ),
+    )
     assert assert_offline(html) == []
     assert not re.search(r"onclick|javascript:|<script|http-equiv=\"refresh", html)
     assert "page (e.org/page)" in html  # a link stays readable
 
 
 def test_code_is_folded_and_tags_are_respected(export):
-    html = export(_code("shown = 1"), _code("secret = 2", tags=["remove-cell"]),
-                  _code("hidden = 3", new_output("stream", name="stdout", text="output"),
-                        tags=["hide-input"]))  # fmt: skip
+    html = export(
+        _code("shown = 1"),
+        _code("secret = 2", tags=["remove-cell"]),
+        _code(
+            "hidden = 3", new_output("stream", name="stdout", text="output"), tags=["hide-input"]
+        ),
+    )
     soup = BeautifulSoup(html, "html.parser")
     assert len(soup.find_all("details")) == 1
     assert not soup.find("details").has_attr("open")
@@ -202,15 +237,24 @@ TRICKS = [
     f"{before}<meta http-equiv=refresh content='0;url=elsewhere.html'>"
     f"<img src=x onerror='document.title=1'>{after}"
     for before, after in [
-        ("<!-->", "<!-- -->"), ("<!--->", "-->"), ("<!--x--!>", "-->"), ("<![CDATA[>", "]]>"),
-        ("<!ELEMENT [>", "]>"), ("<?php >", "?>"), ("<svg><style>", "</style></svg>"),
-        ("<math><style>", "</style></math>"), ("<svg><![CDATA[>", "]]></svg>"),
-        ("<xmp><p title='</xmp>", "'>"), ("<textarea><p title='</textarea>", "'>"),
-        ("<title><p title='</title>", "'></title>"), ("<p a<b='>", "'>"),
-        ("<noembed><p title='</noembed>", "'>"), ("<style><!--</style>", "--></style>"),
+        ("<!-->", "<!-- -->"),
+        ("<!--->", "-->"),
+        ("<!--x--!>", "-->"),
+        ("<![CDATA[>", "]]>"),
+        ("<!ELEMENT [>", "]>"),
+        ("<?php >", "?>"),
+        ("<svg><style>", "</style></svg>"),
+        ("<math><style>", "</style></math>"),
+        ("<svg><![CDATA[>", "]]></svg>"),
+        ("<xmp><p title='</xmp>", "'>"),
+        ("<textarea><p title='</textarea>", "'>"),
+        ("<title><p title='</title>", "'></title>"),
+        ("<p a<b='>", "'>"),
+        ("<noembed><p title='</noembed>", "'>"),
+        ("<style><!--</style>", "--></style>"),
         ("<!DOCTYPE html [>", "]>"),
     ]
-]  # fmt: skip
+]
 
 
 def test_a_browser_finds_nothing_to_run_in_what_is_sealed(chromium, tmp_path):

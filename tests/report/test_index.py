@@ -7,7 +7,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from rbkit.report.html import assert_offline
-from rbkit.report.index import write_index
+from rbkit.report.page.page import write_index
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -78,9 +78,16 @@ def test_the_frames_are_the_recorded_ones(soup, write_run, tmp_path):
 
 def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
     names = [f"{i} {HOSTILE} $x$ {{{{ 7*7 }}}}" for i in range(4)]
-    runs = [write_run(tmp_path / "a", "RnB", names=names),
-            write_run(tmp_path / "b", HOSTILE[:40].replace("/", ""), names=names, status="failed",
-                      error=HOSTILE)]  # fmt: skip
+    runs = [
+        write_run(tmp_path / "a", "RnB", names=names),
+        write_run(
+            tmp_path / "b",
+            HOSTILE[:40].replace("/", ""),
+            names=names,
+            status="failed",
+            error=HOSTILE,
+        ),
+    ]
     runs[0].info["corpus"] |= {"name": HOSTILE, "licences": [{"asset": HOSTILE, "url": HOSTILE}]}
     runs[0].info["versions"] = {HOSTILE: HOSTILE}
     for card in runs[0].domains.cards:
@@ -97,7 +104,7 @@ def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
 
 @pytest.mark.parametrize("status", ["failed", "killed", "interrupted", "running"])
 def test_runs_that_did_not_end_well_are_shown_as_such(tmp_path, write_run, status, monkeypatch):
-    monkeypatch.setattr("rbkit.report.index._drawn", lambda *_: {})  # not about figures
+    monkeypatch.setattr("rbkit.report.page.page._drawn", lambda *_: {})  # not about figures
     run = write_run(tmp_path / "run", status=status, error=None if status == "killed" else "why")
     if status == "running":
         run.info["pid"] = os.getpid()
@@ -126,7 +133,7 @@ def test_runs_without_history_domains_or_ledger_have_a_page(tmp_path, write_run)
 
 def test_no_half_written_page_is_left(tmp_path, write_run, monkeypatch):
     run = write_run(tmp_path / "run", rounds=2)
-    monkeypatch.setattr("rbkit.report.index.sentences", lambda *_: 1 / 0)
+    monkeypatch.setattr("rbkit.report.page.page.sentences", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_index([run], tmp_path / "index.html")
     assert not list(tmp_path.glob("*.html"))

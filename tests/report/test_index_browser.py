@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from rbkit.report.index import write_index
+from rbkit.report.page.page import write_index
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from rbkit.errors import InputError
 from rbkit.regroup import Editor, prepare
 from rbkit.report.engine import execute
 from rbkit.report.job import load_inputs
+from rbkit.report.notebooks import find_notebook
 from rbkit.report.parameters import RunParameters
-from rbkit.report.shipped import find_notebook
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 TOPICS = [
     "oak elm pine birch leaf",
@@ -51,8 +51,13 @@ def test_a_log_of_edits_is_repeated_by_its_own_embedder(texts, edits):
 
 
 def test_hdbscan_takes_no_grid_and_a_policy_for_noise(texts):
-    given = {"corpus": texts, "embedder": "tfidf", "cluster": "hdbscan", "noise": "drop",
-             "min_cluster_size": 10}  # fmt: skip
+    given = {
+        "corpus": texts,
+        "embedder": "tfidf",
+        "cluster": "hdbscan",
+        "noise": "drop",
+        "min_cluster_size": 10,
+    }
     _, domains = load_inputs(RunParameters.from_mapping(given), progress=False)
     assert domains.quality["noise"]["policy"] == "drop"
 
@@ -66,8 +71,14 @@ def test_an_edit_log_that_is_not_there_is_named(texts):
 @pytest.mark.notebook
 def test_papermill_reproduces_a_regroup_made_by_hand(texts, edits, tmp_path):
     path, labels = edits
-    params = {"corpus": texts, "edits": str(path), "steps": 4, "round_steps": 2, "context": 24,
-              "vocab_size": 300}  # fmt: skip
+    params = {
+        "corpus": texts,
+        "edits": str(path),
+        "steps": 4,
+        "round_steps": 2,
+        "context": 24,
+        "vocab_size": 300,
+    }
     execute(find_notebook("90_run"), params, tmp_path / "run", progress=False, timeout=300)
     run = Run.open(tmp_path / "run")
     assert run.status == "ok"

@@ -86,8 +86,10 @@ def test_check_finds_what_is_out_of_step(folders):
     (out / "09_stray.ipynb").write_text("{}")
     problems = check(src, out)
     assert [p.split(";")[0] for p in problems] == [
-        "00_tour.ipynb: holds outputs", "01_new.ipynb: missing", "09_stray.ipynb: has no master",
-    ]  # fmt: skip
+        "00_tour.ipynb: holds outputs",
+        "01_new.ipynb: missing",
+        "09_stray.ipynb: has no master",
+    ]
 
 
 def test_edits_made_in_the_notebook_come_back(folders):

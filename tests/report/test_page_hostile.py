@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rbkit.report.write import write_report
+from rbkit.report.page.page import write_report
 
 # What breaks out of text, attributes, style sheets, scripts, JSON, SVG, comments and CDATA.
 SIGNS = [
@@ -36,9 +36,13 @@ def page_of_signs(tmp_path_factory, write_run):
     for i, sign in enumerate(SIGNS):
         where = folder / "runs" / f"javascript:{i} ' \" # ? % <b class=hit>"
         run = write_run(
-            where, sign if i % 2 else "RnB", names=names, rounds=2,
-            status="failed" if i % 3 == 2 else "ok", error=every if i % 3 == 2 else None,
-        )  # fmt: skip
+            where,
+            sign if i % 2 else "RnB",
+            names=names,
+            rounds=2,
+            status="failed" if i % 3 == 2 else "ok",
+            error=every if i % 3 == 2 else None,
+        )
         info = run.info
         info["parameters"] |= {
             "k": sign,
@@ -59,9 +63,7 @@ def page_of_signs(tmp_path_factory, write_run):
         (where / "domains" / "domains.json").write_text(json.dumps(cards))
         for name in ("run.html", "run.ipynb"):
             (where / name).write_text("")
-    return write_report(
-        folder, folder / "index.html", title=halved, intro=halved, progress=False
-    )  # fmt: skip
+    return write_report(folder, folder / "index.html", title=halved, intro=halved, progress=False)
 
 
 @pytest.fixture(scope="module")

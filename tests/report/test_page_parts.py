@@ -11,17 +11,23 @@ from PIL import Image
 
 from rbkit.report.compare import differences, reach_baseline
 from rbkit.report.compare.variants import compare
-from rbkit.report.page.averaged import Averaged, side_by_side
-from rbkit.report.page.failures import failures, unfinished
-from rbkit.report.page.header import beside, by_domain_note
 from rbkit.report.page.kept import Kept
-from rbkit.report.page.ledger_table import ledger_rows
-from rbkit.report.page.pictures import drawings
-from rbkit.report.page.repeat import command_of, environment_rows, sweep_commands
-from rbkit.report.page.runs_table import links, run_names, run_rows
-from rbkit.report.page.tiny import sparkline, thumbnail
-from rbkit.report.page.variants_table import variant_rows
-from rbkit.report.sweep.jobfile import new_job
+from rbkit.report.page.pictures import Averaged, drawings, side_by_side, sparkline, thumbnail
+from rbkit.report.page.tables import (
+    beside,
+    by_domain_note,
+    command_of,
+    environment_rows,
+    failures,
+    ledger_rows,
+    links,
+    run_names,
+    run_rows,
+    sweep_commands,
+    unfinished,
+    variant_rows,
+)
+from rbkit.report.sweep.folder import new_job
 from rbkit.show.style import alt_text, number
 
 
@@ -38,8 +44,14 @@ class Job(Kept):
 def grid(tmp_path_factory, write_run):
     """Three mixers, two seeds, two values of lam for RnB; one run failed."""
     folder, made = tmp_path_factory.mktemp("grid"), []
-    for mixer, seed, lam in [("Stratified", 0, None), ("Stratified", 1, None), ("RnB", 0, 1),
-                             ("RnB", 1, 1), ("RnB", 0, 9), ("RnB", 1, 9)]:  # fmt: skip
+    for mixer, seed, lam in [
+        ("Stratified", 0, None),
+        ("Stratified", 1, None),
+        ("RnB", 0, 1),
+        ("RnB", 1, 1),
+        ("RnB", 0, 9),
+        ("RnB", 1, 9),
+    ]:
         run = write_run(folder / f"{len(made)}", mixer, seed, rounds=3)
         run.info["parameters"]["mixer_options"] = {"lam": lam} if lam else {}
         made.append(run)
@@ -74,8 +86,9 @@ def test_thumbnails_stay_small_whatever_the_number_of_domains(m):
 
 
 def test_a_curve_stays_inside_its_box_and_says_what_it_is():
-    svg = sparkline([0, 5, 10], [99.0, 5.0, 4.0], last_step=10, low=4, high=6, colour="#0072B2",
-                    title='a "<b>"')  # fmt: skip
+    svg = sparkline(
+        [0, 5, 10], [99.0, 5.0, 4.0], last_step=10, low=4, high=6, colour="#0072B2", title='a "<b>"'
+    )
     assert 'points="3,3 48,13 93,23"' in svg
     assert "&#34;&lt;b&gt;&#34;" in svg
     assert sparkline([], [], last_step=1, low=0, high=1, colour="#000000", title="") == ""
@@ -85,8 +98,11 @@ def test_a_curve_stays_inside_its_box_and_says_what_it_is():
 
 
 def test_runs_are_called_by_what_varied_and_only_then_by_seed(grid):
-    assert run_names(grid)[2:5] == ["RnB · lam 1, seed 0", "RnB · lam 1, seed 1",
-                                    "RnB · lam 9, seed 0"]  # fmt: skip
+    assert run_names(grid)[2:5] == [
+        "RnB · lam 1, seed 0",
+        "RnB · lam 1, seed 1",
+        "RnB · lam 9, seed 0",
+    ]
     assert run_names(grid)[-1] == "Target"
 
 
@@ -101,9 +117,17 @@ def test_a_run_is_compared_with_the_baseline_of_its_own_seed(grid, tmp_path):
 
 
 def test_a_run_that_did_not_finish_has_no_final_loss_and_no_difference(tmp_path, write_run):
-    runs = [write_run(tmp_path / f"{mixer}{seed}", mixer, seed, rounds=2,
-                      status="failed" if (mixer, seed) == ("RnB", 1) else "ok")
-            for mixer in ("Stratified", "RnB") for seed in (0, 1)]  # fmt: skip
+    runs = [
+        write_run(
+            tmp_path / f"{mixer}{seed}",
+            mixer,
+            seed,
+            rounds=2,
+            status="failed" if (mixer, seed) == ("RnB", 1) else "ok",
+        )
+        for mixer in ("Stratified", "RnB")
+        for seed in (0, 1)
+    ]
     runs[3].info["final"] = None
     runs[3].metrics = lambda kind: [{"step": 25, "loss_token": 5.48}]
     rows = run_rows(compare([Kept(run) for run in runs]), tmp_path)
@@ -113,8 +137,10 @@ def test_a_run_that_did_not_finish_has_no_final_loss_and_no_difference(tmp_path,
 
 
 def test_a_run_that_was_repeated_is_marked_and_compared_with_nothing(tmp_path, write_run):
-    runs = [write_run(tmp_path / name, mixer, rounds=1)
-            for name, mixer in (("a", "Stratified"), ("b", "RnB"), ("c", "RnB"))]  # fmt: skip
+    runs = [
+        write_run(tmp_path / name, mixer, rounds=1)
+        for name, mixer in (("a", "Stratified"), ("b", "RnB"), ("c", "RnB"))
+    ]
     rows = {row["name"]: row for row in run_rows(compare([Kept(run) for run in runs]), tmp_path)}
     assert rows["RnB, seed 0, b"]["repeated"]
     assert rows["RnB, seed 0, b"]["gap"] is None
@@ -135,8 +161,10 @@ def test_seconds_of_training_hold_what_the_rule_cost(tmp_path, write_run):
 def by_k(tmp_path_factory, write_run):
     """One mixer, one seed, three k with other domains."""
     folder = tmp_path_factory.mktemp("k")
-    runs = [write_run(folder / str(k), parameters={"k": k}, names=list("abcdef")[:k], rounds=1)
-            for k in (3, 4, 5)]  # fmt: skip
+    runs = [
+        write_run(folder / str(k), parameters={"k": k}, names=list("abcdef")[:k], rounds=1)
+        for k in (3, 4, 5)
+    ]
     return compare([Kept(run) for run in runs])
 
 
@@ -149,8 +177,10 @@ def test_single_runs_are_held_against_the_baseline_whatever_it_is(by_k):
 
 
 def test_nothing_is_drawn_where_nothing_can_be_compared(tmp_path, write_run):
-    runs = [write_run(tmp_path / mixer, mixer, seed, rounds=1)
-            for seed, mixer in enumerate(("Stratified", "RnB"))]  # fmt: skip
+    runs = [
+        write_run(tmp_path / mixer, mixer, seed, rounds=1)
+        for seed, mixer in enumerate(("Stratified", "RnB"))
+    ]
     drawn = drawings(compare([Kept(run) for run in runs]), {}, None, None)
     assert "gap" not in drawn
     assert "pareto" not in drawn
@@ -166,17 +196,26 @@ def test_of_other_machines_cost_is_drawn_in_flops(tmp_path, write_run):
 
 def test_how_many_seeds_losses_by_domain_are_of_is_said(grid, tmp_path, write_run):
     assert by_domain_note(grid) == "Means over 2 seeds."
-    runs = [write_run(tmp_path / f"{mixer}{seed}", mixer, seed, rounds=1,
-                      names=["a", "b"] if seed else ["x", "y"])
-            for mixer in ("Stratified", "RnB") for seed in (0, 1)]  # fmt: skip
+    runs = [
+        write_run(
+            tmp_path / f"{mixer}{seed}",
+            mixer,
+            seed,
+            rounds=1,
+            names=["a", "b"] if seed else ["x", "y"],
+        )
+        for mixer in ("Stratified", "RnB")
+        for seed in (0, 1)
+    ]
     found = compare([Kept(run) for run in runs])
-    assert by_domain_note(found) == (
-        "Seed 0 alone, which all have with the same domains.")  # fmt: skip
+    assert by_domain_note(found) == ("Seed 0 alone, which all have with the same domains.")
 
 
 def test_what_differs_without_being_a_variant_is_said(tmp_path, write_run):
-    runs = [write_run(tmp_path / mixer, mixer, rounds=1, parameters={"accumulate": n})
-            for mixer, n in (("Stratified", 1), ("RnB", 2))]  # fmt: skip
+    runs = [
+        write_run(tmp_path / mixer, mixer, rounds=1, parameters={"accumulate": n})
+        for mixer, n in (("Stratified", 1), ("RnB", 2))
+    ]
     found = compare([Kept(run) for run in runs])
     assert found.varied == ("mixer",)
     assert beside(found) == [("accumulate", "1; 2")]
@@ -194,8 +233,12 @@ def test_ledgers_of_many_runs_are_means_by_variant(grid):
     assert means
     assert {row["run"] for row in rows} == {v.label for v in grid.variants}
     step = next(row for row in rows if row["run"] == "Stratified" and row["name"] == "step")
-    each = [e["seconds"] for run in grid.runs[:2] for e in run.info["ledger"]["entries"]
-            if e["name"] == "step"]  # fmt: skip
+    each = [
+        e["seconds"]
+        for run in grid.runs[:2]
+        for e in run.info["ledger"]["entries"]
+        if e["name"] == "step"
+    ]
     assert step["seconds"] == pytest.approx(np.mean(each))
     assert not ledger_rows(compare(grid.runs[:3]))[1]
 
@@ -214,11 +257,19 @@ def test_losses_by_domain_are_means_over_seeds_of_one_variant_per_mixer(grid):
 def test_runs_that_failed_alike_are_told_of_once(grid):
     run = grid.runs[0]
     out_of_memory = {"error": "OutOfMemoryError", "cell": "train", "tail": ["a", "b"]}
-    runs = [Job(run, "failed", **out_of_memory), Job(run, "failed", **out_of_memory),
-            Job(run, "killed"), Job(run, "ok"), Job(run, "timeout", attempts=3)]  # fmt: skip
+    runs = [
+        Job(run, "failed", **out_of_memory),
+        Job(run, "failed", **out_of_memory),
+        Job(run, "killed"),
+        Job(run, "ok"),
+        Job(run, "timeout", attempts=3),
+    ]
     found = failures(runs, list("abcde"))
     assert [(g["status"], len(g["runs"])) for g in found] == [
-        ("failed", 2), ("killed", 1), ("timeout", 1)]  # fmt: skip
+        ("failed", 2),
+        ("killed", 1),
+        ("timeout", 1),
+    ]
     assert [row["tail"] for row in found[0]["runs"]] == ["a\nb", ""]
     assert "killed from outside" in found[1]["headline"]
     assert found[2]["runs"][0]["attempts"] == 3
@@ -232,9 +283,7 @@ def test_the_error_of_a_run_made_by_hand_is_split_in_headline_and_tail(grid):
 def test_runs_that_have_not_ended_are_counted(grid):
     run = grid.runs[0]
     runs = [Job(run, status) for status in ("ok", "queued", "running", "queued")]
-    assert unfinished(runs) == (
-        "This page is not final: of 4 runs 1 is running and 2 are queued."
-    )  # fmt: skip
+    assert unfinished(runs) == ("This page is not final: of 4 runs 1 is running and 2 are queued.")
     assert unfinished(runs[:1]) == ""
 
 
@@ -270,9 +319,13 @@ def test_a_run_trained_from_python_is_repeated_in_python(grid):
 
 
 def test_the_environment_names_versions_machine_and_commit(grid):
-    sweep = {"machine": {"cpus": 2, "gpus": []}, "git": {"commit": "abc", "changed": True},
-             "template": "t.ipynb", "command": "rbkit sweep t", "calls": [
-                 {"command": "rbkit sweep s"}, {"command": "rbkit sweep t"}]}  # fmt: skip
+    sweep = {
+        "machine": {"cpus": 2, "gpus": []},
+        "git": {"commit": "abc", "changed": True},
+        "template": "t.ipynb",
+        "command": "rbkit sweep t",
+        "calls": [{"command": "rbkit sweep s"}, {"command": "rbkit sweep t"}],
+    }
     rows = dict(environment_rows(list(grid.runs), [sweep]))
     assert rows["torch"] == "2.9.0"
     assert rows["cpus"] == "2"
@@ -291,9 +344,11 @@ def test_links_are_addresses_of_files_whatever_a_folder_is_called(tmp_path):
 def test_a_record_in_disorder_is_put_in_order(tmp_path, write_run):
     run = write_run(tmp_path / "run", rounds=2)
     run.info = json.loads(json.dumps(run.info)) | {
-        "corpus": "text", "ledger": {"entries": [1, {"name": 2}, {"name": "step"}]},
-        "versions": None, "domains": {"names": "abc"},
-    }  # fmt: skip
+        "corpus": "text",
+        "ledger": {"entries": [1, {"name": 2}, {"name": "step"}]},
+        "versions": None,
+        "domains": {"names": "abc"},
+    }
     info = Kept(run).info
     assert info["corpus"] == {}
     assert [entry["name"] for entry in info["ledger"]["entries"]] == ["step"]

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError
-from rbkit.report.coerce import check
-from rbkit.report.parameters import Parameters, RunParameters, declare, parameters_cell
+from rbkit.report.parameters import Parameters, RunParameters, check, declare, parameters_cell
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import pytest
 
 from rbkit.report.compare import compare
-from rbkit.report.summary import headline
+from rbkit.report.compare.words import headline
 
 
 @pytest.fixture
@@ -37,8 +37,11 @@ def test_the_chosen_baseline_comes_first(runs):
 
 
 def test_the_best_of_several_variants_is_said_to_be_chosen(tmp_path, write_run):
-    runs = [write_run(tmp_path / f"{mixer}{k}", mixer, rounds=2, parameters={"k": k})
-            for mixer in ("Stratified", "RnB") for k in (10, 30)]  # fmt: skip
+    runs = [
+        write_run(tmp_path / f"{mixer}{k}", mixer, rounds=2, parameters={"k": k})
+        for mixer in ("Stratified", "RnB")
+        for k in (10, 30)
+    ]
     runs[3].info["final"]["loss_token"] = 3.0
     said = headline(runs)
     assert said[0].startswith("RnB · k 30 ended at 3.000")

@@ -13,9 +13,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report import pdf
+from rbkit.report import html
 from rbkit.report.html import assert_offline
-from rbkit.report.write import write_report
+from rbkit.report.page.page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def folder(tmp_path_factory, write_run):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without figures: drawing is most of the time, and tested elsewhere."""
-    monkeypatch.setattr("rbkit.report.index._drawn", lambda *_: {})
+    monkeypatch.setattr("rbkit.report.page.page._drawn", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_an_error_leaves_nothing_behind(folder, tmp_path, monkeypatch, undrawn):
         write_report(folder, tmp_path / "a" / "i.html", baseline="mixer=Nobody", progress=False)
     with pytest.raises(InputError, match="no run folder"):
         write_report(tmp_path, tmp_path / "a" / "i.html", progress=False)
-    monkeypatch.setattr("rbkit.report.index.frames", lambda run: 1 / 0)
+    monkeypatch.setattr("rbkit.report.page.page.frames", lambda run: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(folder, tmp_path / "b" / "i.html", progress=False)
     assert not list(tmp_path.glob("a/*"))
@@ -94,12 +94,17 @@ def test_a_place_that_cannot_be_written_to_is_named(folder, tmp_path, undrawn):
 
 
 DAMAGE = {
-    "corpus": "text", "domains": {"names": "abc", "q": [1, "a"]}, "versions": [1],
+    "corpus": "text",
+    "domains": {"names": "abc", "q": [1, "a"]},
+    "versions": [1],
     "ledger": {"entries": [1, {"name": [2]}, {"name": "step", "seconds": "fast"}]},
     "final": {"loss_token": 4.0, "by_domain_token": [1, None, "x", [2], 2**80]},
     "parameters": {"mixer": {"a": 1}, "seed": [1, 2], "steps": "many", "k": None},
-    "device": {"a": ["\ud800"]}, "started": 5, "error": ["x"], "progress": "half",
-}  # fmt: skip
+    "device": {"a": ["\ud800"]},
+    "started": 5,
+    "error": ["x"],
+    "progress": "half",
+}
 
 
 def test_records_that_make_little_sense_cost_no_report(folder, tmp_path, undrawn):
@@ -126,7 +131,7 @@ def test_a_damaged_run_is_left_out_with_a_warning(folder, tmp_path, undrawn):
 
 
 def test_a_notebook_that_trains_nothing_has_a_row(tmp_path, undrawn):
-    from rbkit.report.sweep.jobfile import new_job, write_job
+    from rbkit.report.sweep.folder import new_job, write_job
 
     for i in range(2):
         run = tmp_path / "runs" / f"x-{i}"
@@ -146,7 +151,7 @@ def test_a_notebook_that_trains_nothing_has_a_row(tmp_path, undrawn):
 @pytest.mark.slow
 def test_the_page_is_printed_where_there_is_a_browser(folder, tmp_path, undrawn):
     try:
-        pdf.find_browser()
+        html.find_browser()
     except InputError:
         pytest.skip("no Chromium")
     write_report(folder, tmp_path / "index.html", pdf=True, progress=False)
@@ -156,7 +161,7 @@ def test_the_page_is_printed_where_there_is_a_browser(folder, tmp_path, undrawn)
 
 def test_without_a_browser_it_is_said_before_anything_is_written(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(pdf, "_PLACES", ())
+    monkeypatch.setattr(html, "_PLACES", ())
     with pytest.raises(InputError, match=r"no Chromium or Chrome on PATH; install one"):
         write_report(folder, tmp_path / "index.html", pdf=True, progress=False)
     assert list(tmp_path.iterdir()) == []
@@ -164,16 +169,18 @@ def test_without_a_browser_it_is_said_before_anything_is_written(folder, tmp_pat
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("import time; time.sleep(60)", "took more than"),
-     ("import sys; print('no display', file=sys.stderr)", "printed nothing: no display")],
-)  # fmt: skip
+    [
+        ("import time; time.sleep(60)", "took more than"),
+        ("import sys; print('no display', file=sys.stderr)", "printed nothing: no display"),
+    ],
+)
 def test_a_browser_that_hangs_or_fails_is_ended_and_told_of(tmp_path, source, said):
     browser = tmp_path / "browser"
     browser.write_text(f"#!{sys.executable}\n{source}\n")
     browser.chmod(0o755)
     (tmp_path / "page.html").write_text("")
     with pytest.raises(InputError, match=said):
-        pdf.html_to_pdf(tmp_path / "page.html", browser=str(browser), timeout=1.5)
+        html.html_to_pdf(tmp_path / "page.html", browser=str(browser), timeout=1.5)
     assert not (tmp_path / "page.pdf").exists()
 
 

@@ -33,11 +33,15 @@ def open_widget(chromium):
         page = context.new_page()
         page.on("console", lambda message: noise.append(message.text))
         page.on("pageerror", lambda error: noise.append(str(error)))
-        page.on("request", lambda r: r.url.startswith((AT, "data:", "blob:"))
-                or noise.append(r.url))  # fmt: skip
+        page.on(
+            "request", lambda r: r.url.startswith((AT, "data:", "blob:")) or noise.append(r.url)
+        )
         html = (HERE / "page.html").read_text("utf-8").replace("/*STYLE*/", style)
-        files = {"/": (html, "text/html"), "/widget.js": (script, "text/javascript"),
-                 "/favicon.ico": ("", "image/x-icon")}  # fmt: skip
+        files = {
+            "/": (html, "text/html"),
+            "/widget.js": (script, "text/javascript"),
+            "/favicon.ico": ("", "image/x-icon"),
+        }
 
         def serve(route):
             body, kind = files[route.request.url.removeprefix(AT)]

@@ -8,18 +8,31 @@ from pathlib import Path
 import numpy as np
 
 from rbkit.regroup.domains import Card, Domains
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 NAMES = [
-    "00 species, genus, bird", "01 recipe, butter, oven", "02 def, return, self",
-    "03 river, lake, basin", "04 album, band, song", "05 election, party, minister",
-    "06 battle, army, regiment", "07 protein, gene, cell", "08 football, club, league",
-    "09 import, class, kwargs", "10 sauce, onion, garlic", "11 film, directed, actress",
-    "12 railway, station, line", "13 theorem, algebra, space",
-]  # fmt: skip
+    "00 species, genus, bird",
+    "01 recipe, butter, oven",
+    "02 def, return, self",
+    "03 river, lake, basin",
+    "04 album, band, song",
+    "05 election, party, minister",
+    "06 battle, army, regiment",
+    "07 protein, gene, cell",
+    "08 football, club, league",
+    "09 import, class, kwargs",
+    "10 sauce, onion, garlic",
+    "11 film, directed, actress",
+    "12 railway, station, line",
+    "13 theorem, algebra, space",
+]
 GROUPS = [0, 1, 2, 3, 4, 5, 6, 0, 8, 2, 1, 4, 3, 7]
-LIBRARY = {"asset": "wiki", "licence": "CC BY-SA 4.0", "attribution": "Wikipedia authors",
-           "url": "https://en.wikipedia.org"}  # fmt: skip
+LIBRARY = {
+    "asset": "wiki",
+    "licence": "CC BY-SA 4.0",
+    "attribution": "Wikipedia authors",
+    "url": "https://en.wikipedia.org",
+}
 
 
 def write_run(
@@ -47,17 +60,34 @@ def write_run(
     def loss_at(step):
         return 4.4 + 4.7 * np.exp(-step / 70) - easy * (1 - np.exp(-step / 90))
 
-    lines = [{"kind": "train", "step": s, "loss": loss_at(s) + 0.14 * rng.normal(),
-              "examples": 16, "tokens": 1400, "lr": 3e-3}
-             for s in range(1, 25 * rounds + 1)]  # fmt: skip
+    lines = [
+        {
+            "kind": "train",
+            "step": s,
+            "loss": loss_at(s) + 0.14 * rng.normal(),
+            "examples": 16,
+            "tokens": 1400,
+            "lr": 3e-3,
+        }
+        for s in range(1, 25 * rounds + 1)
+    ]
     for t, s in enumerate([0, *steps.tolist()]):
         by_domain = (loss_at(s) + (1 - np.exp(-s / 60)) * (hard - gain)).tolist()
-        lines.append({"kind": "eval", "step": s, "round": t, "loss_token": float(q @ by_domain),
-                      "loss_example": float(q @ by_domain) + 0.11, "by_domain_token": by_domain,
-                      "by_domain_example": by_domain})  # fmt: skip
+        lines.append(
+            {
+                "kind": "eval",
+                "step": s,
+                "round": t,
+                "loss_token": float(q @ by_domain),
+                "loss_example": float(q @ by_domain) + 0.11,
+                "by_domain_token": by_domain,
+                "by_domain_example": by_domain,
+            }
+        )
     last = lines[-1]
-    final = {k: last[k] for k in ("loss_token", "loss_example", "by_domain_token",
-                                  "by_domain_example")}  # fmt: skip
+    final = {
+        k: last[k] for k in ("loss_token", "loss_example", "by_domain_token", "by_domain_example")
+    }
     final["proportions"] = p[-1].tolist()
     if status != "ok":
         lines, final = lines[: len(lines) // 3], None
@@ -65,36 +95,71 @@ def write_run(
     history = {"step": steps, "p": p, "q": q, "counts": np.full((rounds, m), 16)}
     if mixer == "RnB":
         diagonal = np.diagonal(grams, axis1=1, axis2=2)
-        history |= {"gram": grams, "noise_floor": 0.2 * diagonal,
-                    "diagonal_debiased": 0.8 * diagonal}  # fmt: skip
+        history |= {
+            "gram": grams,
+            "noise_floor": 0.2 * diagonal,
+            "diagonal_debiased": 0.8 * diagonal,
+        }
     np.savez(folder / "history.npz", **history)
     sizes_q = {"names": names, "sizes": sizes.tolist(), "q": q.tolist()}
     info = {
-        "format": "rbkit-run/1", "status": "running" if status == "killed" else status,
-        "error": error, "pid": 2**30, "host": platform.node(),
-        "started": "2026-03-01T10:00:00+00:00", "heartbeat": "2026-03-01T10:01:00+00:00",
-        "ended": "2026-03-01T10:01:30+00:00", "device": "cpu",
-        "parameters": {"corpus": "demo", "mixer": mixer, "seed": seed, "model": "tiny",
-                       "steps": 25 * rounds, "round_steps": 25, "embedder": "minilm",
-                       "batch_size": 16, "k": [8, 12, 14, 16], "mixer_options": {},
-                       **(parameters or {})},
+        "format": "rbkit-run/1",
+        "status": "running" if status == "killed" else status,
+        "error": error,
+        "pid": 2**30,
+        "host": platform.node(),
+        "started": "2026-03-01T10:00:00+00:00",
+        "heartbeat": "2026-03-01T10:01:00+00:00",
+        "ended": "2026-03-01T10:01:30+00:00",
+        "device": "cpu",
+        "parameters": {
+            "corpus": "demo",
+            "mixer": mixer,
+            "seed": seed,
+            "model": "tiny",
+            "steps": 25 * rounds,
+            "round_steps": 25,
+            "embedder": "minilm",
+            "batch_size": 16,
+            "k": [8, 12, 14, 16],
+            "mixer_options": {},
+            **(parameters or {}),
+        },
         "versions": {"rbkit": "0.1.0", "torch": "2.9.0", "python": "3.11.2"},
-        "domains": sizes_q, "final": final,
-        "corpus": {"name": "demo", "n_train": int(sizes.sum()), "n_eval": 1115, "duplicates": 3,
-                   "fingerprint": "0123456789abcdef", "licences": [LIBRARY]},
+        "domains": sizes_q,
+        "final": final,
+        "corpus": {
+            "name": "demo",
+            "n_train": int(sizes.sum()),
+            "n_eval": 1115,
+            "duplicates": 3,
+            "fingerprint": "0123456789abcdef",
+            "licences": [LIBRARY],
+        },
         "ledger": {"note": "FLOPs counted with torch's counter.", "entries": _ledger(mixer, rng)},
-    }  # fmt: skip
+    }
     (folder / "run.json").write_text(json.dumps(info))
     cards = [_card(name, int(size), shared) for name, size in zip(names, sizes, strict=True)]
-    grid = [{"k": k, "silhouette": 0.05 + 0.01 * np.sin(k / 4), "stability_ari": 0.9 - 0.012 * k,
-             "smallest_domain": 900 // k} for k in (8, 12, 14, 16, 20)]  # fmt: skip
+    grid = [
+        {
+            "k": k,
+            "silhouette": 0.05 + 0.01 * np.sin(k / 4),
+            "stability_ari": 0.9 - 0.012 * k,
+            "smallest_domain": 900 // k,
+        }
+        for k in (8, 12, 14, 16, 20)
+    ]
     quality = {"silhouette": 0.06, "grid": grid}
     eval_sizes = np.maximum(np.round(q * 1000).astype(int), 1)
     method = {"name": "KMeans", "params": {"k": m}, "embedder": {}, "seed": seed}
     Domains(
-        names, np.repeat(np.arange(m), sizes), np.repeat(np.arange(m), eval_sizes),
-        method=method, quality=quality, cards=cards,
-    ).save(folder / "domains")  # fmt: skip
+        names,
+        np.repeat(np.arange(m), sizes),
+        np.repeat(np.arange(m), eval_sizes),
+        method=method,
+        quality=quality,
+        cards=cards,
+    ).save(folder / "domains")
     return Run.open(folder)
 
 
@@ -124,21 +189,43 @@ def _proportions(mixer, grams, q, m):
 
 
 def _ledger(mixer, rng):
-    rows = [("step", 41.0, 2_400_000_000_000, None, 300), ("eval", 9.0, 310_000_000_000, None, 13),
-            ("record", 0.12, 0, 20_000, 12)]  # fmt: skip
+    rows = [
+        ("step", 41.0, 2_400_000_000_000, None, 300),
+        ("eval", 9.0, 310_000_000_000, None, 13),
+        ("record", 0.12, 0, 20_000, 12),
+    ]
     if mixer == "RnB":
-        rows += [("track", 0.81, 1_100_000_000, 4_000_000, 300),
-                 ("gram", 0.014, 21_000_000, None, 12),
-                 ("mixer", 0.0011, 2_000, None, 12)]  # fmt: skip
-    return [{"name": n, "seconds": s * float(rng.uniform(0.95, 1.05)), "flops_counted": f,
-             "flops_modelled": f, "bytes": b, "calls": c} for n, s, f, b, c in rows]  # fmt: skip
+        rows += [
+            ("track", 0.81, 1_100_000_000, 4_000_000, 300),
+            ("gram", 0.014, 21_000_000, None, 12),
+            ("mixer", 0.0011, 2_000, None, 12),
+        ]
+    return [
+        {
+            "name": n,
+            "seconds": s * float(rng.uniform(0.95, 1.05)),
+            "flops_counted": f,
+            "flops_modelled": f,
+            "bytes": b,
+            "calls": c,
+        }
+        for n, s, f, b, c in rows
+    ]
 
 
 def _card(name, size, rng):
     terms = [t.strip() for t in name.split(" ", 1)[-1].split(",")]
     words = [*terms, "northern", "known", "early", "small", "used"]
     share = float(rng.uniform(0.6, 0.97))
-    return Card(name, size, size // 10, words,
-            nearest=[f"A text about {', '.join(words)} number {i}, which goes on for a while to "
-                        "look like the first sentences of an article." for i in range(3)],
-            sources={terms[0]: share, "other": 1 - share})  # fmt: skip
+    return Card(
+        name,
+        size,
+        size // 10,
+        words,
+        nearest=[
+            f"A text about {', '.join(words)} number {i}, which goes on for a while to "
+            "look like the first sentences of an article."
+            for i in range(3)
+        ],
+        sources={terms[0]: share, "other": 1 - share},
+    )

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rbkit.show import alt_text, k_choice, png
-from rbkit.show.choice_figure import _thinned
-from rbkit.train.k_sweep import compare_losses
+from rbkit.show.figures.domains import _thinned
+from rbkit.train.sweep_k import compare_losses
 
 KS = (2, 5, 8, 12, 16, 20, 25, 30, 40)
 
@@ -23,14 +23,25 @@ def full_grid(ks=KS, at=12, stability_at=12):
     rows = []
     for k, loss in zip(ks, compare_losses(losses), strict=True):
         far, off = abs(np.log(k / at)), abs(np.log(k / stability_at))
-        rows.append({
-            "k": k, "silhouette": 0.4 - 0.1 * far, "silhouette_sd": 0.01,
-            "stability_ari": 0.9 - 0.2 * off, "stability_ari_sd": 0.02,
-            "davies_bouldin": 2 + far, "davies_bouldin_sd": 0.1, "regret_bound": 1 + far / 3,
-            "regret_bound_sd": 0.05, "regret_exact": 0.4 + far / 9, "gradient_regret_bound": 1.2,
-            "gradient_regret_exact": 0.5, "smallest_domain": 4000 // k**2 + 1, "inertia": 9.0,
-            **loss,
-        })  # fmt: skip
+        rows.append(
+            {
+                "k": k,
+                "silhouette": 0.4 - 0.1 * far,
+                "silhouette_sd": 0.01,
+                "stability_ari": 0.9 - 0.2 * off,
+                "stability_ari_sd": 0.02,
+                "davies_bouldin": 2 + far,
+                "davies_bouldin_sd": 0.1,
+                "regret_bound": 1 + far / 3,
+                "regret_bound_sd": 0.05,
+                "regret_exact": 0.4 + far / 9,
+                "gradient_regret_bound": 1.2,
+                "gradient_regret_exact": 0.5,
+                "smallest_domain": 4000 // k**2 + 1,
+                "inertia": 9.0,
+                **loss,
+            }
+        )
     return rows
 
 
@@ -94,11 +105,15 @@ def test_the_choice_is_a_line_through_all_panels():
     [
         (full_grid(), 12, "12 is clear", "are best at or near k = 12"),
         (full_grid(stability_at=40), 12, "12, but the criteria disagree", "stability (ARI) at 40"),
-        ([{"k": k, "silhouette": 0.03 + k * 1e-5} for k in KS], 40,
-         "40, but the curve is too flat to choose by", "Too flat to choose by: the silhouette"),
+        (
+            [{"k": k, "silhouette": 0.03 + k * 1e-5} for k in KS],
+            40,
+            "40, but the curve is too flat to choose by",
+            "Too flat to choose by: the silhouette",
+        ),
         ([{"k": 7, "silhouette": 0.03}], 7, "only 7 was tried", "Only k = 7 was tried"),
     ],
-)  # fmt: skip
+)
 def test_the_title_says_the_verdict_and_the_alternative_text_all_of_it(grid, chosen, title, words):
     ax = k_choice(grid, chosen=chosen)
     assert ax.get_title(loc="left") == f"Choice of k: {title}"

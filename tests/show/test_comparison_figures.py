@@ -15,8 +15,8 @@ from rbkit.show import (
     pareto,
     proportions_by_variant,
 )
-from rbkit.show.spent import spent
-from rbkit.show.variant_looks import looks, outstanding
+from rbkit.show.facts import spent
+from rbkit.show.figures.compare import looks, outstanding
 
 STEPS = (0, 50, 100)
 
@@ -30,10 +30,18 @@ def run(losses=(9.0, 5.0, 4.0), seed=0, seconds=10.0, names="abc", tracked=True,
         history["gram"] = np.tile(np.eye(m) + 0.5, (2, 1, 1))
     step = {"name": "step", "seconds": seconds, "flops_counted": 1000 * seconds, "calls": 100}
     return SimpleNamespace(
-        path=Path("run"), status="ok", history=history, domains=None, metrics=lambda kind: rows,
-        info={"parameters": {"mixer": "RnB", "seed": seed}, "domains": {"names": list(names)},
-              "final": {"loss_token": losses[-1]}, "ledger": {"entries": [step, *entries]}},
-    )  # fmt: skip
+        path=Path("run"),
+        status="ok",
+        history=history,
+        domains=None,
+        metrics=lambda kind: rows,
+        info={
+            "parameters": {"mixer": "RnB", "seed": seed},
+            "domains": {"names": list(names)},
+            "final": {"loss_token": losses[-1]},
+            "ledger": {"entries": [step, *entries]},
+        },
+    )
 
 
 @dataclass
@@ -45,8 +53,14 @@ class Variant:
 
 
 def many(n):
-    return [Variant(f"k {i}", key=(("k", i),), runs=[run((9.0, 5.0, 4.0 + i / 100), s, 10 + i)
-                    for s in range(2)]) for i in range(n)]  # fmt: skip
+    return [
+        Variant(
+            f"k {i}",
+            key=(("k", i),),
+            runs=[run((9.0, 5.0, 4.0 + i / 100), s, 10 + i) for s in range(2)],
+        )
+        for i in range(n)
+    ]
 
 
 def texts(ax):
@@ -68,8 +82,11 @@ def figure_of(drawn):
 
 
 @pytest.mark.parametrize("draw", FIGURES)
-@pytest.mark.parametrize("variants", [[], [Variant("RnB")], [Variant("RnB", runs=[])], many(14)],
-                         ids=["none", "one", "no runs", "many"])  # fmt: skip
+@pytest.mark.parametrize(
+    "variants",
+    [[], [Variant("RnB")], [Variant("RnB", runs=[])], many(14)],
+    ids=["none", "one", "no runs", "many"],
+)
 def test_every_figure_can_be_drawn_of_anything_and_is_described(draw, variants):
     drawn = draw(variants)
     figure_of(drawn).canvas.draw()
@@ -94,8 +111,12 @@ def test_runs_that_end_early_do_not_bend_the_mean():
 
 def test_rows_that_make_no_sense_are_left_out():
     odd = run()
-    rows = [*odd.metrics("eval"), {"step": "x", "loss_token": 1.0}, {"loss_token": 1.0},
-            {"step": 200, "loss_token": True}]  # fmt: skip
+    rows = [
+        *odd.metrics("eval"),
+        {"step": "x", "loss_token": 1.0},
+        {"loss_token": 1.0},
+        {"step": 200, "loss_token": True},
+    ]
     odd.metrics = lambda kind: rows
     assert "RnB ends at 4.000." in alt_text(loss_bands([Variant("RnB", runs=[odd])]))
 
@@ -103,8 +124,9 @@ def test_rows_that_make_no_sense_are_left_out():
 def test_differences_are_paired_by_seed():
     base = Variant("Stratified", "Stratified", runs=[run((9, 5, 4 + s), s) for s in (0, 1, 2)])
     ours = Variant("RnB", runs=[run((9, 5, 3.5 + s), s) for s in (1, 2, 7)])
-    ax = loss_bands([base, ours], minus=lambda _: base, baseline="Stratified",
-                    baselines=["Stratified"])  # fmt: skip
+    ax = loss_bands(
+        [base, ours], minus=lambda _: base, baseline="Stratified", baselines=["Stratified"]
+    )
     assert "RnB ends at −0.500 (seeds −0.500 to −0.500)" in alt_text(ax)
     assert "Stratified ends" not in alt_text(ax)
 
@@ -112,7 +134,9 @@ def test_differences_are_paired_by_seed():
 def test_losses_on_other_corpora_are_not_subtracted():
     base, other = Variant("base", runs=[run()]), Variant("other", runs=[run()])
     base.runs[0].info["corpus"], other.runs[0].info["corpus"] = (
-        {"fingerprint": "a"}, {"fingerprint": "b"})  # fmt: skip
+        {"fingerprint": "a"},
+        {"fingerprint": "b"},
+    )
     ax = loss_bands([base, other], minus=lambda _: base, baselines=["base"])
     assert "nothing to compare" in texts(ax)
 
@@ -128,8 +152,12 @@ def test_of_very_many_variants_the_best_the_worst_and_a_baseline_are_named():
     variants = many(20)
     named = outstanding(variants, {"k 7", "k 9"})
     assert [v.label for v, shown in zip(variants, named, strict=True) if shown] == [
-        "k 0", "k 1", "k 2", "k 7", "k 19",
-    ]  # fmt: skip
+        "k 0",
+        "k 1",
+        "k 2",
+        "k 7",
+        "k 19",
+    ]
     assert all(outstanding(variants[:12], ()))
     ax = loss_bands(variants, baselines={"k 7"})
     assert {"k 0", "k 7", "k 19"} < set(texts(ax))
@@ -137,8 +165,11 @@ def test_of_very_many_variants_the_best_the_worst_and_a_baseline_are_named():
 
 
 def test_a_mixer_keeps_its_colour_and_the_rest_is_told_by_line_style():
-    grid = [Variant(f"{mixer} {k}", mixer, (("mixer", mixer), ("k", k)))
-            for mixer in ("RnB", "Target") for k in (10, 30)]  # fmt: skip
+    grid = [
+        Variant(f"{mixer} {k}", mixer, (("mixer", mixer), ("k", k)))
+        for mixer in ("RnB", "Target")
+        for k in (10, 30)
+    ]
     a, b, c, d = looks(grid)
     assert (a.ink, a.marker) == (b.ink, b.marker) != (c.ink, c.marker)
     assert a.line == c.line != b.line == d.line
@@ -147,8 +178,10 @@ def test_a_mixer_keeps_its_colour_and_the_rest_is_told_by_line_style():
 
 def test_options_of_its_own_do_not_make_a_mixer_pale():
     key = (("mixer", "RnB"), ("mixer_options", (("lam", 2.0),)))
-    variants = [Variant("ADO", "ADO", (("mixer", "ADO"), ("mixer_options", ()))),
-                Variant("RnB", "RnB", key)]  # fmt: skip
+    variants = [
+        Variant("ADO", "ADO", (("mixer", "ADO"), ("mixer_options", ()))),
+        Variant("RnB", "RnB", key),
+    ]
     assert [look.line for look in looks(variants)] == ["-", "-"]
     assert [look.colour == look.ink.lower() for look in looks(variants)] == [True, True]
 
@@ -163,8 +196,11 @@ class Gap:
 
 
 def test_a_filled_mark_is_told_apart_and_a_hollow_one_is_not():
-    gaps = [Gap("k 10", (-0.3, -0.1), -0.2, 0.1), Gap("k 30", (-0.3, 0.3), 0.0, 0.4),
-            Gap("k 50", (-0.1,), -0.1, None)]  # fmt: skip
+    gaps = [
+        Gap("k 10", (-0.3, -0.1), -0.2, 0.1),
+        Gap("k 30", (-0.3, 0.3), 0.0, 0.4),
+        Gap("k 50", (-0.1,), -0.1, None),
+    ]
     ax = difference_forest(gaps, baseline="Stratified")
     means = [line for line in ax.lines if len(line.get_xdata()) == 1]
     assert [line.get_markerfacecolor() == "white" for line in means] == [False, True, True]
@@ -175,8 +211,11 @@ def test_a_filled_mark_is_told_apart_and_a_hollow_one_is_not():
 
 
 def test_the_forest_groups_by_mixer_and_leaves_out_the_middle():
-    gaps = [Gap(f"{mixer} {i}", (i,), i + start, None, mixer)
-            for i in range(30) for mixer, start in (("RnB", 0.5), ("ADO", 0.0))]  # fmt: skip
+    gaps = [
+        Gap(f"{mixer} {i}", (i,), i + start, None, mixer)
+        for i in range(30)
+        for mixer, start in (("RnB", 0.5), ("ADO", 0.0))
+    ]
     ax = difference_forest(gaps)
     rows = [label.get_text() for label in ax.get_yticklabels()]
     assert len(rows) == 40
@@ -186,9 +225,11 @@ def test_the_forest_groups_by_mixer_and_leaves_out_the_middle():
 
 
 def test_the_front_joins_those_that_nothing_beats_in_both():
-    variants = [Variant("cheap", runs=[run((9, 5, 4.5), seconds=5)]),
-                Variant("good", runs=[run((9, 5, 4.0), seconds=9)]),
-                Variant("neither", runs=[run((9, 5, 4.6), seconds=8)])]  # fmt: skip
+    variants = [
+        Variant("cheap", runs=[run((9, 5, 4.5), seconds=5)]),
+        Variant("good", runs=[run((9, 5, 4.0), seconds=9)]),
+        Variant("neither", runs=[run((9, 5, 4.6), seconds=8)]),
+    ]
     ax = pareto(variants)
     assert "Not beaten in both: cheap (5 s, 4.500), good (9 s, 4.000)." in alt_text(ax)
     assert {"cheap", "good", "neither"} <= set(texts(ax))
@@ -198,10 +239,12 @@ def test_the_front_joins_those_that_nothing_beats_in_both():
 
 
 def test_what_a_rule_added_is_part_of_the_cost():
-    extra = [{"name": "track", "seconds": 1.0, "flops_counted": 50},
-             {"name": "reference_run", "seconds": 4.0, "flops_modelled": 700},
-             {"name": "eval", "seconds": 99.0, "flops_counted": 99},
-             {"name": "mixer", "seconds": 1.0, "flops_counted": None}]  # fmt: skip
+    extra = [
+        {"name": "track", "seconds": 1.0, "flops_counted": 50},
+        {"name": "reference_run", "seconds": 4.0, "flops_modelled": 700},
+        {"name": "eval", "seconds": 99.0, "flops_counted": 99},
+        {"name": "mixer", "seconds": 1.0, "flops_counted": None},
+    ]
     price = spent(run(entries=extra), "seconds")
     assert (price.before, price.total, price.at(0.5)) == (4.0, 16.0, 10.0)
     assert spent(run(entries=extra), "flops").total == 10_750

@@ -4,8 +4,7 @@ import sys
 
 from matplotlib.figure import Figure
 
-from rbkit.show.display import bundle, show, size_of
-from rbkit.show.style import set_alt
+from rbkit.show.style import bundle, set_alt, show, size_of
 
 
 def _figure():

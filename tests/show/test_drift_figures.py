@@ -10,11 +10,10 @@ import pytest
 
 from rbkit.errors import InputError
 from rbkit.regroup import KMeans
-from rbkit.regroup.distances import distance_profile
+from rbkit.regroup.distances import distance_profile, far_eval
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.drift import drift_report
 from rbkit.regroup.noise import settle_noise
-from rbkit.regroup.outliers import far_eval
 from rbkit.show import (
     alt_text,
     drift,
@@ -38,8 +37,13 @@ def regrouped(m, fresh):
     X = cloud(800, m)
     found = KMeans(m).fit(X)
     profile = distance_profile(X, found.labels_, found.cluster_centers_)
-    return Domains(NAMES[:m], found.labels_, found.predict(fresh),
-                   centroids=found.cluster_centers_, quality={"distances": profile})  # fmt: skip
+    return Domains(
+        NAMES[:m],
+        found.labels_,
+        found.predict(fresh),
+        centroids=found.cluster_centers_,
+        quality={"distances": profile},
+    )
 
 
 @pytest.mark.parametrize("m", [3, 60])
@@ -114,8 +118,13 @@ def test_noise_that_becomes_a_domain_has_a_row_of_its_own():
 
 def test_of_many_domains_those_that_changed_most_are_shown():
     before = np.full(70, 100)
-    many = SimpleNamespace(policy="nearest", sizes_before=before, noise_before=70, noise_after=0,
-                           sizes_after=before + np.arange(70))  # fmt: skip
+    many = SimpleNamespace(
+        policy="nearest",
+        sizes_before=before,
+        noise_before=70,
+        noise_after=0,
+        sizes_after=before + np.arange(70),
+    )
     ax = size_effect(many, NAMES[:70])
     assert len(ax.get_yticklabels()) == 41
     assert "30 domains that changed least are not shown" in ax.get_xlabel()

@@ -5,8 +5,10 @@ from rbkit.show.facts import domain_names, labels, losses, overhead, target
 
 
 def test_runs_are_named_by_mixer_and_by_seed_only_where_needed(tmp_path, write_run):
-    runs = [write_run(tmp_path / f"{i}", mixer, seed) for i, (mixer, seed) in
-            enumerate([("RnB", 0), ("RnB", 1), ("Target", 0)])]  # fmt: skip
+    runs = [
+        write_run(tmp_path / f"{i}", mixer, seed)
+        for i, (mixer, seed) in enumerate([("RnB", 0), ("RnB", 1), ("Target", 0)])
+    ]
     assert labels(runs) == ["RnB, seed 0", "RnB, seed 1", "Target"]
 
 

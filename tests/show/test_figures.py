@@ -27,7 +27,7 @@ from rbkit.show import (
     proportions_side_by_side,
     to_cosine,
 )
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 LONG = [f"{i:02d} " + "a very long name of a domain, with many terms, " * 3 for i in range(30)]
 
@@ -91,8 +91,10 @@ def test_figures_of_runs_without_records_are_empty_not_errors(tmp_path, write_ru
 
 
 def test_a_run_is_never_held_against_the_baseline_of_another_seed(tmp_path, write_run):
-    runs = [write_run(tmp_path / "a", "Stratified", 0, rounds=1),
-            write_run(tmp_path / "b", "RnB", 1, rounds=1)]  # fmt: skip
+    runs = [
+        write_run(tmp_path / "a", "Stratified", 0, rounds=1),
+        write_run(tmp_path / "b", "RnB", 1, rounds=1),
+    ]
     assert "nothing to compare" in alt_text(loss_gap(runs).get_figure())
 
 
@@ -188,8 +190,12 @@ def test_the_names_of_lines_that_end_together_do_not_overlap(runs):
 
 def test_dollars_in_a_domain_name_are_dollars(tmp_path, write_run):
     run = write_run(tmp_path / "run", names=["costs $5, $\\frac{", "$x$ and $y", "日本語 ☃", "ok"])
-    for ax in (proportions(run), loss_by_domain([run]), domain_sizes(run.domains),
-               gram(run.history["gram"][0], run.domains.names)):  # fmt: skip
+    for ax in (
+        proportions(run),
+        loss_by_domain([run]),
+        domain_sizes(run.domains),
+        gram(run.history["gram"][0], run.domains.names),
+    ):
         assert png(ax, 40)
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from rbkit.show import alt_text, final_figure, png
-from rbkit.show.live.told import duration, numbers, percent
-from rbkit.train.record import Run
+from rbkit.show.live.facts import duration, numbers, percent
+from rbkit.train.recorder import Run
 
 ODD = ["costs $5, $\\frac{", "😀 emoji 日本語 ☃", "a very long name, " * 20, "<b>x</b>", "\x1b[31m"]
 
@@ -77,8 +77,9 @@ def test_a_run_that_has_only_begun_is_drawn(tmp_path, write_run):
     assert "no loss recorded" in said
 
 
-@pytest.mark.parametrize("names", [ODD, ["a", "b"], [f"domain {i}" for i in range(1000)]],
-                         ids=["odd", "two", "thousand"])  # fmt: skip
+@pytest.mark.parametrize(
+    "names", [ODD, ["a", "b"], [f"domain {i}" for i in range(1000)]], ids=["odd", "two", "thousand"]
+)
 def test_any_names_and_any_number_of_domains(tmp_path, write_run, names):
     before = dict(matplotlib.rcParams)
     figure = final_figure(write_run(tmp_path / "run", names=names, rounds=1))
@@ -100,6 +101,9 @@ def test_numbers_that_are_not_known_are_dashes(tmp_path, write_run):
 
 def test_times_and_percentages_are_said_in_the_unit_that_fits():
     assert [duration(s) for s in (0, 59.6, 3599.7, 86_400)] == [
-        "0 s", "1 min 00 s", "1 h 00 min", "24 h 00 min",
-    ]  # fmt: skip
+        "0 s",
+        "1 min 00 s",
+        "1 h 00 min",
+        "24 h 00 min",
+    ]
     assert [percent(p) for p in (0, 0.00123, 7.06, 140)] == ["0 %", "0.0012 %", "7.1 %", "140.0 %"]

@@ -15,12 +15,19 @@ from matplotlib.figure import Figure
 
 from rbkit.errors import InputError
 from rbkit.show import alt_text, crosstab, domain_map, gram_on_map, map_colours, png
-from rbkit.show.crosstab_figure import _away, count_table, diagonal_order
-from rbkit.show.gram_map_figure import alignment
-from rbkit.show.map_labels import medians, wrapped
+from rbkit.show.figures.domains import _away, count_table, diagonal_order
+from rbkit.show.figures.map import alignment, medians, wrapped
 
-ODD = ["漢字 · 日本語", "الحرب · الجيش", "<script>alert(1)</script>", "$x^2$ · $\\alpha", "😀",
-       "a very long name, " * 9, "Donaudampfschifffahrtsgesellschaftskapitän", " "]  # fmt: skip
+ODD = [
+    "漢字 · 日本語",
+    "الحرب · الجيش",
+    "<script>alert(1)</script>",
+    "$x^2$ · $\\alpha",
+    "😀",
+    "a very long name, " * 9,
+    "Donaudampfschifffahrtsgesellschaftskapitän",
+    " ",
+]
 
 
 def world(n=600, m=8, seed=0):
@@ -193,8 +200,10 @@ def test_a_run_without_what_is_asked_says_so(runs):
 # ---------------------------------------------------------------------------- crosstab
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(-1, 4)), min_size=1, max_size=80),
-       st.integers(2, 7))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(-1, 4)), min_size=1, max_size=80),
+    st.integers(2, 7),
+)
 def test_no_example_is_lost_from_the_table(rows, most):
     sources, labels = [s for s, _ in rows], np.array([label for _, label in rows])
     table, kinds, columns = count_table(sources, labels, list("vwxyz"), most)
@@ -206,8 +215,11 @@ def test_no_example_is_lost_from_the_table(rows, most):
         assert table[:, j].sum() == (labels == label).sum()
 
 
-@given(st.permutations(range(7)), st.permutations(range(7)), st.lists(st.integers(1, 50),
-       min_size=7, max_size=7))  # fmt: skip
+@given(
+    st.permutations(range(7)),
+    st.permutations(range(7)),
+    st.lists(st.integers(1, 50), min_size=7, max_size=7),
+)
 def test_a_shuffled_diagonal_is_found_again(rows, columns, sizes):
     table = np.diag(sizes)[list(rows)][:, list(columns)]
     by_row, by_column = diagonal_order(table)

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
 from rbkit.show import alt_text, png, replay_distance, replays
-from rbkit.show.replay_figure import replay_labels
-from rbkit.train.replayed import Replay, replay
+from rbkit.show.figures.mixture import replay_labels
+from rbkit.train.replay import Replay, replay
 
 
 def made(mixer, distance, **options):
@@ -46,8 +46,11 @@ def test_the_distance_is_drawn_where_it_is_asked_for_and_told_in_words():
 
 
 def test_rules_of_one_name_are_told_apart_by_what_differs():
-    found = [made("RnB", 0.1, lam=3.0, floor=0.0), made("RnB", 0.2, lam=9, floor=0.0),
-             made("Mine", 0.1, a=1)]  # fmt: skip
+    found = [
+        made("RnB", 0.1, lam=3.0, floor=0.0),
+        made("RnB", 0.2, lam=9, floor=0.0),
+        made("Mine", 0.1, a=1),
+    ]
     assert replay_labels(found) == ["RnB", "RnB(lam=9)", "Mine(a=1)"]
     colours = [line.get_color() for line in replay_distance(found).lines]
     assert len(set(colours)) == 3

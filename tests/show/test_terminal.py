@@ -16,19 +16,33 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rbkit.errors import InputError
-from rbkit.show.live.facts import live_facts
-from rbkit.show.live.told import printable
-from rbkit.show.terminal import LEFT, View, watch
-from rbkit.show.terminal_view import Room, view
+from rbkit.show.live.facts import live_facts, printable
+from rbkit.show.live.terminal import LEFT, Room, View, view, watch
 
-HOSTILE = ["\x1b[31mred\x1b[0m", "[red]markup[/red]", "\u202eturned", "line\nbreak\r\a", ":smile:",
-           "日本語の名前" * 5, "", "costs $5"]  # fmt: skip
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "[red]markup[/red]",
+    "\u202eturned",
+    "line\nbreak\r\a",
+    ":smile:",
+    "日本語の名前" * 5,
+    "",
+    "costs $5",
+]
 
 
 def console(width=100, *, terminal=False, colours=None, height=24, **options):
-    return Console(file=io.StringIO(), width=width, height=height, force_terminal=terminal,
-                   color_system=colours, markup=False, emoji=False, highlight=False,
-                   **options)  # fmt: skip
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        height=height,
+        force_terminal=terminal,
+        color_system=colours,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        **options,
+    )
 
 
 def shown(run, where=None, **options):
@@ -63,8 +77,17 @@ def test_everything_is_there_and_fits_the_width(runs, width):
     assert code == 0
     assert "finished" in said
     assert max(map(cell_len, said.splitlines())) <= width
-    for part in ("step 300 of 300", "Gram matrix", "cosine, round 12", "train", "eval", "worst",
-                 "effective domains 13.6 of 14", "noise floor", "price of adapting"):  # fmt: skip
+    for part in (
+        "step 300 of 300",
+        "Gram matrix",
+        "cosine, round 12",
+        "train",
+        "eval",
+        "worst",
+        "effective domains 13.6 of 14",
+        "noise floor",
+        "price of adapting",
+    ):
         assert part in said, part
     for number in ("00", "05", "13"):
         assert re.search(rf"^{number} ", said, re.MULTILINE)

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback, Trainin
 
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.regroup.domains import Domains
-from rbkit.train.text import PadCollator
+from rbkit.train.models import PadCollator
 from rbkit.train.trainer import MixtureTrainer
 
 M, VOCAB = 4, 64
@@ -45,25 +45,48 @@ def make(folder, *, steps=40, accumulate=2, dropout=0.1, tied=True, arguments=No
     rng = np.random.default_rng(0)
     train_labels, eval_labels = rng.integers(0, M, 90), rng.choice(M, 30, p=[0.5, 0.3, 0.1, 0.1])
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=32, attention_dropout=dropout,
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        attention_dropout=dropout,
         tie_word_embeddings=tied,
-    )  # fmt: skip
+    )
     args = TrainingArguments(
-        **{"output_dir": str(Path(folder) / "checkpoints"), "max_steps": steps, "seed": 3,
-           "save_steps": 7, "per_device_train_batch_size": 3, "learning_rate": 1e-2,
-           "gradient_accumulation_steps": accumulate, "save_total_limit": 2,
-           "logging_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True,
-           "lr_scheduler_type": "cosine", **(arguments or {})}
-    )  # fmt: skip
+        **{
+            "output_dir": str(Path(folder) / "checkpoints"),
+            "max_steps": steps,
+            "seed": 3,
+            "save_steps": 7,
+            "per_device_train_batch_size": 3,
+            "learning_rate": 1e-2,
+            "gradient_accumulation_steps": accumulate,
+            "save_total_limit": 2,
+            "logging_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            "lr_scheduler_type": "cosine",
+            **(arguments or {}),
+        }
+    )
     return MixtureTrainer(
-        LlamaForCausalLM(config), args,
+        LlamaForCausalLM(config),
+        args,
         train_dataset=Dataset.from_list(rows(rng, train_labels)),
-        data_collator=PadCollator(0), run_dir=folder, log_every=4,
-        **{"eval_dataset": Dataset.from_list(rows(rng, eval_labels)),
-           "mixer": RnB(prior="previous"), "round_steps": 10,
-           "domains": Domains.from_labels(list("abcd"), train_labels, eval_labels), **options},
-    )  # fmt: skip
+        data_collator=PadCollator(0),
+        run_dir=folder,
+        log_every=4,
+        **{
+            "eval_dataset": Dataset.from_list(rows(rng, eval_labels)),
+            "mixer": RnB(prior="previous"),
+            "round_steps": 10,
+            "domains": Domains.from_labels(list("abcd"), train_labels, eval_labels),
+            **options,
+        },
+    )
 
 
 def main(folder, what, step):

@@ -65,9 +65,16 @@ def build(folder, options):
     mixer = mixer_by_name(options.pop("mixer", "RnB"), options.pop("mixer_options", None))
     size = GLOBAL_BATCH // world // accumulate
     arguments = {"per_device_train_batch_size": size, **arguments}
-    return make(folder, steps=options.pop("steps", 24), accumulate=accumulate, dropout=0.0,
-                mixer=mixer, round_steps=options.pop("round_steps", 6), arguments=arguments,
-                **options)  # fmt: skip
+    return make(
+        folder,
+        steps=options.pop("steps", 24),
+        accumulate=accumulate,
+        dropout=0.0,
+        mixer=mixer,
+        round_steps=options.pop("round_steps", 6),
+        arguments=arguments,
+        **options,
+    )
 
 
 def main(folder, what, options):

@@ -16,22 +16,20 @@ from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.signals import SIGNALS
 from rbkit.errors import InputError
 from rbkit.train.cost_audit import CORPORA, PRINTED, agrees, table1
-from rbkit.train.cost_model import (
+from rbkit.train.costs import (
     METHODS,
     TABLE_4,
     Budget,
-    relative_overhead,
-    table4,
-    total_flops,
-)
-from rbkit.train.cost_signals import (
     accumulator_bytes,
     embedding_overhead,
     forming_overhead,
     modelled_overhead,
+    relative_overhead,
     signal_overhead,
+    table4,
+    total_flops,
 )
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 DOLLY = Budget(125e6, 16 * 512 * 2000, domains=8, eval_tokens=750 * 512)
 FREE = {"Stratified", "Proportional", "Target", "Fixed", "ODM", "ADO", "GroupDRO"}
@@ -41,10 +39,16 @@ FREE = {"Stratified", "Proportional", "Target", "Fixed", "ODM", "ADO", "GroupDRO
 def budgets(draw):
     size = st.floats(1e3, 1e12)
     return Budget(
-        draw(size), draw(size), domains=draw(st.integers(1, 300)), eval_tokens=draw(size),
-        rounds=draw(st.integers(0, 500)), delta=draw(st.floats(0, 1)),
-        proxy_params=draw(size), proxy_tokens=draw(size), tracked=draw(size),
-    )  # fmt: skip
+        draw(size),
+        draw(size),
+        domains=draw(st.integers(1, 300)),
+        eval_tokens=draw(size),
+        rounds=draw(st.integers(0, 500)),
+        delta=draw(st.floats(0, 1)),
+        proxy_params=draw(size),
+        proxy_tokens=draw(size),
+        tracked=draw(size),
+    )
 
 
 # Total FLOPs as Table 4 prints them, and as Appendix D's prose does.
@@ -89,13 +93,19 @@ def test_table_4_has_the_five_rows_of_the_paper():
 
 # Every number of Table 1's overhead columns, and what our settings make of it, to four digits.
 EXPECTED = {
-    ("Dolly", "Skill-It"): ("14.46", 14.4625), ("Dolly", "Aioli"): ("62.5", 62.5),
-    ("Dolly", "DGA"): ("0.41", 0.41172), ("Dolly", "R&B"): ("0.0006", 0.00065104),
-    ("NI", "Skill-It"): ("595.5", 595.5), ("NI", "Aioli"): ("1336.5", 1336.5),
-    ("NI", "DGA"): ("1.723", 1.72275), ("NI", "R&B"): ("0.009", 0.0091553),
-    ("NI-test", "Skill-It"): ("6e7", 14568.1), ("NI-test", "Aioli"): ("7e6", 124843.75),
-    ("NI-test", "DGA"): ("1601", 6.12109), ("NI-test", "R&B"): ("0.1", 0.101725),
-}  # fmt: skip
+    ("Dolly", "Skill-It"): ("14.46", 14.4625),
+    ("Dolly", "Aioli"): ("62.5", 62.5),
+    ("Dolly", "DGA"): ("0.41", 0.41172),
+    ("Dolly", "R&B"): ("0.0006", 0.00065104),
+    ("NI", "Skill-It"): ("595.5", 595.5),
+    ("NI", "Aioli"): ("1336.5", 1336.5),
+    ("NI", "DGA"): ("1.723", 1.72275),
+    ("NI", "R&B"): ("0.009", 0.0091553),
+    ("NI-test", "Skill-It"): ("6e7", 14568.1),
+    ("NI-test", "Aioli"): ("7e6", 124843.75),
+    ("NI-test", "DGA"): ("1601", 6.12109),
+    ("NI-test", "R&B"): ("0.1", 0.101725),
+}
 
 
 @pytest.mark.parametrize(("corpus", "method"), EXPECTED)
@@ -123,8 +133,10 @@ def test_the_status_says_whether_the_numbers_agree():
 def test_three_cells_cannot_be_reproduced_and_one_slip_explains_them():
     lost = [cell for cell in table1() if cell.status == "not reproducible"]
     assert [(c.corpus, c.method) for c in lost] == [
-        ("NI-test", "Skill-It"), ("NI-test", "Aioli"), ("NI-test", "DGA"),
-    ]  # fmt: skip
+        ("NI-test", "Skill-It"),
+        ("NI-test", "Aioli"),
+        ("NI-test", "DGA"),
+    ]
     for cell in lost:
         assert agrees(cell.printed, cell.slip)
         assert not agrees(cell.printed, cell.reproduced)
@@ -215,13 +227,22 @@ class Asking(Mixer):
 
 @pytest.mark.parametrize(
     "signals",
-    [("train_losses",), ("gram",), ("eval_losses",), ("target_gradient",), ("domain_gradients",),
-     ("target_gradient", "domain_gradients"), ("probe_runs",), ("excess_losses",)],
+    [
+        ("train_losses",),
+        ("gram",),
+        ("eval_losses",),
+        ("target_gradient",),
+        ("domain_gradients",),
+        ("target_gradient", "domain_gradients"),
+        ("probe_runs",),
+        ("excess_losses",),
+    ],
     ids="+".join,
-)  # fmt: skip
+)
 def test_the_modelled_price_of_a_signal_is_near_what_torch_counts(signals, tmp_path):
-    trainer = make(tmp_path, steps=12, round_steps=4, accumulate=1, eval_rounds=0,
-                   mixer=Asking(*signals))  # fmt: skip
+    trainer = make(
+        tmp_path, steps=12, round_steps=4, accumulate=1, eval_rounds=0, mixer=Asking(*signals)
+    )
     trainer.train()
     run = Run.open(tmp_path)
     paid = {e["name"]: e["flops_counted"] or 0 for e in run.info["ledger"]["entries"]}
@@ -232,11 +253,13 @@ def test_the_modelled_price_of_a_signal_is_near_what_torch_counts(signals, tmp_p
     tracked = [e["bytes"] for e in run.info["ledger"]["entries"] if e["name"] == "track"]
     budget = Budget(
         params=sum(w.numel() for w in trainer.model.parameters() if w.ndim == 2),
-        train_tokens=run.metrics("train")[-1]["tokens"], domains=4, rounds=3,
+        train_tokens=run.metrics("train")[-1]["tokens"],
+        domains=4,
+        rounds=3,
         eval_tokens=sum(len(row["input_ids"]) for row in trainer.eval_dataset),
         delta=(4 if "probe_runs" in signals else 1) / 12,
         tracked=tracked[0] / (4 * 2 * 4) if tracked else None,  # two halves of float32, 4 domains
-    )  # fmt: skip
+    )
     counted = sum(paid[name] for name in mine) / paid["step"]
     # Padding differs from batch to batch, so not exactly.
     assert signal_overhead(signals, budget) == pytest.approx(counted, rel=0.3)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rbkit.errors import InputError
-from rbkit.train.follow import Follower
-from rbkit.train.record import Recorder, Run
+from rbkit.train.recorder import Recorder, Run
+from rbkit.train.run import Follower
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rbkit.errors import InputError
 from rbkit.train.losses import example_losses
+from rbkit.train.models import PadCollator
 from rbkit.train.sketches import gradient_sketches
-from rbkit.train.text import PadCollator
 
 VOCAB, WIDTH = 61, 16
 
@@ -19,10 +19,15 @@ VOCAB, WIDTH = 61, 16
 def language_model(**more):
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1,
-        num_attention_heads=2, max_position_embeddings=32, attention_dropout=0.5,
+        vocab_size=VOCAB,
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        attention_dropout=0.5,
         **{"tie_word_embeddings": False, **more},
-    )  # fmt: skip
+    )
     return LlamaForCausalLM(config)
 
 
@@ -49,9 +54,14 @@ def test_with_room_for_all_numbers_products_are_those_of_the_gradients(layer, pe
     watched = model.get_submodule(layer) if layer else model.lm_head
     true = exact(model, rows, watched.weight, per_token)
     found = gradient_sketches(
-        model, rows, size=true.shape[1] + 3, layer=layer, batch_size=5, per_token=per_token,
+        model,
+        rows,
+        size=true.shape[1] + 3,
+        layer=layer,
+        batch_size=5,
+        per_token=per_token,
         progress=False,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(found @ found.T, true @ true.T, rtol=1e-3, atol=1e-6)
 
 

@@ -13,17 +13,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 JOB = Path(__file__).parent / "parallel_job.py"
 pytestmark = pytest.mark.slow
 
 
-TORCHRUN = ["torch.distributed.run", "--nproc-per-node={world}", "--master-addr=127.0.0.1",
-            "--master-port={port}"]  # fmt: skip
-ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes={world}",
-              "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no",
-              "--main_process_ip=127.0.0.1", "--main_process_port={port}"]  # fmt: skip
+TORCHRUN = [
+    "torch.distributed.run",
+    "--nproc-per-node={world}",
+    "--master-addr=127.0.0.1",
+    "--master-port={port}",
+]
+ACCELERATE = [
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes={world}",
+    "--num_machines=1",
+    "--mixed_precision=no",
+    "--dynamo_backend=no",
+    "--main_process_ip=127.0.0.1",
+    "--main_process_port={port}",
+]
 
 
 def launch(folder, world, what="run", launcher=TORCHRUN, **options):
@@ -36,10 +47,13 @@ def launch(folder, world, what="run", launcher=TORCHRUN, **options):
         starter += ["-m", *(part.format(world=world, port=port) for part in launcher)]
     command = [*starter, str(JOB)]
     done = subprocess.run(
-        [*command, str(folder), what, json.dumps(options)], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}, check=False,
+        [*command, str(folder), what, json.dumps(options)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        check=False,
         timeout=400,
-    )  # fmt: skip
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -158,11 +172,19 @@ def test_every_signal_is_the_same_in_two_processes(tmp_path):
 
 
 SIGNALS = {
-    "GroupDRO": {"eta": 1.0}, "DGA": {}, "DoGE": {}, "SkillIt": {"graph_steps": 3},
-    "DoReMi": {}, "ODM": {}, "MGDA": {},
-}  # fmt: skip
+    "GroupDRO": {"eta": 1.0},
+    "DGA": {},
+    "DoGE": {},
+    "SkillIt": {"graph_steps": 3},
+    "DoReMi": {},
+    "ODM": {},
+    "MGDA": {},
+}
 FSDP = {
     "fsdp": True,
-    "fsdp_config": {"fsdp_version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
-                    "state_dict_type": "FULL_STATE_DICT"},
-}  # fmt: skip
+    "fsdp_config": {
+        "fsdp_version": 2,
+        "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+        "state_dict_type": "FULL_STATE_DICT",
+    },
+}

@@ -17,13 +17,24 @@ import rbkit as rb
 from rbkit.balance.mixers.fixed import Fixed
 from rbkit.errors import InputError
 from rbkit.train.propose import Proposal, draw_mixtures, mixmin, regmix
-from rbkit.train.propose.convex import gains, minimise, mixture_loss
-from rbkit.train.propose.from_regression import best_mean
-from rbkit.train.propose.from_sources import objective, source_log_probabilities
-from rbkit.train.propose.mixtures import MixtureSpace, draw_candidates
-from rbkit.train.propose.regression import choose, fit, regressors, spearman
-from rbkit.train.propose.small_runs import train_once
-from rbkit.train.record import Run
+from rbkit.train.propose.mixmin import (
+    gains,
+    minimise,
+    mixture_loss,
+    objective,
+    source_log_probabilities,
+)
+from rbkit.train.propose.regmix import (
+    MixtureSpace,
+    best_mean,
+    choose,
+    draw_candidates,
+    fit,
+    regressors,
+    spearman,
+)
+from rbkit.train.propose.runs import train_once
+from rbkit.train.recorder import Run
 
 # Half of a corpus of 160 examples in one of three domains is nothing to warn of here.
 pytestmark = pytest.mark.filterwarnings("ignore:domain .* holds:rbkit.errors.RbkitWarning")
@@ -168,10 +179,13 @@ def test_exponentiated_gradient_finds_the_minimum_that_scipy_finds(seed, m):
     log_prob, weights = problem(seed, m)
     found = minimise(log_prob, weights, steps=4000, tol=1e-7)
     scipys = minimize(
-        lambda p: mixture_loss(np.maximum(p, 1e-12), log_prob, weights), np.full(m, 1 / m),
-        method="SLSQP", bounds=[(0, 1)] * m, options={"ftol": 1e-12, "maxiter": 500},
+        lambda p: mixture_loss(np.maximum(p, 1e-12), log_prob, weights),
+        np.full(m, 1 / m),
+        method="SLSQP",
+        bounds=[(0, 1)] * m,
+        options={"ftol": 1e-12, "maxiter": 500},
         constraints={"type": "eq", "fun": lambda p: p.sum() - 1},
-    )  # fmt: skip
+    )
     assert found.loss <= scipys.fun + 1e-5
     assert found.loss >= scipys.fun - found.gap - 1e-6
     assert found.loss == pytest.approx(mixture_loss(found.p, log_prob, weights))
@@ -332,7 +346,7 @@ def test_a_folder_of_other_runs_is_left_alone(data, swarm):
 @pytest.mark.slow
 def test_a_run_that_is_stopped_stops_the_swarm_and_is_finished_later(data, tmp_path, monkeypatch):
     options = {**SMALL, "save_model": False, "eval_rounds": 100, "checkpoint_rounds": 1}
-    from rbkit.train.steps import StepCallback
+    from rbkit.train.trainer import StepCallback
 
     end_step = StepCallback.on_step_end
 
@@ -363,9 +377,10 @@ def test_mixmin_proposes_from_one_model_per_domain(data, tmp_path):
     run = Run.open(tmp_path / "source-001")
     np.testing.assert_array_equal(run.history["p"][0], [0, 1, 0])
     assert proposal.cost["flops"] > sum(
-        e["flops_counted"] or 0 for i in range(3)
+        e["flops_counted"] or 0
+        for i in range(3)
         for e in Run.open(tmp_path / f"source-{i:03d}").info["ledger"]["entries"]
-    )  # fmt: skip
+    )
     log_prob, starts, *_ = source_log_probabilities(run, list(corpus["eval"]["text"]))
     with np.load(tmp_path / "source-001" / "final.npz") as file:
         mean = file["eval_loss_per_example"]

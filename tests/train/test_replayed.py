@@ -15,8 +15,8 @@ from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
-from rbkit.train.record import Recorder, Run
-from rbkit.train.replayed import Replay, replay, why_not
+from rbkit.train.recorder import Recorder, Run
+from rbkit.train.replay import Replay, replay, why_not
 
 
 class LossSeeking(Mixer):
@@ -26,9 +26,16 @@ class LossSeeking(Mixer):
         return normalise(np.exp(seen.eval_losses), seen.available)
 
 
-RULES = [RnB(), RnB(lam=8, prior="previous", floor=0.1), RnB(diagonal="debiased"),
-         RnB(smoothing=0.5), LossSeeking(), Aioli(lp_steps=1, lead_steps=2), Stratified(),
-         Target()]  # fmt: skip
+RULES = [
+    RnB(),
+    RnB(lam=8, prior="previous", floor=0.1),
+    RnB(diagonal="debiased"),
+    RnB(smoothing=0.5),
+    LossSeeking(),
+    Aioli(lp_steps=1, lead_steps=2),
+    Stratified(),
+    Target(),
+]
 
 
 def trained(folder, rule):
@@ -148,10 +155,13 @@ def test_rounds_without_a_matrix_change_nothing(tmp_path):
     np.testing.assert_array_equal(replay(some, "RnB").p, replay(all_, "RnB").p[[0, 0, 1, 1, 2]])
 
 
-@pytest.mark.parametrize(("lacking", "said"), [
-    ({"q": None}, "its target proportions are not recorded"),
-    ({"later": np.full(2, np.nan)}, "its proportions are not all recorded"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        ({"q": None}, "its target proportions are not recorded"),
+        ({"later": np.full(2, np.nan)}, "its proportions are not all recorded"),
+    ],
+)
 def test_what_a_loop_did_not_tell_is_named(tmp_path, lacking, said):
     assert why_not(loop(tmp_path, **lacking), "Target") == said
 

@@ -15,8 +15,8 @@ import torch
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
-from rbkit.train.record import Run
-from rbkit.train.state import latest_checkpoint
+from rbkit.train.checkpoint import latest_checkpoint
+from rbkit.train.recorder import Run
 
 JOB = Path(__file__).parent / "job.py"
 
@@ -24,8 +24,11 @@ JOB = Path(__file__).parent / "job.py"
 def job(folder, what="run", step=0):
     return subprocess.run(
         [sys.executable, str(JOB), str(folder), what, str(step)],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
 from rbkit.train.losses import token_losses
-from rbkit.train.record import Run
-from rbkit.train.text import PadCollator
+from rbkit.train.models import PadCollator
+from rbkit.train.recorder import Run
 
 
 class Watching(Mixer):
@@ -61,10 +61,23 @@ def losses_by_hand(model, trainer, rows):
 
 def first_step(folder, mixer, **options):
     """Make one step of plain gradient descent; return the trainer, and the gradient it took."""
-    arguments = {"optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
-                 "learning_rate": 1.0, **options.pop("arguments", {})}  # fmt: skip
-    trainer = make(folder, mixer=mixer, steps=1, round_steps=1, dropout=0.0, eval_rounds=0,
-                   arguments=arguments, **options)  # fmt: skip
+    arguments = {
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "lr_scheduler_type": "constant",
+        "learning_rate": 1.0,
+        **options.pop("arguments", {}),
+    }
+    trainer = make(
+        folder,
+        mixer=mixer,
+        steps=1,
+        round_steps=1,
+        dropout=0.0,
+        eval_rounds=0,
+        arguments=arguments,
+        **options,
+    )
     rows = trainer.sampler.peek(trainer.examples_per_step)[0]
     before = {k: v.detach().clone() for k, v in trainer.model.named_parameters()}
     expected = losses_by_hand(trainer.model, trainer, rows)
@@ -248,8 +261,13 @@ def test_a_corpus_used_up_under_a_cap_is_an_error_that_says_so(tmp_path):
 def test_the_repetition_cap_survives_a_resume(tmp_path):
     whole = ran(tmp_path / "whole", Watching(p=(1000, 1, 1, 1), max_epochs=1.5), steps=20)
     ran(tmp_path / "parts", Watching(p=(1000, 1, 1, 1), max_epochs=1.5), steps=7)
-    again = make(tmp_path / "parts", mixer=Watching(p=(1000, 1, 1, 1), max_epochs=1.5),
-                 steps=20, round_steps=3, dropout=0.0)  # fmt: skip
+    again = make(
+        tmp_path / "parts",
+        mixer=Watching(p=(1000, 1, 1, 1), max_epochs=1.5),
+        steps=20,
+        round_steps=3,
+        dropout=0.0,
+    )
     again.train(resume_from_checkpoint=True)
     assert (again.sampler.drawn == whole.sampler.drawn).all()
 
@@ -267,10 +285,20 @@ def test_settings_that_must_not_matter_do_not(tmp_path, changed, tolerance):
 
 
 def test_accumulating_gradients_gives_the_p_of_one_large_batch(tmp_path):
-    whole = ran(tmp_path / "whole", RnB(), accumulate=1,
-                arguments={"per_device_train_batch_size": 6}, steps=12)  # fmt: skip
-    parts = ran(tmp_path / "parts", RnB(), accumulate=3,
-                arguments={"per_device_train_batch_size": 2}, steps=12)  # fmt: skip
+    whole = ran(
+        tmp_path / "whole",
+        RnB(),
+        accumulate=1,
+        arguments={"per_device_train_batch_size": 6},
+        steps=12,
+    )
+    parts = ran(
+        tmp_path / "parts",
+        RnB(),
+        accumulate=3,
+        arguments={"per_device_train_batch_size": 2},
+        steps=12,
+    )
     p, theirs = (Run.open(t.run_dir).history["p"] for t in (whole, parts))
     np.testing.assert_allclose(p, theirs, atol=1e-5)
 
@@ -295,8 +323,14 @@ def test_compiled_models_train_on_the_same_examples_but_are_not_tracked(tmp_path
 
 def test_packed_batches_have_the_gram_matrix_of_padded_ones(tmp_path):
     padded = ran(tmp_path / "padded", RnB())
-    packed = make(tmp_path / "packed", mixer=RnB(), steps=6, round_steps=3, dropout=0.0,
-                  eval_collator=PadCollator(0))  # fmt: skip
+    packed = make(
+        tmp_path / "packed",
+        mixer=RnB(),
+        steps=6,
+        round_steps=3,
+        dropout=0.0,
+        eval_collator=PadCollator(0),
+    )
     packed.data_collator = DataCollatorWithFlattening()
     packed.train()
     ours, theirs = (Run.open(t.run_dir).history for t in (packed, padded))
@@ -341,8 +375,16 @@ def test_the_tracked_layer_is_compared_with_all_parameters_on_demand(tmp_path):
 
 def test_all_parameters_compared_with_themselves_agree(tmp_path):
     """A model whose only trainable matrix is the tracked one."""
-    trainer = make(tmp_path, mixer=RnB(), steps=3, round_steps=3, dropout=0.0, tied=False,
-                   fidelity_rounds=1, estimator="exact")  # fmt: skip
+    trainer = make(
+        tmp_path,
+        mixer=RnB(),
+        steps=3,
+        round_steps=3,
+        dropout=0.0,
+        tied=False,
+        fidelity_rounds=1,
+        estimator="exact",
+    )
     for name, parameter in trainer.model.named_parameters():
         parameter.requires_grad_(name == "lm_head.weight")
     trainer.train()
@@ -354,10 +396,12 @@ def test_all_parameters_compared_with_themselves_agree(tmp_path):
 
 @pytest.mark.parametrize(
     ("mixer", "options", "word"),
-    [(Watching("loses"), {}, "loses unknown"),
-     (Watching("gram", acts="loss"), {}, "tracks gradients of losses that it weighs"),
-     (Watching("eval_losses"), {"eval_dataset": None}, "needs it for eval_losses")],
-)  # fmt: skip
+    [
+        (Watching("loses"), {}, "loses unknown"),
+        (Watching("gram", acts="loss"), {}, "tracks gradients of losses that it weighs"),
+        (Watching("eval_losses"), {"eval_dataset": None}, "needs it for eval_losses"),
+    ],
+)
 def test_what_cannot_work_is_refused_before_training(tmp_path, mixer, options, word):
     with pytest.raises(InputError, match=word):
         make(tmp_path, mixer=mixer, **options)

@@ -11,13 +11,18 @@ from scipy import stats
 import rbkit as rb
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans, TfidfEmbedder, embed_corpus
-from rbkit.train.k_sweep import compare_losses, sweep_k
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
+from rbkit.train.sweep_k import compare_losses, sweep_k
 
 SMALL = {
-    "steps": 4, "round_steps": 2, "context": 24, "vocab_size": 400, "batch_size": 4,
-    "embedder": "tfidf", "progress": False,
-}  # fmt: skip
+    "steps": 4,
+    "round_steps": 2,
+    "context": 24,
+    "vocab_size": 400,
+    "batch_size": 4,
+    "embedder": "tfidf",
+    "progress": False,
+}
 
 
 # ------------------------------------------------------------------------------- the statistics

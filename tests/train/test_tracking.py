@@ -7,10 +7,14 @@ import pytest
 
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.train.record import Recorder, Run
-from rbkit.train.tracked_values import TrackedValues, hyperparameters, tag_names
-from rbkit.train.tracking import TrackerWatcher, tracker_names
-from rbkit.train.watch import Audience
+from rbkit.train.recorder import Audience, Recorder, Run
+from rbkit.train.trackers import (
+    TrackedValues,
+    TrackerWatcher,
+    hyperparameters,
+    tag_names,
+    tracker_names,
+)
 
 NAMES = ["film/tv", "c++ code", "日本語"]
 TAGS = ["film_tv", "c_code", "日本語"]
@@ -31,8 +35,15 @@ def record_run(folder, watcher, steps, resume_from=None, stop=True):
         recorder.log({"kind": "train", "step": step, "loss": 5 - 0.1 * step, "lr": 1e-3})
         if step % 4 == 0:
             by_domain = [3.0, 4.0 - 0.1 * step, None]
-            recorder.log({"kind": "eval", "step": step, "loss_token": 3.5 - 0.1 * step,
-                          "loss_example": 3.6, "by_domain_token": by_domain})  # fmt: skip
+            recorder.log(
+                {
+                    "kind": "eval",
+                    "step": step,
+                    "loss_token": 3.5 - 0.1 * step,
+                    "loss_example": 3.6,
+                    "by_domain_token": by_domain,
+                }
+            )
             gram = np.diag([4.0, 2.0, 1.0]) + 0.1 * step
             ones = np.ones(3)
             estimate = GramEstimate(gram, ones, ones, 0.5 * ones)
@@ -53,8 +64,9 @@ def scalars(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "trackers" / "tensorboard"), {"scalars": 0}).Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)]
-            for tag in events.Tags()["scalars"]}  # fmt: skip
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
 def recorded(folder, kind, key):
@@ -138,9 +150,13 @@ def test_each_step_is_sent_once_and_in_order(tmp_path, collecting):
     assert steps == list(range(1, 11))  # what a round adds comes with its step, not after it
     assert collecting._tracker.finished
     assert collecting._tracker.values == {
-        "round_steps": 4, "mixer": "RnB", "mixer_options.lam": 3.0, "k": "[8, 12]", "n_domains": 3,
+        "round_steps": 4,
+        "mixer": "RnB",
+        "mixer_options.lam": 3.0,
+        "k": "[8, 12]",
+        "n_domains": 3,
         "rbkit": Run.open(tmp_path).info["versions"]["rbkit"],
-    }  # fmt: skip
+    }
 
 
 def test_a_step_waits_for_its_round_and_no_longer(tmp_path, collecting):
@@ -230,8 +246,9 @@ def test_gaps_in_the_record_are_left_out():
     values = TrackedValues({})
     assert values.row({"kind": "train", "step": 1, "loss": None}) == {}
     assert values.row({"kind": "eval", "loss_token": 2.0, "by_domain_token": [1.0]}) == {
-        "eval/loss": 2.0, "eval/loss_worst": 1.0,
-    }  # fmt: skip
+        "eval/loss": 2.0,
+        "eval/loss_worst": 1.0,
+    }
     gram = np.full((1, 2, 2), np.nan)
     history = {"step": np.array([4, 8]), "gram": gram, "noise_floor": gram[0, :1]}
     assert values.round(history, 0) == values.round(history, 1) == {}  # whose is the one matrix?
@@ -254,8 +271,12 @@ def test_a_gram_matrix_is_told_of_its_own_round(tmp_path):
 
 
 def installed_or_skip(name):
-    return pytest.param(name, marks=pytest.mark.skipif(
-        importlib.util.find_spec(name) is None, reason=f"{name} is not installed"))  # fmt: skip
+    return pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
+        ),
+    )
 
 
 @pytest.mark.slow

@@ -19,9 +19,9 @@ from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train.checks import TrainingError
-from rbkit.train.loader import DOMAIN
-from rbkit.train.record import Run
-from rbkit.train.run import train
+from rbkit.train.mixture import DOMAIN
+from rbkit.train.recorder import Run
+from rbkit.train.training import train
 
 
 def test_recorded_proportions_follow_from_the_recorded_gram(tmp_path):
@@ -41,8 +41,9 @@ def test_recorded_proportions_follow_from_the_recorded_gram(tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_trainers_gram_is_that_of_summed_losses(tmp_path, accumulate):
     """Mean-reduced loss, padding and accumulation are undone: compare with bare autograd."""
-    trainer = make(tmp_path, steps=1, accumulate=accumulate, dropout=0.0, estimator="exact",
-                   eval_rounds=0)  # fmt: skip
+    trainer = make(
+        tmp_path, steps=1, accumulate=accumulate, dropout=0.0, estimator="exact", eval_rounds=0
+    )
     model, per_example, domains = trainer.model, [], []
     rows, _ = trainer.sampler.peek(3 * accumulate)
     for row in rows.tolist():
@@ -59,8 +60,10 @@ def test_the_trainers_gram_is_that_of_summed_losses(tmp_path, accumulate):
     trainer.train()
     total = trainer.tracker._watched[0].total.sum((0, 2)).double()  # halves; the one block
     for i in range(M):
-        expected = sum((g for g, d in zip(per_example, domains, strict=True) if d == i),
-                       torch.zeros_like(total[i]))  # fmt: skip
+        expected = sum(
+            (g for g, d in zip(per_example, domains, strict=True) if d == i),
+            torch.zeros_like(total[i]),
+        )
         torch.testing.assert_close(total[i], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -138,8 +141,16 @@ def test_the_ledger_prices_what_was_done(tmp_path):
 def test_the_ledger_has_what_regrouping_cost(tmp_path):
     domains = two_domains()
     domains.method["seconds"] = {"embed": 80.0, "cluster": 2.0}
-    run = train(corpus(), domains, run_dir=tmp_path, vocab_size=280, steps=2, round_steps=1,
-                context=16, progress=False)  # fmt: skip
+    run = train(
+        corpus(),
+        domains,
+        run_dir=tmp_path,
+        vocab_size=280,
+        steps=2,
+        round_steps=1,
+        context=16,
+        progress=False,
+    )
     entries = {e["name"]: e["seconds"] for e in run.info["ledger"]["entries"]}
     assert (entries["embed"], entries["cluster"]) == (80.0, 2.0)
 
@@ -181,10 +192,12 @@ def test_a_stop_file_ends_the_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("train_labels", "eval_labels", "message"),
-    [([0] * 90, [0] * 29 + [2], "3% of the eval set lies in domains without training data"),
-     ([-1] * 90, [0] * 30, "no domain has training data"),
-     ([0] * 89, [0] * 30, "train_dataset: 90 rows, but the domains label 89")],
-)  # fmt: skip
+    [
+        ([0] * 90, [0] * 29 + [2], "3% of the eval set lies in domains without training data"),
+        ([-1] * 90, [0] * 30, "no domain has training data"),
+        ([0] * 89, [0] * 30, "train_dataset: 90 rows, but the domains label 89"),
+    ],
+)
 def test_domains_that_cannot_work_are_refused_before_training(
     tmp_path, train_labels, eval_labels, message
 ):
@@ -220,9 +233,9 @@ def corpus(n_train=60, n_eval=20):
         return [" ".join(rng.choice(["ant", "bee", "sum", "root"], 12)) for _ in range(n)]
 
     split = {"train": n_train, "eval": n_eval}
-    return DatasetDict({
-        s: Dataset.from_dict({"text": texts(n), "source": ["s"] * n}) for s, n in split.items()
-    })  # fmt: skip
+    return DatasetDict(
+        {s: Dataset.from_dict({"text": texts(n), "source": ["s"] * n}) for s, n in split.items()}
+    )
 
 
 def two_domains(n_train=60, n_eval=20):
@@ -230,10 +243,20 @@ def two_domains(n_train=60, n_eval=20):
 
 
 def small(tmp_path, **options):
-    return train(corpus(), two_domains(), **{
-        "run_dir": tmp_path, "vocab_size": 280, "steps": 6, "round_steps": 3, "context": 16,
-        "batch_size": 4, "progress": False, **options,
-    })  # fmt: skip
+    return train(
+        corpus(),
+        two_domains(),
+        **{
+            "run_dir": tmp_path,
+            "vocab_size": 280,
+            "steps": 6,
+            "round_steps": 3,
+            "context": 16,
+            "batch_size": 4,
+            "progress": False,
+            **options,
+        },
+    )
 
 
 def test_train_leaves_a_whole_run_folder(tmp_path):
@@ -244,8 +267,16 @@ def test_train_leaves_a_whole_run_folder(tmp_path):
     assert run.info["parameters"]["mixer_options"]["lam"] == 3.0
     assert [r["step"] for r in run.timings() if r["kind"] == "eval"] == [0, 3, 6]
     assert len(np.load(tmp_path / "final.npz")["eval_loss_per_example"]) == 20
-    again = train(corpus(), two_domains(), run_dir=tmp_path / "b", model=str(tmp_path / "model"),
-                  steps=2, round_steps=1, context=16, progress=False)  # fmt: skip
+    again = train(
+        corpus(),
+        two_domains(),
+        run_dir=tmp_path / "b",
+        model=str(tmp_path / "model"),
+        steps=2,
+        round_steps=1,
+        context=16,
+        progress=False,
+    )
     assert again.info["model"]["class"] == "LlamaForCausalLM"
     before, after = run.info["final"]["loss_token"], again.metrics("eval")[0]["loss_token"]
     assert after == pytest.approx(before, rel=1e-4)  # it starts where the saved model ended
@@ -268,14 +299,21 @@ def test_training_does_not_depend_on_whether_it_is_tracked(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"steps": 0}, "steps: 0 is not positive"),
-     ({"model": "nope", "vocab_size": None}, "model: .*'nope'"),
-     ({"context": 1}, "context: 1 tokens"), ({"vocab_size": 10}, "vocab_size: 10"),
-     ({"mixer": "RnBB"}, "did you mean RnB"), ({"layer": "nope"}, "layer: the model has no"),
-     ({"round_steps": 0}, "round_steps: 0"), ({"estimator": "no"}, "estimator: 'no'"),
-     ({"learning_rate": math.nan}, "learning_rate: nan"), ({"device": "tpu"}, "device: 'tpu'"),
-     ({"eval_rounds": -1}, "eval_rounds: -1"), ({"checkpoint_rounds": 0}, "checkpoint_rounds: 0")],
-)  # fmt: skip
+    [
+        ({"steps": 0}, "steps: 0 is not positive"),
+        ({"model": "nope", "vocab_size": None}, "model: .*'nope'"),
+        ({"context": 1}, "context: 1 tokens"),
+        ({"vocab_size": 10}, "vocab_size: 10"),
+        ({"mixer": "RnBB"}, "did you mean RnB"),
+        ({"layer": "nope"}, "layer: the model has no"),
+        ({"round_steps": 0}, "round_steps: 0"),
+        ({"estimator": "no"}, "estimator: 'no'"),
+        ({"learning_rate": math.nan}, "learning_rate: nan"),
+        ({"device": "tpu"}, "device: 'tpu'"),
+        ({"eval_rounds": -1}, "eval_rounds: -1"),
+        ({"checkpoint_rounds": 0}, "checkpoint_rounds: 0"),
+    ],
+)
 def test_a_wrong_parameter_is_named_and_nothing_is_written(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         small(tmp_path / "run", **options)
@@ -284,10 +322,10 @@ def test_a_wrong_parameter_is_named_and_nothing_is_written(tmp_path, options, me
 
 def test_a_full_disk_fails_the_run_without_half_a_file(tmp_path, monkeypatch):
     """The record is replaced atomically, so what was there stays readable."""
-    from rbkit.train import record
+    from rbkit.train import recorder
 
     trainer = make(tmp_path)
-    real, calls = record.Recorder.save_arrays, []
+    real, calls = recorder.Recorder.save_arrays, []
 
     def full(self, name, **arrays):
         calls.append(name)
@@ -295,7 +333,7 @@ def test_a_full_disk_fails_the_run_without_half_a_file(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(self.path / name))
         real(self, name, **arrays)
 
-    monkeypatch.setattr(record.Recorder, "save_arrays", full)
+    monkeypatch.setattr(recorder.Recorder, "save_arrays", full)
     with pytest.raises(OSError, match="No space left"):
         trainer.train()
     run = Run.open(tmp_path)
@@ -385,11 +423,19 @@ def test_a_mixer_used_twice_starts_anew(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(lambda c: c.pop("eval"), "no split 'eval' with a column 'text'"),
-     (lambda c: c.update(train=c["train"].rename_column("text", "body")), "no split 'train' with"),
-     (lambda c: c.update(eval=c["eval"].select([])), "the split 'eval' is empty"),
-     (lambda c: c.update(train=Dataset.from_dict({"text": ["a", None]})), "row 1 of 'train' has")],
-)  # fmt: skip
+    [
+        (lambda c: c.pop("eval"), "no split 'eval' with a column 'text'"),
+        (
+            lambda c: c.update(train=c["train"].rename_column("text", "body")),
+            "no split 'train' with",
+        ),
+        (lambda c: c.update(eval=c["eval"].select([])), "the split 'eval' is empty"),
+        (
+            lambda c: c.update(train=Dataset.from_dict({"text": ["a", None]})),
+            "row 1 of 'train' has",
+        ),
+    ],
+)
 def test_a_corpus_that_cannot_be_trained_on_is_named(tmp_path, change, message):
     data = corpus()
     change(data)
@@ -399,14 +445,14 @@ def test_a_corpus_that_cannot_be_trained_on_is_named(tmp_path, change, message):
 
 
 def test_examples_left_out_of_all_domains_count_nowhere():
-    from rbkit.train.evaluate import summarise
+    from rbkit.train.losses import summarise
 
     one = np.ones(2)
     assert summarise(np.array([1.0, 100.0]), one, np.array([0, -1]), 1).token == 1.0
 
 
 def test_a_broken_run_folder_does_not_stop_the_others(tmp_path):
-    from rbkit.train.record import list_runs
+    from rbkit.train.recorder import list_runs
 
     small(tmp_path / "good")
     small(tmp_path / "bad")

@@ -5,8 +5,7 @@ import time
 import pytest
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.train.record import Recorder, Run
-from rbkit.train.watch import Audience, Throttle, watchers
+from rbkit.train.recorder import Audience, Recorder, Run, Throttle, watchers
 
 
 class Diary:
@@ -95,7 +94,7 @@ def test_only_the_process_that_writes_is_watched(tmp_path):
 
 def test_looking_takes_less_than_its_share_whatever_a_look_costs(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("rbkit.train.watch.time.monotonic", lambda: now)
+    monkeypatch.setattr("rbkit.train.recorder.time.monotonic", lambda: now)
     throttle, looked = Throttle(share=0.01, least=0.5), 0.0
     for i in range(20_000):
         now += 0.01  # a step

@@ -39,9 +39,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.balance.mixers.base import normalise
-from rbkit.balance.mixers.rule import Rule
-from rbkit.balance.mixers.tilt import tilt
+from rbkit.balance.mixers.base import Rule, normalise, tilt
 from rbkit.balance.signals import FloatArray, IntArray, Observation
 from rbkit.errors import InputError
 
@@ -123,9 +121,10 @@ class Aioli(Rule):
         k = int(self._available.sum())
         if k > 1 and abs(self.one_hot - 1 / k) < 1e-9:
             raise InputError(
-                "Aioli(one_hot=...)", f"{self.one_hot} is 1/{k}: all mixtures are uniform",
+                "Aioli(one_hot=...)",
+                f"{self.one_hot} is 1/{k}: all mixtures are uniform",
                 "try one_hot=0.75",
-            )  # fmt: skip
+            )
         self._p = p
         return p.copy()
 
@@ -138,9 +137,10 @@ class Aioli(Rule):
         used = len(order) * self.lp_steps + lead
         if used >= round_steps:
             raise InputError(
-                "round_steps", f"Aioli's LearnParams alone takes {used} steps of {round_steps}",
+                "round_steps",
+                f"Aioli's LearnParams alone takes {used} steps of {round_steps}",
                 "use longer rounds, or fewer lp_rounds or lp_steps",
-            )  # fmt: skip
+            )
         if self._segment == _LEAD:
             return lead
         return self.lp_steps if self._segment < len(order) else round_steps - used

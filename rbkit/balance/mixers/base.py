@@ -4,11 +4,109 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
+from rbkit.errors import InputError
+
+
+def remember(last: FloatArray | None, fresh: FloatArray) -> FloatArray:
+    """Return the products of `fresh`, (m, m), and the last known ones where it has NaN.
+
+    Examples
+    --------
+    >>> nan = np.nan
+    >>> remember(np.array([[1., 2.], [2., 8.]]), np.array([[3., nan], [nan, nan]]))
+    array([[3., 2.],
+           [2., 8.]])
+    """
+    if last is None or last.shape != fresh.shape:
+        last = np.full(fresh.shape, np.nan)
+    return np.where(np.isfinite(fresh), fresh, last)
+
+
+def ever_seen(gram: FloatArray) -> NDArray[np.bool_]:
+    """Return which domains a remembered Gram matrix knows, (m,)."""
+    known: NDArray[np.bool_] = np.isfinite(np.diag(gram))
+    return known
+
+
+def tilt(prior: FloatArray, score: FloatArray, lam: float) -> FloatArray:
+    """Return ``prior * exp(lam * score)``, normalised; zero where the prior is zero.
+
+    Examples
+    --------
+    >>> tilt(np.array([.5, .5, 0.]), np.array([0., np.log(3), 9.]), 1.0)
+    array([0.25, 0.75, 0.  ])
+    """
+    inside = prior > 0
+    logits = lam * score[inside] + np.log(prior[inside])
+    # Shifting by the largest keeps exp from overflowing; it cancels.
+    weights = np.zeros(len(prior))
+    weights[inside] = np.exp(logits - logits.max())
+    total: FloatArray = weights / weights.sum()
+    return total
+
+
+def fill_unknown(score: FloatArray, among: NDArray[np.bool_]) -> FloatArray:
+    """Return `score` with each NaN replaced by the mean of the known scores in `among`.
+
+    So a domain without evidence is neither favoured nor dropped for want of it. All zeros
+    where nothing is known.
+
+    Examples
+    --------
+    >>> fill_unknown(np.array([1., np.nan, 3., 9.]), np.array([True, True, True, False]))
+    array([1., 2., 3., 0.])
+    """
+    known = among & np.isfinite(score)
+    middle = score[known].mean() if known.any() else 0.0
+    return np.where(known, score, np.where(among, middle, 0.0))
+
+
+def effective_number(p: FloatArray) -> float:
+    """Return ``exp(H(p))``: m for uniform proportions, 1 when one domain has them all.
+
+    Examples
+    --------
+    >>> round(effective_number(np.array([.25, .25, .25, .25, 0.])), 6)
+    4.0
+    """
+    inside = p[p > 0]
+    return float(np.exp(-(inside * np.log(inside)).sum()))
+
+
+def lambda_for_effective_domains(wanted: float, prior: FloatArray, score: FloatArray) -> float:
+    """Return the smallest bracketed lambda at which ``tilt`` has `wanted` effective domains.
+
+    0 if the prior has no more than `wanted`; by bisection otherwise, since the effective
+    number falls continuously from the prior's to that of the best-scored domains.
+
+    Examples
+    --------
+    >>> u, s = np.full(4, .25), np.array([0., 0., 0., 1.])
+    >>> lam = lambda_for_effective_domains(2.0, u, s)
+    >>> round(effective_number(tilt(u, s, lam)), 6)
+    2.0
+    """
+    if effective_number(prior) <= wanted:
+        return 0.0
+    low, high = 0.0, 1.0
+    while effective_number(tilt(prior, score, high)) > wanted:
+        low, high = high, 2 * high
+        if high > 1e12:  # ties at the top: fewer effective domains than `wanted` do not exist
+            return low
+    for _ in range(200):
+        middle = (low + high) / 2
+        if effective_number(tilt(prior, score, middle)) > wanted:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 class Mixer(ABC):
@@ -177,3 +275,108 @@ def check_proportions(p: FloatArray, available: np.ndarray[Any, np.dtype[np.bool
     if (p[~available] > 0).any():
         raise ValueError(f"proportions of domains without training data must be 0: {p[~available]}")
     return p
+
+
+class Rule(Mixer):
+    """A mixer written as a dataclass: public fields are options, ``_fields`` are its memory.
+
+    The memory (fields with ``init=False`` and a plain default) is forgotten by :meth:`start`,
+    saved and taken up under the fields' names without the underscore.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass, field
+    >>> @dataclass(eq=False)
+    ... class Counting(Rule):
+    ...     eta: float = 1.0
+    ...     _rounds: int = field(default=0, init=False, repr=False)
+    ...     def update(self, seen):
+    ...         self._rounds += 1
+    ...         return seen.p
+    >>> rule = Counting()
+    >>> rule._rounds = 3
+    >>> rule.options(), rule.state_dict()
+    ({'eta': 1.0}, {'rounds': 3})
+    """
+
+    def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
+        """Begin a run: forget any earlier one, and return uniform proportions."""
+        self._forget()
+        return super().start(q, sizes)
+
+    def _forget(self) -> None:
+        for each in self._fields(public=False):
+            setattr(self, each.name, each.default)
+
+    def _fields(self, *, public: bool) -> list[Field[Any]]:
+        return [f for f in fields(cast(Any, self)) if f.name.startswith("_") is not public]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory: arrays and JSON values, by name."""
+        held = {f.name: getattr(self, f.name) for f in self._fields(public=False)}
+        return {
+            name.removeprefix("_"): value.copy() if isinstance(value, np.ndarray) else value
+            for name, value in held.items()
+            if value is not None
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a memory saved by :meth:`state_dict`."""
+        known = {f.name.removeprefix("_") for f in self._fields(public=False)}
+        if unknown := set(state) - known:
+            raise ValueError(f"{self.name} has no state {sorted(unknown)}")
+        self._forget()
+        for name, value in state.items():
+            held = value.copy() if isinstance(value, np.ndarray) else value
+            setattr(self, f"_{name}", held)
+
+    def options(self) -> dict[str, Any]:
+        """Return the parameters of the rule."""
+        return {f.name: getattr(self, f.name) for f in self._fields(public=True)}
+
+    # ------------------------------------------------------------------ checking options
+
+    def _check_number(
+        self,
+        name: str,
+        *,
+        least: float = -np.inf,
+        most: float = np.inf,
+        try_: str,
+        positive: bool = False,
+        below: float = np.inf,
+        whole: bool = False,
+        optional: bool = False,
+    ) -> None:
+        """Refuse an option that is no number in ``[least, most]``, nor below `below`."""
+        value = getattr(self, name)
+        if value is None and optional:
+            return
+        kinds = int | np.integer if whole else int | float | np.integer | np.floating
+        where, remedy = f"{self.name}({name}=...)", f"try {name}={try_}"
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise InputError(where, f"{value!r} is not a {'whole ' * whole}number", remedy)
+        if not (np.isfinite(value) and least <= value <= most and value < below):
+            high = (
+                f", {below})" if below < np.inf else f", {most}]" if most < np.inf else " or more"
+            )
+            span = f"{least}{high}" if high == " or more" else f"[{least}{high}"
+            raise InputError(where, f"{value} is not {'in ' * (span[0] == '[')}{span}", remedy)
+        if positive and value <= 0:
+            raise InputError(where, f"{value} is not above 0", remedy)
+        setattr(self, name, int(value) if isinstance(value, np.integer) else value)
+
+    def _check_choice(self, name: str, *choices: str) -> None:
+        """Refuse an option that is none of `choices`."""
+        value = getattr(self, name)
+        if value not in choices:
+            listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
+            raise InputError(f"{self.name}({name}=...)", f"{value!r} is unknown", f"use {listed}")
+
+    def _check_flag(self, name: str) -> None:
+        """Refuse an option that is neither True nor False."""
+        value = getattr(self, name)
+        if not isinstance(value, bool):
+            raise InputError(
+                f"{self.name}({name}=...)", f"{value!r} is no yes or no", "use True or False"
+            )

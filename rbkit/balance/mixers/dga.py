@@ -21,8 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from rbkit.balance.mixers.rule import Rule
-from rbkit.balance.mixers.tilt import fill_unknown, tilt
+from rbkit.balance.mixers.base import Rule, fill_unknown, tilt
 from rbkit.balance.signals import FloatArray, Observation
 
 

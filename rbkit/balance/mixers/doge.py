@@ -29,9 +29,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.balance.mixers.base import normalise
-from rbkit.balance.mixers.rule import Rule
-from rbkit.balance.mixers.tilt import fill_unknown, tilt
+from rbkit.balance.mixers.base import Rule, fill_unknown, normalise, tilt
 from rbkit.balance.signals import FloatArray, FreshGradients, Observation
 
 _TINY = 1e-6  # the published code's guard of both divisions

@@ -102,9 +102,10 @@ class Fixed(_Fixed):
         shares, available = np.array(self.p), np.asarray(sizes) > 0
         if not shares[available].sum() > 0:
             raise InputError(
-                "Fixed(p=...)", "all shares are on domains without training data",
+                "Fixed(p=...)",
+                "all shares are on domains without training data",
                 "give a domain with data a share",
-            )  # fmt: skip
+            )
         return normalise(shares, available)
 
     def options(self) -> dict[str, Any]:

@@ -36,9 +36,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from rbkit.balance.mixers.base import normalise
-from rbkit.balance.mixers.rule import Rule
-from rbkit.balance.mixers.tilt import tilt
+from rbkit.balance.mixers.base import Rule, normalise, tilt
 from rbkit.balance.signals import FloatArray, Observation
 
 

@@ -11,23 +11,34 @@ from rbkit.balance.mixers.aioli import Aioli
 from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.dga import DGA
 from rbkit.balance.mixers.doge import DoGE
-from rbkit.balance.mixers.doremi import DoReMi
+from rbkit.balance.mixers.dro import DoReMi, GroupDRO
 from rbkit.balance.mixers.fixed import Fixed, Proportional, Stratified, Target
-from rbkit.balance.mixers.group_dro import GroupDRO
-from rbkit.balance.mixers.mgda import MGDA
 from rbkit.balance.mixers.odm import ODM
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.mixers.skill_it import SkillIt
-from rbkit.balance.mixers.upgrad import UPGrad
+from rbkit.balance.mixers.torchjd import MGDA, UPGrad
 from rbkit.errors import InputError
 
 MIXERS: dict[str, type[Mixer]] = {
     cls.__name__: cls
     for cls in (
-        Stratified, Proportional, Target, Fixed, RnB, SkillIt, Aioli, DGA, DoGE, DoReMi, ADO, ODM,
-        GroupDRO, MGDA, UPGrad,
+        Stratified,
+        Proportional,
+        Target,
+        Fixed,
+        RnB,
+        SkillIt,
+        Aioli,
+        DGA,
+        DoGE,
+        DoReMi,
+        ADO,
+        ODM,
+        GroupDRO,
+        MGDA,
+        UPGrad,
     )
-}  # fmt: skip
+}
 
 
 _CANONICAL = {name.lower(): name for name in MIXERS}

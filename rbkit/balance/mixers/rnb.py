@@ -31,13 +31,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from rbkit.balance.mixers.base import normalise
-from rbkit.balance.mixers.memory import ever_seen, remember
-from rbkit.balance.mixers.rule import Rule
-from rbkit.balance.mixers.tilt import (
+from rbkit.balance.mixers.base import (
+    Rule,
     effective_number,
+    ever_seen,
     fill_unknown,
     lambda_for_effective_domains,
+    normalise,
+    remember,
     tilt,
 )
 from rbkit.balance.signals import FloatArray, Observation

@@ -34,9 +34,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.balance.mixers.base import normalise
-from rbkit.balance.mixers.rule import Rule
-from rbkit.balance.mixers.tilt import tilt
+from rbkit.balance.mixers.base import Rule, normalise, tilt
 from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
 from rbkit.errors import InputError
 
@@ -107,9 +105,10 @@ class SkillIt(Rule):
         wrong = [i for i in self.targets or [] if not 0 <= i < len(q)]
         if wrong or (self.targets is not None and not self.targets):
             raise InputError(
-                "SkillIt(targets=...)", f"{wrong or 'nothing'} for {len(q)} domains",
+                "SkillIt(targets=...)",
+                f"{wrong or 'nothing'} for {len(q)} domains",
                 f"name some of 0 to {len(q) - 1}",
-            )  # fmt: skip
+            )
         return p
 
     def probe_steps(self) -> int:

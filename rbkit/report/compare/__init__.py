@@ -12,9 +12,9 @@ __getattr__, __dir__, __all__ = lazy(
         "differences": ".paired",
         "difference_of": ".paired",
         "multiplicity": ".paired",
-        "Reach": ".reach",
-        "reach_baseline": ".reach",
-        "reach_of": ".reach",
+        "Reach": ".paired",
+        "reach_baseline": ".paired",
+        "reach_of": ".paired",
         "write_numbers": ".numbers",
     },
 )

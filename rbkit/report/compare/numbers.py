@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,47 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from rbkit.files import atomic_path
-from rbkit.report.compare.csv_text import cell
-from rbkit.report.compare.paired import METRICS, differences
-from rbkit.report.compare.reach import UNITS, reach_baseline
+from rbkit.report.compare.paired import METRICS, UNITS, differences, reach_baseline
 from rbkit.report.compare.variants import Comparison, Variant, is_finished
-from rbkit.show.facts import RunLike, as_floats, domain_names, losses, overhead, parameter, target
-from rbkit.show.mixture import proportions_in_force
-from rbkit.show.spent import spent
+from rbkit.show.facts import (
+    RunLike,
+    as_floats,
+    domain_names,
+    losses,
+    overhead,
+    parameter,
+    spent,
+    target,
+)
+from rbkit.show.figures.mixture import proportions_in_force
+
+# Also their full-width twins, which some spreadsheets take for the same, and white space in
+# front, which some of them strip.
+_RISKY = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+
+
+def cell(text: str) -> str:
+    """Return `text` as it may stand in a CSV file.
+
+    Examples
+    --------
+    >>> cell("=HYPERLINK(...)"), cell("recipes = food")
+    ("'=HYPERLINK(...)", 'recipes = food')
+    """
+    whole = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text
+    return f"'{whole}" if _RISKY.match(whole) else whole
+
+
+def from_cell(text: str) -> str:
+    """Return the text that :func:`cell` was given.
+
+    Examples
+    --------
+    >>> from_cell(cell("'-5 °C"))
+    "'-5 °C"
+    """
+    return text[1:] if text.startswith("'") and _RISKY.match(text) else text
+
 
 _Columns = Mapping[str, Any]  # lists or arrays of one length, by name
 
@@ -44,7 +79,7 @@ def write_numbers(comparison: Comparison, folder: str | Path) -> list[Path]:
     Notes
     -----
     Losses are in nats. What is not known is empty (null). Text that a spreadsheet would run as
-    a formula has an apostrophe in front in the CSV, see :mod:`rbkit.report.compare.csv_text`.
+    a formula has an apostrophe in front in the CSV, see :mod:`rbkit.report.compare.numbers`.
     """
     folder = Path(folder)
     written = []
@@ -76,9 +111,10 @@ _WHOLE = ("step", "round")
 def _runs_with_names(comparison: Comparison) -> Iterator[_Known]:
     """All runs with the shortest path that tells them apart, never one of this machine."""
     owner = {
-        id(run): variant for variant in (*comparison.variants, *comparison.lost)
+        id(run): variant
+        for variant in (*comparison.variants, *comparison.lost)
         for run in (*variant.runs, *variant.unfinished, *variant.repeated)
-    }  # fmt: skip
+    }
     paths = [run.path.resolve() for run in comparison.runs]
     root = os.path.commonpath([path.parent for path in paths]) if paths else ""
     for run, path in zip(comparison.runs, paths, strict=True):
@@ -93,21 +129,31 @@ def _runs(comparison: Comparison, known: Sequence[_Known]) -> list[dict[str, Any
         worst = None if final.worst is None else float(final.by_domain[final.worst])
         names = domain_names(run)
         seconds, flops = spent(run, "seconds"), spent(run, "flops")
-        rows.append({
-            "run": name, "variant": variant.label, "mixer": variant.mixer,
-            "seed": parameter(run, "seed"), "status": run.status,
-            "compared": is_finished(run) and id(run) not in repeated,
-            "is_baseline": comparison.is_baseline(variant),
-            **{f"parameter {key}": comparison.setting(run, key) for key in comparison.varied},
-            "loss_token": final.token, "loss_example": final.example, "loss_worst": worst,
-            "worst_domain": names[final.worst]
-            if final.worst is not None and final.worst < len(names) else None,
-            "seconds": None if seconds is None else seconds.total,
-            "flops": None if flops is None else flops.total,
-            "overhead_seconds_percent": price.seconds, "overhead_flops_percent": price.flops,
-            "started": run.info.get("started"), "ended": run.info.get("ended"),
-            "error": run.info.get("error"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "run": name,
+                "variant": variant.label,
+                "mixer": variant.mixer,
+                "seed": parameter(run, "seed"),
+                "status": run.status,
+                "compared": is_finished(run) and id(run) not in repeated,
+                "is_baseline": comparison.is_baseline(variant),
+                **{f"parameter {key}": comparison.setting(run, key) for key in comparison.varied},
+                "loss_token": final.token,
+                "loss_example": final.example,
+                "loss_worst": worst,
+                "worst_domain": names[final.worst]
+                if final.worst is not None and final.worst < len(names)
+                else None,
+                "seconds": None if seconds is None else seconds.total,
+                "flops": None if flops is None else flops.total,
+                "overhead_seconds_percent": price.seconds,
+                "overhead_flops_percent": price.flops,
+                "started": run.info.get("started"),
+                "ended": run.info.get("ended"),
+                "error": run.info.get("error"),
+            }
+        )
     return rows
 
 
@@ -116,27 +162,49 @@ def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
     for metric in METRICS:
         for gap in differences(comparison, metric).values():
             if gap is not None:
-                rows.append({
-                    "variant": gap.label, "mixer": gap.mixer, "baseline": gap.baseline,
-                    "metric": f"loss_{metric}", "unit": "difference in nats",
-                    "pairs": len(gap.values), "reached": None, "mean": gap.mean, "low": gap.low,
-                    "high": gap.high, "p_value": gap.p_value, "p_value_holm": gap.adjusted,
-                    "told_apart": gap.told_apart, "seeds": _text(list(gap.seeds)),
-                    "values": _text(list(gap.values)),
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "variant": gap.label,
+                        "mixer": gap.mixer,
+                        "baseline": gap.baseline,
+                        "metric": f"loss_{metric}",
+                        "unit": "difference in nats",
+                        "pairs": len(gap.values),
+                        "reached": None,
+                        "mean": gap.mean,
+                        "low": gap.low,
+                        "high": gap.high,
+                        "p_value": gap.p_value,
+                        "p_value_holm": gap.adjusted,
+                        "told_apart": gap.told_apart,
+                        "seeds": _text(list(gap.seeds)),
+                        "values": _text(list(gap.values)),
+                    }
+                )
     for found in filter(None, reach_baseline(comparison).values()):
         for unit in UNITS:
             ratio = getattr(found, unit)
-            rows.append({
-                "variant": found.label, "mixer": found.mixer, "baseline": found.baseline,
-                "metric": f"{unit}_to_reach", "unit": "ratio to the baseline",
-                "pairs": found.pairs, "reached": found.reached,
-                "mean": ratio and ratio.mean, "low": ratio and ratio.low,
-                "high": ratio and ratio.high, "p_value": None, "p_value_holm": None,
-                "told_apart": None if ratio is None or ratio.low is None
-                else ratio.low > 1 or ratio.high < 1,
-                "seeds": None, "values": ratio and _text(list(ratio.values)),
-            })  # fmt: skip
+            rows.append(
+                {
+                    "variant": found.label,
+                    "mixer": found.mixer,
+                    "baseline": found.baseline,
+                    "metric": f"{unit}_to_reach",
+                    "unit": "ratio to the baseline",
+                    "pairs": found.pairs,
+                    "reached": found.reached,
+                    "mean": ratio and ratio.mean,
+                    "low": ratio and ratio.low,
+                    "high": ratio and ratio.high,
+                    "p_value": None,
+                    "p_value_holm": None,
+                    "told_apart": None
+                    if ratio is None or ratio.low is None
+                    else ratio.low > 1 or ratio.high < 1,
+                    "seeds": None,
+                    "values": ratio and _text(list(ratio.values)),
+                }
+            )
     return rows
 
 
@@ -159,12 +227,19 @@ def _by_domain(run: RunLike) -> _Columns:
     final = run.info.get("final") or {}
     m = len(names)
     columns = {
-        "q": q, "p": p[-1] if len(p) else None, "loss_token": losses(run).by_domain,
+        "q": q,
+        "p": p[-1] if len(p) else None,
+        "loss_token": losses(run).by_domain,
         "loss_example": as_floats(final.get("by_domain_example") or []),
-    }  # fmt: skip
+    }
     missing = np.full(m, np.nan)
-    return {"domain": names, **{name: values if values is not None and len(values) == m else missing
-                                for name, values in columns.items()}}  # fmt: skip
+    return {
+        "domain": names,
+        **{
+            name: values if values is not None and len(values) == m else missing
+            for name, values in columns.items()
+        },
+    }
 
 
 def _proportions(run: RunLike) -> _Columns:
@@ -174,8 +249,12 @@ def _proportions(run: RunLike) -> _Columns:
     rounds, m = p.shape
     names = domain_names(run)
     names = names if len(names) == m else [f"domain {i}" for i in range(m)]
-    return {"round": np.repeat(np.arange(rounds), m), "step": np.repeat(edges[:-1], m),
-            "domain": names * rounds, "p": p.ravel()}  # fmt: skip
+    return {
+        "round": np.repeat(np.arange(rounds), m),
+        "step": np.repeat(edges[:-1], m),
+        "domain": names * rounds,
+        "p": p.ravel(),
+    }
 
 
 def _stacked(known: Sequence[_Known], columns_of: Callable[[RunLike], _Columns]) -> pa.Table:
@@ -223,9 +302,15 @@ def _array(values: Sequence[Any]) -> pa.Array:
     plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
     if known and plain:
         whole = all(isinstance(value, int) and abs(value) < 2**63 for value in known)
-        return pa.array(values, pa.int64()) if whole else pa.array(
-            [None if value is None else float(value) for value in values], pa.float64(),
-            from_pandas=True)  # fmt: skip
+        return (
+            pa.array(values, pa.int64())
+            if whole
+            else pa.array(
+                [None if value is None else float(value) for value in values],
+                pa.float64(),
+                from_pandas=True,
+            )
+        )
     return pa.array([_text(value) for value in values], pa.string())
 
 
@@ -256,9 +341,10 @@ def _safe(column: pa.ChunkedArray) -> pa.Array:
     chunks = [
         pa.DictionaryArray.from_arrays(
             chunk.indices,
-            pa.array([None if t is None else cell(t) for t in chunk.dictionary.to_pylist()],
-                     pa.string()),
+            pa.array(
+                [None if t is None else cell(t) for t in chunk.dictionary.to_pylist()], pa.string()
+            ),
         ).dictionary_decode()
         for chunk in coded.chunks
-    ]  # fmt: skip
+    ]
     return pa.chunked_array(chunks, pa.string())

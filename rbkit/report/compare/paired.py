@@ -1,8 +1,9 @@
-"""Paired differences of final losses: each variant against its baseline, seed by seed.
+"""How soon each variant reached what its baseline ended with: in steps, FLOPs and seconds.
 
-Two runs of one seed share the split of the corpus, the first weights and the order of the
-domains' examples, so their difference varies less than their losses do. The interval is
-Student's t on those differences; with one pair there is none.
+The loss is known at evaluations only, so a crossing is interpolated linearly between the
+last evaluation above the target and the first at or below it. Curves are not monotone: the
+*first* crossing counts, also if the loss rose again later. The baseline is measured with
+the same rule (when did it first reach its own final loss?), so against itself its ratio is 1.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from numpy.typing import ArrayLike
 
 from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.show.facts import (
+    Array,
     RunLike,
     losses,
     pairs_by_seed,
     parameter,
     same_corpus,
     same_domains,
+    same_machine,
+    seed_of,
+    spent,
 )
+from rbkit.show.figures.losses import series
 from rbkit.show.style import number
 
 Metric = Literal["token", "example", "worst"]
@@ -130,10 +136,16 @@ def differences(comparison: Comparison, metric: Metric = "token") -> dict[str, D
     for variant in comparison.variants:
         if not comparison.is_baseline(variant):
             base = comparison.baseline_of(variant)
-            found[variant.label] = None if base is None else difference_of(
-                variant, base, metric, baseline=comparison.baseline_label)  # fmt: skip
-    known = {name: gap.p_value for name, gap in found.items()
-             if gap is not None and gap.p_value is not None}  # fmt: skip
+            found[variant.label] = (
+                None
+                if base is None
+                else difference_of(variant, base, metric, baseline=comparison.baseline_label)
+            )
+    known = {
+        name: gap.p_value
+        for name, gap in found.items()
+        if gap is not None and gap.p_value is not None
+    }
     corrected = dict(zip(known, holm(list(known.values())), strict=True))
     return {name: gap and replace(gap, adjusted=corrected.get(name)) for name, gap in found.items()}
 
@@ -153,8 +165,16 @@ def difference_of(
         return None
     half, p_value = student(values)
     name = other.label if baseline is None else baseline
-    return Difference(variant.label, variant.mixer, name, tuple(seeds), tuple(values),
-                      float(np.mean(values)), half, p_value)  # fmt: skip
+    return Difference(
+        variant.label,
+        variant.mixer,
+        name,
+        tuple(seeds),
+        tuple(values),
+        float(np.mean(values)),
+        half,
+        p_value,
+    )
 
 
 def final_loss(run: RunLike, metric: Metric) -> float | None:
@@ -235,3 +255,267 @@ def multiplicity(found: Mapping[str, Difference | None], besides: int = 0) -> st
     if besides:
         said += f" The result names {besides} more, in none of these counts."
     return said
+
+
+@dataclass(frozen=True)
+class Level:
+    """The variants of a comparison whose means can be compared.
+
+    Attributes
+    ----------
+    comparison : Comparison
+    variants : tuple of Variant
+        With the runs of the shared seeds only, where there are shared seeds.
+    seeds : tuple
+        Seeds that all of `variants` have; empty if there is none.
+    left_out : tuple of Variant
+        Those on other corpora: their losses are of other texts.
+    """
+
+    comparison: Comparison
+    variants: tuple[Variant, ...]
+    seeds: tuple[Any, ...]
+    left_out: tuple[Variant, ...] = ()
+
+    @property
+    def is_even(self) -> bool:
+        """Whether the means of `variants` are over the same seeds."""
+        return bool(self.seeds) or len(self.variants) < 2
+
+    def loss(self, variant: Variant) -> float | None:
+        """Mean final eval loss per token that may be put beside that of others.
+
+        Over the shared seeds; without shared seeds, the mean of the baseline plus the mean
+        paired difference from it, which both have no part in which seeds were easy.
+        """
+        own = {each.label: each for each in self.variants}.get(variant.label)
+        if own is not None and self.is_even:
+            return _mean(own.runs)
+        base = self.comparison.baseline_of(variant)
+        gap = None if base is None or base is variant else difference_of(variant, base)
+        over = None if base is None or gap is None else _mean(base.runs)
+        return _mean(variant.runs) if over is None or gap is None else over + gap.mean
+
+
+def level(comparison: Comparison) -> Level:
+    """Return the variants whose means can be compared, and over which seeds."""
+    groups: list[list[Variant]] = []
+    for variant in comparison.variants:
+        fits = (group for group in groups if all(_fits(variant, other) for other in group))
+        group = next(fits, None)
+        if group is None:
+            groups.append([variant])
+        else:
+            group.append(variant)
+    together = max(groups, key=len, default=[])  # of equally many, those of the first variant
+    shared = _shared(together)
+    even = tuple(
+        replace(variant, runs=tuple(run for run in variant.runs if seed_of(run) in shared))
+        for variant in together
+    )
+    left_out = tuple(each for each in comparison.variants if each not in together)
+    if len(together) < 2 or not shared:
+        return Level(comparison, tuple(together), (), left_out)
+    seeds = tuple(parameter(run, "seed") for run in even[0].runs)
+    return Level(comparison, even, seeds, left_out)
+
+
+def _fits(one: Variant, other: Variant) -> bool:
+    """Whether two variants had the same corpora, as far as their seeds can tell."""
+    pairs = pairs_by_seed(one.runs, other.runs)
+    if pairs:
+        return any(same_corpus(*pair) for pair in pairs)
+    return bool(_corpus(one.runs[0]) == _corpus(other.runs[0]))
+
+
+def _corpus(run: RunLike) -> Any:
+    return (run.info.get("corpus") or {}).get("name")
+
+
+def _shared(variants: Sequence[Variant]) -> set[str]:
+    """Seeds that all have one run of, on the same corpus, as text."""
+    if not variants:
+        return set()
+    first, *others = variants
+    seeds = {seed_of(run) for run, _ in pairs_by_seed(first.runs, first.runs)}
+    for other in others:
+        seeds &= {
+            seed_of(run)
+            for run, base in pairs_by_seed(first.runs, other.runs)
+            if same_corpus(run, base)
+        }
+    return seeds
+
+
+def _mean(runs: Sequence[RunLike]) -> float | None:
+    known = [value for run in runs if (value := losses(run).token) is not None]
+    return float(np.mean(known)) if known else None
+
+
+Unit = Literal["steps", "flops", "seconds"]
+UNITS: tuple[Unit, ...] = ("steps", "flops", "seconds")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a variant needed over what its baseline needed; below 1 is sooner.
+
+    Attributes
+    ----------
+    mean : float
+        Geometric mean over the pairs: half and double cancel out.
+    low, high : float or None
+        95 % interval (Student's t on logarithms); None with one pair, or if some pair never
+        reached the target, since those that did are then the lucky ones.
+    values : tuple of float
+        Ratio of each pair.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        """Write the ratio with its interval, if there is one."""
+        if self.low is None or self.high is None:
+            return number(self.mean, 2)
+        return f"{number(self.mean, 2)} ({number(self.low, 2)} to {number(self.high, 2)})"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Whether and when a variant reached the final loss of its baseline.
+
+    Attributes
+    ----------
+    label, mixer, baseline : str
+    pairs : int
+        Seeds that both have, and whose baseline has an eval curve.
+    reached : int
+        Pairs in which the variant came as low.
+    steps, flops, seconds : Ratio or None
+        Over the pairs that reached it; None if there is none, or if it was not measured.
+        Seconds are of pairs on one machine only.
+        Without evaluation, checks, files and Regroup, which are the same for all.
+    """
+
+    label: str
+    mixer: str
+    baseline: str
+    pairs: int
+    reached: int
+    steps: Ratio | None
+    flops: Ratio | None
+    seconds: Ratio | None
+
+    def sentence(self) -> str:
+        """Say it in words: in how many pairs, and with what share of the steps."""
+        of = f"in {self.reached} of {self.pairs} {'pair' if self.pairs == 1 else 'pairs'}"
+        goal = f"the final loss of {self.baseline}"
+        if self.steps is None:
+            return f"{self.label} did not reach {goal} ({of})."
+        return f"{self.label} reached {goal} {of}, with {self.steps} of its steps."
+
+
+def reach_baseline(comparison: Comparison) -> dict[str, Reach | None]:
+    """When each variant first reached the final eval loss of its baseline, seed by seed.
+
+    Returns
+    -------
+    dict of str to Reach or None
+        By the label of each variant that is not a baseline; None where nothing can be paired.
+    """
+    found: dict[str, Reach | None] = {}
+    for variant in comparison.variants:
+        if not comparison.is_baseline(variant):
+            base = comparison.baseline_of(variant)
+            found[variant.label] = (
+                None
+                if base is None
+                else reach_of(variant, base, baseline=comparison.baseline_label)
+            )
+    return found
+
+
+def reach_of(variant: Variant, base: Variant, *, baseline: str | None = None) -> Reach | None:
+    """When `variant` first reached the final loss of `base`; None without a pair."""
+    ratios: dict[Unit, list[float]] = {unit: [] for unit in UNITS}
+    pairs = reached = 0
+    for run, other in pairs_by_seed(variant.runs, base.runs):
+        goal = losses(other).token
+        if goal is None or not same_corpus(run, other):
+            continue
+        theirs = needed(other, goal)
+        if theirs is None or theirs["steps"] == 0:  # no curve, or nothing was learnt
+            continue
+        pairs += 1
+        ours = needed(run, goal)
+        if ours is None:
+            continue
+        reached += 1
+        for unit in UNITS:
+            if unit == "seconds" and not same_machine(run, other):
+                continue
+            mine, its = ours[unit], theirs[unit]
+            if mine is not None and its:
+                ratios[unit].append(mine / its)
+    if not pairs:
+        return None
+    made = {unit: _ratio(values, pairs) for unit, values in ratios.items()}
+    name = base.label if baseline is None else baseline
+    return Reach(variant.label, variant.mixer, name, pairs, reached, **made)
+
+
+def needed(run: RunLike, goal: float) -> dict[Unit, float | None] | None:
+    """Return steps, FLOPs and seconds until a run's eval loss first was `goal`, or None."""
+    steps, values = _curve(run)
+    at = first_crossing(steps, values, goal)
+    if at is None:
+        return None
+    share = at / steps[-1] if steps[-1] > 0 else 1.0
+    flops, seconds = spent(run, "flops"), spent(run, "seconds")
+    return {
+        "steps": at,
+        "flops": None if flops is None else flops.at(share),
+        "seconds": None if seconds is None else seconds.at(share),
+    }
+
+
+def first_crossing(steps: Array, values: Array, goal: float) -> float | None:
+    """Step at which a curve first is at or below `goal`, interpolated; None if it never is.
+
+    Examples
+    --------
+    >>> first_crossing(np.array([0.0, 10.0, 20.0]), np.array([8.0, 4.0, 5.0]), 5.0)
+    7.5
+    """
+    below = np.flatnonzero(values <= goal)
+    if not len(below):
+        return None
+    i = int(below[0])
+    if i == 0:
+        return float(steps[0])
+    share = (values[i - 1] - goal) / (values[i - 1] - values[i])
+    return float(steps[i - 1] + share * (steps[i] - steps[i - 1]))
+
+
+def _curve(run: RunLike) -> tuple[Array, Array]:
+    """Eval curve of a run that ends with its final loss."""
+    steps, values = series(run, "eval")
+    final = losses(run).token
+    if final is None:
+        return steps, values
+    last = max([float(parameter(run, "steps") or 0), *steps.tolist()])
+    before = steps < last
+    return np.append(steps[before], last), np.append(values[before], final)
+
+
+def _ratio(values: list[float], pairs: int) -> Ratio | None:
+    if not values or min(values) <= 0:
+        return None
+    logs = np.log(values)
+    mean = float(logs.mean())
+    half = student(logs.tolist())[0] if len(values) == pairs else None
+    low, high = (None, None) if half is None else (math.exp(mean - half), math.exp(mean + half))
+    return Ratio(math.exp(mean), low, high, tuple(values))

@@ -6,15 +6,581 @@ Whatever parameter differs among the runs tells variants apart. Runs without a f
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from itertools import combinations
+from typing import Any, Protocol
 
 from rbkit.balance.mixers.registry import canonical_mixer
-from rbkit.report.compare.baseline import BASELINES, choose_baseline
-from rbkit.report.compare.settings import tell_apart
-from rbkit.report.compare.values import Key, frozen, label, labels, order
-from rbkit.show.facts import RunLike, losses, mixer_of, parameter
+from rbkit.errors import InputError
+from rbkit.report.parameters import RunParameters, plain_json
+from rbkit.show.facts import (
+    RunLike,
+    domain_names,
+    losses,
+    mixer_of,
+    parameter,
+    same_corpus,
+    same_domains,
+)
+from rbkit.show.style import shorten
+
+Key = tuple[tuple[str, Hashable], ...]
+
+
+def frozen(value: Any) -> Hashable:
+    """Return a JSON value as a hashable one: lists as tuples, mappings as pairs by name.
+
+    Examples
+    --------
+    >>> frozen({"lam": 2.0, "floor": [0, 1]})
+    (('floor', (0, 1)), ('lam', 2.0))
+    """
+    if isinstance(value, Mapping):
+        return tuple(sorted((str(name), frozen(item)) for name, item in value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(frozen(item) for item in value)
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"  # which is not equal to itself
+    return value if isinstance(value, Hashable) else str(value)
+
+
+def said(value: Any) -> str:
+    """Write a value as a person would.
+
+    Examples
+    --------
+    >>> said(frozen({"lam": 2.0})), said([8, 12]), said(0.001), said(None)
+    ('lam 2', '8, 12', '0.001', 'none')
+    """
+    value = frozen(value)
+    if isinstance(value, tuple):
+        if value and all(_is_pair(item) for item in value):
+            return ", ".join(f"{name} {said(item)}" for name, item in value)
+        return ", ".join(said(item) for item in value)
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value).encode("utf-8", "replace").decode()  # a lone surrogate is no text
+
+
+def label(key: Key) -> str:
+    """Name a variant by its values: its mixer first, then each other parameter with its name.
+
+    Examples
+    --------
+    >>> label((("mixer", "RnB"), ("k", 10)))
+    'RnB · k 10'
+    >>> label((("mixer", "RnB"), ("mixer_options", (("lam", 2.0),))))
+    'RnB · lam 2'
+    """
+    return " · ".join(_parts(key, short=True)) or "default"
+
+
+def labels(keys: Sequence[Key], otherwise: str) -> list[str]:
+    """Name variants, each differently; `otherwise` is the name where nothing varies."""
+    if len(keys) == 1 and not keys[0]:
+        return [otherwise]
+    names = [label(key) for key in keys]
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    names = [
+        " · ".join(_parts(key, short=False)) if name in twice else name
+        for name, key in zip(names, keys, strict=True)
+    ]
+    # Last resort, for values that are written alike although they differ, such as 1 and "1".
+    count: Counter[str] = Counter()
+    unique = []
+    for name in names:
+        count[name] += 1
+        unique.append(name if count[name] == 1 else f"{name} ({count[name]})")
+    return unique
+
+
+def order(value: Any) -> tuple[Any, ...]:
+    """Sort key for mixed values: nothing, then numbers by size, then all else by its text."""
+    value = frozen(value)
+    if value is None:
+        return (0, 0.0, "")
+    if isinstance(value, int | float):
+        return (1, float(value), "")
+    if isinstance(value, tuple) and value and all(isinstance(v, int | float) for v in value):
+        return (1, float(value[0]), said(value))
+    return (2, 0.0, said(value))
+
+
+def _parts(key: Key, short: bool) -> list[str]:
+    values = dict(key)
+    parts = [str(values.pop("mixer"))] if "mixer" in values else []
+    for name, value in values.items():
+        if name == "mixer_options":  # its pairs bring names of their own
+            parts += [said(value)] if value else []
+            continue
+        text = said(value)
+        if short and "/" in text:  # of a path, the end says most
+            text = text.rstrip("/").rsplit("/", 1)[-1]
+        parts.append(f"{name} {shorten(text, 28) if short else text}")
+    return parts
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)
+
+
+NOT_RECORDED = "not recorded"
+# Act through the corpus alone, and through the domains alone: where those are the same, so is
+# all that these could have changed.
+_OF_CORPUS = ("corpus", "text_column", "source_column", "eval_sources", "max_examples", "eval_size")
+_OF_DOMAINS = (
+    "embedder",
+    "max_tokens",
+    "cluster",
+    "k",
+    "min_cluster_size",
+    "noise",
+    "max_noise",
+    "far",
+    "edits",
+)
+_MARKS = ("corpus", "embedder", "k")  # who records these was made by the run notebook
+
+
+def completed(
+    runs: Sequence[RunLike],
+    settings: Sequence[Mapping[str, Any]],
+    finished: Sequence[bool],
+    but: frozenset[str],
+) -> list[dict[str, Any]]:
+    """Return `settings` with a value for each name that some run records.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    settings : sequence of mapping
+        Parameters of each, as recorded.
+    finished : sequence of bool
+        Which of them finished. One that did not may have had no time to record all: it is
+        taken for what the finished runs of its mixer are, where those agree.
+    but : frozenset of str
+        Names that need no value.
+    """
+    names = {name for values in settings for name in values} - but
+    twins = _twins(runs, settings)
+    named = [(run.info.get("corpus") or {}).get("name") for run in runs]
+    if len({value for value in named if value is not None}) > 1:
+        names.add("corpus")
+    made = []
+    for i, values in enumerate(settings):
+        full = dict(values)
+        for name in sorted(names - set(values)):
+            if (found := next(twins(i, name), None)) is not None:
+                full[name] = found[0]
+            elif name == "corpus" and named[i] is not None:
+                full[name] = named[i]
+            elif name in defaults() and all(mark in values for mark in _MARKS):
+                full[name] = defaults()[name]
+            elif finished[i]:
+                full[name] = NOT_RECORDED
+            else:
+                usual = {
+                    frozen(other[name]): other[name]
+                    for other, done in zip(settings, finished, strict=True)
+                    if done and name in other and other.get("mixer") == values.get("mixer")
+                }
+                if len(usual) == 1:
+                    full[name] = next(iter(usual.values()))
+        made.append(full)
+    return made
+
+
+@cache
+def defaults() -> Mapping[str, Any]:
+    """Parameters of the run notebook that is shipped, as plain JSON."""
+    found: Mapping[str, Any] = plain_json(asdict(RunParameters()))
+    return found
+
+
+def _twins(runs: Sequence[RunLike], settings: Sequence[Mapping[str, Any]]) -> Any:
+    """Look a name up in the runs that had the same corpus, or the same domains of it."""
+    corpora = [(run.info.get("corpus") or {}).get("fingerprint") for run in runs]
+    domains = [tuple(domain_names(run)) for run in runs]
+
+    def find(i: int, name: str) -> Iterator[tuple[Any]]:
+        if corpora[i] is None or name not in (*_OF_CORPUS, *_OF_DOMAINS):
+            return
+        for j, values in enumerate(settings):
+            if (
+                name in values
+                and corpora[j] == corpora[i]
+                and (name in _OF_CORPUS or (domains[i] and domains[j] == domains[i]))
+            ):
+                yield (values[name],)
+
+    return find
+
+
+_Describe = Callable[[RunLike], str | int]
+UNKNOWN = "unknown"
+
+
+def tell_data_apart(
+    runs: Sequence[RunLike],
+    settings: Sequence[dict[str, Any]],
+    finished: Sequence[bool],
+    varied: Sequence[str],
+) -> list[str]:
+    """Add settings for what runs of one variant and seed had different; return their names."""
+    added: list[str] = []
+    for name, same, ways in (("corpus", same_corpus, _CORPUS), ("domains", same_domains, _DOMAINS)):
+        pairs = [
+            pair
+            for pair in _colliding(runs, settings, finished, (*varied, *added))
+            if not same(*pair)
+        ]
+        if not pairs:
+            continue
+        # The last of them always tells apart: it is what the runs are compared by.
+        way = next(way for way in ways if all(way(a) != way(b) for a, b in pairs))
+        name = f"{name} made" if name in varied else name
+        for run, values in zip(runs, settings, strict=True):
+            values[name] = way(run)
+        added.append(name)
+    return added
+
+
+def _colliding(
+    runs: Sequence[RunLike],
+    settings: Sequence[dict[str, Any]],
+    finished: Sequence[bool],
+    names: Sequence[str],
+) -> Iterator[tuple[RunLike, RunLike]]:
+    """Pairs of finished runs that nothing tells apart, not even their seed."""
+    groups: dict[Hashable, list[RunLike]] = {}
+    for run, values, done in zip(runs, settings, finished, strict=True):
+        if done and values.get("seed") is not None:
+            key = tuple(frozen(values.get(name)) for name in (*names, "seed"))
+            groups.setdefault(key, []).append(run)
+    for group in groups.values():
+        yield from combinations(group, 2)
+
+
+def _corpus(run: RunLike) -> dict[str, Any]:
+    return run.info.get("corpus") or {}
+
+
+def _size(run: RunLike) -> str:
+    known = [_corpus(run).get(name) for name in ("n_train", "n_eval")]
+    return UNKNOWN if None in known else f"{known[0]} + {known[1]} examples"
+
+
+def _method(run: RunLike) -> str:
+    made = getattr(run.domains, "method", None) or {}
+    return str(made.get("name") or UNKNOWN)
+
+
+def _count(run: RunLike) -> str | int:
+    return len(domain_names(run)) or UNKNOWN
+
+
+def _digest(run: RunLike) -> str:
+    text = "\n".join(domain_names(run)).encode("utf-8", "replace")
+    return f"{_count(run)} ({hashlib.sha256(text).hexdigest()[:6]})"
+
+
+_CORPUS: list[_Describe] = [
+    lambda run: str(_corpus(run).get("name") or UNKNOWN),
+    _size,
+    lambda run: str(_corpus(run).get("fingerprint") or UNKNOWN),
+]
+_DOMAINS: list[_Describe] = [
+    _method,
+    _count,
+    lambda run: f"{_count(run)} by {_method(run)}",
+    _digest,
+]
+
+
+# What a run has without it being a setting of the method: a variant's runs may differ in it.
+NOT_SETTINGS = frozenset(
+    {
+        "seed",
+        "run_dir",
+        "resume",
+        "profile",
+        "domains",
+        "micro_batch_size",
+        "accumulate",
+        "fidelity_rounds",
+    }
+)
+_OF_A_RUN = frozenset(
+    {"seed", "run_dir", "resume", "mixer_options"}
+)  # different as a matter of course
+# Recorded as they came out of the seed's own split of the corpus, or of what a mixer tracks:
+# where they follow from the seed, or from the mixer, they are no setting of their own.
+_FROM_SEED = ("vocab_size",)
+_FROM_MIXER = ("layer", "buckets")
+
+
+def settings_of(run: RunLike) -> dict[str, Any]:
+    """Return the parameters of a run, its mixer spelt as its class is."""
+    values = dict(run.info.get("parameters") or {})
+    values["mixer"] = canonical_mixer(mixer_of(run))
+    return values
+
+
+def only_telling_options(settings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Keep of ``mixer_options`` those that differ among runs of the same mixer.
+
+    A run records all options of its mixer, and each mixer has its own: compared as they are,
+    they would tell every mixer apart once more, in forty words.
+    """
+    seen: dict[tuple[str, str], set[Hashable]] = {}
+    for values in settings:
+        for name, value in _options(values).items():
+            seen.setdefault((values["mixer"], name), set()).add(frozen(value))
+    return [
+        {
+            **values,
+            "mixer_options": {
+                name: value
+                for name, value in _options(values).items()
+                if len(seen[values["mixer"], name]) > 1
+            },
+        }
+        for values in settings
+    ]
+
+
+def _options(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    options = values.get("mixer_options")
+    return options if isinstance(options, Mapping) else {}
+
+
+@dataclass(frozen=True)
+class Told:
+    """Settings of each run, and which of them tell runs apart.
+
+    Attributes
+    ----------
+    values : list of dict
+        Of each run, by name.
+    varied : list of str
+        Names of those that make variants, the mixer first.
+    beside : list of str
+        Names of others that are not the same in all runs: they follow from the mixer or the
+        seed, or are no settings of the method, or were recorded by only some runs together
+        with one that is in `varied`.
+    """
+
+    values: list[dict[str, Any]]
+    varied: list[str]
+    beside: list[str]
+
+
+def tell_apart(runs: Sequence[RunLike], finished: Sequence[bool]) -> Told:
+    """Return the settings of `runs` and what tells them apart."""
+    recorded = [settings_of(run) for run in runs]
+    values = only_telling_options(completed(runs, recorded, finished, NOT_SETTINGS))
+    varied = _varied_names(values)
+    varied += tell_data_apart(runs, values, finished, varied)
+    differ: dict[str, set[Hashable]] = {}
+    for each in values:
+        for name, value in each.items():
+            differ.setdefault(name, set()).add(frozen(value))
+    for name in NOT_SETTINGS & differ.keys():
+        if any(name not in each for each, done in zip(values, finished, strict=True) if done):
+            differ[name].add(NOT_RECORDED)
+    beside = sorted(
+        name
+        for name, found in differ.items()
+        if len(found) > 1 and name not in varied and name not in _OF_A_RUN
+    )
+    return Told(values, sorted(varied, key=lambda name: (name != "mixer", name)), beside)
+
+
+def _varied_names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the parameters that differ, less those that follow from others."""
+    seen: dict[str, set[Hashable]] = {}
+    for values in settings:
+        for name, value in values.items():
+            seen.setdefault(name, set()).add(frozen(value))
+    found = sorted(
+        name for name, values in seen.items() if len(values) > 1 and name not in NOT_SETTINGS
+    )
+    found = [
+        name
+        for name in found
+        if not (name in _FROM_SEED and _follows(settings, name, "seed"))
+        and not (name in _FROM_MIXER and _follows(settings, name, "mixer"))
+    ]
+    found = _once(settings, found, seen)
+    # A folder of domains may be another for each run, and then says nothing; but where it is
+    # all that tells two runs of a seed apart, it is what was compared.
+    if len(seen.get("domains", ())) > 1:
+        by_rest: dict[Hashable, set[Hashable]] = {}
+        for values in settings:
+            if "domains" in values:
+                rest = tuple(frozen(values.get(name)) for name in (*found, "seed"))
+                by_rest.setdefault(rest, set()).add(frozen(values["domains"]))
+        if any(len(folders) > 1 for folders in by_rest.values()):
+            found.append("domains")
+    return found
+
+
+def _once(
+    settings: Sequence[Mapping[str, Any]], names: Sequence[str], seen: Mapping[str, set[Hashable]]
+) -> list[str]:
+    """Of names that differ only in being recorded or not, by the same runs, keep the first."""
+    kept, groups = [], set()
+    for name in names:
+        if NOT_RECORDED in seen[name] and len(seen[name]) == 2:
+            lack = frozenset(
+                i for i, values in enumerate(settings) if values.get(name) == NOT_RECORDED
+            )
+            if lack in groups:
+                continue
+            groups.add(lack)
+        kept.append(name)
+    return kept
+
+
+def _follows(settings: Sequence[Mapping[str, Any]], name: str, other: str) -> bool:
+    """Whether runs with the same value of parameter `other` have the same one of `name`."""
+    by_other: dict[Hashable, set[Hashable]] = {}
+    for values in settings:
+        if name in values and values[name] != NOT_RECORDED:
+            by_other.setdefault(frozen(values.get(other)), set()).add(frozen(values[name]))
+    return all(len(found) == 1 for found in by_other.values())
+
+
+BASELINES = ("Stratified", "Target", "Proportional")
+
+
+class _Grouped(Protocol):
+    @property
+    def mixer(self) -> str: ...
+    @property
+    def runs(self) -> Sequence[Any]: ...
+    @property
+    def values(self) -> dict[str, Any]: ...
+
+
+def choose_baseline(
+    given: str | Mapping[str, Any] | None,
+    variants: Sequence[_Grouped],
+    shared: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the values that make a variant the baseline.
+
+    Parameters
+    ----------
+    given : str, mapping or None
+        What the user asked for: ``"mixer=Target k=10"``, the same as a mapping, or nothing.
+    variants : sequence of Variant
+        In their order, those that never finished included.
+    shared : mapping
+        Parameters that do not vary: they may be named, but tell nothing apart.
+
+    Raises
+    ------
+    InputError
+        If no variant has these values.
+    """
+    wanted = parse_baseline(given) if isinstance(given, str) else dict(given or {})
+    found = {name: _match(name, value, variants, shared) for name, value in wanted.items()}
+    found = {
+        name: value for name, value in found.items() if variants and name in variants[0].values
+    }
+    if found:
+        if not any(_has(variant, found) for variant in variants):
+            asked = ", ".join(f"{name}={said(value)}" for name, value in found.items())
+            raise InputError(
+                "baseline", f"no run has {asked} together", "give values that one variant has"
+            )
+        return found
+    return _usual([v for v in variants if v.runs] or list(variants))
+
+
+def parse_baseline(text: str) -> dict[str, Any]:
+    """Read ``name=value`` pairs, with spaces or commas between them; values stay text.
+
+    Examples
+    --------
+    >>> parse_baseline("mixer=Target, k=8,12")
+    {'mixer': 'Target', 'k': '8,12'}
+    """
+    found = {}
+    for part in re.split(r"[\s,]+(?=\w+\s*=)", text.strip()):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise InputError(
+                "baseline",
+                f"{text!r} is not of the form name=value",
+                'write for example "mixer=Target"',
+            )
+        found[name.strip()] = value.strip().strip("\"'")
+    return found
+
+
+def _usual(variants: Sequence[_Grouped]) -> dict[str, Any]:
+    if not variants:
+        return {}
+    if "mixer" in variants[0].values:
+        mixers = [variant.mixer for variant in variants]
+        usual = [name for name in BASELINES if name in mixers]
+        return {"mixer": usual[0] if usual else mixers[0]}
+    return dict(variants[0].values)
+
+
+def _match(name: str, value: Any, variants: Sequence[_Grouped], shared: Mapping[str, Any]) -> Any:
+    """Return the value of parameter `name` that `value` stands for."""
+    if not variants:
+        return frozen(value)
+    if name in variants[0].values:
+        known = list(dict.fromkeys(variant.values[name] for variant in variants))
+    elif name in shared:
+        known = [frozen(shared[name])]
+    else:
+        there = ", ".join(variants[0].values) or "nothing"
+        raise InputError(
+            f"baseline {name}", "no parameter that tells these runs apart", f"what varies: {there}"
+        )
+    for candidate in known:
+        if _same(name, candidate, value):
+            return candidate
+    raise InputError(
+        f"baseline {name}",
+        f"{value!r} is in none of the runs",
+        f"use one of {', '.join(said(candidate) for candidate in known)}",
+    )
+
+
+def _same(name: str, candidate: Any, value: Any) -> bool:
+    if candidate == frozen(value):
+        return True
+    if not isinstance(value, str):
+        return False
+    if name == "mixer" and isinstance(candidate, str):
+        return candidate.lower() == value.lower()
+    if value.replace(" ", "") in (said(candidate).replace(" ", ""), str(candidate)):
+        return True
+    try:
+        return bool(candidate == frozen(json.loads(value)))
+    except ValueError:
+        return False
+
+
+def _has(variant: _Grouped, values: Mapping[str, Any]) -> bool:
+    return all(variant.values.get(name) == value for name, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -119,8 +685,11 @@ class Comparison:
         if "mixer" not in self.baseline or "mixer_options" not in wanted:
             return None
         del wanted["mixer_options"]
-        close = [other for other in self.variants
-                 if all(other.values[name] == value for name, value in wanted.items())]  # fmt: skip
+        close = [
+            other
+            for other in self.variants
+            if all(other.values[name] == value for name, value in wanted.items())
+        ]
         return close[0] if len(close) == 1 else None
 
     def variant(self, label: str) -> Variant:
@@ -142,7 +711,7 @@ class Comparison:
 
     def cautions(self) -> list[str]:
         """Sentences on what limits the comparison. Plain text, not escaped."""
-        from rbkit.report.compare.cautions import cautions_of
+        from rbkit.report.compare.words import cautions_of
 
         return cautions_of(self)
 
@@ -185,12 +754,18 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
         variants.append(Variant(key, name, mixers[key], tuple(kept), rest, tuple(older)))
     finished = tuple(variant for variant in variants if variant.runs)
     # Of options, all are said where they are the same, also those that tell nothing apart.
-    whole = [{**values, "mixer_options": parameter(run, "mixer_options")}
-             if "mixer_options" in values else values
-             for run, values in zip(runs, settings, strict=True)]  # fmt: skip
+    whole = [
+        {**values, "mixer_options": parameter(run, "mixer_options")}
+        if "mixer_options" in values
+        else values
+        for run, values in zip(runs, settings, strict=True)
+    ]
     every = sorted({name for values in whole for name in values} - {*varied, *told.beside})
-    shared = {name: next(v[name] for v in whole if name in v) for name in every
-              if len({frozen(v[name]) for v in whole if name in v}) == 1}  # fmt: skip
+    shared = {
+        name: next(v[name] for v in whole if name in v)
+        for name in every
+        if len({frozen(v[name]) for v in whole if name in v}) == 1
+    }
     return Comparison(
         variants=finished,
         varied=tuple(varied),

@@ -1,1 +1,1 @@
-"""The pieces of the page that compares runs, one file each; ``rbkit.report.index`` joins them."""
+"""The pieces of the page that compares runs; :mod:`rbkit.report.page.page` joins them."""

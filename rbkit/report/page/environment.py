@@ -7,9 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from rbkit.report.page import text
-from rbkit.report.units import amount, percent, seconds, thousands
+from rbkit import text
 from rbkit.show.style import number
+from rbkit.text import amount, percent, seconds, thousands
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 def environment() -> Any:
     """Return the jinja environment of all pages.
 
-    Whatever a template writes is escaped, after :func:`rbkit.report.page.text.shown` has
+    Whatever a template writes is escaped, after :func:`rbkit.text.shown` has
     taken out what cannot be seen. Only what we made ourselves is marked ``safe``.
     """
     import jinja2

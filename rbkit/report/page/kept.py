@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report.page.text import clean
 from rbkit.show.facts import RunLike
+from rbkit.text import clean
 
 _MAPPINGS = ("parameters", "domains", "corpus", "ledger", "versions", "final", "model", "progress")
 _COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
@@ -52,8 +52,12 @@ class Kept:
         """Arrays by round; none if their shapes do not fit each other."""
         history = dict(self._run.history)
         if history and not _fits(history):
-            warnings.warn(f"{self.path / 'history.npz'}: arrays that do not fit each other, "
-                          "left out of the report", RbkitWarning, stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"{self.path / 'history.npz'}: arrays that do not fit each other, "
+                "left out of the report",
+                RbkitWarning,
+                stacklevel=2,
+            )
             return {}
         return history
 
@@ -81,9 +85,11 @@ def _orderly(info: dict[str, Any]) -> dict[str, Any]:
     if isinstance(info["parameters"].get("mixer"), str):  # it names lines in every figure
         info["parameters"]["mixer"] = info["parameters"]["mixer"][:40]
     entries = info["ledger"].get("entries")
-    kept = [{**e, "name": e["name"][:60], **{c: _number(e.get(c)) for c in _COLUMNS}}
-            for e in (entries if isinstance(entries, list) else [])
-            if isinstance(e, dict) and isinstance(e.get("name"), str)]  # fmt: skip
+    kept = [
+        {**e, "name": e["name"][:60], **{c: _number(e.get(c)) for c in _COLUMNS}}
+        for e in (entries if isinstance(entries, list) else [])
+        if isinstance(e, dict) and isinstance(e.get("name"), str)
+    ]
     info["ledger"] = {**info["ledger"], "entries": kept}
     domains = info["domains"]
     names = domains.get("names")
@@ -99,9 +105,11 @@ def _orderly(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _records(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [_record(row) for row in rows
-            if isinstance(row, dict) and isinstance(row.get("step"), int)
-            and abs(row["step"]) < _EXACT]  # fmt: skip
+    return [
+        _record(row)
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and abs(row["step"]) < _EXACT
+    ]
 
 
 def _record(row: dict[str, Any]) -> dict[str, Any]:

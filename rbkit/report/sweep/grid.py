@@ -6,7 +6,7 @@ Spaces separate parameters, commas separate values, ``a..b`` are all integers fr
     k=[8,12],[16]    mixer_options={"prior":"target"},{}    corpus="my texts.jsonl",b.jsonl
 
 What is written is text, and JSON lists and dicts: the types come from the notebook
-(:mod:`rbkit.report.sweep.declared`). Where a parameter may be a number or text, ``1`` is the
+(:mod:`rbkit.report.parameters`). Where a parameter may be a number or text, ``1`` is the
 number and ``"1"`` is text.
 """
 
@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from rbkit.errors import InputError
-from rbkit.report.coerce import Text
+from rbkit.report.parameters import Text, as_text
 
 GridLike = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 
@@ -81,13 +81,6 @@ def format_grid(grid: Mapping[str, Iterable[Any]]) -> str:
     'mixer=RnB note="a, b" k=[8,12],10 seed=0..4'
     """
     return " ".join(f"{name}={_written(list(values))}" for name, values in grid.items())
-
-
-def as_text(value: Any) -> str:
-    """Write a value as the command line takes it: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(
-        value, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )  # fmt: skip
 
 
 def _written(values: list[Any]) -> str:
@@ -188,9 +181,11 @@ class _Reader:
     def _error(self, start: int, what: str, after: int = 0) -> InputError:
         seen = self.text[start : self.at + after]
         return InputError(
-            "grid", f"in {seen[:80]!r}: {what}", "write NAME=VALUE,VALUE NAME=0..4, no space "
+            "grid",
+            f"in {seen[:80]!r}: {what}",
+            "write NAME=VALUE,VALUE NAME=0..4, no space "
             "after a comma, and quotes around values that hold spaces or commas",
-        )  # fmt: skip
+        )
 
 
 def _refuse(constant: str) -> Any:

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import itertools
+import platform
 import shlex
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report.nbio import read_notebook
-from rbkit.report.sweep.declared import Declared, declared
-from rbkit.report.sweep.grid import MOST, GridLike, as_text, format_grid, parse_grid
-from rbkit.report.sweep.identity import DIGITS, Contents, code_sha, content_of, slug
-from rbkit.report.sweep.jobfile import NAME, job_status, new_job, read_job, write_job
-from rbkit.report.sweep.sweepfile import known_ids, release, write_sweep
+from rbkit.processes import kill_group
+from rbkit.report.notebooks import read_notebook
+from rbkit.report.parameters import Declared, as_text, declared
+from rbkit.report.sweep.folder import (
+    DIGITS,
+    JOB_FILE,
+    Contents,
+    code_sha,
+    content_of,
+    job_status,
+    known_ids,
+    new_job,
+    now,
+    read_job,
+    release,
+    slug,
+    write_job,
+    write_sweep,
+)
+from rbkit.report.sweep.grid import MOST, GridLike, format_grid, parse_grid
 
 # The sweep says where a run writes, and whether it goes on from a checkpoint.
 _OURS = {"run_dir": "it is set by --out", "resume": "it is set by --resume"}
@@ -41,7 +57,7 @@ class Job:
     command : str
         Repeats this run alone.
     content : dict
-        What it is made of; see :func:`~rbkit.report.sweep.identity.content_of`.
+        What it is made of; see :func:`~rbkit.report.sweep.folder.content_of`.
     """
 
     id: str
@@ -206,7 +222,7 @@ def find_template(template: str | Path) -> Path:
     path = Path(template)
     if path.is_file() or path.suffix or len(path.parts) > 1:
         return path
-    from rbkit.report.shipped import find_notebook
+    from rbkit.report.notebooks import find_notebook
 
     return find_notebook(path.name)
 
@@ -217,9 +233,10 @@ def _check_kernel(path: Path, node: Any) -> None:
     name = node.metadata.get("kernelspec", {}).get("name") or "python3"
     if name not in (there := KernelSpecManager().find_kernel_specs()):
         raise InputError(
-            str(path), f"wants the kernel {name!r}, which is not installed",
+            str(path),
+            f"wants the kernel {name!r}, which is not installed",
             f"install it, or choose one of {', '.join(sorted(there))} in the notebook",
-        )  # fmt: skip
+        )
 
 
 def _check_names(known: Declared, grid: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
@@ -247,9 +264,7 @@ def _each_once(known: Declared, name: str, values: list[Any], notes: list[str]) 
     return kept
 
 
-def _job(
-    plan: Plan, known: Declared, contents: Contents, ids: _Ids, varied: dict[str, Any]
-) -> Job:  # fmt: skip
+def _job(plan: Plan, known: Declared, contents: Contents, ids: _Ids, varied: dict[str, Any]) -> Job:
     full = known.check({**plan.fixed, **varied})
     parameters = {name: value for name, value in full.items() if name not in _OURS}
     # In the order of the notebook: however the grid was typed, the words are the same.
@@ -293,10 +308,11 @@ class _Ids:
 def _read(run_dir: Path) -> dict[str, Any] | None:
     """Return what ``job.json`` says; None if there is none, or nothing that makes sense."""
     try:
-        return read_job(run_dir) if (run_dir / NAME).exists() else None
+        return read_job(run_dir) if (run_dir / JOB_FILE).exists() else None
     except InputError as error:
-        warnings.warn(f"{error.where}: {error.what}; the run is queued anew", RbkitWarning,
-                      stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"{error.where}: {error.what}; the run is queued anew", RbkitWarning, stacklevel=3
+        )
         return None
 
 
@@ -307,3 +323,67 @@ def _options(known: Declared, values: Mapping[str, Any]) -> list[str]:
 
 def _words(varied: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={as_text(value)}" for name, value in varied.items())
+
+
+@dataclass
+class Todo:
+    """Jobs to run, with their ``job.json``, and ids of those that are done."""
+
+    jobs: list[tuple[Job, dict[str, Any]]]
+    done: list[str]
+
+
+def requeue(plan: Plan, *, resume: bool) -> Todo:
+    """Queue what is not done; with ``resume=False`` everything, from nothing.
+
+    Processes that a killed launcher left are ended first: two must not write to one folder.
+    """
+    found = [(job, _found(plan, job)) for job in plan.jobs]
+    for _, info in found:
+        if info["host"] == platform.node():
+            kill_group(info["kernel"])
+            kill_group(info["worker"])
+    todo = Todo([], [])
+    for job, info in found:
+        if resume and info["status"] == "ok" and (job.run_dir / "run.ipynb").exists():
+            todo.done.append(job.id)
+            continue
+        if not resume:
+            clear(job.run_dir)
+            info = _new(plan, job)
+        for name in ("worker", "kernel", "launcher", "gpu"):
+            info[name] = None
+        info.update(
+            status="queued", given=job.given, command=job.command, queued=info["queued"] or now()
+        )
+        write_job(job.run_dir, info)
+        todo.jobs.append((job, info))
+    return todo
+
+
+def clear(run_dir: Path, keep: Sequence[str] = (JOB_FILE,)) -> None:
+    """Remove what an earlier attempt wrote, but not what `keep` names."""
+    for path in run_dir.iterdir() if run_dir.is_dir() else ():
+        if path.name in keep:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def clear_halves(run_dir: Path) -> None:
+    """Remove files that a killed process was writing."""
+    for path in run_dir.glob(".tmp-*"):
+        path.unlink(missing_ok=True)
+
+
+def _found(plan: Plan, job: Job) -> dict[str, Any]:
+    try:
+        return read_job(job.run_dir)
+    except InputError:  # none, or damaged: then it is not known to be done
+        return _new(plan, job)
+
+
+def _new(plan: Plan, job: Job) -> dict[str, Any]:
+    return job.new(plan.given)

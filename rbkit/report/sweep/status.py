@@ -5,16 +5,82 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rbkit.errors import InputError
 from rbkit.files import read_json
-from rbkit.report.sweep.jobfile import STATUSES, job_status, read_job, seconds_since
-from rbkit.report.sweep.plain import plain
-from rbkit.report.sweep.sweepfile import launcher_of, read_sweep, ways_on
-from rbkit.report.sweep.table import print_table, rich_table
+from rbkit.report.sweep.folder import (
+    STATUSES,
+    job_status,
+    launcher_of,
+    read_job,
+    read_sweep,
+    seconds_since,
+    ways_on,
+)
+from rbkit.text import plain
+
+_STYLES = {
+    "ok": "green",
+    "running": "cyan",
+    "queued": "dim",
+    "failed": "red",
+    "killed": "red",
+    "timeout": "red",
+    "damaged": "red",
+    "interrupted": "yellow",
+}
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO) -> None:
+    """Print rows of text; columns that are empty everywhere are left out.
+
+    A terminal gets a table as wide as it is, long cells cut short; a pipe or a file gets
+    every line whole, so that ``grep`` finds what is there.
+
+    Examples
+    --------
+    >>> import sys
+    >>> print_table(["run", "gpu", "status"], [["a", "", "ok"], ["bc", "", "failed"]], sys.stdout)
+    run  status
+    a    ok
+    bc   failed
+    """
+    if file.isatty():
+        from rich.console import Console
+
+        Console(file=file, highlight=False).print(rich_table(header, rows))
+        return
+    lines = _without_empty([list(header), *([plain(cell) for cell in row] for row in rows)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        said = "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        print(said.rstrip(), file=file)
+
+
+def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """Return a rich table; cells are text, whatever markup they seem to hold."""
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = _without_empty([list(header), *([plain(cell) for cell in row] for row in rows)])
+    table = Table(box=None, pad_edge=False)
+    for at, name in enumerate(lines[0]):
+        # Where it is tight, names and errors give way, and numbers do not.
+        width = max(len(line[at]) for line in lines)
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=min(width, 16))
+    for line in lines[1:]:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))
+    return table
+
+
+def _without_empty(lines: list[list[str]]) -> list[list[str]]:
+    kept = [at for at in range(len(lines[0])) if any(line[at] for line in lines[1:])]
+    return [[line[at] for at in kept or range(len(lines[0]))] for line in lines]
+
 
 _HEADER = ("run", "status", "step", "loss", "time", "attempts", "gpu", "error")
 _ORDER = ("running", "failed", "killed", "timeout", "interrupted", "damaged", "queued", "ok")
@@ -93,9 +159,12 @@ def standing(out: str | Path) -> Standing:
     rows = sorted(found.values(), key=lambda row: _ORDER.index(row[1]))  # stable: order of the grid
     statuses = {id: row[1] for id, row in found.items()}
     return Standing(
-        Path(info["template"]).stem, statuses, rows, launcher_of(out, info),
+        Path(info["template"]).stem,
+        statuses,
+        rows,
+        launcher_of(out, info),
         tuple(ways_on(info, statuses)),
-    )  # fmt: skip
+    )
 
 
 def print_status(out: str | Path, watch: bool = False) -> int:
@@ -163,10 +232,15 @@ def _row(run_dir: Path, id: str) -> tuple[str, ...]:
     seconds = seconds_since(job["started"]) if status == "running" else job["seconds"]
     step, loss = _progress(run_dir) if job["attempts"] else ("", "")
     return (
-        id, status if status in STATUSES else "damaged", step, loss, _duration(seconds),
-        str(job["attempts"] or ""), "" if job["gpu"] is None else str(job["gpu"]),
+        id,
+        status if status in STATUSES else "damaged",
+        step,
+        loss,
+        _duration(seconds),
+        str(job["attempts"] or ""),
+        "" if job["gpu"] is None else str(job["gpu"]),
         "" if status == "ok" else job["error"] or "",
-    )  # fmt: skip
+    )
 
 
 def _progress(run_dir: Path) -> tuple[str, str]:

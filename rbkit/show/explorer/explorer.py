@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +15,251 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.data.corpus import about
 from rbkit.data.read import quiet
 from rbkit.errors import InputError
+from rbkit.files import inside
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
-from rbkit.regroup.edits import EditLog
-from rbkit.regroup.finish import finish
-from rbkit.regroup.preparation import prepare
+from rbkit.regroup.operations import EditLog, noise_policy
+from rbkit.regroup.pipeline import finish
+from rbkit.regroup.prepare import prepare
 from rbkit.regroup.weights import sampling_weights, write_weighted
-from rbkit.show.explorer.jobs import Jobs
-from rbkit.show.explorer.session import Session
-from rbkit.show.explorer.talk import Talk
-from rbkit.show.explorer.view import View
-from rbkit.show.explorer.widget import ExplorerWidget
-from rbkit.show.modes import display_mode
-from rbkit.show.widgets.output import output
+from rbkit.show.explorer.session import Cancelled, Guide, Jobs, Session
+from rbkit.show.explorer.widget import ExplorerWidget, packed
+from rbkit.show.style import display_mode
+from rbkit.show.widgets import output
+
+
+class View:
+    """Set the traits of a widget from a session; safe to call from two threads.
+
+    Parameters
+    ----------
+    session : Session
+    widget : ExplorerWidget
+    """
+
+    def __init__(self, session: Session, widget: ExplorerWidget) -> None:
+        self.session, self.widget = session, widget
+        self.guide = Guide(session)
+        self._lock = threading.RLock()
+
+    def everything(self) -> None:
+        """Set all traits: at the start."""
+        session = self.session
+        with self._lock, self.widget.hold_sync():
+            self.widget.xy = packed(session.xy, "f4")
+            self.widget.n_train = len(session.shown)
+            self.widget.source_ids = packed(session.source_ids(), "u2")
+            self.widget.sources = session.sources()
+            self.widget.images = session.editor.material.has_images
+            self.widget.title = str(about(session.editor.material.corpus)["name"])
+        self.changed()
+
+    def changed(self, light: bool = False) -> None:
+        """Send changed domains; `light` while a slider moves: no texts, no crosstab."""
+        session = self.session
+        with self._lock, self.widget.hold_sync():
+            self.widget.labels = packed(session.labels(), "u2")
+            self.widget.domains = session.domains()
+            if not light:
+                self.widget.crosstab = session.crosstab()
+                self.widget.history = session.history()
+                self.widget.controls = self.guide.controls()
+                self.widget.notices = self.guide.notices()
+                self._set_colours()
+
+    def places(self) -> None:
+        """Send a map that was laid out anew."""
+        with self._lock, self.widget.hold_sync():
+            self.widget.xy = packed(self.session.xy, "f4")
+            self.widget.domains = self.session.domains()
+            self.widget.controls = self.guide.controls()
+
+    def controls(self) -> None:
+        """Send sliders, recommendations and notices."""
+        with self._lock, self.widget.hold_sync():
+            self.widget.controls = self.guide.controls()
+            self.widget.notices = self.guide.notices()
+
+    def colours(self) -> None:
+        """Send what colours the map."""
+        with self._lock, self.widget.hold_sync():
+            self._set_colours()
+
+    def select(self, points: NDArray[np.int64]) -> None:
+        """Select points of the map."""
+        with self._lock:
+            self.widget.selection = packed(points, "u4")
+
+    def status(self, status: dict[str, Any]) -> None:
+        """Show what goes on in the background."""
+        with self._lock:
+            self.widget.status = {key: status[key] for key in ("busy", "text", "fraction")}
+            if status["error"]:
+                self.widget.send({"type": "error", "text": status["error"]})
+
+    def freeze(self, ax: Any = None) -> Any:
+        """Draw the map as it is coloured now; return the axes."""
+        from rbkit.show.figures.map import domain_map
+
+        session = self.session
+        n, mode = len(session.shown), session.colouring.mode
+        names = [card.name for card in session.editor.cards()]
+        labels: NDArray[np.integer[Any]] = session.now.labels[session.shown]
+        if mode in ("domain", "source"):
+            entries = session.domains() if mode == "domain" else session.sources()
+            if mode == "source":
+                names = session.editor.material.source_ids[0]
+                labels = session.editor.material.source_ids[1][session.shown]
+            colours = [entry["colour"] for entry in entries]
+            return domain_map(session.xy[:n], labels, names, ax, colours=colours)
+        values, info = session.colouring.raw()
+        centre = 0.0 if mode == "gram" else None
+        return domain_map(
+            session.xy[:n],
+            labels,
+            names,
+            ax,
+            values=values[:n],
+            value_label=info["title"],
+            centre=centre,
+        )
+
+    def _set_colours(self) -> None:
+        values, info = self.session.colouring.values()
+        self.widget.values = packed(values, "u1")
+        self.widget.colour = info
+
+
+class Talk:
+    """Answer the messages of an explorer's widget; errors go back as one line.
+
+    Parameters
+    ----------
+    explorer : Explorer
+    """
+
+    def __init__(self, explorer: Explorer) -> None:
+        self.explorer, self.widget = explorer, explorer.widget
+        self.session, self.editor = explorer.session, explorer.editor
+        self.view = explorer.view
+        self.widget.on_msg(self._on_message)
+
+    def lay_out(self) -> None:
+        """Make the map in the background."""
+        self._jobs.start("laying out the map", self._project)
+
+    def advise(self) -> None:
+        """Judge the number of domains in the background."""
+        self._jobs.start("judging the number of domains", self._advise)
+
+    @property
+    def _jobs(self) -> Any:
+        return self.explorer.jobs
+
+    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
+        kind = str(content.get("type", "")) if isinstance(content, dict) else ""
+        answer: Callable[[dict[str, Any]], None] | None = getattr(self, f"_do_{kind}", None)
+        try:
+            if answer is None:
+                raise InputError("message", f"{kind!r} is unknown", "reload the page")
+            answer(content)
+        except InputError as error:
+            self.widget.send({"type": "error", "text": str(error), "token": content.get("token")})
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            text = f"{kind}: {type(error).__name__}: {error}"
+            self.widget.send({"type": "error", "text": text, "token": content.get("token")})
+
+    def _do_preview(self, content: dict[str, Any]) -> None:
+        self.session.look(str(content.get("method", "ward")), k=int(content["k"]))
+        self.view.changed(light=True)
+        self.widget.send({"type": "previewed", "k": content["k"]})
+
+    def _do_op(self, content: dict[str, Any]) -> None:
+        op = dict(content["op"])
+        points = self.widget.selected_rows
+        if op.get("op") == "cut" and op.get("method") != "ward":
+            if op.get("method") == "hdbscan":
+                op = self._as_before(op)
+            title = "HDBSCAN" if op.get("method") == "hdbscan" else str(op.get("method"))
+            self._jobs.start(f"cutting with {title}", lambda report: self._cut(op, report))
+            return
+        self.session.apply(op, points)
+        if op.get("op") in ("move", "merge", "split", "drop"):
+            self.widget.selected_domains = []
+        self.view.changed()
+
+    def _as_before(self, op: dict[str, Any]) -> dict[str, Any]:
+        """Keep density and noise policy when the smallest size of HDBSCAN changes."""
+        first = self.editor.ops[0]
+        if first.get("method") != "hdbscan":
+            return op
+        kept = {name: first[name] for name in ("min_samples",) if name in first}
+        policy = noise_policy(self.editor.ops)
+        return {**kept, "noise": policy["policy"], "max_noise": policy["max_noise"], **op}
+
+    def _do_undo(self, content: dict[str, Any]) -> None:
+        self.session.preview = None
+        self.editor.undo()
+        self.view.changed()
+
+    def _do_redo(self, content: dict[str, Any]) -> None:
+        self.session.preview = None
+        self.editor.redo()
+        self.view.changed()
+
+    def _do_colour(self, content: dict[str, Any]) -> None:
+        self.session.colouring.choose(str(content["mode"]))
+        self.view.colours()
+
+    def _do_map(self, content: dict[str, Any]) -> None:
+        self.session.neighbours = int(np.clip(int(content["n_neighbors"]), 2, 200))
+        self.session.min_dist = float(np.nan_to_num(np.clip(float(content["min_dist"]), 0.0, 0.99)))
+        self.lay_out()
+
+    def _do_cancel(self, content: dict[str, Any]) -> None:
+        self._jobs.cancel()
+
+    def _do_read(self, content: dict[str, Any]) -> None:
+        items = self.session.read([int(row) for row in content["rows"]])
+        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
+
+    def _do_more(self, content: dict[str, Any]) -> None:
+        items = self.session.more(int(content["domain"]), str(content["kind"]))
+        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
+
+    def _do_search(self, content: dict[str, Any]) -> None:
+        found = self.session.search(str(content["query"]))
+        self.view.select(found)
+        self.widget.send({"type": "found", "token": content.get("token"), "count": len(found)})
+
+    def _do_export(self, content: dict[str, Any]) -> None:
+        # What a page asks for stays below the notebook's folder.
+        folder = self.explorer.save(inside(Path.cwd(), str(content.get("folder") or "domains")))
+        files = sorted(path.name for path in folder.iterdir() if path.is_file())
+        shown = str(folder.relative_to(Path.cwd().resolve()))
+        self.widget.send(
+            {"type": "exported", "token": content.get("token"), "folder": shown, "files": files}
+        )
+
+    # --- in the background --------------------------------------------------------------
+
+    def _project(self, report: Callable[[float, str], None]) -> None:
+        self.session.project(report)
+        self.view.places()
+
+    def _cut(self, op: dict[str, Any], report: Callable[[float, str], None]) -> None:
+        try:
+            self.session.apply(op, np.zeros(0, dtype=np.int64), report)
+        except InputError as error:
+            self.widget.send({"type": "error", "text": str(error)})
+            return
+        with suppress(Cancelled):  # the cut is made: what the widget shows must be that cut
+            report(0.97, "naming the domains")
+        self.view.changed()
+
+    def _advise(self, report: Callable[[float, str], None]) -> None:
+        self.view.guide.advise(report)
+        self.view.controls()
 
 
 def explore(
@@ -59,7 +293,7 @@ def explore(
     edits : EditLog or path, optional
         Begin where a saved log ends; it also says by which embedder, unless one is given.
     display : {"live", "batch", "final", "off"}, optional
-        Widget, or figure: see :mod:`rbkit.show.modes`.
+        Widget, or figure: see :mod:`rbkit.show.style`.
     seed : int
 
     Returns

@@ -1,7 +1,7 @@
 """The widget of the explorer: traits and messages; the interface itself is JavaScript.
 
 No build step and no network: the small files in ``static/`` are put together into one
-module (:mod:`rbkit.show.widgets.wire`). Large traits travel as bytes (``float32``, ``uint16``,
+module (:mod:`rbkit.show.widgets`). Large traits travel as bytes (``float32``, ``uint16``,
 ``uint32``, little endian), so that a new cut of 200,000 examples is a message of 400 kB.
 """
 
@@ -14,14 +14,31 @@ import numpy as np
 import traitlets
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.show.widgets import wire
+from rbkit.show import widgets
 
 #: Value of ``labels`` for an example in no domain (dropped, or noise).
 NO_DOMAIN = 65_535
 
-_SCRIPTS = ("store", "geometry", "points", "names", "examples", "tooltip", "map",
-            "gestures", "popover", "cut", "toolbar", "legend", "status", "card", "domains",
-            "selection", "crosstab", "app")  # fmt: skip
+_SCRIPTS = (
+    "store",
+    "geometry",
+    "points",
+    "names",
+    "examples",
+    "tooltip",
+    "map",
+    "gestures",
+    "popover",
+    "cut",
+    "toolbar",
+    "legend",
+    "status",
+    "card",
+    "domains",
+    "selection",
+    "crosstab",
+    "app",
+)
 _STYLES = ("explorer", "panels")
 
 
@@ -33,12 +50,12 @@ def script() -> str:
     >>> "export default" in script() and "import " not in script().split("export default")[1]
     True
     """
-    return wire.joined("rbkit.show.explorer", _SCRIPTS, "js")
+    return widgets.joined("rbkit.show.explorer", _SCRIPTS, "js")
 
 
 def style() -> str:
     """Return the style sheet; every rule is scoped under ``.rbx``."""
-    return wire.joined("rbkit.show.explorer", _STYLES, "css")
+    return widgets.joined("rbkit.show.explorer", _STYLES, "css")
 
 
 def packed(values: ArrayLike, kind: str) -> bytes:
@@ -58,7 +75,7 @@ def packed(values: ArrayLike, kind: str) -> bytes:
     array = np.asarray(values)
     if kind == "u2" and array.dtype.kind == "i":
         array = np.where(array < 0, NO_DOMAIN, array)
-    return wire.packed(array, kind)
+    return widgets.packed(array, kind)
 
 
 def rows_of(selection: Any) -> NDArray[np.int64]:

@@ -6,27 +6,109 @@ is None, NaN or empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.show.facts import Array, Overhead, RunLike, domain_names, labels, target
+from rbkit.show.facts import Array, Overhead, RunLike, as_floats, domain_names, labels, target
 from rbkit.show.facts import overhead as overhead_of
-from rbkit.show.gram_figure import domain_order
-from rbkit.show.live.series import (
-    Series,
-    by_evaluation,
-    of_domain,
-    of_training,
-    pace,
-    progress,
-    worst,
-)
-from rbkit.train.tracked_values import effective_domains, noise_share
+from rbkit.show.figures.gram import domain_order
+from rbkit.show.style import number, shorten
+from rbkit.train.trackers import effective_domains, noise_share
+
+_RECENT = 20  # logged losses that speed is measured over
+
+
+class Series(NamedTuple):
+    """Values by optimizer step, both of shape (n,)."""
+
+    steps: Array
+    values: Array
+
+
+class Pace(NamedTuple):
+    """Steps and tokens per second, by the clock on the wall; None if not known."""
+
+    steps: float | None = None
+    tokens: float | None = None
+
+
+def of_training(run: RunLike) -> Series:
+    """Training loss per token."""
+    rows = run.metrics("train")
+    return _series(rows, [row.get("loss") for row in rows])
+
+
+def by_evaluation(run: RunLike) -> Series:
+    """Eval loss per token."""
+    return of_evaluations(run.metrics("eval"))
+
+
+def of_evaluations(rows: Sequence[Mapping[str, Any]]) -> Series:
+    """Eval loss per token out of rows of the record."""
+    return _series(rows, [row.get("loss_token") for row in rows])
+
+
+def worst(run: RunLike, m: int) -> int | None:
+    """Index of the domain with the highest eval loss in the last evaluation."""
+    rows = run.metrics("eval")
+    losses = as_floats((rows[-1].get("by_domain_token") if rows else None) or [])
+    if len(losses) != m or not np.isfinite(losses).any():
+        return None
+    return int(np.nanargmax(losses))
+
+
+def of_domain(run: RunLike, domain: int | None) -> Series:
+    """Eval loss per token of one domain."""
+    if domain is None:
+        return _series([], [])
+    rows = run.metrics("eval")
+    losses = [row.get("by_domain_token") or [] for row in rows]
+    return _series(rows, [row[domain] if domain < len(row) else None for row in losses])
+
+
+def pace(run: RunLike) -> Pace:
+    """Measure the speed of the last 20 logged losses, evaluations and all.
+
+    Never across a resume: what was lost between checkpoint and kill took time, and left no row.
+    """
+    timings: Any = getattr(run, "timings", ())
+    timings = timings() if callable(timings) else timings
+    rows, timed = run.metrics("train"), [t for t in timings if t.get("kind") == "train"]
+    n = min(len(rows), len(timed))  # a row's time may not have been written yet
+    try:
+        resumed = max(run.info.get("resumed_seconds") or [0.0])
+        recent = range(max(0, n - 1 - _RECENT), n)
+        here = [i for i in recent if timed[i]["seconds"] >= resumed]
+        if len(here) < 2:
+            return Pace()
+        first, last = here[0], here[-1]
+        seconds = timed[last]["seconds"] - timed[first]["seconds"]
+        steps = rows[last]["step"] - rows[first]["step"]
+        tokens = (rows[last].get("tokens") or 0) - (rows[first].get("tokens") or 0)
+    except (KeyError, TypeError):  # written by somebody else
+        return Pace()
+    if not (seconds > 0 and steps > 0):
+        return Pace()
+    return Pace(steps / seconds, tokens / seconds if tokens > 0 else None)  # or not told
+
+
+def progress(run: RunLike) -> tuple[int, int]:
+    """Return the steps made, and those in all (0 if not known)."""
+    said = run.info.get("progress") or {}
+    rows = run.metrics("train")[-1:] + run.metrics("eval")[-1:]
+    made = [int(row.get("step") or 0) for row in (said, *rows)]
+    steps = said.get("steps") or (run.info.get("parameters") or {}).get("steps") or 0
+    return max(made), int(steps)
+
+
+def _series(rows: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> Series:
+    steps = np.array([row.get("step", 0) for row in rows], dtype=np.float64)
+    return Series(steps, as_floats(values))
 
 
 @dataclass(frozen=True)
@@ -117,7 +199,7 @@ def live_facts(run: RunLike) -> LiveFacts:
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.record import Recorder, Run
+    >>> from rbkit.train.recorder import Recorder, Run
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "RnB", "steps": 40})
     >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
@@ -140,10 +222,18 @@ def live_facts(run: RunLike) -> LiveFacts:
     return LiveFacts(
         name=labels([run])[0],
         mixer=str((info.get("parameters") or {}).get("mixer") or "–"),
-        status=status, step=step, steps=steps, names=tuple(names),
+        status=status,
+        step=step,
+        steps=steps,
+        names=tuple(names),
         order=_order(run, m, whole=not running),
-        rounds=len(history.get("step", ())), gram=gram, p=p, edges=edges, q=q,
-        train=of_training(run), evaluation=by_evaluation(run),
+        rounds=len(history.get("step", ())),
+        gram=gram,
+        p=p,
+        edges=edges,
+        q=q,
+        train=of_training(run),
+        evaluation=by_evaluation(run),
         worst=of_domain(run, hardest),
         worst_name=None if hardest is None else names[hardest],
         effective=effective_domains(p[-1]) if len(p) else None,
@@ -152,10 +242,11 @@ def live_facts(run: RunLike) -> LiveFacts:
         noise_share=None if gram is None or floor is None else noise_share(gram, floor),
         tokens_per_second=speed.tokens,
         eta_seconds=(steps - step) / speed.steps if running and steps and speed.steps else None,
-        seconds=seconds, overhead=overhead_of(run),
+        seconds=seconds,
+        overhead=overhead_of(run),
         watch_percent=100 * watched / seconds if watched is not None and seconds else None,
         error=None if info.get("error") is None else str(info["error"]),
-    )  # fmt: skip
+    )
 
 
 def _proportions(run: RunLike) -> tuple[list[str], Array, Array]:
@@ -212,3 +303,123 @@ def _order(run: RunLike, m: int, *, whole: bool) -> NDArray[np.int64]:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+
+
+UNKNOWN = "–"
+_SAID = {
+    "waiting": "waiting to begin",
+    "running": "running",
+    "ok": "finished",
+    "failed": "FAILED",
+    "interrupted": "INTERRUPTED",
+    "killed": "KILLED",
+}
+
+
+class Told(NamedTuple):
+    """A number of a run: what it is, how much, and what to compare it with."""
+
+    what: str
+    value: str
+    beside: str = ""
+
+
+def printable(facts: LiveFacts) -> LiveFacts:
+    """Return facts whose names and error cannot move a cursor, turn text or hide in it."""
+    return replace(
+        facts,
+        name=_printable(facts.name),
+        mixer=_printable(facts.mixer),
+        names=tuple(_printable(name) for name in facts.names),
+        worst_name=None if facts.worst_name is None else _printable(facts.worst_name),
+        error=None if facts.error is None else _printable(facts.error),
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in " ".join(text.split()) if c.isprintable()) or "?"
+
+
+def status_said(facts: LiveFacts) -> str:
+    """Status of a run in a word; in capitals if it did not end well."""
+    return _SAID.get(facts.status, facts.status)
+
+
+def went_wrong(facts: LiveFacts) -> bool:
+    """Whether a run ended otherwise than by making all its steps."""
+    return facts.status not in ("waiting", "running", "ok")
+
+
+def progress_said(facts: LiveFacts) -> str:
+    """Say how far a run is, and how long it will take."""
+    steps = f"step {facts.step:,}" + (f" of {facts.steps:,}" if facts.steps else "")
+    if facts.status == "running":
+        return f"{steps}, {duration(facts.eta_seconds)} to go" if facts.eta_seconds else steps
+    return steps
+
+
+def numbers(facts: LiveFacts) -> list[Told]:
+    """Return what there is to say of a run in numbers, in a fixed order.
+
+    What is not known is a dash, so that a view does not jump.
+    """
+    q = number(facts.effective_target, 1)
+    flops, seconds = percent(facts.overhead.flops), percent(facts.overhead.seconds)
+    share = None if facts.noise_share is None else 100 * facts.noise_share
+    told = [
+        Told("eval loss", last(facts.evaluation), "nats per token"),
+        Told("worst domain", last(facts.worst), shorten(facts.worst_name or "", 32)),
+        Told("training loss", last(facts.train), "nats per token"),
+        Told("effective domains", number(facts.effective, 1), f"of {facts.m:,}; target {q}"),
+        Told("noise floor", percent(share), "of the diagonal of G"),
+        Told("tokens per second", whole(facts.tokens_per_second)),
+        Told("time", duration(facts.seconds)),
+        Told("price of adapting", flops, f"of the FLOPs; {seconds} of the time"),
+        Told("views", percent(facts.watch_percent), "of the time"),
+    ]
+    return [line if line.value != UNKNOWN else Told(line.what, UNKNOWN) for line in told]
+
+
+def last(series: Series) -> str:
+    """Last known value of a curve, with three digits."""
+    values = [value for value in series.values[-50:].tolist() if value == value]
+    return number(values[-1] if values else None)
+
+
+def percent(value: float | None) -> str:
+    """Write a percentage with two digits that say something.
+
+    Examples
+    --------
+    >>> percent(0.04673), percent(12.345), percent(None)
+    ('0.047 %', '12.3 %', '–')
+    """
+    if value is None:
+        return UNKNOWN
+    if value == 0:
+        return "0 %"
+    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
+
+
+def whole(value: float | None) -> str:
+    """Write a rate without decimals, with commas."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in the unit that fits it.
+
+    Examples
+    --------
+    >>> duration(4.2), duration(335), duration(11_100), duration(200_000), duration(None)
+    ('4 s', '5 min 35 s', '3 h 05 min', '2 d 7 h', '–')
+    """
+    if seconds is None:
+        return UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes_left:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -10,14 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rbkit.show.display import without_glyph_warnings
 from rbkit.show.facts import Array, RunLike
-from rbkit.show.gram_figure import gram, short_ids, to_cosine
-from rbkit.show.live.facts import LiveFacts, live_facts
-from rbkit.show.live.scale import Scale
-from rbkit.show.live.series import Series
-from rbkit.show.live.told import numbers, printable, progress_said, status_said, went_wrong
-from rbkit.show.mixture import proportions
+from rbkit.show.figures.gram import gram, short_ids, to_cosine
+from rbkit.show.figures.mixture import proportions
+from rbkit.show.live.facts import (
+    LiveFacts,
+    Series,
+    live_facts,
+    numbers,
+    printable,
+    progress_said,
+    status_said,
+    went_wrong,
+)
+from rbkit.show.live.frame import Scale
 from rbkit.show.style import (
     INK,
     MUTED,
@@ -28,6 +34,7 @@ from rbkit.show.style import (
     set_alt,
     shorten,
     tidy,
+    without_glyph_warnings,
 )
 
 _NAMED = 40  # domains whose rows and layers can be told apart
@@ -52,8 +59,9 @@ def final_figure(run: RunLike) -> Figure:
         With an alternative text.
     """
     facts = printable(live_facts(run))
-    with rbkit_style(font_size=9, axes_titlesize=10.5, axes_labelsize=9,
-                     xtick_labelsize=8.5, ytick_labelsize=8.5):  # fmt: skip
+    with rbkit_style(
+        font_size=9, axes_titlesize=10.5, axes_labelsize=9, xtick_labelsize=8.5, ytick_labelsize=8.5
+    ):
         figure = Figure(figsize=(10.6, 7.2), layout="constrained")
         rows = figure.add_gridspec(2, 1, height_ratios=(4.0, 3.0))
         # Grids of their own: names at the edge of one row take no room from the other.
@@ -78,8 +86,17 @@ def _headline(figure: Figure, facts: LiveFacts) -> str:
     figure.get_layout_engine().set(rect=(0, 0, 1, top), w_pad=0.08, h_pad=0.06)  # type: ignore[union-attr, call-arg]
     figure.text(0.008, 0.985, shorten(facts.name, 60), fontsize=14, fontweight="bold", va="top")
     badge = {"boxstyle": "round,pad=0.35", "fc": _ALARM, "ec": "none"} if wrong else None
-    figure.text(0.985, 0.983, said, fontsize=11.5, fontweight="bold", va="top", ha="right",
-                color="white" if wrong else INK, bbox=badge)  # fmt: skip
+    figure.text(
+        0.985,
+        0.983,
+        said,
+        fontsize=11.5,
+        fontweight="bold",
+        va="top",
+        ha="right",
+        color="white" if wrong else INK,
+        bbox=badge,
+    )
     if not facts.error:
         return f"Run {facts.name}: {said}."
     figure.text(0.008, 0.94, shorten(facts.error, 140), color=_ALARM, va="top")
@@ -116,15 +133,25 @@ def _losses(ax: Axes, facts: LiveFacts) -> None:
     ax.set_title("Loss (nats per token)")
     ends: list[tuple[float, float, str, str]] = []
     said = []
-    curves = (("train", facts.train, _TRAIN, ""), ("eval", facts.evaluation, _EVAL, "o"),
-              ("worst domain", facts.worst, _WORST, "v"))  # fmt: skip
+    curves = (
+        ("train", facts.train, _TRAIN, ""),
+        ("eval", facts.evaluation, _EVAL, "o"),
+        ("worst domain", facts.worst, _WORST, "v"),
+    )
     for name, curve, colour, marker in curves:
         steps, values = _known(curve)
         if not len(steps):
             continue
-        ax.plot(steps, values, color=colour, marker=marker, markersize=4, markeredgecolor="white",
-                linewidth=1.0 if not marker else 1.8,
-                markevery=max(1, len(steps) // 14))  # fmt: skip
+        ax.plot(
+            steps,
+            values,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            markeredgecolor="white",
+            linewidth=1.0 if not marker else 1.8,
+            markevery=max(1, len(steps) // 14),
+        )
         ends.append(
             (float(steps[-1]), float(values[-1]), f"{name} {number(values[-1], 2)}", colour)
         )
@@ -166,8 +193,13 @@ def _in_groups(facts: LiveFacts) -> LiveFacts:
     def summed(shares: Array) -> Array:
         return np.stack([shares[..., group].sum(axis=-1) for group in groups], axis=-1)
 
-    return replace(facts, names=names, order=np.arange(len(names)), p=summed(facts.p),
-                   q=None if facts.q is None else summed(facts.q))  # fmt: skip
+    return replace(
+        facts,
+        names=names,
+        order=np.arange(len(names)),
+        p=summed(facts.p),
+        q=None if facts.q is None else summed(facts.q),
+    )
 
 
 @dataclass

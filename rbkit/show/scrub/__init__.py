@@ -8,6 +8,6 @@ from rbkit._lazy import lazy
 # The package stands for its function: Python binds `rbkit.show.scrub` to the package.
 __getattr__, __dir__, __all__ = lazy(
     __name__,
-    {"Scrubber": ".scrubber", "ScrubberWidget": ".widget", "scrub": ".scrubber"},
+    {"Scrubber": ".scrubber", "ScrubberWidget": ".scrubber", "scrub": ".scrubber"},
     call="scrub",
 )

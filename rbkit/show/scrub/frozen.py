@@ -11,15 +11,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError
-from rbkit.show.curves import loss_curves
 from rbkit.show.facts import Altered, Array, mixer_of
-from rbkit.show.gram_figure import gram_frames, to_cosine
-from rbkit.show.mixture import proportions
-from rbkit.show.replay_figure import replay_labels
-from rbkit.show.scrub.payload import scales
-from rbkit.show.scrub.rounds import Rounds
+from rbkit.show.figures.gram import gram_frames, to_cosine
+from rbkit.show.figures.losses import loss_curves
+from rbkit.show.figures.mixture import proportions, replay_labels
+from rbkit.show.scrub.rounds import Rounds, scales
 from rbkit.show.style import alt_text, domain_colours, mixer_colour, rbkit_style, set_alt, shorten
-from rbkit.train.replayed import Replay
+from rbkit.train.replay import Replay
 
 
 def frozen(
@@ -41,8 +39,9 @@ def frozen(
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise InputError("n", f"{n!r} rounds cannot be drawn", "use a whole number from 1")
-    tracked = [(rounds, label) for rounds, label in zip(runs, labels, strict=True)
-               if rounds.has_gram]  # fmt: skip
+    tracked = [
+        (rounds, label) for rounds, label in zip(runs, labels, strict=True) if rounds.has_gram
+    ]
     below = len(runs) + (replayed is not None)
     m = max(len(rounds.keys) for rounds in runs)
     side = float(np.clip(0.13 * m, 2.3, 3.6))
@@ -59,10 +58,22 @@ def frozen(
         scale = scales(runs)[kind]
         for (rounds, label), part in zip(tracked, parts, strict=False):
             at = np.unique(np.linspace(0, len(rounds.at) - 1, min(n, len(rounds.at))).round())
-            _grams(part.subplots(1, len(at), squeeze=False)[0], rounds, at.astype(int), scale,
-                   kind, side)  # fmt: skip
-            part.suptitle(shorten(f"{label}: Gram matrices ({kind})", 90), x=0.01, ha="left",
-                          fontsize=11, fontweight="bold", parse_math=False)  # fmt: skip
+            _grams(
+                part.subplots(1, len(at), squeeze=False)[0],
+                rounds,
+                at.astype(int),
+                scale,
+                kind,
+                side,
+            )
+            part.suptitle(
+                shorten(f"{label}: Gram matrices ({kind})", 90),
+                x=0.01,
+                ha="left",
+                fontsize=11,
+                fontweight="bold",
+                parse_math=False,
+            )
         grid = parts[-1].subplots(1, below + 1, width_ratios=[*[1.0] * below, 1.15])
         for i, (rounds, label) in enumerate(zip(runs, labels, strict=True)):
             _proportions(grid[i], rounds, rounds.p, f"{label}: proportions")
@@ -72,16 +83,22 @@ def frozen(
         _losses(grid[-1], runs, labels)
     said = [alt_text(ax) for ax in figure.get_axes() if ax.get_label() != "<colorbar>"]
     if replayed is not None:
-        said.append(f"{replayed.mixer} would have drawn {replayed.elsewhere:.0%} of the "
-                    "examples from other domains.")  # fmt: skip
+        said.append(
+            f"{replayed.mixer} would have drawn {replayed.elsewhere:.0%} of the "
+            "examples from other domains."
+        )
     set_alt(figure, f"Rounds of {' and '.join(labels)}. {' '.join(said)}")
     return figure
 
 
 def _grams(
-    axes: NDArray[np.object_], rounds: Rounds, at: NDArray[np.int64], scale: float,
-    kind: Literal["cosine", "raw"], side: float,
-) -> None:  # fmt: skip
+    axes: NDArray[np.object_],
+    rounds: Rounds,
+    at: NDArray[np.int64],
+    scale: float,
+    kind: Literal["cosine", "raw"],
+    side: float,
+) -> None:
     grams = np.stack([rounds.gram(int(t)) for t in at])
     grams = to_cosine(grams) if kind == "cosine" else grams
     order = np.arange(len(rounds.keys))
@@ -102,9 +119,13 @@ def _proportions(ax: Axes, rounds: Rounds, p: Array, title: str) -> None:
     colours = [*domain_colours(max(len(rounds.keys), 1)), (0.6, 0.62, 0.65)][: len(names)]
     order = list(range(len(names)))[::-1]
     proportions(
-        seen, ax, order=order, title=shorten(title, 44), colours=colours[::-1],
+        seen,
+        ax,
+        order=order,
+        title=shorten(title, 44),
+        colours=colours[::-1],
         names=len(names) <= 40,
-    )  # fmt: skip
+    )
 
 
 def _losses(ax: Axes, runs: Sequence[Rounds], labels: Sequence[str]) -> None:

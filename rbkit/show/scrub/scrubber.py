@@ -6,25 +6,81 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anywidget
 import numpy as np
+import traitlets
 
 from rbkit.errors import InputError
+from rbkit.show import widgets
 from rbkit.show.facts import RunLike, labels
-from rbkit.show.modes import display_mode
-from rbkit.show.scrub.menu import asked, menu
-from rbkit.show.scrub.notices import notices
-from rbkit.show.scrub.payload import cosines, run_payload, scales, together
-from rbkit.show.scrub.rounds import Rounds, rounds_of
-from rbkit.show.scrub.widget import ScrubberWidget
-from rbkit.show.widgets.output import output
-from rbkit.show.widgets.wire import packed
-from rbkit.train.record import Run
-from rbkit.train.replayed import Replay, replay
+from rbkit.show.scrub.rounds import (
+    Rounds,
+    asked,
+    cosines,
+    menu,
+    notices,
+    rounds_of,
+    run_payload,
+    scales,
+    together,
+)
+from rbkit.show.style import display_mode
+from rbkit.show.widgets import output, packed
+from rbkit.train.recorder import Run
+from rbkit.train.replay import Replay, replay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rbkit.balance.mixers.base import Mixer
+
+_SCRIPTS = (
+    "store",
+    "recorded",
+    "plot",
+    "gram",
+    "mixture",
+    "losses",
+    "strip",
+    "table",
+    "player",
+    "replay",
+    "app",
+)
+
+
+def script() -> str:
+    """Return the whole interface as one ES module, which exports ``{render}``."""
+    return widgets.joined("rbkit.show.scrub", _SCRIPTS, "js")
+
+
+def style() -> str:
+    """Return the style sheet; every rule is scoped under ``.rbx``."""
+    return widgets.joined("rbkit.show.scrub", ("scrub",), "css")
+
+
+class ScrubberWidget(anywidget.AnyWidget):
+    """Gram matrix, proportions, losses and numbers of a round, linked by one slider.
+
+    It computes nothing. Messages are dicts with a ``type``: ``"menu"`` (which mixers there
+    are), ``"replay"`` (``mixer``, ``fields``), ``"forget"`` and ``"gram"`` (``run``,
+    ``round``), with a ``token`` that the answer repeats.
+    """
+
+    _esm = script()
+    _css = style()
+
+    title = traitlets.Unicode("").tag(sync=True)
+    domains: Any = traitlets.List().tag(sync=True)
+    runs: Any = traitlets.List().tag(sync=True)
+    stops: Any = traitlets.List().tag(sync=True)
+    scale = traitlets.Dict().tag(sync=True)
+    menu: Any = traitlets.List().tag(sync=True)
+    notices: Any = traitlets.List().tag(sync=True)
+    replay = traitlets.Dict().tag(sync=True)
+    at = traitlets.Int(0).tag(sync=True)
+    kind = traitlets.Enum(["cosine", "raw"], "cosine").tag(sync=True)
+    selected = traitlets.Int(-1).tag(sync=True)
 
 
 def scrub(
@@ -46,7 +102,7 @@ def scrub(
         matched by name.
     display : {"live", "batch", "final", "off"} or bool, optional
         Widget, or figure. ``$RBKIT_DISPLAY`` if not given; see
-        :func:`rbkit.show.modes.display_mode`.
+        :func:`rbkit.show.style.display_mode`.
 
     Returns
     -------
@@ -61,7 +117,7 @@ def scrub(
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.record import Recorder
+    >>> from rbkit.train.recorder import Recorder
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "Stratified"},
     ...                domains={"names": ["a", "b"], "sizes": [9, 9], "q": [0.8, 0.2]})
@@ -219,15 +275,16 @@ class Scrubber:
         if done is None or self.display != "live":
             self.widget.replay = {}
             return
-        from rbkit.show.replay_figure import replay_labels
+        from rbkit.show.figures.mixture import replay_labels
 
         ends = np.append(rounds.at, len(done.p) - 1)
         self.widget.replay = {
-            "label": replay_labels([done])[0], "mixer": done.mixer,
+            "label": replay_labels([done])[0],
+            "mixer": done.mixer,
             "p": packed(rounds.rows(done.p), "f4"),
             "distance": packed(done.distance[ends], "f4"),
             "effective": packed(done.effective_domains[ends], "f4"),
-        }  # fmt: skip
+        }
 
     def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
         kind = content.get("type") if isinstance(content, dict) else None

@@ -11,9 +11,9 @@ from rbkit._lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
-        "regmix": ".from_regression",
-        "mixmin": ".from_sources",
-        "Proposal": ".proposal",
-        "draw_mixtures": ".mixtures",
+        "regmix": ".regmix",
+        "mixmin": ".mixmin",
+        "Proposal": ".runs",
+        "draw_mixtures": ".regmix",
     },
 )

@@ -3,8 +3,8 @@
 import pytest
 
 from rbkit.report.compare import compare
-from rbkit.report.compare.level import level
-from rbkit.report.summary import headline
+from rbkit.report.compare.paired import level
+from rbkit.report.compare.words import headline
 
 
 def made(write_run, folder, losses, corpora=None):
@@ -12,8 +12,14 @@ def made(write_run, folder, losses, corpora=None):
     runs = []
     for mixer, by_seed in losses.items():
         for seed, loss in by_seed.items():
-            run = write_run(folder / f"{mixer}{seed}", mixer, seed, "ok" if loss else "failed",
-                            names=["a", "b"], rounds=1)  # fmt: skip
+            run = write_run(
+                folder / f"{mixer}{seed}",
+                mixer,
+                seed,
+                "ok" if loss else "failed",
+                names=["a", "b"],
+                rounds=1,
+            )
             run.info["final"] = loss and {"loss_token": loss}
             run.info["corpus"]["fingerprint"] = (corpora or {}).get(mixer, "same")
             runs.append(run)
@@ -81,8 +87,15 @@ def test_variants_on_other_corpora_are_left_out(write):
 
 
 def test_whatever_won_is_named(write):
-    text = said(write({"Stratified": {0: 3.0, 1: 4.0, 2: 3.5}, "RnB": {0: 2.9, 1: 3.8, 2: 3.41},
-                       "DGA": {0: 2.5, 1: 3.6, 2: 3.1}}))  # fmt: skip
+    text = said(
+        write(
+            {
+                "Stratified": {0: 3.0, 1: 4.0, 2: 3.5},
+                "RnB": {0: 2.9, 1: 3.8, 2: 3.41},
+                "DGA": {0: 2.5, 1: 3.6, 2: 3.1},
+            }
+        )
+    )
     assert text.startswith("RnB ended at 3.370")
     assert "The lowest loss is that of DGA, 3.067: 0.433 below Stratified (95 % interval" in text
     assert "lowest of 3 variants: chosen after the fact" in text

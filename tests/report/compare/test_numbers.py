@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbkit.report.compare import compare, differences, write_numbers
-from rbkit.report.compare.csv_text import cell, from_cell
-from rbkit.report.compare.numbers import _array, _write_csv
+from rbkit.report.compare.numbers import _array, _write_csv, cell, from_cell
 
 NAMES = ["runs", "metrics", "by_domain", "proportions", "comparisons"]
 HOSTILE = ["=HYPERLINK('x')", "+1", "-2+3", "@SUM(A1)", "\t=1", 'a,"b"\nc', "'quoted", "", "ｅ＝"]
@@ -22,8 +21,11 @@ HOSTILE = ["=HYPERLINK('x')", "+1", "-2+3", "@SUM(A1)", "\t=1", 'a,"b"\nc', "'qu
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory, write_run):
     folder = tmp_path_factory.mktemp("numbers") / "runs"
-    runs = [write_run(folder / f"{mixer}{seed}", mixer, seed, rounds=2, names=HOSTILE)
-            for mixer in ("Stratified", "RnB") for seed in (0, 1)]  # fmt: skip
+    runs = [
+        write_run(folder / f"{mixer}{seed}", mixer, seed, rounds=2, names=HOSTILE)
+        for mixer in ("Stratified", "RnB")
+        for seed in (0, 1)
+    ]
     killed = {"status": "killed", "error": "=cmd|' /C calc'!A0"}
     runs.append(write_run(folder / "x" / "killed", "ADO", rounds=2, **killed))
     return compare(runs)
@@ -80,13 +82,18 @@ def test_comparisons_are_those_of_the_page(folder, comparison):
 def test_both_files_hold_the_same(folder, name):
     table = pq.read_table(folder / f"{name}.parquet")
     options = pa_csv.ConvertOptions(
-        column_types={f.name: pa.string() if pa.types.is_dictionary(f.type) else f.type
-                      for f in table.schema},
-        strings_can_be_null=True, quoted_strings_can_be_null=False)  # fmt: skip
+        column_types={
+            f.name: pa.string() if pa.types.is_dictionary(f.type) else f.type for f in table.schema
+        },
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
     parsing = pa_csv.ParseOptions(newlines_in_values=True)
     other = pa_csv.read_csv(folder / f"{name}.csv", convert_options=options, parse_options=parsing)
-    rows = [{k: from_cell(v) if isinstance(v, str) else v for k, v in row.items()}
-            for row in other.to_pylist()]  # fmt: skip
+    rows = [
+        {k: from_cell(v) if isinstance(v, str) else v for k, v in row.items()}
+        for row in other.to_pylist()
+    ]
     assert rows == table.to_pylist()
 
 
@@ -127,8 +134,9 @@ def test_a_column_comes_back_from_csv_as_it_was(tmp_path_factory, values):
     column = _array(values)
     path = tmp_path_factory.getbasetemp() / "column.csv"
     _write_csv(pa.table({"index": pa.array(range(len(values))), "x": column}), path)
-    options = pa_csv.ConvertOptions(column_types={"x": column.type}, strings_can_be_null=True,
-                                    quoted_strings_can_be_null=False)  # fmt: skip
+    options = pa_csv.ConvertOptions(
+        column_types={"x": column.type}, strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
     parsing = pa_csv.ParseOptions(newlines_in_values=True)
     back = pa_csv.read_csv(path, convert_options=options, parse_options=parsing)["x"].to_pylist()
     assert [from_cell(v) if isinstance(v, str) else v for v in back] == column.to_pylist()
@@ -136,8 +144,12 @@ def test_a_column_comes_back_from_csv_as_it_was(tmp_path_factory, values):
 
 def test_values_of_mixed_types_are_written_as_json():
     assert _array([1, "a", [2, 3], None, {"lam": 1.0}]).to_pylist() == [
-        "1", "a", "[2, 3]", None, '{"lam": 1.0}',
-    ]  # fmt: skip
+        "1",
+        "a",
+        "[2, 3]",
+        None,
+        '{"lam": 1.0}',
+    ]
     assert _array([1, 2.5]).to_pylist() == [1.0, 2.5]
     assert _array([2**70]).to_pylist() == [float(2**70)]
 

@@ -18,16 +18,26 @@ LOSS = st.floats(1.0, 9.0)
 def run(mixer, seed, loss, by_domain=(), names=(), corpus=None):
     final = {"loss_token": loss, "loss_example": loss + 1, "by_domain_token": list(by_domain)}
     return SimpleNamespace(
-        path=Path(f"/runs/{mixer}-{seed}"), status="ok", history={}, domains=None,
+        path=Path(f"/runs/{mixer}-{seed}"),
+        status="ok",
+        history={},
+        domains=None,
         metrics=lambda kind: [],
-        info={"parameters": {"mixer": mixer, "seed": seed}, "final": final,
-              "corpus": {"fingerprint": corpus}, "domains": {"names": list(names)}},
-    )  # fmt: skip
+        info={
+            "parameters": {"mixer": mixer, "seed": seed},
+            "final": final,
+            "corpus": {"fingerprint": corpus},
+            "domains": {"names": list(names)},
+        },
+    )
 
 
 def two(ours, theirs):
-    return [run(mixer, seed, loss) for mixer, values in (("RnB", ours), ("Stratified", theirs))
-            for seed, loss in enumerate(values)]  # fmt: skip
+    return [
+        run(mixer, seed, loss)
+        for mixer, values in (("RnB", ours), ("Stratified", theirs))
+        for seed, loss in enumerate(values)
+    ]
 
 
 def gap_of(ours, theirs):
@@ -118,8 +128,12 @@ def test_seeds_that_only_one_has_are_left_out():
 
 
 def test_losses_on_other_corpora_are_never_subtracted():
-    runs = [run("RnB", 0, 4.0, corpus="a"), run("Stratified", 0, 4.5, corpus="b"),
-            run("RnB", 1, 4.0, corpus="c"), run("Stratified", 1, 4.6, corpus="c")]  # fmt: skip
+    runs = [
+        run("RnB", 0, 4.0, corpus="a"),
+        run("Stratified", 0, 4.5, corpus="b"),
+        run("RnB", 1, 4.0, corpus="c"),
+        run("Stratified", 1, 4.6, corpus="c"),
+    ]
     found = compare(runs)
     assert differences(found)["RnB"].seeds == (1,)
     assert "different corpora" in " ".join(found.cautions())
@@ -145,8 +159,11 @@ def test_adjusted_p_values_are_never_smaller_nor_in_another_order(p):
 
 def test_how_many_comparisons_were_made_is_said():
     rng = np.random.default_rng(0)
-    runs = [run(mixer, seed, 4 + 0.01 * rng.normal() - (mixer == "RnB"))
-            for mixer in ("Stratified", "RnB", "ADO", "DoGE") for seed in range(4)]  # fmt: skip
+    runs = [
+        run(mixer, seed, 4 + 0.01 * rng.normal() - (mixer == "RnB"))
+        for mixer in ("Stratified", "RnB", "ADO", "DoGE")
+        for seed in range(4)
+    ]
     found = differences(compare(runs))
     assert list(found) == ["ADO", "DoGE", "RnB"]
     assert found["RnB"].p_value < found["RnB"].adjusted < 0.05

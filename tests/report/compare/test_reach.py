@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbkit.report.compare import compare, reach_baseline, reach_of
-from rbkit.report.compare.reach import first_crossing, needed
+from rbkit.report.compare.paired import first_crossing, needed
 
 CURVE = st.lists(st.floats(2.0, 9.0), min_size=2, max_size=6)
 
@@ -19,12 +19,17 @@ def run(mixer, values, seed=0, seconds=100.0, entries=(), every=10, final=None):
     ledger = [{"name": "step", "seconds": seconds, "flops_counted": 1000.0}, *entries]
     steps = every * (len(values) - 1)
     return SimpleNamespace(
-        path=Path(f"/runs/{mixer}-{seed}"), status="ok", history={}, domains=None,
+        path=Path(f"/runs/{mixer}-{seed}"),
+        status="ok",
+        history={},
+        domains=None,
         metrics=lambda kind: rows if kind == "eval" else [],
-        info={"parameters": {"mixer": mixer, "seed": seed, "steps": steps},
-              "final": {"loss_token": values[-1] if final is None else final},
-              "ledger": {"entries": ledger}},
-    )  # fmt: skip
+        info={
+            "parameters": {"mixer": mixer, "seed": seed, "steps": steps},
+            "final": {"loss_token": values[-1] if final is None else final},
+            "ledger": {"entries": ledger},
+        },
+    )
 
 
 def found(*runs):

@@ -17,9 +17,13 @@ def run(mixer="RnB", seed=0, loss=4.0, status="ok", path=None, ended="2026-01-01
     final = None if loss is None else {"loss_token": loss}
     path = path or "/runs/" + "-".join(map(str, [*parameters.values(), ended]))
     return SimpleNamespace(
-        path=Path(path), status=status, history={}, domains=None, metrics=lambda kind: [],
+        path=Path(path),
+        status=status,
+        history={},
+        domains=None,
+        metrics=lambda kind: [],
         info={"parameters": parameters, "final": final, "ended": ended},
-    )  # fmt: skip
+    )
 
 
 def grid(mixers=("Stratified", "RnB"), ks=(10, 30), seeds=range(3)):
@@ -35,8 +39,11 @@ def labels(comparison):
 
 def test_labels_say_only_what_varies():
     assert labels(compare(grid())) == [
-        "Stratified · k 10", "Stratified · k 30", "RnB · k 10", "RnB · k 30",
-    ]  # fmt: skip
+        "Stratified · k 10",
+        "Stratified · k 30",
+        "RnB · k 10",
+        "RnB · k 30",
+    ]
     assert labels(compare(grid(ks=[10]))) == ["Stratified", "RnB"]
     assert labels(compare(grid(["RnB"]))) == ["k 10", "k 30"]
     assert labels(compare([run("RnB")])) == ["RnB"]
@@ -119,8 +126,10 @@ def test_values_that_no_variant_has_together_are_refused():
 
 
 def test_options_of_a_mixer_need_not_be_those_of_the_baseline():
-    runs = [run("Stratified", mixer_options={}),
-            *[run("RnB", mixer_options={"lam": lam}) for lam in (1.0, 2.0)]]  # fmt: skip
+    runs = [
+        run("Stratified", mixer_options={}),
+        *[run("RnB", mixer_options={"lam": lam}) for lam in (1.0, 2.0)],
+    ]
     found = compare(runs)
     assert labels(found) == ["Stratified", "RnB · lam 1", "RnB · lam 2"]
     assert found.baseline_of(found.variants[2]).label == "Stratified"
@@ -150,8 +159,13 @@ def test_runs_without_a_seed_are_said_not_to_pair():
 
 
 def test_runs_without_a_final_loss_are_kept_apart_and_counted():
-    runs = [run("Stratified"), run("RnB"), run("RnB", 1, status="killed"),
-            run("DoGE", status="failed"), run("ADO", loss=None)]  # fmt: skip
+    runs = [
+        run("Stratified"),
+        run("RnB"),
+        run("RnB", 1, status="killed"),
+        run("DoGE", status="failed"),
+        run("ADO", loss=None),
+    ]
     found = compare(runs)
     assert labels(found) == ["Stratified", "RnB"]
     assert [r.status for r in found.variants[1].unfinished] == ["killed"]
@@ -226,8 +240,12 @@ TWO = [(mixer, seed) for mixer in ("Stratified", "RnB") for seed in (0, 1)]
 
 def test_runs_by_hand_on_two_corpora_are_no_repeats():
     found = compare([by_hand(*each, corpus) for corpus in ("demo", "wiki") for each in TWO])
-    assert labels(found) == ["Stratified · corpus demo", "Stratified · corpus wiki",
-                             "RnB · corpus demo", "RnB · corpus wiki"]  # fmt: skip
+    assert labels(found) == [
+        "Stratified · corpus demo",
+        "Stratified · corpus wiki",
+        "RnB · corpus demo",
+        "RnB · corpus wiki",
+    ]
     assert found.repeated == ()
     assert found.setting(found.runs[0], "corpus") in ("demo", "wiki")
 
@@ -242,12 +260,20 @@ def test_a_corpus_that_changed_under_its_name_is_another_one():
 
 @pytest.mark.parametrize(
     ("methods", "second", "told"),
-    [((None, None), "abc", [2, 3]), (("KMeans", "Labels"), "abc", ["KMeans", "Labels"]),
-     (("KMeans", "KMeans"), "abc", [2, 3])],
-)  # fmt: skip
+    [
+        ((None, None), "abc", [2, 3]),
+        (("KMeans", "Labels"), "abc", ["KMeans", "Labels"]),
+        (("KMeans", "KMeans"), "abc", [2, 3]),
+    ],
+)
 def test_runs_by_hand_with_other_domains_are_no_repeats(methods, second, told):
-    found = compare([by_hand(*each, names=names, method=method) for each in TWO
-                     for names, method in zip(("ab", second), methods, strict=True)])  # fmt: skip
+    found = compare(
+        [
+            by_hand(*each, names=names, method=method)
+            for each in TWO
+            for names, method in zip(("ab", second), methods, strict=True)
+        ]
+    )
     assert found.repeated == ()
     assert [variant.values["domains"] for variant in found.variants] == told * 2
 

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from rbkit.report.sweep.jobfile import read_job, write_job
+from rbkit.report.sweep.folder import read_job, write_job
 
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 CELL = """from typing import Literal
@@ -24,8 +24,11 @@ def template(tmp_path):
     """Write a notebook with this cell of parameters, and return its path."""
 
     def write(cell=CELL, code="print(seed)", text="# Test", name="try.ipynb"):
-        cells = [new_markdown_cell(text), new_code_cell(cell, metadata={"tags": ["parameters"]}),
-                 new_code_cell(code)]  # fmt: skip
+        cells = [
+            new_markdown_cell(text),
+            new_code_cell(cell, metadata={"tags": ["parameters"]}),
+            new_code_cell(code),
+        ]
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), tmp_path / name)
         return tmp_path / name
 

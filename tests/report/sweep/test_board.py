@@ -6,7 +6,7 @@ import io
 import json
 import sys
 
-from rbkit.report.sweep.board import Board, progress_of
+from rbkit.report.sweep.launcher import Board, progress_of
 
 
 class Terminal(io.StringIO):

@@ -8,7 +8,7 @@ import pytest
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.collect import SweepRun, collect_runs
 from rbkit.report.sweep.plan import make_plan
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 
 @pytest.fixture
@@ -115,8 +115,7 @@ def test_a_link_among_runs_is_not_followed_either(runs, tmp_path):
 
 def test_runs_of_older_code_are_not_compared_with_the_new(swept, template):
     template(code="print(2)")
-    newer = make_plan(swept.template, "mixer=rnb", swept.out,
-                      {"rate": 0.5})  # fmt: skip
+    newer = make_plan(swept.template, "mixer=rnb", swept.out, {"rate": 0.5})
     newer.write()
     names = [run.path.name for run in collect_runs(swept.out)]
     assert names == [swept.jobs[1].id, swept.jobs[2].id, newer.jobs[0].id]

@@ -7,19 +7,38 @@ import numpy as np
 import pytest
 
 from rbkit.errors import InputError
-from rbkit.report.coerce import Text
-from rbkit.report.parameters import RunParameters
-from rbkit.report.sweep.declared import COMPUTED, RUN_HINTS, declared, read_cell
-from rbkit.report.sweep.hints import read_hint
+from rbkit.report.parameters import (
+    COMPUTED,
+    RUN_HINTS,
+    RunParameters,
+    Text,
+    declared,
+    read_cell,
+    read_hint,
+)
 
 RUN = Path(__file__).parents[3] / "notebooks" / "90_run.ipynb"
 
 
 @pytest.mark.parametrize(
     "hint",
-    [int, float, str, bool, Any, list, dict, tuple, int | None, tuple[int, ...] | int,
-     dict[str, float] | None, list[tuple[str, int]], Literal["a", 1, None], str | float | bool],
-)  # fmt: skip
+    [
+        int,
+        float,
+        str,
+        bool,
+        Any,
+        list,
+        dict,
+        tuple,
+        int | None,
+        tuple[int, ...] | int,
+        dict[str, float] | None,
+        list[tuple[str, int]],
+        Literal["a", 1, None],
+        str | float | bool,
+    ],
+)
 def test_hints_are_read_as_python_would(hint):
     written = str(hint).replace("typing.", "") if not isinstance(hint, type) else hint.__name__
     assert read_hint("Any" if hint is Any else written) == hint
@@ -33,9 +52,19 @@ def test_older_spellings_are_the_same_types():
 
 @pytest.mark.parametrize(
     "hint",
-    ["Path", "datetime.date", "__import__('os').system('false')", "int if 1 else str", "[int]",
-     "os.int", "Literal[print()]", "list[", "lambda: 1", "int | os"],
-)  # fmt: skip
+    [
+        "Path",
+        "datetime.date",
+        "__import__('os').system('false')",
+        "int if 1 else str",
+        "[int]",
+        "os.int",
+        "Literal[print()]",
+        "list[",
+        "lambda: 1",
+        "int | os",
+    ],
+)
 def test_nothing_else_is_read_or_run(hint):
     with pytest.raises(ValueError, match=r"."):
         read_hint(hint)
@@ -43,8 +72,17 @@ def test_nothing_else_is_read_or_run(hint):
 
 def test_a_cell_is_read_with_types_defaults_and_help(template):
     found = declared(template())
-    assert found.names == ["mixer", "rate", "seed", "how", "k", "options", "data", "run_dir",
-                           "resume"]  # fmt: skip
+    assert found.names == [
+        "mixer",
+        "rate",
+        "seed",
+        "how",
+        "k",
+        "options",
+        "data",
+        "run_dir",
+        "resume",
+    ]
     assert found.hints["k"] == tuple[int, ...] | int
     assert found.defaults["k"] == [8, 12]
     assert found.helps["rate"] == "of learning"
@@ -126,9 +164,13 @@ def test_what_is_wrong_is_said_with_the_name_and_what_is_allowed(template, name,
 
 @pytest.mark.parametrize(
     ("hint", "given"),
-    [("dict[int, float]", '{"0": 2}'), ("dict[int, float]", {0: 2.0}), ("dict", {1: 2}),
-     ("Any", {"a": [{2: 3}]})],
-)  # fmt: skip
+    [
+        ("dict[int, float]", '{"0": 2}'),
+        ("dict[int, float]", {0: 2.0}),
+        ("dict", {1: 2}),
+        ("Any", {"a": [{2: 3}]}),
+    ],
+)
 def test_keys_that_would_arrive_as_text_are_refused(hint, given):
     found = read_cell(f"x: {hint} = {{0: 1.0}}")["x"]
     with pytest.raises(InputError, match=r"x: its key \d \(int\) would arrive as text; give keys"):
@@ -148,22 +190,40 @@ def test_the_run_notebook_is_checked_by_its_dataclass():
 
 @pytest.mark.parametrize(
     ("text", "meant"),
-    [('["a", "b"]', ["a", "b"]), ("null", None), ("None", "None"), ("lm_head", "lm_head"),
-     ("[a", "[a"), (["a"], ["a"])],
-)  # fmt: skip
+    [
+        ('["a", "b"]', ["a", "b"]),
+        ("null", None),
+        ("None", "None"),
+        ("lm_head", "lm_head"),
+        ("[a", "[a"),
+        (["a"], ["a"]),
+    ],
+)
 def test_where_text_and_lists_are_allowed_what_looks_like_a_list_is_one(text, meant):
     assert declared(RUN).check({"layer": text})["layer"] == meant
 
 
 @pytest.mark.parametrize(
     ("hint", "typed", "meant"),
-    [("int | str", "3", 3), ("str | int", "3", 3), ("int | str", "007", "007"),
-     ("int | str", '"3"', "3"), ("int | str", '"a', '"a'), ("bool | str", "true", True),
-     ("str | float | int", "3", 3), ("float | int", "3", 3), ("float | str", "1e-3", 0.001),
-     ("float | str", "nan", "nan"), ("float | str", "1_000", "1_000"), ("str", '"3"', '"3"'),
-     ("str | None", "None", "None"), ("str | None", "null", None), ("int | None", "None", None),
-     ("str | list", "[1]", [1])],
-)  # fmt: skip
+    [
+        ("int | str", "3", 3),
+        ("str | int", "3", 3),
+        ("int | str", "007", "007"),
+        ("int | str", '"3"', "3"),
+        ("int | str", '"a', '"a'),
+        ("bool | str", "true", True),
+        ("str | float | int", "3", 3),
+        ("float | int", "3", 3),
+        ("float | str", "1e-3", 0.001),
+        ("float | str", "nan", "nan"),
+        ("float | str", "1_000", "1_000"),
+        ("str", '"3"', '"3"'),
+        ("str | None", "None", "None"),
+        ("str | None", "null", None),
+        ("int | None", "None", None),
+        ("str | list", "[1]", [1]),
+    ],
+)
 def test_what_is_typed_in_a_shell_is_text_where_nothing_else_fits(hint, typed, meant):
     found = read_cell(f"x: {hint}")["x"]
     value = found.check(Text(typed))

@@ -31,7 +31,7 @@ CELLS = (
 LAUNCH = f"""
 import sys
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.pool import run_plan
+from rbkit.report.sweep.launcher import run_plan
 plan = make_plan(sys.argv[1], "seed=0..{RUNS - 1}", sys.argv[2])
 sys.exit(run_plan(plan, jobs={JOBS}, progress=False).exit_code)
 """
@@ -89,8 +89,9 @@ class Sweep:
                 assert not notebook["metadata"]["papermill"]["exception"]
 
     def done(self):
-        return {path: path.read_bytes() for path, job in self.jobs().items()
-                if job["status"] == "ok"}  # fmt: skip
+        return {
+            path: path.read_bytes() for path, job in self.jobs().items() if job["status"] == "ok"
+        }
 
 
 def _runs(process, what):

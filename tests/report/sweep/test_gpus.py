@@ -7,13 +7,13 @@ import stat
 import pytest
 
 from rbkit.errors import InputError
-from rbkit.report.sweep.gpus import GpuSlots, gpu_environment, gpu_slots
+from rbkit.report.sweep.machine import GpuSlots, gpu_environment, gpu_slots
 
 
 @pytest.mark.parametrize(
     ("visible", "ids"),
     [("0,1", ["0", "1"]), ("", []), ("-1", []), ("3,-1,4", ["3"]), ("GPU-89", ["GPU-89"])],
-)  # fmt: skip
+)
 def test_auto_takes_what_this_process_may_see(visible, ids):
     assert gpu_slots("auto", {"CUDA_VISIBLE_DEVICES": visible}) == ids
 

@@ -12,10 +12,11 @@ from rbkit.report.sweep.grid import format_grid, parse_grid
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(0, 1) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner,
-                                                                max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=4,
-)  # fmt: skip
+)
 VALUES = st.text(max_size=6) | JSON.filter(lambda v: isinstance(v, list | dict))
 NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True)
 GRIDS = st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=3), max_size=3)
@@ -42,9 +43,10 @@ def test_any_text_is_read_or_refused(text):
 
 def test_spaces_separate_parameters_and_commas_values():
     assert parse_grid("mixer=stratified,target,rnb seed=0..4 k=10,30") == {
-        "mixer": ["stratified", "target", "rnb"], "seed": ["0", "1", "2", "3", "4"],
+        "mixer": ["stratified", "target", "rnb"],
+        "seed": ["0", "1", "2", "3", "4"],
         "k": ["10", "30"],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
@@ -91,10 +93,22 @@ def test_what_makes_no_sense_is_shown_where_it_stops(text, said):
 
 
 def test_python_values_are_taken_as_they_are():
-    grid = parse_grid({"seed": range(3), "rate": np.array([0.1]), "mixer": "rnb", "k": [(8, 12)],
-                       "options": {"a": 1}})  # fmt: skip
-    assert grid == {"seed": [0, 1, 2], "rate": [0.1], "mixer": ["rnb"], "k": [(8, 12)],
-                    "options": [{"a": 1}]}  # fmt: skip
+    grid = parse_grid(
+        {
+            "seed": range(3),
+            "rate": np.array([0.1]),
+            "mixer": "rnb",
+            "k": [(8, 12)],
+            "options": {"a": 1},
+        }
+    )
+    assert grid == {
+        "seed": [0, 1, 2],
+        "rate": [0.1],
+        "mixer": ["rnb"],
+        "k": [(8, 12)],
+        "options": [{"a": 1}],
+    }
 
 
 def test_several_grids_multiply_and_must_not_overlap():

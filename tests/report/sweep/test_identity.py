@@ -2,7 +2,7 @@
 
 import pytest
 
-from rbkit.report.sweep import identity
+from rbkit.report.sweep import folder
 from rbkit.report.sweep import plan as plan_module
 from rbkit.report.sweep.plan import make_plan
 
@@ -27,8 +27,10 @@ def test_a_folder_that_runs_write_to_does_not_change_their_ids(names, tmp_path, 
     before, notes = names(line, **{name: "made/a"})
     (tmp_path / "made/a/0.txt").write_text("of the first run")
     assert names(line, **{name: "made/a"}) == (before, notes)
-    assert notes == [f"{name}: made/a counts by its name: it is a folder; if it is data, write "
-                     f'"data" into the comment of {name}']  # fmt: skip
+    assert notes == [
+        f"{name}: made/a counts by its name: it is a folder; if it is data, write "
+        f'"data" into the comment of {name}'
+    ]
 
 
 @pytest.mark.parametrize(
@@ -63,12 +65,12 @@ def test_folders_of_the_run_notebook_are_those_that_it_reads(names, tmp_path):
 
 @pytest.mark.parametrize("place", ["/tmp", "/", "~", "/var/tmp/"])
 def test_places_are_never_read(names, monkeypatch, place):
-    monkeypatch.setattr(identity, "_digests", None)
+    monkeypatch.setattr(folder, "_digests", None)
     assert names(f'data: str = "{place}"')[1] == []
 
 
 def test_a_folder_of_too_many_files_counts_by_its_name(names, tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "_FILES", 2)
+    monkeypatch.setattr(folder, "_FILES", 2)
     (tmp_path / "in").mkdir()
     for n in range(3):
         (tmp_path / f"in/{n}").touch()
@@ -82,7 +84,7 @@ def test_data_that_cannot_be_read_counts_by_its_name(names, tmp_path, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "secret.csv").touch()
-    monkeypatch.setattr(identity, "_digests", refuse)
+    monkeypatch.setattr(folder, "_digests", refuse)
     notes = names("data: str = ''", data="secret.csv")[1]
     assert notes == ["data: secret.csv cannot be read (Permission denied), and counts by its name"]
 

@@ -10,7 +10,8 @@ import pytest
 
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
-from rbkit.report.sweep.jobfile import (
+from rbkit.processes import is_alive, process_identity
+from rbkit.report.sweep.folder import (
     STATUSES,
     job_status,
     launching,
@@ -21,8 +22,7 @@ from rbkit.report.sweep.jobfile import (
     update_job,
     write_job,
 )
-from rbkit.report.sweep.plain import plain
-from rbkit.report.sweep.processes import is_alive, process_identity
+from rbkit.text import plain
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report import write
-from rbkit.report.sweep import launch, pool
+from rbkit.report.page import page
+from rbkit.report.sweep import launcher, pipeline
+from rbkit.report.sweep.launcher import SweepResult
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.result import SweepResult
 
 
 @pytest.fixture
@@ -32,13 +32,13 @@ def calls(monkeypatch, template, tmp_path):
             raise InputError("baseline", "no run has it", "give another")
         return out
 
-    monkeypatch.setattr(pool, "run_plan", run_plan)
-    monkeypatch.setattr(write, "write_report", write_report)
+    monkeypatch.setattr(launcher, "run_plan", run_plan)
+    monkeypatch.setattr(page, "write_report", write_report)
     return asked
 
 
 def sweep(**options):
-    return launch.sweep("try.ipynb", "mixer=target,rnb", **options)
+    return pipeline.sweep("try.ipynb", "mixer=target,rnb", **options)
 
 
 def test_the_report_is_written_also_when_some_have_failed(calls, capsys):
@@ -47,8 +47,15 @@ def test_the_report_is_written_also_when_some_have_failed(calls, capsys):
     assert [(str(paths[0]), name) for paths, name, _ in calls["report"]] == [
         ("reports/try", "index.html")
     ]
-    assert calls["options"] == {"jobs": 2, "resume": True, "timeout": 9, "retries": 1,
-                                "gpus": "none", "progress": True, "ray": None}  # fmt: skip
+    assert calls["options"] == {
+        "jobs": 2,
+        "resume": True,
+        "timeout": 9,
+        "retries": 1,
+        "gpus": "none",
+        "progress": True,
+        "ray": None,
+    }
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "try -> reports/try: 2 runs, 0 done already, 2 to do, 2 at a time"
     assert said[1] == "try -> reports/try: 1 ok, 1 failed"
@@ -92,7 +99,7 @@ def test_where_nobody_listens_report_and_exit_code_stay(calls, stderr, monkeypat
 
 
 def test_what_is_said_to_nobody_costs_no_exit_code():
-    code = "from rbkit.report.sweep.plain import say; say('a'); say('b'); print('end')"
+    code = "from rbkit.text import say; say('a'); say('b'); print('end')"
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as pipe:
@@ -101,9 +108,11 @@ def test_what_is_said_to_nobody_costs_no_exit_code():
 
 
 def test_streams_that_were_closed_go_nowhere_and_children_have_them_too():
-    code = ("import subprocess, sys; from rbkit.report.sweep.plain import need_streams;"
-            "need_streams(); print('a', file=sys.stderr); child = 'import sys; sys.stderr.flush()';"
-            "sys.exit(subprocess.call([sys.executable, '-c', child]))")  # fmt: skip
+    code = (
+        "import subprocess, sys; from rbkit.text import need_streams;"
+        "need_streams(); print('a', file=sys.stderr); child = 'import sys; sys.stderr.flush()';"
+        "sys.exit(subprocess.call([sys.executable, '-c', child]))"
+    )
     closed = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
     assert subprocess.run(closed, check=False).returncode == 0
 
@@ -139,5 +148,5 @@ def test_rb_sweep_is_the_function(calls):
     import rbkit as rb
     import rbkit.report.sweep as package
 
-    assert rb.sweep is launch.sweep
+    assert rb.sweep is pipeline.sweep
     assert package("try.ipynb", "seed=0", report=False, dry_run=True).counts == {"queued": 1}

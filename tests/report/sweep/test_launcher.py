@@ -10,10 +10,9 @@ import pytest
 
 from rbkit.errors import InputError
 from rbkit.report.sweep import launcher
-from rbkit.report.sweep.board import Board
-from rbkit.report.sweep.jobfile import new_job, read_job, write_job
-from rbkit.report.sweep.launcher import Launcher, Task
-from rbkit.report.sweep.workers import Event
+from rbkit.report.sweep.folder import new_job, read_job, write_job
+from rbkit.report.sweep.launcher import Board, Launcher, Task
+from rbkit.report.sweep.worker import Event
 
 WELL = {"status": "ok", "error": None, "cell": None, "tail": [], "oom": False}
 DONE = {"cells": [], "metadata": {"papermill": {"end_time": "2026-01-01"}}}
@@ -59,9 +58,16 @@ def launch(tmp_path):
         if before:
             before(tmp_path / "runs")
         workers = Pretenders(spoil)
-        made = Launcher(workers, tasks, out=tmp_path, template=tmp_path / "t.ipynb",
-                        resumable=False, at_once=2, retries=1,
-                        board=Board(3, 0, 2, shown=False))  # fmt: skip
+        made = Launcher(
+            workers,
+            tasks,
+            out=tmp_path,
+            template=tmp_path / "t.ipynb",
+            resumable=False,
+            at_once=2,
+            retries=1,
+            board=Board(3, 0, 2, shown=False),
+        )
         return made.run()
 
     return run

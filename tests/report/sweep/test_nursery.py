@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from rbkit.report.sweep import nursery
-from rbkit.report.sweep.local_workers import LocalWorkers
-from rbkit.report.sweep.verdict import judge
+from rbkit.report.sweep import worker
+from rbkit.report.sweep.launcher import judge
+from rbkit.report.sweep.worker import LocalWorkers
 
 NO_SECOND = """
 import os
@@ -30,8 +30,14 @@ def workers():
 
 
 def request(id, folder):
-    return {"id": id, "template": str(folder / "none.ipynb"), "parameters": {}, "env": {},
-            "run_dir": str(folder), "cwd": str(folder)}  # fmt: skip
+    return {
+        "id": id,
+        "template": str(folder / "none.ipynb"),
+        "parameters": {},
+        "env": {},
+        "run_dir": str(folder),
+        "cwd": str(folder),
+    }
 
 
 def ends(workers, *ids):
@@ -44,7 +50,7 @@ def ends(workers, *ids):
 
 
 def test_a_fork_that_fails_costs_one_run(tmp_path, monkeypatch, workers):
-    monkeypatch.setattr(nursery, "_START", NO_SECOND + nursery._START)
+    monkeypatch.setattr(worker, "_START", NO_SECOND + worker._START)
     for id in "abc":
         workers.start(request(id, tmp_path))
     found = ends(workers, "a", "b", "c")
@@ -59,6 +65,6 @@ def test_no_more_files_cost_one_run(tmp_path, monkeypatch, workers):
     def no_more(_mark):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("rbkit.report.sweep.local_workers.start_nursery", no_more)
+    monkeypatch.setattr("rbkit.report.sweep.worker.start_nursery", no_more)
     workers.start(request("a", tmp_path))
     assert "(Too many open files)" in ends(workers, "a")["a"]["error"]

@@ -12,12 +12,11 @@ import rbkit
 from rbkit.cli.given import read_parameters
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import read_json, write_json
-from rbkit.report.sweep import launch, sweepfile
+from rbkit.processes import process_identity
+from rbkit.report.sweep import folder, pipeline
+from rbkit.report.sweep.folder import read_job, slug
 from rbkit.report.sweep.grid import format_grid
-from rbkit.report.sweep.identity import slug
-from rbkit.report.sweep.jobfile import read_job
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.processes import process_identity
 
 
 def hashes(plan):
@@ -40,9 +39,10 @@ def test_a_plan_is_the_product_of_its_values_in_their_order(plan):
     made = plan("mixer=target,rnb seed=0..2 k=10,[8,12]")
     assert len(made.jobs) == 12
     assert [job.varied for job in made.jobs][:3] == [
-        {"mixer": "Target", "seed": 0, "k": 10}, {"mixer": "Target", "seed": 0, "k": [8, 12]},
+        {"mixer": "Target", "seed": 0, "k": 10},
+        {"mixer": "Target", "seed": 0, "k": [8, 12]},
         {"mixer": "Target", "seed": 1, "k": 10},
-    ]  # fmt: skip
+    ]
     assert made.jobs[0].parameters["rate"] == 0.001
     assert not {"run_dir", "resume"} & set(made.jobs[0].parameters)
     assert made.jobs[0].id.startswith("mixer-Target_seed-0_k-10-")
@@ -72,7 +72,7 @@ def test_what_is_wrong_stops_before_anything_is_written(plan, tmp_path, grid, pa
         plan(grid, parameters=parameters)
     assert said in str(error.value)
     with pytest.raises(InputError):
-        launch.sweep("try.ipynb", grid, parameters=parameters)
+        pipeline.sweep("try.ipynb", grid, parameters=parameters)
     assert [path.name for path in tmp_path.iterdir()] == ["try.ipynb"]
 
 
@@ -92,8 +92,10 @@ def test_a_profile_is_a_parameter_that_must_be_declared(plan):
 def test_points_that_are_the_same_are_run_once_and_told(plan):
     made = plan("rate=1e-3,0.001,2e-3 mixer=rnb,RnB")
     assert [job.varied["rate"] for job in made.jobs] == [0.001, 0.002]
-    assert made.notes == ["rate=0.001 is in the grid twice, and run once",
-                          "mixer=RnB is in the grid twice, and run once"]  # fmt: skip
+    assert made.notes == [
+        "rate=0.001 is in the grid twice, and run once",
+        "mixer=RnB is in the grid twice, and run once",
+    ]
 
 
 @pytest.mark.parametrize("written", ["1e-3", 1e-3, "0.001", "1.0e-03"])
@@ -112,10 +114,12 @@ def test_the_same_sweep_typed_differently_has_the_same_ids(plan):
     assert hashes(plan("seed=0")) == hashes(plan("seed=0 k=[8,12]"))
 
 
-VALUES = {"mixer": st.sampled_from(["Target", "RnB", "ADO"]), "seed": st.integers(0, 9),
-          "k": st.integers(1, 9) | st.lists(st.integers(1, 9), max_size=2),
-          "data": st.text(st.characters(codec="ascii", exclude_characters="/\\*?[.~"),
-                          max_size=4)}  # fmt: skip
+VALUES = {
+    "mixer": st.sampled_from(["Target", "RnB", "ADO"]),
+    "seed": st.integers(0, 9),
+    "k": st.integers(1, 9) | st.lists(st.integers(1, 9), max_size=2),
+    "data": st.text(st.characters(codec="ascii", exclude_characters="/\\*?[.~"), max_size=4),
+}
 GRIDS = st.fixed_dictionaries(
     {},
     optional={n: st.lists(v, min_size=1, max_size=2, unique_by=repr) for n, v in VALUES.items()},
@@ -201,12 +205,13 @@ def test_words_of_ids_are_safe_and_short():
 
 
 def test_the_command_of_a_run_repeats_it(plan, template_path):
-    plan({"mixer": ["rnb"], "data": ["it's; rm -rf $HOME"], "k": [(8, 12, 16)]},
-         parameters={"options": {"a": 1}, "rate": "1e-3"})  # fmt: skip
+    plan(
+        {"mixer": ["rnb"], "data": ["it's; rm -rf $HOME"], "k": [(8, 12, 16)]},
+        parameters={"options": {"a": 1}, "rate": "1e-3"},
+    )
     job = plan({"data": ["it's; $HOME"], "seed": [3]}, parameters={"options": {"a": 1}}).jobs[0]
     words = shlex.split(job.command)
-    assert words[:6] == ["rbkit", "run", "--out", f"out/repeat/{job.id}", "--template",
-                         "try.ipynb"]  # fmt: skip
+    assert words[:6] == ["rbkit", "run", "--out", f"out/repeat/{job.id}", "--template", "try.ipynb"]
     assert words[6::2] == ["-p"] * 3  # rate and the others are at their defaults
     options = dict(word.split("=", 1) for word in words[7::2])
     assert options == {"data": "it's; $HOME", "seed": "3", "options": '{"a":1.0}'}
@@ -239,17 +244,17 @@ def test_the_notebook_gets_what_was_given_and_the_record_has_all(plan, template)
 def test_sweep_json_says_what_was_asked_and_with_what(plan):
     made = plan()
     made.write()
-    info = sweepfile.read_sweep("out")
+    info = folder.read_sweep("out")
     assert info["format"] == "rbkit-sweep/1"
     assert info["jobs"] == [job.id for job in made.jobs]
     assert info["grid"] == {"mixer": ["Target", "RnB"], "seed": [0, 1]}
     assert set(info["machine"]) == {"cpus", "memory_gb", "platform", "gpus"}
     assert info["command"] == "rbkit sweep try.ipynb --grid 'mixer=Target,RnB seed=0,1' --out out"
-    assert sweepfile.launcher_of("out", info) == f"process {os.getpid()}"
+    assert folder.launcher_of("out", info) == f"process {os.getpid()}"
     assert read_job(made.jobs[0].run_dir)["status"] == "queued"
     assert set(made.statuses().values()) == {"queued"}
     made.release()
-    assert sweepfile.launcher_of("out", sweepfile.read_sweep("out")) is None
+    assert folder.launcher_of("out", folder.read_sweep("out")) is None
 
 
 def test_another_grid_adds_its_runs_and_leaves_the_others(plan, ends):
@@ -258,13 +263,13 @@ def test_another_grid_adds_its_runs_and_leaves_the_others(plan, ends):
     ends(first.jobs[0], "ok")
     second = plan("mixer=rnb,target seed=1..2")
     second.write()
-    info = sweepfile.read_sweep("out")
+    info = folder.read_sweep("out")
     assert info["jobs"][:2] == [job.id for job in first.jobs]
     assert len(info["jobs"]) == 2 + 3  # the seed 1 of Target was there already
     assert first.statuses()[first.jobs[0].id] == "ok"
     assert len(info["calls"]) == 2
     second.write()
-    assert len(sweepfile.read_sweep("out")["calls"]) == 2
+    assert len(folder.read_sweep("out")["calls"]) == 2
     assert info["superseded"] == []
 
 
@@ -272,32 +277,32 @@ def test_runs_of_older_code_make_way_for_those_of_the_new(plan, template, capsys
     first = plan("seed=0..2")
     first.write()
     template(code="print(seed + 1)")
-    launch.sweep("try.ipynb", "seed=0..1", "out", dry_run=True)
+    pipeline.sweep("try.ipynb", "seed=0..1", "out", dry_run=True)
     assert "2 runs of older code or data make way for new ones" in capsys.readouterr().err
     second = plan("seed=0..1")
     second.write()
-    info = sweepfile.read_sweep("out")
+    info = folder.read_sweep("out")
     assert info["superseded"] == [job.id for job in first.jobs[:2]]
     assert info["jobs"] == [first.jobs[2].id, *(job.id for job in second.jobs)]
     template()
     plan("seed=0").write()  # back to the old code: that run is there
-    info = sweepfile.read_sweep("out")
+    info = folder.read_sweep("out")
     assert first.jobs[0].id in info["jobs"]
     assert second.jobs[0].id in info["superseded"]
 
 
 def test_the_sweep_of_another_notebook_is_left_alone(plan, template):
     plan().write()
-    before = sweepfile.read_sweep("out")
+    before = folder.read_sweep("out")
     template(name="other.ipynb")
     with pytest.raises(InputError, match=r"holds a sweep of another notebook, try.ipynb; give an"):
         make_plan("other.ipynb", "seed=0", "out").write()
-    assert sweepfile.read_sweep("out") == before
+    assert folder.read_sweep("out") == before
 
 
 def test_two_launchers_do_not_share_a_folder(plan):
     plan().write()
-    info = sweepfile.read_sweep("out")
+    info = folder.read_sweep("out")
     who = {**info["launcher"], **process_identity(os.getppid())}
     write_json("out/sweep.json", {**info, "launcher": who})
     with pytest.raises(InputError, match=f"process {os.getppid()} works on this sweep"):
@@ -326,12 +331,12 @@ def test_ids_that_lead_out_of_the_folder_are_refused(plan, id):
     info = read_json("out/sweep.json")
     write_json("out/sweep.json", {**info, "jobs": [id]})
     with pytest.raises(InputError, match="is no id of a run"):
-        sweepfile.read_sweep("out")
+        folder.read_sweep("out")
 
 
 def test_a_dry_run_shows_the_runs_and_writes_nothing(plan, tmp_path, capsys):
     plan("seed=0")
-    result = launch.sweep("try.ipynb", "mixer=target,rnb", dry_run=True)
+    result = pipeline.sweep("try.ipynb", "mixer=target,rnb", dry_run=True)
     said = capsys.readouterr()
     assert "try -> reports/try: 2 runs, 0 done already, 2 to do, 1 at a time" in said.err
     assert said.out.splitlines()[0].split() == ["run", "status", "mixer"]
@@ -344,4 +349,4 @@ def test_a_dry_run_shows_the_runs_and_writes_nothing(plan, tmp_path, capsys):
 def test_a_baseline_that_no_run_can_have_is_refused_at_once(plan, baseline):
     plan()
     with pytest.raises(InputError):
-        launch.sweep("try.ipynb", "mixer=target,rnb", "out", baseline=baseline, dry_run=True)
+        pipeline.sweep("try.ipynb", "mixer=target,rnb", "out", baseline=baseline, dry_run=True)

@@ -14,12 +14,11 @@ import psutil
 import pytest
 
 from rbkit.errors import InputError
+from rbkit.processes import process_identity
 from rbkit.report.sweep import launcher
-from rbkit.report.sweep.jobfile import read_job, update_job
-from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.pool import run_plan
-from rbkit.report.sweep.processes import process_identity
-from rbkit.report.sweep.requeue import requeue
+from rbkit.report.sweep.folder import read_job, update_job
+from rbkit.report.sweep.launcher import run_plan
+from rbkit.report.sweep.plan import make_plan, requeue
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adopts orphans")
 
@@ -166,7 +165,7 @@ except KeyboardInterrupt:
 LAUNCH = """
 import sys
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.pool import run_plan
+from rbkit.report.sweep.launcher import run_plan
 plan = make_plan(sys.argv[1], sys.argv[2], sys.argv[3])
 sys.exit(run_plan(plan, jobs=int(sys.argv[4]), progress=False).exit_code)
 """
@@ -344,9 +343,13 @@ def test_a_notebook_that_is_changed_after_it_was_planned_runs_under_no_wrong_nam
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"jobs": 0}, "jobs: is 0"), ({"retries": -1}, "retries: is -1"),
-     ({"timeout": 0}, "timeout: is 0"), ({"gpus": "many"}, "gpus: 'many'")],
-)  # fmt: skip
+    [
+        ({"jobs": 0}, "jobs: is 0"),
+        ({"retries": -1}, "retries: is -1"),
+        ({"timeout": 0}, "timeout: is 0"),
+        ({"gpus": "many"}, "gpus: 'many'"),
+    ],
+)
 def test_numbers_that_cannot_be_stop_before_anything_is_written(tiny, tmp_path, options, said):
     plan = make_plan(tiny("1"), "seed=0", tmp_path / "out")
     with pytest.raises(InputError, match=said):
@@ -356,7 +359,7 @@ def test_numbers_that_cannot_be_stop_before_anything_is_written(tiny, tmp_path, 
 
 def test_the_launcher_does_not_import_what_workers_need():
     code = (
-        "import sys, rbkit.report.sweep.pool, rbkit.report.sweep.plan; "
+        "import sys, rbkit.report.sweep.launcher, rbkit.report.sweep.plan; "
         "print([m for m in ('papermill', 'nbconvert', 'torch', 'ray') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from rbkit.report.sweep.processes import MARK, kill_group, process_identity
+from rbkit.processes import MARK, kill_group, process_identity
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups")
 
@@ -23,10 +23,12 @@ def group():
     def start(mark=None):
         leader = subprocess.Popen(
             ["sh", "-c", "sleep 600 >/dev/null & echo $!; read line"],
-            start_new_session=True, text=True, stdin=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **({MARK: mark} if mark else {})},
-        )  # fmt: skip
+        )
         member = psutil.Process(int(leader.stdout.readline()))
         started.append((leader, member))
         return leader, member
@@ -72,9 +74,13 @@ def test_a_group_goes_with_its_leader_also_when_that_has_just_died(group):
 
 @pytest.mark.parametrize(
     ("mark", "known", "killed"),
-    [("of this sweep", "of this sweep", True), ("of another", "of this sweep", False),
-     (None, "of this sweep", False), ("of this sweep", None, False)],
-)  # fmt: skip
+    [
+        ("of this sweep", "of this sweep", True),
+        ("of another", "of this sweep", False),
+        (None, "of this sweep", False),
+        ("of this sweep", None, False),
+    ],
+)
 def test_without_its_leader_only_what_carries_the_mark_of_the_sweep_is_killed(
     group, mark, known, killed
 ):

@@ -11,10 +11,10 @@ import pytest
 
 from rbkit.errors import InputError
 from rbkit.ray_cluster import connected_ray
-from rbkit.report.sweep import launcher, ray_pool
-from rbkit.report.sweep.jobfile import read_job
+from rbkit.report.sweep import launcher, ray_workers
+from rbkit.report.sweep.folder import read_job
+from rbkit.report.sweep.launcher import run_plan
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.pool import run_plan
 
 CELL = """
 import os, subprocess, time
@@ -43,7 +43,7 @@ def test_without_ray_the_extra_is_named_and_all_is_still_queued(tiny, tmp_path, 
 
 def test_ray_hands_out_gpus_itself():
     with pytest.raises(InputError, match="gpus: is '0,1', but Ray hands them out"):
-        ray_pool.RayWorkers("local", jobs=2, gpus="0,1")
+        ray_workers.RayWorkers("local", jobs=2, gpus="0,1")
 
 
 @pytest.fixture(scope="module")

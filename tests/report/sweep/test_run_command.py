@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from rbkit.cli import app, main
 from rbkit.report import engine, html
-from rbkit.report.shipped import find_notebook
+from rbkit.report.notebooks import find_notebook
 from rbkit.report.sweep.plan import make_plan
 
 

@@ -11,13 +11,12 @@ import time
 import pytest
 
 from rbkit.errors import InputError
+from rbkit.processes import process_identity
 from rbkit.report.sweep import status
-from rbkit.report.sweep.jobfile import now, update_job
-from rbkit.report.sweep.plain import plain
+from rbkit.report.sweep.folder import now, update_job
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.processes import process_identity
-from rbkit.report.sweep.status import print_status, standing
-from rbkit.report.sweep.table import print_table
+from rbkit.report.sweep.status import print_status, print_table, standing
+from rbkit.text import plain
 
 
 @pytest.fixture
@@ -95,9 +94,16 @@ def test_a_damaged_job_is_shown_and_not_ok(swept, ends, bad, capsys):
 
 @pytest.mark.parametrize(
     "record",
-    ["{", "[]", "null", '{"progress": 3}', '{"progress": {"step": "\\u001b[31m"}}',
-     '{"progress": {"loss": []}}', '{"final": {"loss_token": null}}'],
-)  # fmt: skip
+    [
+        "{",
+        "[]",
+        "null",
+        '{"progress": 3}',
+        '{"progress": {"step": "\\u001b[31m"}}',
+        '{"progress": {"loss": []}}',
+        '{"final": {"loss_token": null}}',
+    ],
+)
 def test_a_record_that_makes_no_sense_shows_no_progress(swept, record):
     (swept.jobs[0].run_dir / "run.json").write_text(record)
     update_job(swept.jobs[0].run_dir, status="running", **here())

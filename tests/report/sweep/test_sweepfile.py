@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from rbkit.errors import InputError
-from rbkit.report.sweep import launch, sweepfile
+from rbkit.report.sweep import folder, pipeline
 from rbkit.report.sweep.plan import make_plan
 from rbkit.report.sweep.status import standing
 
@@ -38,7 +38,7 @@ def plan(template, tmp_path, monkeypatch):
 )
 def test_runs_of_an_older_cell_of_parameters_are_replaced(plan, cell, code, grid):
     first, second = plan(), plan(grid, cell, code)
-    info = sweepfile.read_sweep("out")
+    info = folder.read_sweep("out")
     assert info["superseded"] == [job.id for job in first.jobs]
     assert info["jobs"] == [job.id for job in second.jobs]
 
@@ -50,17 +50,17 @@ def test_runs_of_an_older_cell_of_parameters_are_replaced(plan, cell, code, grid
 def test_runs_that_were_asked_to_be_something_else_stay(plan, cell, grid):
     first = plan()
     plan(grid, cell, "print(seed + 1)")
-    assert sweepfile.read_sweep("out")["jobs"][:2] == [job.id for job in first.jobs]
+    assert folder.read_sweep("out")["jobs"][:2] == [job.id for job in first.jobs]
 
 
 def test_what_has_changed_is_named(plan, template, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("1")
     plan(data="a.txt")
     (tmp_path / "a.txt").write_text("2")
-    launch.sweep("try.ipynb", "seed=0", "out", parameters={"data": "a.txt"}, dry_run=True)
+    pipeline.sweep("try.ipynb", "seed=0", "out", parameters={"data": "a.txt"}, dry_run=True)
     assert "make way for new ones; changed: the data of data\n" in capsys.readouterr().err
     template(CELL, code="print(seed + 1)")
-    launch.sweep("try.ipynb", "seed=0", "out", parameters={"data": "a.txt"}, dry_run=True)
+    pipeline.sweep("try.ipynb", "seed=0", "out", parameters={"data": "a.txt"}, dry_run=True)
     said = capsys.readouterr().err
     assert "make way for new ones; changed: the notebook's code, the data of data\n" in said
 
@@ -77,7 +77,7 @@ def test_another_notebook_of_the_same_name_gets_another_folder(plan, template, t
         make_plan(elsewhere, "seed=0..1", "out").write()
     (tmp_path / "try.ipynb").unlink()  # then it has been moved
     make_plan(elsewhere, "seed=0..1", "out").write()
-    assert sweepfile.read_sweep("out")["superseded"] == [job.id for job in first.jobs]
+    assert folder.read_sweep("out")["superseded"] == [job.id for job in first.jobs]
 
 
 def test_the_way_on_is_every_call_that_has_runs_which_are_not_ok(plan, ends, tmp_path):
@@ -96,8 +96,13 @@ def test_the_way_on_is_every_call_that_has_runs_which_are_not_ok(plan, ends, tmp
 def test_the_way_on_has_the_options_and_the_folder_of_the_call(plan, tmp_path, monkeypatch):
     plan("seed=0")
     made = make_plan("try.ipynb", "seed=0..1", "out")
-    made.options = {"jobs": 2, "timeout": 9.5, "gpus": "none", "baseline": "mixer=A k=1",
-                    "pdf": True}  # fmt: skip
+    made.options = {
+        "jobs": 2,
+        "timeout": 9.5,
+        "gpus": "none",
+        "baseline": "mixer=A k=1",
+        "pdf": True,
+    }
     made.write()
     options = "--jobs 2 --timeout 9.5 --gpus none --baseline 'mixer=A k=1' --pdf"
     assert ways_on() == [f"rbkit sweep try.ipynb --grid seed=0,1 --out out {options}"]
@@ -108,9 +113,9 @@ def test_the_way_on_has_the_options_and_the_folder_of_the_call(plan, tmp_path, m
 
 def test_calls_of_older_files_and_strangers_are_read(plan):
     plan("seed=0")
-    info = sweepfile.read_sweep("out")
+    info = folder.read_sweep("out")
     for calls in ([{"command": "rbkit old"}], [3, {"jobs": [[]], "cwd": 3}], []):
-        assert sweepfile.ways_on({**info, "calls": calls}, {info["jobs"][0]: "failed"}) == [
+        assert folder.ways_on({**info, "calls": calls}, {info["jobs"][0]: "failed"}) == [
             info["command"]
         ]
 

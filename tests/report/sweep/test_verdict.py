@@ -9,8 +9,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from rbkit.report.engine import failure_in
-from rbkit.report.sweep.memory import oom_kills
-from rbkit.report.sweep.verdict import judge, keep_evidence
+from rbkit.report.sweep.launcher import judge, keep_evidence
+from rbkit.report.sweep.machine import oom_kills
 
 WELL = {"status": "ok", "error": None, "cell": None, "tail": [], "oom": False}
 BADLY = {"status": "killed", "error": "DeadKernelError", "cell": "In [2]", "tail": ["x"]}
@@ -35,24 +35,38 @@ def test_a_run_without_a_record_of_its_own_is_ok_by_its_notebook(run_dir):
 
 @pytest.mark.parametrize(
     "written",
-    [None, "", '{"cells": [', "[]", notebook("completed", "pending"), notebook("failed"),
-     notebook("completed", exception=True), notebook("completed", end=None)],
-)  # fmt: skip
+    [
+        None,
+        "",
+        '{"cells": [',
+        "[]",
+        notebook("completed", "pending"),
+        notebook("failed"),
+        notebook("completed", exception=True),
+        notebook("completed", end=None),
+    ],
+)
 def test_without_a_notebook_executed_to_its_end_nothing_is_ok(run_dir, written):
     (run_dir / "run.ipynb").unlink()
     if written is not None:
         (run_dir / "run.ipynb").write_text(written)
     found = judge(run_dir, WELL, 0)
     assert (found.status, found.error) == (
-        "failed", "run.ipynb is not there, or not executed to its end",
-    )  # fmt: skip
+        "failed",
+        "run.ipynb is not there, or not executed to its end",
+    )
 
 
 @pytest.mark.parametrize(
     ("record", "status"),
-    [('{"status": "ok"}', "ok"), ('{"status": "running"}', "failed"), ("{", "failed"),
-     ('{"status": "interrupted"}', "interrupted"), ('{"status": "failed"}', "failed")],
-)  # fmt: skip
+    [
+        ('{"status": "ok"}', "ok"),
+        ('{"status": "running"}', "failed"),
+        ("{", "failed"),
+        ('{"status": "interrupted"}', "interrupted"),
+        ('{"status": "failed"}', "failed"),
+    ],
+)
 def test_the_runs_own_record_must_agree(run_dir, record, status):
     (run_dir / "run.json").write_text(record)
     assert judge(run_dir, WELL, 0).status == status
@@ -76,8 +90,12 @@ def test_a_run_that_was_interrupted_from_elsewhere_has_not_failed(run_dir):
 
 
 def test_what_is_long_is_cut_before_it_is_looked_at(tmp_path):
-    error = new_output("error", ename="ValueError", evalue="x" * 10_000_000,
-                       traceback=["\n" * 100_000, "\x1b[31m" + "x" * 10_000_000])  # fmt: skip
+    error = new_output(
+        "error",
+        ename="ValueError",
+        evalue="x" * 10_000_000,
+        traceback=["\n" * 100_000, "\x1b[31m" + "x" * 10_000_000],
+    )
     cell = new_code_cell("1", outputs=[error])
     nbformat.write(new_notebook(cells=[cell]), tmp_path / "run.ipynb")
     found = failure_in(tmp_path / "run.ipynb")

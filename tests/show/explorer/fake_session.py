@@ -15,15 +15,42 @@ FINE = 64
 HOSTILE = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 2'>"
 RTL = "\u202egnp.exe\u202c مرحبا بالعالم 🦜🔥"
 TOPICS = [
-    "bread and dough", "tax law", "volcanoes", "chess openings", "jazz records", "beekeeping",
-    "sorting algorithms", "marathon training", "roman history", "knitting", "black holes",
-    "houseplants", "contract clauses", "sailing", "soup recipes", "sleep research", "trains",
-    "statistics homework", "bird song", "car repair", "poetry", "vaccines", "city planning",
-    "cheese", "compilers", "glaciers", "football reports", "opera", "mushrooms", "banking",
-]  # fmt: skip
+    "bread and dough",
+    "tax law",
+    "volcanoes",
+    "chess openings",
+    "jazz records",
+    "beekeeping",
+    "sorting algorithms",
+    "marathon training",
+    "roman history",
+    "knitting",
+    "black holes",
+    "houseplants",
+    "contract clauses",
+    "sailing",
+    "soup recipes",
+    "sleep research",
+    "trains",
+    "statistics homework",
+    "bird song",
+    "car repair",
+    "poetry",
+    "vaccines",
+    "city planning",
+    "cheese",
+    "compilers",
+    "glaciers",
+    "football reports",
+    "opera",
+    "mushrooms",
+    "banking",
+]
 SOURCES = ["wiki", "forum", "news", "code", "recipes", "papers"]
-PIXEL = ("data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
-         "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")  # fmt: skip
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 BINARY = {"xy": "<f4", "labels": "<u2", "values": "u1", "source_ids": "<u2", "selection": "<u4"}
 
 
@@ -50,16 +77,25 @@ class FakeSession:
         self.colour_mode, self.method = "domain", "ward"
         self.cut(k)
         self.state = {
-            "xy": self.xy, "n_train": n_train, "source_ids": self.source_ids,
-            "values": np.zeros(0, "u1"), "selection": self.selection, "selected_domains": [],
+            "xy": self.xy,
+            "n_train": n_train,
+            "source_ids": self.source_ids,
+            "values": np.zeros(0, "u1"),
+            "selection": self.selection,
+            "selected_domains": [],
             "title": "A corpus of " + ("<b>tricks</b>" if hostile else "everything"),
             "images": images,
             "status": {"busy": False, "text": "", "fraction": None},
             "notices": [],
-            "sources": [{"name": s, "colour": c} for s, c in zip(
-                [*SOURCES[:-1], HOSTILE] if hostile else SOURCES,
-                ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"], strict=True)],
-        }  # fmt: skip
+            "sources": [
+                {"name": s, "colour": c}
+                for s, c in zip(
+                    [*SOURCES[:-1], HOSTILE] if hostile else SOURCES,
+                    ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"],
+                    strict=True,
+                )
+            ],
+        }
         self.refresh()
 
     def cut(self, k):
@@ -80,36 +116,66 @@ class FakeSession:
             hue = (place * 0.381966) % 1
             rgb = colorsys.hls_to_rgb(hue, 0.42 + 0.2 * (place % 2), 0.6)
             x, y = np.median(self.xy[mine], 0) if mine.any() else (0.5, 0.5)
-            domains.append({
-                "id": i, "name": self.names[i], "size": size, "eval_size": evals,
-                "colour": "#" + "".join(f"{round(255 * c):02x}" for c in rgb),
-                "share": size / self.n_train, "q": evals / max(self.n - self.n_train, 1),
-                "tokens": size * 130, "order": place, "kind": "domain",
-                "terms": [*self.names[i].split()[:3], "sentence", "about", "example"],
-                "sources": sorted(([SOURCES[s], c / max(size, 1)] for s, c in enumerate(counts)),
-                                  key=lambda pair: -pair[1])[:4],
-                "nearest": [self.text(r) for r in np.flatnonzero(mine)[:3]],
-                "x": float(x), "y": float(y), "thumbs": [PIXEL] * 3 if self.images else [],
-            })  # fmt: skip
+            domains.append(
+                {
+                    "id": i,
+                    "name": self.names[i],
+                    "size": size,
+                    "eval_size": evals,
+                    "colour": "#" + "".join(f"{round(255 * c):02x}" for c in rgb),
+                    "share": size / self.n_train,
+                    "q": evals / max(self.n - self.n_train, 1),
+                    "tokens": size * 130,
+                    "order": place,
+                    "kind": "domain",
+                    "terms": [*self.names[i].split()[:3], "sentence", "about", "example"],
+                    "sources": sorted(
+                        ([SOURCES[s], c / max(size, 1)] for s, c in enumerate(counts)),
+                        key=lambda pair: -pair[1],
+                    )[:4],
+                    "nearest": [self.text(r) for r in np.flatnonzero(mine)[:3]],
+                    "x": float(x),
+                    "y": float(y),
+                    "thumbs": [PIXEL] * 3 if self.images else [],
+                }
+            )
         log = [text for text, *_ in self.past]
         self.state |= {
             "labels": np.where(self.labels < 0, 65535, self.labels),
             "domains": domains,
-            "colour": {"mode": self.colour_mode, "title": "distance to the centre",
-                       "low": "0.1", "high": "0.9",
-                       "modes": [{"id": "domain", "label": "domain", "continuous": False},
-                                 {"id": "source", "label": "source", "continuous": False},
-                                 {"id": "distance", "label": "distance", "continuous": True},
-                                 {"id": "length", "label": "length", "continuous": True}]},
-            "controls": {"method": self.method, "methods": ["ward", "kmeans", "hdbscan", "sources"],
-                         "k": len(self.names), "k_max": 40, "min_cluster_size": 25,
-                         "size_max": 500, "noise": "nearest", "max_noise": None,
-                         "n_neighbors": 15, "min_dist": 0.1,
-                         "recommended": {"k": 18, "text": "stability 0.81, smallest domain 40"},
-                         "noise_share": 0.0, "noise_text": ""},
-            "history": {"undo": log[-1] if log else "", "log": log,
-                        "redo": self.future[-1][0] if self.future else ""},
-        }  # fmt: skip
+            "colour": {
+                "mode": self.colour_mode,
+                "title": "distance to the centre",
+                "low": "0.1",
+                "high": "0.9",
+                "modes": [
+                    {"id": "domain", "label": "domain", "continuous": False},
+                    {"id": "source", "label": "source", "continuous": False},
+                    {"id": "distance", "label": "distance", "continuous": True},
+                    {"id": "length", "label": "length", "continuous": True},
+                ],
+            },
+            "controls": {
+                "method": self.method,
+                "methods": ["ward", "kmeans", "hdbscan", "sources"],
+                "k": len(self.names),
+                "k_max": 40,
+                "min_cluster_size": 25,
+                "size_max": 500,
+                "noise": "nearest",
+                "max_noise": None,
+                "n_neighbors": 15,
+                "min_dist": 0.1,
+                "recommended": {"k": 18, "text": "stability 0.81, smallest domain 40"},
+                "noise_share": 0.0,
+                "noise_text": "",
+            },
+            "history": {
+                "undo": log[-1] if log else "",
+                "log": log,
+                "redo": self.future[-1][0] if self.future else "",
+            },
+        }
 
     def text(self, row):
         row = int(row)
@@ -118,8 +184,10 @@ class FakeSession:
         if self.hostile and row % 3 == 1:
             return f"{RTL} {row} " + "a long document " * 120
         topic = self.names.get(int(self.labels[row]), "something")
-        return (f"Example {row} says a sentence about {topic}, and then another one which goes "
-                "into the details that a reader would want to know before deciding.")  # fmt: skip
+        return (
+            f"Example {row} says a sentence about {topic}, and then another one which goes "
+            "into the details that a reader would want to know before deciding."
+        )
 
     def item(self, row):
         item = {"row": int(row), "text": self.text(row)[:2000], "distance": (row % 97) / 97}
@@ -222,11 +290,18 @@ class FakeSession:
 
     def on_export(self, message):
         if message["folder"].startswith("/"):
-            return {"type": "error", "text": "folder: outside the notebook's folder",
-                    "token": message["token"]}  # fmt: skip
+            return {
+                "type": "error",
+                "text": "folder: outside the notebook's folder",
+                "token": message["token"],
+            }
         files = ["domains.json", "assignments.parquet", "weights.json", "edits.json"]
-        return {"type": "exported", "token": message["token"], "folder": message["folder"],
-                "files": files}  # fmt: skip
+        return {
+            "type": "exported",
+            "token": message["token"],
+            "folder": message["folder"],
+            "files": files,
+        }
 
     # The two ways to a browser
 

@@ -146,9 +146,24 @@ def test_every_control_can_be_reached_by_tab_and_has_a_name(open_explorer):
     for _ in range(60):
         page.keyboard.press("Tab")
         seen.add(focused(page))
-    wanted = {"method", "k", "k-number", "undo", "redo", "search", "map-open", "export-open",
-              "colour", "split", "map", "tool-lasso", "zoom-in", "tab-domains", "sort",
-              "card"}  # fmt: skip
+    wanted = {
+        "method",
+        "k",
+        "k-number",
+        "undo",
+        "redo",
+        "search",
+        "map-open",
+        "export-open",
+        "colour",
+        "split",
+        "map",
+        "tool-lasso",
+        "zoom-in",
+        "tab-domains",
+        "sort",
+        "card",
+    }
     assert wanted <= seen
     nameless = page.evaluate("""() => [...document.querySelectorAll(
       ".rbx button, .rbx input, .rbx select, .rbx [tabindex]")].filter((node) => !(

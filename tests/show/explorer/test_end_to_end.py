@@ -41,10 +41,13 @@ CELLS = [
 
 def drag_around(page, tools, rows):
     """Draw a loop around the points of some examples."""
-    screen = np.array(page.evaluate(
-        "rows => { const root = document.querySelector('[data-test=explorer]');"
-        " return rows.map((row) => root.explorer.screen(row)); }", rows,
-    ))  # fmt: skip
+    screen = np.array(
+        page.evaluate(
+            "rows => { const root = document.querySelector('[data-test=explorer]');"
+            " return rows.map((row) => root.explorer.screen(row)); }",
+            rows,
+        )
+    )
     (left, top), (right, bottom) = screen.min(axis=0) - 6, screen.max(axis=0) + 6
     tools.lasso(page, [(left, top), (right, top), (right, bottom), (left, bottom)], pause=30)
 
@@ -109,11 +112,21 @@ def test_from_an_unknown_corpus_to_a_trained_model_by_hand(lab, tools, write_not
     # Another process takes it from there: the same corpus, two rounds of training.
     domains = rb.Domains.load(tmp_path / "mine")
     assert sorted(set(domains.names) & {"two in one", "named by hand"}) == [
-        "named by hand", "two in one",
-    ]  # fmt: skip
+        "named by hand",
+        "two in one",
+    ]
     corpus = rb.load_corpus(tmp_path / "texts.jsonl", progress=False)
-    run = rb.train(corpus, domains, run_dir=tmp_path / "run", mixer="RnB", steps=4,
-                   round_steps=2, context=32, vocab_size=300, progress=False)  # fmt: skip
+    run = rb.train(
+        corpus,
+        domains,
+        run_dir=tmp_path / "run",
+        mixer="RnB",
+        steps=4,
+        round_steps=2,
+        context=32,
+        vocab_size=300,
+        progress=False,
+    )
     assert run.status == "ok"
     assert len(run.history["gram"]) == 2
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 import rbkit as rb
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.show.explorer.jobs import Cancelled, Jobs
+from rbkit.show.explorer.session import Cancelled, Jobs
 from rbkit.show.explorer.widget import NO_DOMAIN, packed
 
 TOPICS = {
@@ -150,8 +150,9 @@ def test_examples_can_be_read_searched_and_asked_for(explorer):
         items = tell(explorer, type="more", domain=0, kind=kind)["items"]
         assert {item["domain"] for item in items} == {0}
     found = tell(explorer, type="search", query="PISTON")["count"]
-    assert found == sum("piston" in t for s in ("train", "eval") for t in
-                        explorer.editor.material.corpus[s]["text"])  # fmt: skip
+    assert found == sum(
+        "piston" in t for s in ("train", "eval") for t in explorer.editor.material.corpus[s]["text"]
+    )
     assert len(explorer.widget.selected_rows) == found
     assert tell(explorer, type="search", query="  ")["count"] == 0
 
@@ -182,8 +183,16 @@ def test_colours_are_values_of_every_point_or_none(explorer, mode):
 
 @pytest.mark.slow
 def test_a_run_colours_the_map_by_loss_and_by_its_gram_matrix(explorer, tmp_path):
-    run = rb.train(explorer.editor.material.corpus, explorer.domains, run_dir=tmp_path / "run",
-                   steps=4, round_steps=2, context=24, vocab_size=300, progress=False)  # fmt: skip
+    run = rb.train(
+        explorer.editor.material.corpus,
+        explorer.domains,
+        run_dir=tmp_path / "run",
+        steps=4,
+        round_steps=2,
+        context=24,
+        vocab_size=300,
+        progress=False,
+    )
     with pytest.raises(InputError, match="loss and gram need a run"):
         explorer.session.colouring.choose("loss")
     explorer.show_run(run)
@@ -267,10 +276,12 @@ def test_what_cannot_be_explored_is_refused():
 def test_of_very_many_sources_the_largest_are_shown():
     corpus = corpus_of()
     names = [f"site {at}" if at % 2 else "common" for at in range(240)]
-    corpus = DatasetDict({
-        split: data.remove_columns("source").add_column("source", names[: len(data)])
-        for split, data in corpus.items()
-    })  # fmt: skip
+    corpus = DatasetDict(
+        {
+            split: data.remove_columns("source").add_column("source", names[: len(data)])
+            for split, data in corpus.items()
+        }
+    )
     explorer = open_on(corpus)
     assert len(explorer.widget.sources) == 60
     assert explorer.widget.sources[0]["name"] == "common"

@@ -39,9 +39,9 @@ def broken_screen():
 @pytest.fixture
 def frames_at_once(monkeypatch):
     """Panels and attached views draw at every look, whatever it costs."""
-    from rbkit.show.live import attachment, panel
+    from rbkit.show.live import panel
 
-    for module in (attachment, panel):
+    for module in (panel, panel):
         monkeypatch.setattr(module, "_SHARE", 1e9)
     monkeypatch.setattr(panel, "_LEAST", {"live": 0.0, "batch": 25.0})
 
@@ -58,7 +58,7 @@ def quick_figure(request, monkeypatch):
         return
     from rbkit.show.live.facts import live_facts
     from rbkit.show.live.frame import alt
-    from rbkit.show.live.view import Output, View
+    from rbkit.show.live.panel import Output, View
 
     def figure(view):
         words = alt(live_facts(view.run))

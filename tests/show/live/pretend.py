@@ -4,9 +4,16 @@ import numpy as np
 
 from rbkit.balance.signals import GramEstimate
 
-NAMES = ("00 species, genus, bird", "01 recipe, butter, oven", "02 def, return, self",
-         "03 river, lake, basin", "04 album, band, song", "05 election, party",
-         "06 <b>battle</b>, army", "07 protein, gene, cell")  # fmt: skip
+NAMES = (
+    "00 species, genus, bird",
+    "01 recipe, butter, oven",
+    "02 def, return, self",
+    "03 river, lake, basin",
+    "04 album, band, song",
+    "05 election, party",
+    "06 <b>battle</b>, army",
+    "07 protein, gene, cell",
+)
 M, K = len(NAMES), 10
 Q = np.arange(1, M + 1) / np.arange(1, M + 1).sum()
 
@@ -25,6 +32,9 @@ def one_step(live, step):
     more = {}
     if step % K == K - 1:
         p = Q ** (1 / (1 + step / 30))
-        more = {"p": p / p.sum(), "gram": estimate(step),
-                "eval_losses": loss + np.linspace(-0.5, 0.7, M)}  # fmt: skip
+        more = {
+            "p": p / p.sum(),
+            "gram": estimate(step),
+            "eval_losses": loss + np.linspace(-0.5, 0.7, M),
+        }
     live(loss + 0.1 * np.sin(step), tokens=900, **more)

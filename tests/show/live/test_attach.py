@@ -10,15 +10,16 @@ import pytest
 import rbkit as rb
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
-from rbkit.show.live.view import View
-from rbkit.train.record import Run
+from rbkit.show.live.panel import View
+from rbkit.train.recorder import Run
 
 
 @pytest.fixture
 def live(tmp_path):
     """A run in the middle of its second round."""
-    live = rb.live(tmp_path / "run", pretend.NAMES, q=pretend.Q, steps=60, mixer="RnB",
-                   display=False)  # fmt: skip
+    live = rb.live(
+        tmp_path / "run", pretend.NAMES, q=pretend.Q, steps=60, mixer="RnB", display=False
+    )
     for step in range(15):
         pretend.one_step(live, step)
     live.recorder.beat(every=0, step=15, steps=60)

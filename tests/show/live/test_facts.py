@@ -8,22 +8,25 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rbkit.show.live.facts import live_facts
+from rbkit.show.live.facts import Pace, live_facts, pace
 from rbkit.show.live.final import final_figure
 from rbkit.show.live.frame import frame_svg
-from rbkit.show.live.series import Pace, pace
+from rbkit.show.live.terminal import Room, view
 from rbkit.show.style import alt_text
-from rbkit.show.terminal_view import Room, view
-from rbkit.train.follow import Follower
-from rbkit.train.record import Recorder, Run
+from rbkit.train.recorder import Recorder, Run
+from rbkit.train.run import Follower
 
 P = [[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]]
 
 
 def estimate(gram):
     diagonal = np.diag(gram)
-    return SimpleNamespace(gram=gram, counts=np.array([8, 8]), noise_floor=diagonal / 4,
-                           diagonal_debiased=0.75 * diagonal)  # fmt: skip
+    return SimpleNamespace(
+        gram=gram,
+        counts=np.array([8, 8]),
+        noise_floor=diagonal / 4,
+        diagonal_debiased=0.75 * diagonal,
+    )
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from rbkit.show.live.facts import live_facts
-from rbkit.show.live.frame import alt, frame_html, frame_svg
-from rbkit.show.live.scale import Scale
-from rbkit.train.follow import Follower
+from rbkit.show.live.frame import Scale, alt, frame_html, frame_svg
+from rbkit.train.run import Follower
 
 SVG = "{http://www.w3.org/2000/svg}"
 NASTY = ["<script>alert(1)</script>", 'a" onload="x', "]]>&amp;\x00\x1b[31m", "\ud800 half", ""]
@@ -28,9 +27,20 @@ def texts(svg):
 
 def test_it_says_what_there_is_to_see(facts):
     said = " ".join(texts(frame_svg(facts)))
-    for words in ("RnB", "step 300 of 300", "cosines, scale ±", "Proportions", "eval", "train",
-                  "worst", "effective domains", "noise", "price of adapting p", "this view",
-                  "09 import, class, kwargs"):  # fmt: skip
+    for words in (
+        "RnB",
+        "step 300 of 300",
+        "cosines, scale ±",
+        "Proportions",
+        "eval",
+        "train",
+        "worst",
+        "effective domains",
+        "noise",
+        "price of adapting p",
+        "this view",
+        "09 import, class, kwargs",
+    ):
         assert words in said
 
 
@@ -45,13 +55,30 @@ def test_the_output_is_one_image_with_its_words_and_no_markup_that_is_stripped(f
 
 def test_names_of_a_corpus_are_text_and_nothing_else(facts):
     m = len(NASTY)
-    nasty = replace(facts, names=tuple(NASTY), order=np.arange(m), gram=facts.gram[:m, :m],
-                    p=np.full((2, m), 1 / m), edges=np.array([0.0, 5, 9]), q=np.full(m, 1 / m),
-                    worst_name=NASTY[0], error=NASTY[0], name=NASTY[1])  # fmt: skip
+    nasty = replace(
+        facts,
+        names=tuple(NASTY),
+        order=np.arange(m),
+        gram=facts.gram[:m, :m],
+        p=np.full((2, m), 1 / m),
+        edges=np.array([0.0, 5, 9]),
+        q=np.full(m, 1 / m),
+        worst_name=NASTY[0],
+        error=NASTY[0],
+        name=NASTY[1],
+    )
     svg = frame_svg(nasty)
     tree = ElementTree.fromstring(svg.encode("utf-8"))
     assert {e.tag.removeprefix(SVG) for e in tree.iter()} <= {
-        "svg", "rect", "text", "tspan", "path", "image", "defs", "pattern"}  # fmt: skip
+        "svg",
+        "rect",
+        "text",
+        "tspan",
+        "path",
+        "image",
+        "defs",
+        "pattern",
+    }
     assert not [name for e in tree.iter() for name in e.attrib if name.startswith("on")]
     html = frame_html(nasty)
     assert "<script" not in html
@@ -78,9 +105,15 @@ def test_any_number_of_domains_fits(facts, m):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(m, 5))
     p = rng.dirichlet(np.ones(m), 400)
-    many = replace(facts, names=tuple(f"{i:03d} words of it" for i in range(m)), p=p, q=p[0],
-                   order=rng.permutation(m), gram=vectors @ vectors.T,
-                   edges=np.arange(401.0))  # fmt: skip
+    many = replace(
+        facts,
+        names=tuple(f"{i:03d} words of it" for i in range(m)),
+        p=p,
+        q=p[0],
+        order=rng.permutation(m),
+        gram=vectors @ vectors.T,
+        edges=np.arange(401.0),
+    )
     html = frame_html(many)
     assert len(html) < 500_000
     assert len(texts(frame_svg(many))) < 110

@@ -12,7 +12,7 @@ import pytest
 import rbkit as rb
 from rbkit.show.live.facts import live_facts
 from rbkit.show.live.frame import frame_html
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -61,8 +61,10 @@ def test_it_is_shown_while_training_and_does_not_flicker(lab, write_notebook, tm
     page = lab(path, app)
     page.evaluate(WATCH)
     page.run_all()
-    page.wait_for_function("() => document.querySelector('.jp-OutputArea-output img')?.src"
-                           ".startsWith('data:image/png')")  # fmt: skip
+    page.wait_for_function(
+        "() => document.querySelector('.jp-OutputArea-output img')?.src"
+        ".startsWith('data:image/png')"
+    )
     heights = page.evaluate("window.heights")
     assert len(page.evaluate("[...window.sources]")) >= 4  # frames, and the figure
     assert min(heights) > 300  # it never collapses

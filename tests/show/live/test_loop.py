@@ -15,7 +15,7 @@ import torch
 import rbkit as rb
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
 A, B, C = [0.5, 0.5], [0.25, 0.75], [0.9, 0.1]
 
@@ -88,7 +88,10 @@ def test_the_logged_loss_is_the_mean_since_the_last_one(tmp_path):
             live(torch.tensor(float(step), requires_grad=True), tokens=torch.tensor(10))
     rows = Run.open(tmp_path).metrics("train")
     assert [(row["step"], row["loss"], row["tokens"]) for row in rows] == [
-        (2, 0.5, 20), (4, 2.5, 40), (5, 4.0, 50)]  # fmt: skip
+        (2, 0.5, 20),
+        (4, 2.5, 40),
+        (5, 4.0, 50),
+    ]
 
 
 def test_the_eval_loss_is_weighted_with_q(tmp_path):
@@ -112,12 +115,15 @@ def test_without_a_with_the_record_ends_after_the_last_step(tmp_path):
     assert Run.open(tmp_path).status == "ok"
 
 
-@pytest.mark.parametrize(("what", "match"), [
-    ({"p": [1.0]}, r"p: shape \(1,\), but there are 2 domains"),
-    ({"eval_losses": [1.0, 2.0, 3.0]}, "eval_losses: shape"),
-    ({"p": [30, 70]}, "p: the sum is 100, not 1"),
-    ({"p": [np.nan, 1.0]}, "p: some are negative or no numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ({"p": [1.0]}, r"p: shape \(1,\), but there are 2 domains"),
+        ({"eval_losses": [1.0, 2.0, 3.0]}, "eval_losses: shape"),
+        ({"p": [30, 70]}, "p: the sum is 100, not 1"),
+        ({"p": [np.nan, 1.0]}, "p: some are negative or no numbers"),
+    ],
+)
 def test_what_does_not_fit_the_domains_is_refused(tmp_path, what, match):
     with (
         pytest.raises(InputError, match=match),
@@ -204,10 +210,11 @@ def test_two_processes_share_one_record_and_stop_at_the_same_step(tmp_path):
     job = Path(__file__).with_name("loop_job.py")
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     both = [
-        subprocess.Popen([sys.executable, job, str(rank), tmp_path], env=env, text=True,
-                         stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, job, str(rank), tmp_path], env=env, text=True, stdout=subprocess.PIPE
+        )
         for rank in (0, 1)
-    ]  # fmt: skip
+    ]
     said = [each.communicate(timeout=120)[0].splitlines() for each in both]
     taken.end()
     run = Run.open(tmp_path / "run")

@@ -19,8 +19,7 @@ def open_scrubber(open_widget):
     """Open ``rb.scrub(run, other)`` alone in a page; it must stay quiet."""
 
     def start(run, other=None, **look):
-        from rbkit.show.scrub.scrubber import scrub
-        from rbkit.show.scrub.widget import ScrubberWidget, script, style
+        from rbkit.show.scrub.scrubber import ScrubberWidget, script, scrub, style
 
         scrubber = scrub(run, other, display="live")
         widget, sent = scrubber.widget, []
@@ -35,8 +34,11 @@ def open_scrubber(open_widget):
                 return None
             before = {name: id(getattr(widget, name)) for name in names}
             widget._handle_custom_msg(event["message"], [])
-            changed = {name: on_wire(getattr(widget, name)) for name in names
-                       if id(getattr(widget, name)) != before[name]}  # fmt: skip
+            changed = {
+                name: on_wire(getattr(widget, name))
+                for name in names
+                if id(getattr(widget, name)) != before[name]
+            }
             replies, sent[:] = list(sent), []
             return {"state": changed, "replies": replies}
 

@@ -2,8 +2,13 @@
 
 import pytest
 
-HOSTILE = ["<script>window.pwned=1</script>", "<img src=x onerror=window.pwned=2>",
-           "\u202edlrow\u202c right to left", "👩‍🚀🌍 emoji", "x" * 10_000]  # fmt: skip
+HOSTILE = [
+    "<script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=2>",
+    "\u202edlrow\u202c right to left",
+    "👩‍🚀🌍 emoji",
+    "x" * 10_000,
+]
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,19 @@ import pytest
 import rbkit as rb
 from rbkit.errors import InputError
 from rbkit.show.facts import Altered
-from rbkit.show.gram_figure import to_cosine
-from rbkit.show.scrub.menu import asked, menu
-from rbkit.show.scrub.payload import GRAM_BYTES, sent_rounds, together
-from rbkit.show.scrub.rounds import rounds_of
+from rbkit.show.figures.gram import to_cosine
+from rbkit.show.scrub.rounds import GRAM_BYTES, asked, menu, rounds_of, sent_rounds, together
 from rbkit.show.style import alt_text
-from rbkit.train.record import Run
+from rbkit.train.recorder import Run
 
-HOSTILE = ["<script>window.pwned=1</script>", "<img src=x onerror=window.pwned=2>",
-           "\u202edlrow\u202c right to left", "👩‍🚀🌍 emoji", "x" * 10_000, "a$b$c"]  # fmt: skip
+HOSTILE = [
+    "<script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=2>",
+    "\u202edlrow\u202c right to left",
+    "👩‍🚀🌍 emoji",
+    "x" * 10_000,
+    "a$b$c",
+]
 
 
 def read(payload, name, kind="<f4"):
@@ -98,7 +102,7 @@ def test_large_runs_are_thinned_and_say_so(tmp_path, write_run):
 
 
 def test_matrices_that_do_not_fit_are_sent_when_they_are_asked_for(made, monkeypatch):
-    monkeypatch.setattr("rbkit.show.scrub.payload.GRAM_BYTES", 1000)
+    monkeypatch.setattr("rbkit.show.scrub.rounds.GRAM_BYTES", 1000)
     scrubber = rb.scrub(made["rnb"], display="live")
     answers = []
     monkeypatch.setattr(scrubber.widget, "send", lambda m, buffers=None: answers.append(buffers))
@@ -120,8 +124,15 @@ def test_a_killed_run_shows_what_it_recorded(made):
 
 
 def test_a_run_before_its_first_round_is_shown_without_a_slider(tmp_path, made):
-    run = altered(made["rnb"], tmp_path / "new", step=np.zeros(0), p=made["rnb"].history["p"][:1],
-                  gram=None, noise_floor=None, diagonal_debiased=None)  # fmt: skip
+    run = altered(
+        made["rnb"],
+        tmp_path / "new",
+        step=np.zeros(0),
+        p=made["rnb"].history["p"][:1],
+        gram=None,
+        noise_floor=None,
+        diagonal_debiased=None,
+    )
     scrubber = rb.scrub(run, display="live")
     assert scrubber.stops == []
     assert "No round has ended yet." in scrubber.widget.notices
@@ -167,8 +178,10 @@ def test_no_run_no_scrubber(tmp_path):
 def test_two_runs_have_one_slider_by_step_and_one_scale(made):
     scrubber = rb.scrub(made["rnb"], made["killed"], display="live")
     assert scrubber.stops == list(range(25, 301, 25))
-    assert any("Rounds differ: 12 up to step 300, and 7 up to step 175" in text
-               for text in scrubber.widget.notices)  # fmt: skip
+    assert any(
+        "Rounds differ: 12 up to step 300, and 7 up to step 175" in text
+        for text in scrubber.widget.notices
+    )
     assert (
         scrubber.widget.scale["cosine"]
         >= rb.scrub(made["rnb"], display="live").widget.scale["cosine"]
@@ -240,7 +253,9 @@ def test_the_menu_begins_with_the_runs_own_options(tmp_path, made):
 
 def test_fields_become_options():
     assert asked("RnB", {"lam": 2, "effective_domains": ""}) == {
-        "lam": 2.0, "effective_domains": None}  # fmt: skip
+        "lam": 2.0,
+        "effective_domains": None,
+    }
     assert asked("MGDA", {"max_iters": 50.0}) == {"max_iters": 50}
     assert asked("RnB", {"lam": "much"}) == {"lam": "much"}  # the rule says what is wrong
 
@@ -284,7 +299,13 @@ def test_the_figure_shows_n_rounds_of_each_run_and_says_what_it_shows(made):
     figure = scrubber.freeze(3)
     titles = [ax.get_title(loc="left") for ax in figure.get_axes()]
     assert [title for title in titles if title.startswith("step")] == [
-        "step 25", "step 175", "step 300", "step 25", "step 100", "step 175"]  # fmt: skip
+        "step 25",
+        "step 175",
+        "step 300",
+        "step 25",
+        "step 100",
+        "step 175",
+    ]
     assert sum("proportions" in title for title in titles) == 2
     said = alt_text(figure)
     assert "closest pair" in said
@@ -302,7 +323,8 @@ def test_names_of_strangers_do_not_break_the_figure(made):
 
 def test_the_mode_decides_what_a_cell_shows(made, monkeypatch):
     assert rb.scrub(made["rnb"], display="off")._repr_mimebundle_() == {
-        "text/plain": "Scrubber of RnB: 12 rounds, 14 domains"}  # fmt: skip
+        "text/plain": "Scrubber of RnB: 12 rounds, 14 domains"
+    }
     live = rb.scrub(made["rnb"], display="live")._repr_mimebundle_()[0]
     assert "application/vnd.jupyter.widget-view+json" in live
     monkeypatch.setenv("RBKIT_DISPLAY", "batch")
@@ -312,10 +334,10 @@ def test_the_mode_decides_what_a_cell_shows(made, monkeypatch):
 
 
 def test_the_function_is_there_before_and_after_its_package_is_imported(made):
-    import rbkit.show.scrub.widget
+    import rbkit.show.scrub.scrubber
 
     assert rb.show.scrub(made["rnb"], display="off").stops == list(range(25, 301, 25))
-    assert rbkit.show.scrub.widget.ScrubberWidget
+    assert rbkit.show.scrub.scrubber.ScrubberWidget
 
 
 def test_a_run_that_goes_on_while_it_is_read_is_read_once(made):

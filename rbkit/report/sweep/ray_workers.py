@@ -1,0 +1,163 @@
+"""Runs on a Ray cluster: more than this machine has (extra ``rbkit[ray]``).
+
+A Ray actor for each run at a time does on its machine what the launcher does on this one: it
+forks workers from a nursery (:class:`~rbkit.report.sweep.worker.LocalWorkers`). So a run
+is the same wherever it is done, and when Ray's process is killed its runs go with it. The
+launcher stays the only one that writes ``job.json``; all machines see the folder by its path.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from rbkit.errors import InputError
+from rbkit.ray_cluster import connected_ray
+from rbkit.report.sweep.machine import VARIABLE, cores, gpu_slots
+from rbkit.report.sweep.worker import Event, LocalWorkers, Message
+
+_LISTEN = 0.5  # seconds that an actor waits for news
+
+
+class RunActor:
+    """Lives in a Ray actor; does one run after the other."""
+
+    def __init__(self) -> None:
+        self.workers = LocalWorkers()
+
+    def start(self, request: Message) -> None:
+        """Begin a run."""
+        self.workers.start(request)
+
+    def events(self, timeout: float) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return what happened, with the GPU that Ray gave to this process."""
+        gpu = os.environ.get(VARIABLE) or None
+        return [
+            (e.kind, e.id, {**e.data, **({"gpu": gpu} if e.kind == "started" else {})})
+            for e in self.workers.events(timeout)
+        ]
+
+    def interrupt(self, id: str) -> None:
+        """Have the run interrupt its notebook."""
+        self.workers.interrupt(id)
+
+    def close(self) -> None:
+        """Kill whatever still runs, and clear up."""
+        self.workers.close()
+
+
+@dataclass
+class _Hand:
+    """An actor, the run it does, and the call that listens to it."""
+
+    actor: Any
+    id: str
+    listening: Any
+
+
+class RayWorkers:
+    """See :class:`~rbkit.report.sweep.worker.Workers`.
+
+    Parameters
+    ----------
+    address : str
+        ``local``, or of a cluster.
+    jobs : int
+        Runs at the same time.
+    gpus : str
+        ``auto``: a GPU for each run if the cluster has any; ``none``.
+
+    Attributes
+    ----------
+    at_once : int
+        Runs that the cluster has room for at the same time, at most `jobs`.
+    threads : int
+        Cores of each.
+    """
+
+    def __init__(self, address: str, *, jobs: int, gpus: str = "auto") -> None:
+        if gpus not in ("auto", "none"):
+            raise InputError("gpus", f"is {gpus!r}, but Ray hands them out", "give auto or none")
+        here = None if address == "local" else address
+        ours = len(gpu_slots("auto")) if gpus == "auto" else 0
+        self._stack = ExitStack()
+        self._ray = self._stack.enter_context(
+            connected_ray(here, cpus=max(cores(), jobs), gpus=ours)
+        )
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
+        slots = int(sum(node.get("GPU", 0) for node in nodes)) if gpus == "auto" else 0
+        if not cpus:
+            self._stack.close()
+            raise InputError("Ray", "the cluster has no CPUs", "add a machine to it")
+        self.threads = max(1, min(cpus) // -(-jobs // len(cpus)))
+        room = sum(n // self.threads for n in cpus)
+        # More would wait for ever for what others hold.
+        self.at_once = min(jobs, room, slots or jobs)
+        self._options = {"num_cpus": self.threads, "num_gpus": 1 if slots else 0, "max_restarts": 0}
+        self._idle: deque[Any] = deque()
+        self._hands: dict[str, _Hand] = {}
+
+    def start(self, request: Message) -> None:
+        """Begin the run ``request["id"]``, on an idle actor or a new one."""
+        actor = self._idle.popleft() if self._idle else self._new_actor()
+        actor.start.remote(request)
+        self._hands[request["id"]] = _Hand(actor, request["id"], actor.events.remote(_LISTEN))
+
+    def events(self, timeout: float) -> list[Event]:
+        """Return what happened; wait at most `timeout` seconds for something."""
+        calls = [hand.listening for hand in self._hands.values()]
+        if not calls:
+            time.sleep(timeout)
+            return []
+        self._ray.wait(calls, num_returns=1, timeout=timeout)
+        ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
+        found = []
+        for hand in [h for h in self._hands.values() if h.listening in ready]:
+            found += self._news(hand)
+        return found
+
+    def interrupt(self, id: str) -> None:
+        """Have the run interrupt its notebook."""
+        if id in self._hands:
+            self._hands[id].actor.interrupt.remote(id)
+
+    def kill(self, id: str) -> None:
+        """Kill the run and all its processes."""
+        if id in self._hands:  # with its actor, which may still be waiting for a place
+            self._ray.kill(self._hands[id].actor)
+
+    def close(self) -> None:
+        """Let go of the actors, and with them of what they run."""
+        actors = [*self._idle, *(hand.actor for hand in self._hands.values())]
+        if actors:  # those that can, clear up first
+            self._ray.wait(
+                [actor.close.remote() for actor in actors], num_returns=len(actors), timeout=5
+            )
+        for actor in actors:
+            self._ray.kill(actor)
+        self._idle.clear()
+        self._hands.clear()
+        self._stack.close()
+
+    def _new_actor(self) -> Any:
+        return self._ray.remote(RunActor).options(**self._options).remote()
+
+    def _news(self, hand: _Hand) -> list[Event]:
+        try:
+            told = self._ray.get(hand.listening)
+        except self._ray.exceptions.RayActorError:  # killed, or its machine is gone
+            del self._hands[hand.id]
+            self._ray.kill(hand.actor)  # if it is only out of reach: it must not go on alone
+            return [Event("ended", hand.id, {"result": None, "code": None})]
+        found = [Event(kind, id, data) for kind, id, data in told]
+        if any(event.kind == "ended" for event in found):
+            del self._hands[hand.id]
+            self._idle.append(hand.actor)
+        else:
+            hand.listening = hand.actor.events.remote(_LISTEN)
+        return found

@@ -1,0 +1,283 @@
+"""The Gram matrix of domain gradients, as a heat map: who helps whom, who is in conflict.
+
+Colours are diverging and centred at 0: red pairs of domains push the tracked layer in
+the same direction, blue pairs in opposite ones. The scale does not change over time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike, NDArray
+
+from rbkit.show.facts import Array
+from rbkit.show.style import new_axes, number, plain_ticks, rbkit_style, set_alt, shorten
+
+_MOST_LINES = 60  # domains between which lines are drawn
+
+
+def to_cosine(gram: ArrayLike) -> Array:
+    """Divide G[i, j] by the norms of both gradients: cosines, NaN where a norm is 0.
+
+    Parameters
+    ----------
+    gram : array_like of shape (..., m, m)
+
+    Examples
+    --------
+    >>> to_cosine([[4.0, -2.0], [-2.0, 1.0]])
+    array([[ 1., -1.],
+           [-1.,  1.]])
+    """
+    gram = np.asarray(gram, dtype=np.float64)
+    norm = np.sqrt(np.clip(np.diagonal(gram, axis1=-2, axis2=-1), 0.0, None))
+    norm = np.where(norm > 0, norm, np.nan)
+    cosine: Array = np.clip(gram / (norm[..., :, None] * norm[..., None, :]), -1.0, 1.0)
+    return cosine
+
+
+def domain_order(history: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Order of the domains that puts similar ones side by side.
+
+    Average linkage on 1 - cosine of the mean Gram matrix, leaves in the optimal order
+    (Bar-Joseph et al. 2001). Domains without any gradient come last; without a recorded
+    Gram matrix domains keep their order.
+
+    Returns
+    -------
+    ndarray of int64, shape (m,)
+    """
+    gram = np.asarray(history.get("gram", np.empty((0, 0, 0))), dtype=np.float64)
+    if gram.ndim != 3 or not gram.size:
+        p = np.asarray(history.get("p", np.empty((0, 0))))
+        return np.arange(p.shape[-1] if p.ndim else 0)
+    return seriate(mean_over_rounds(to_cosine(gram)))
+
+
+def mean_over_rounds(grams: Array) -> Array:
+    """Mean over the first axis without NaN, and NaN (silently) where there is nothing else."""
+    known = np.isfinite(grams)
+    count = known.sum(axis=0)
+    total = np.where(known, grams, 0.0).sum(axis=0)
+    mean: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return mean
+
+
+def seriate(cosine: Array) -> NDArray[np.int64]:
+    """Order of the rows of a similarity matrix (m, m) that puts similar rows side by side."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    seen = np.flatnonzero(np.isfinite(np.diagonal(cosine)))
+    unseen = np.setdiff1d(np.arange(len(cosine)), seen)
+    if len(seen) > 2:
+        # Pairs that never met in a round count as unrelated.
+        distance = 1.0 - np.nan_to_num(cosine[np.ix_(seen, seen)], nan=0.0)
+        np.fill_diagonal(distance, 0.0)
+        distance = np.clip((distance + distance.T) / 2, 0.0, None)
+        # The optimal order of 1,000 leaves takes seconds, and nobody could see it.
+        optimal = len(seen) <= 300
+        tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=optimal)
+        seen = seen[leaves_list(tree)]
+    return np.concatenate([seen, unseen]).astype(np.int64)
+
+
+def common_scale(grams: ArrayLike, percentile: float = 98.0) -> float:
+    """Largest colour of a scale for all of `grams`: a high percentile of |G| off the diagonal."""
+    grams = np.asarray(grams, dtype=np.float64)
+    off = np.abs(grams[..., ~np.eye(grams.shape[-1], dtype=bool)])
+    off = off[np.isfinite(off)]
+    return float(np.percentile(off, percentile)) if off.size and off.max() > 0 else 1.0
+
+
+def gram(
+    G: ArrayLike,
+    names: Sequence[str],
+    ax: Axes | None = None,
+    vmax: float | None = None,
+    *,
+    order: Sequence[int] | NDArray[np.int64] | None = None,
+    colorbar: bool = True,
+    title: str = "Gram matrix of domain gradients",
+) -> Axes:
+    """Heat map of a Gram matrix (or of its cosines), diverging and centred at 0.
+
+    Parameters
+    ----------
+    G : array_like of shape (m, m)
+        Rows of NaN (domains without an example in the round) are hatched in grey.
+    names : sequence of m str
+    ax : matplotlib Axes, optional
+    vmax : float, optional
+        The scale goes from -vmax to vmax; from the data if not given.
+    order : sequence of m int, optional
+        Order of rows and columns; by similarity if not given.
+    colorbar : bool
+    title : str
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    G = np.asarray(G, dtype=np.float64)
+    m = len(G)
+    with rbkit_style():
+        ax = new_axes(ax, 3.6 + 0.24 * m, 1.6 + 0.24 * m)
+        order = seriate(to_cosine(G)) if order is None else np.asarray(order)
+        shown = G[np.ix_(order, order)]
+        vmax = common_scale(G) if vmax is None else vmax
+        image = _cells(ax, shown, vmax)
+        if m <= _MOST_LINES:
+            ids = short_ids([names[i] for i in order])
+            upright = m <= 16 and max(map(len, ids)) < 4
+            plain_ticks(ax.xaxis, ids, rotation=0 if upright else 90)
+            plain_ticks(ax.yaxis, [shorten(names[i], 30) for i in order])
+        else:
+            ax.set(xticks=[], yticks=[], xlabel=f"{m:,} domains, similar ones side by side")
+        ax.set_title(title)
+        if colorbar:
+            _colorbar(ax, [ax], image)
+        set_alt(ax, f"{title}: {m} domains; {extremes(G, names)}.")
+    return ax
+
+
+def gram_over_time(
+    history: Mapping[str, Any],
+    names: Sequence[str],
+    n_frames: int = 5,
+    *,
+    kind: Literal["cosine", "raw"] = "cosine",
+) -> NDArray[Any]:
+    """Gram matrices of rounds spread over the run, on one colour scale.
+
+    Parameters
+    ----------
+    history : mapping with ``gram`` (T, m, m) and ``step`` (T,)
+    names : sequence of m str
+    n_frames : int
+        Number of rounds to show.
+    kind : {"cosine", "raw"}
+        Cosines of the gradients, or inner products as the mixer saw them.
+
+    Returns
+    -------
+    ndarray of matplotlib Axes, shape (number of frames,)
+    """
+    grams = np.asarray(history["gram"], dtype=np.float64)
+    steps = np.asarray(history["step"])[-len(grams) :]
+    rounds, m = len(grams), grams.shape[-1]
+    order = domain_order(history)
+    grams = to_cosine(grams) if kind == "cosine" else grams
+    vmax = common_scale(grams)
+    frames = np.unique(np.linspace(0, rounds - 1, min(n_frames, rounds)).round().astype(int))
+    with rbkit_style():
+        side = max(2.3, 0.115 * m)
+        label_width = 0.062 * max(len(shorten(name, 26)) for name in names)
+        figure = Figure(
+            figsize=(side * len(frames) + label_width + 0.9, side + 0.55), layout="constrained"
+        )
+        axes = np.atleast_1d(figure.subplots(1, len(frames)))
+        gram_frames(axes, grams[frames], steps[frames], names, order, vmax, kind=kind, side=side)
+    return axes
+
+
+def gram_frames(
+    axes: NDArray[Any],
+    grams: Array,
+    steps: Sequence[float] | NDArray[Any],
+    names: Sequence[str],
+    order: Sequence[int] | NDArray[np.int64],
+    vmax: float,
+    *,
+    kind: Literal["cosine", "raw"] = "cosine",
+    side: float = 2.3,
+) -> None:
+    """Draw matrices (n, m, m) on a row of n axes, `side` inches high; names beside the first."""
+    m, order = len(names), np.asarray(order, dtype=np.int64)
+    size = min(8.5, 72 * side / m * 0.95)
+    shown = [shorten(names[i], 26) for i in order] if size > 3.5 else []  # else not legible
+    for k, (G, step, ax) in enumerate(zip(grams, steps, axes, strict=True)):
+        image = _cells(ax, G[np.ix_(order, order)], vmax)
+        ax.set_title(f"step {int(step):,}", fontsize=10)
+        plain_ticks(ax.yaxis, (shown if k == 0 else [""] * m) if shown else [], fontsize=size)
+        plain_ticks(ax.xaxis, [""] * m if shown else [])
+        set_alt(ax, f"Step {int(step)}: {extremes(G, names)}.")
+    _colorbar(axes[-1], list(axes), image, "cosine" if kind == "cosine" else "inner product")
+
+
+def extremes(G: Array, names: Sequence[str]) -> str:
+    """Say which two domains agree most and which are in the strongest conflict."""
+    off = np.where(np.triu(np.ones_like(G, dtype=bool), 1), G, np.nan)
+    if not np.isfinite(off).any():
+        return "no pair of domains was observed"
+    said = []
+    for what, where in (("closest pair", np.nanargmax(off)), ("conflict", np.nanargmin(off))):
+        i, j = divmod(int(where), off.shape[1])
+        if what == "conflict":
+            what = "strongest conflict" if off[i, j] < 0 else "no conflict, weakest pair"
+        said.append(f"{what} {names[i]} / {names[j]} {_short(off[i, j])}")
+    return "; ".join(said[::-1])
+
+
+def short_ids(names: Sequence[str]) -> list[str]:
+    """Return the numbers that domain names start with, else the names, for the crowded axis.
+
+    Examples
+    --------
+    >>> short_ids(["03 species, genus", "11 film, actress"]), short_ids(["recipes", "code"])
+    (['03', '11'], ['recipes', 'code'])
+    """
+    first = [name.split(" ", 1)[0] for name in names]
+    numbered = all(f.isdigit() and len(f) <= 3 for f in first) and len(set(first)) == len(first)
+    return first if numbered else [shorten(name, 16) for name in names]
+
+
+def _short(value: float) -> str:
+    return number(value, 2) if abs(value) >= 0.005 else f"{value:.1e}".replace("-", "−", 1)
+
+
+def _cells(ax: Axes, G: Array, vmax: float) -> Any:
+    m = len(G)
+    ax.add_patch(
+        Rectangle(
+            (-0.5, -0.5),
+            m,
+            m,
+            facecolor="#eceff2",
+            edgecolor="#b4bcc5",
+            hatch="////",
+            linewidth=0,
+            zorder=0,
+        )
+    )
+    colours = matplotlib.colormaps["RdBu_r"]
+    image = ax.imshow(np.ma.masked_invalid(G), cmap=colours, vmin=-vmax, vmax=vmax, zorder=1)
+    ax.grid(False)
+    if m <= _MOST_LINES:  # of more, the lines would hide the cells
+        ax.set_xticks(np.arange(-0.5, m), minor=True)
+        ax.set_yticks(np.arange(-0.5, m), minor=True)
+        ax.grid(True, which="minor", color="white", linewidth=0.8 if m <= 20 else 0.4)
+    ax.tick_params(which="both", length=0)
+    ax.spines[:].set_visible(False)
+    if m > _MOST_LINES:  # one line for all of the diagonal: a thousand squares take seconds
+        ax.plot([-0.5, m - 0.5], [-0.5, m - 0.5], color="#3b4652", lw=0.7, zorder=2)
+        return image
+    for i in range(m):  # the diagonal is a squared norm: another quantity than its neighbours
+        if np.isfinite(G[i, i]):
+            ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, ec="#3b4652", lw=0.7))
+    return image
+
+
+def _colorbar(ax: Axes, axes: list[Axes], image: Any, label: str = "") -> None:
+    bar = ax.figure.colorbar(image, ax=axes, shrink=0.75, aspect=22, pad=0.02, extend="both")
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8)
+    bar.locator = matplotlib.ticker.MaxNLocator(5, symmetric=True)
+    bar.update_ticks()
+    bar.set_label(label, fontsize=8.5)

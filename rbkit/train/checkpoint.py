@@ -1,0 +1,257 @@
+"""Checkpoints of sharded runs, made readable where nothing is sharded.
+
+Under FSDP with full state dicts the library saves whole weights beside a whole optimiser
+state that is keyed by parameter names; without FSDP it reads an optimiser state keyed by
+numbers, and refuses a folder in which it sees the former.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from rbkit.errors import InputError
+from rbkit.files import atomic_path, fingerprint, read_json, read_npz, write_json
+from rbkit.train.losses import EvalLosses
+from rbkit.train.parallel import is_first, wait
+
+if TYPE_CHECKING:
+    from rbkit.train.trainer import MixtureTrainer
+
+_ARRAYS, _VALUES = "rbkit_state.npz", "rbkit_state.json"
+_MARK = "array:"
+
+
+def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
+    """Write nested dicts of arrays, tensors and JSON values; the JSON file comes last.
+
+    A folder without it holds a checkpoint whose writer was killed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> save_state(folder, {"sampler": {"position": 7, "drawn": np.arange(3)}})
+    >>> load_state(folder)["sampler"]["drawn"]
+    array([0, 1, 2])
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    def split(value: Any, path: str) -> Any:
+        if isinstance(value, Mapping):
+            return {k: split(v, f"{path}/{k}") for k, v in value.items()}
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().numpy()
+        if isinstance(value, np.ndarray):
+            arrays[path] = value
+            return _MARK + path
+        if isinstance(value, list | tuple):
+            return [split(v, f"{path}/{i}") for i, v in enumerate(value)]
+        return value.item() if isinstance(value, np.generic) else value
+
+    values = split(state, "")
+    with atomic_path(Path(folder) / _ARRAYS) as tmp:
+        np.savez(tmp, **arrays)  # type: ignore[arg-type]
+    write_json(Path(folder) / _VALUES, values)
+
+
+def load_state(folder: str | Path) -> dict[str, Any]:
+    """Read what :func:`save_state` wrote; arrays come back as numpy arrays."""
+    if not (Path(folder) / _VALUES).is_file():
+        raise InputError(
+            str(folder),
+            "not a checkpoint of a mixture (no rbkit_state.json)",
+            "resume from a complete checkpoint that MixtureTrainer wrote",
+        )
+    values = read_json(Path(folder) / _VALUES)
+    arrays = read_npz(
+        Path(folder) / _ARRAYS, "delete the checkpoint's folder and resume from another"
+    )
+
+    def join(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: join(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [join(v) for v in value]
+        if isinstance(value, str) and value.startswith(_MARK):
+            return arrays[value.removeprefix(_MARK)]
+        return value
+
+    return dict(join(values))
+
+
+def check_weights(folder: str | Path) -> None:
+    """Refuse a checkpoint whose weights cannot be read, naming the file."""
+    for path in Path(folder).glob("*.safetensors"):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                str(path),
+                f"cannot be read ({error})",
+                "delete the checkpoint's folder and resume from another",
+            ) from error
+
+
+def latest_checkpoint(folder: str | Path) -> Path | None:
+    """Return the newest complete ``checkpoint-N`` in `folder`, or None."""
+    found = [p.parent for p in Path(folder).glob(f"checkpoint-*/{_VALUES}")]
+    numbered = [
+        (int(p.name.removeprefix("checkpoint-")), p)
+        for p in found
+        if p.name.removeprefix("checkpoint-").isdigit()
+    ]
+    return max(numbered)[1] if numbered else None
+
+
+_SAMPLED_ROWS = 64  # of the training set, that its fingerprint looks at
+
+
+def identity(trainer: MixtureTrainer) -> dict[str, Any]:
+    """Return what must not change between a run and its continuation, by name.
+
+    Not in it, so free to change: the number of steps, the learning rate, how often to
+    evaluate, log and save, and into how many processes and micro-batches a step is divided.
+    """
+    return {
+        "mixer": trainer.mixer.name,
+        "mixer_options": trainer.mixer.options(),
+        **common(trainer),
+        "layer": list(trainer.layers),
+    }
+
+
+def common(trainer: MixtureTrainer) -> dict[str, Any]:
+    """Return what a run shares with the runs beside it, by name."""
+    domains, args = trainer.domains, trainer.args
+    labels = np.asarray(domains.train_labels), np.asarray(domains.eval_labels)
+    return {
+        "domains": fingerprint(
+            list(domains.names), *(x.astype(np.int64).tobytes() for x in labels)
+        ),
+        "train_dataset": _fingerprint_of(trainer.train_dataset),
+        "round_steps": trainer.round_steps,
+        "examples_per_step": trainer.examples_per_step,
+        "seed": args.seed,
+    }
+
+
+def collect(trainer: MixtureTrainer) -> dict[str, Any]:
+    """Return the state of everything that rbkit adds to a trainer."""
+    step, losses = trainer.last_eval or (None, None)
+    return {
+        "identity": identity(trainer),
+        "step": trainer.state.global_step,
+        "mixture": trainer.mixture.state_dict(),
+        "observer": trainer.observer.state_dict(),
+        "ledger": trainer.ledger.state_dict(),
+        "recorder": trainer.recorder.state_dict(),
+        "window": trainer.window.pool(),
+        "tokens": trainer.window.tokens,
+        "last_eval": {"step": step, **vars(losses)} if losses is not None else None,
+    }
+
+
+def restore(trainer: MixtureTrainer, checkpoint: Path) -> int:
+    """Take up a checkpoint's state; return the step at which it was written.
+
+    Raises
+    ------
+    InputError
+        A damaged file, or a run that is not the one being continued. The trainer's record
+        is not touched before everything else has been read.
+    """
+    state = load_state(checkpoint)
+    check_weights(checkpoint)
+    for name, mine in identity(trainer).items():
+        theirs = state["identity"].get(name)
+        if theirs != mine:
+            raise InputError(
+                str(checkpoint),
+                f"{name} was {theirs!r}, and is {mine!r} now",
+                "resume with the same, or start a new run in another folder",
+            )
+    trainer.mixture.load_state_dict(state["mixture"])
+    trainer.observer.load_state_dict(state["observer"])
+    trainer.ledger.load_state_dict(state["ledger"])
+    trainer.window.losses = [float(loss) for loss in state["window"]]
+    trainer.window.tokens = int(state["tokens"])
+    if (last := state["last_eval"]) is not None:
+        trainer.last_eval = (int(last.pop("step")), EvalLosses(**last))
+    trainer.recorder.load_state_dict(state["recorder"])
+    return int(state["step"])
+
+
+def _fingerprint_of(dataset: Any) -> str:
+    rows = np.linspace(0, len(dataset) - 1, min(_SAMPLED_ROWS, len(dataset))).astype(int)
+    return fingerprint(str(len(dataset)), [str(dataset[int(i)]) for i in rows])
+
+
+_MODEL, _OPTIMIZER = "pytorch_model_fsdp", "optimizer"
+
+
+@contextmanager
+def readable(checkpoint: str | None, *, sharded: bool) -> Iterator[str | None]:
+    """Give a checkpoint as the library can read it in a run that is, or is not, `sharded`.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is in shards, which only a sharded run can put together.
+    """
+    if checkpoint is None or sharded or not any(Path(checkpoint).glob(f"{_MODEL}*")):
+        yield checkpoint
+        return
+    folder = Path(checkpoint)
+    if not (folder / f"{_OPTIMIZER}.bin").is_file():
+        raise InputError(
+            checkpoint,
+            "is in shards",
+            "resume with FSDP on; or save with state_dict_type="
+            "'FULL_STATE_DICT', which any number of processes can read",
+        )
+    copy = folder.parent / f"unsharded-{folder.name}"
+    wait()
+    if is_first():
+        shutil.rmtree(copy, ignore_errors=True)
+        left_out = shutil.ignore_patterns(f"{_MODEL}*", f"{_OPTIMIZER}*")
+        shutil.copytree(folder, copy, ignore=left_out)
+        torch.save(by_number(_load(folder / f"{_OPTIMIZER}.bin")), copy / f"{_OPTIMIZER}.pt")
+    wait()
+    try:
+        yield str(copy)
+    finally:
+        if is_first():
+            shutil.rmtree(copy, ignore_errors=True)
+
+
+def by_number(state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimiser state keyed by names as one keyed by numbers, in the groups' order.
+
+    Examples
+    --------
+    >>> by_number({"state": {"b": 2, "a": 1}, "param_groups": [{"lr": 1, "params": ["a", "b"]}]})
+    {'state': {0: 1, 1: 2}, 'param_groups': [{'lr': 1, 'params': [0, 1]}]}
+    """
+    names = [name for group in state["param_groups"] for name in group["params"]]
+    number = {name: at for at, name in enumerate(names)}
+    groups = [
+        {**group, "params": [number[name] for name in group["params"]]}
+        for group in state["param_groups"]
+    ]
+    return {
+        "state": {number[name]: state["state"][name] for name in names if name in state["state"]},
+        "param_groups": groups,
+    }
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -1,0 +1,506 @@
+"""The run folder: everything one run wrote, in open formats. The folder is the truth.
+
+::
+
+    run.json        parameters, versions, status, heartbeat, domains, ledger, final losses
+    metrics.jsonl   a line per logged step or evaluation; no wall-clock, so runs compare
+                    byte for byte
+    timings.jsonl   seconds since the start, by step
+    final.npz       final eval loss of each example
+    history.npz     p, q, gram, counts, noise_floor, diagonal_debiased over the rounds
+    domains/        the domains that the run trained on
+    checkpoints/    what a resume starts from
+
+``run.json`` and ``history.npz`` are replaced atomically, the ``.jsonl`` files only grow:
+a reader, or a killed writer, never leaves half a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.files import atomic_path, json_ready, read_json, write_json
+from rbkit.train.run import FORMAT, load_history
+from rbkit.train.run import Run as Run
+from rbkit.train.run import list_runs as list_runs
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Something that looks at a run folder while it is written, in the process that trains."""
+
+    def begin(self, path: Path) -> None:
+        """Take up the run folder `path`, whose ``run.json`` says that it is running."""
+
+    def look(self) -> None:
+        """Look, after a step; return at once where it is too early to look again."""
+
+    def end(self) -> None:
+        """Look for the last time: ``run.json`` is final."""
+
+
+Live = bool | str | Watcher | Sequence[bool | str | Watcher]
+
+
+def watchers(live: Live = False, report_to: str | Sequence[str] = "none") -> list[Watcher]:
+    """Return those who are to watch a run, or say at once why that is not possible.
+
+    Parameters
+    ----------
+    live : bool, str, Watcher, or a sequence of them
+        True: the live panel, in the mode that ``$RBKIT_DISPLAY`` says. ``"live"``,
+        ``"batch"``, ``"final"`` or ``"off"``: in that mode. Or a watcher of your own.
+    report_to : str or sequence of str
+        Names of trackers: see :class:`rbkit.train.trackers.TrackerWatcher`.
+
+    Examples
+    --------
+    >>> watchers(live=False, report_to="none")
+    []
+    """
+    from rbkit.train.trackers import TrackerWatcher, tracker_names
+
+    found: list[Watcher] = []
+    for one in live if isinstance(live, list | tuple) else [live]:
+        if isinstance(one, bool | str):
+            if one and one != "off":
+                found.append(_panel(None if one is True else one))
+        elif isinstance(one, Watcher):
+            found.append(one)
+        else:
+            raise InputError("live", f"{type(one).__name__} cannot watch", "give True or False")
+    return [*found, *(TrackerWatcher(name) for name in tracker_names(report_to))]
+
+
+def _panel(mode: str | None) -> Watcher:
+    for entry in entry_points(group="rbkit.watcher", name="panel"):
+        panel: Watcher = entry.load()(mode)
+        return panel
+    raise InputError("live", "no panel is installed", "install rbkit again: pip install -e .")
+
+
+def shows_progress(watcher: Watcher) -> bool:
+    """Whether a watcher shows how far training is, so that a bar would be one too many."""
+    return bool(getattr(watcher, "shows_progress", False))
+
+
+class Audience:
+    """The watchers of one run: timed, and kept from harming it.
+
+    A watcher that raises is dropped with one :class:`RbkitWarning`; training goes on.
+
+    Attributes
+    ----------
+    seconds : float
+        What watching took so far.
+
+    Examples
+    --------
+    >>> class Clock:
+    ...     def begin(self, path): print("a run in", path)
+    ...     def look(self): print("a step")
+    ...     def end(self): print("done")
+    >>> audience = Audience([Clock()])
+    >>> audience.begin(Path("runs")); audience.look(); audience.end()
+    a run in runs
+    a step
+    done
+    """
+
+    def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
+        self._watchers = list(watchers)
+        self.seconds = 0.0
+
+    def begin(self, path: Path) -> None:
+        """Tell all that a run has begun."""
+        self._tell("begin", path)
+
+    def look(self) -> None:
+        """Let all look."""
+        self._tell("look")
+
+    def end(self) -> None:
+        """Tell all that the run has ended; a later call says nothing."""
+        self._tell("end")
+        self._watchers.clear()
+
+    def _tell(self, what: str, *args: Any) -> None:
+        if not self._watchers:
+            return
+        with self._timed():
+            for watcher in list(self._watchers):
+                try:
+                    getattr(watcher, what)(*args)
+                except Exception as error:
+                    self._watchers.remove(watcher)
+                    warnings.warn(
+                        f"{type(watcher).__name__} stopped watching, training goes on: "
+                        f"{type(error).__name__}: {error}",
+                        RbkitWarning,
+                        stacklevel=2,
+                    )
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds += time.perf_counter() - began
+
+
+class Throttle:
+    """When to look again, so that looking takes less than `share` of the time.
+
+    A look that took r seconds is followed by at least r / `share` seconds without one,
+    by `least` seconds in any case, and by no more than `most`.
+
+    Parameters
+    ----------
+    share : float
+        Of the time, for looking.
+    least, most : float
+        Seconds between two looks; with `most`, `share` is no longer certain.
+
+    Examples
+    --------
+    >>> throttle = Throttle(share=0.01, least=30)
+    >>> for _ in range(3):
+    ...     if throttle.due():
+    ...         with throttle.looking():
+    ...             print("a look")
+    a look
+    """
+
+    def __init__(self, share: float = 0.01, least: float = 0.5, most: float = float("inf")) -> None:
+        self.share, self.least, self.most = share, least, most
+        self._due = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return time.monotonic() >= self._due
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Time a look: it decides when the next one is due."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            now = time.monotonic()
+            self._due = now + min(self.most, max(self.least, (now - began) / self.share))
+
+
+_OF_ESTIMATE = ("gram", "counts", "noise_floor", "diagonal_debiased")
+_PER_ROUND = ("step", *_OF_ESTIMATE)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Recorder:
+    """Write a run folder as the run goes.
+
+    Parameters
+    ----------
+    path : path
+        The run folder; made if absent.
+    resume : bool
+        Continue the record that is there instead of starting a new one.
+    active : bool
+        Whether to write at all: of several processes, only the first does.
+    watchers : sequence of Watcher
+        Who looks at the folder meanwhile; the seconds that takes are recorded as ``watch``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> recorder = Recorder(tempfile.mkdtemp())
+    >>> recorder.start(parameters={"seed": 0})
+    >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
+    >>> recorder.finish("ok")
+    >>> Run.open(recorder.path).metrics("train")
+    [{'kind': 'train', 'step': 10, 'loss': 5.2}]
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        resume: bool = False,
+        active: bool = True,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:
+        self.path, self.active = Path(path), active
+        self._audience = Audience(watchers if active else ())
+        if active:
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.info: dict[str, Any] = {}
+        self.arrays: dict[str, list[Any]] = {name: [] for name in (*_PER_ROUND, "p")}
+        self.q: np.ndarray[Any, Any] | None = None
+        self._resuming = resume
+        self._began, self._last_beat = time.monotonic(), 0.0
+        self._seconds_before = self._watched_before = 0.0
+        self._history_due = 0.0  # when history.npz may be written again
+
+    def start(self, **info: Any) -> None:
+        """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
+        known = self._resuming and (self.path / "run.json").exists()
+        old: dict[str, Any] = read_json(self.path / "run.json") if known else {}
+        timed = _last_timing(self.path / "timings.jsonl") if self._resuming else 0.0
+        # The last heartbeat of a killed run may be older than its last row.
+        self._seconds_before = max(float(old.get("seconds") or 0.0), timed)
+        self._watched_before = float((old.get("watch") or {}).get("seconds") or 0.0)
+        resumed = [*old.get("resumed_seconds", []), round(self.seconds, 3)]
+        self.info = {
+            "format": FORMAT,
+            "status": "running",
+            "error": None,
+            "started": old.get("started", _now()),
+            "resumed": [*old.get("resumed", []), _now()] if self._resuming else [],
+            "resumed_seconds": resumed if self._resuming else [],
+            "heartbeat": _now(),
+            "ended": None,
+            "seconds": self._seconds_before,
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "versions": versions(),
+            "progress": {"step": 0, "steps": None, "loss": None},
+            **info,
+            "final": None,
+        }
+        if self.active and not self._resuming:
+            self._drop_older_record()
+        self._write_info()
+        self._audience.begin(self.path)
+
+    # ------------------------------------------------------------------ as it goes
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of running so far, those before a resume included."""
+        return self._seconds_before + time.monotonic() - self._began
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to ``metrics.jsonl``, and its time to ``timings.jsonl``."""
+        if not self.active:
+            return
+        clean = {k: json_ready(v) for k, v in row.items()}
+        _append(self.path / "metrics.jsonl", clean)
+        timing = {"kind": row.get("kind"), "step": row["step"], "seconds": round(self.seconds, 3)}
+        _append(self.path / "timings.jsonl", timing)
+
+    def round(self, *, step: int, p: Any, estimate: Any | None) -> None:
+        """Record the end of a round: its Gram estimate, if any, and the next `p`.
+
+        ``history.npz`` is written anew with all rounds, so with very short rounds not each time,
+        but such that writing stays below a twentieth of the time; a checkpoint and the end
+        always write it.
+
+        Once any round had an estimate, all have a row: NaN, and no example, where there was none.
+        """
+        for name in _OF_ESTIMATE:
+            rows = self.arrays[name]
+            if estimate is not None:
+                row = np.asarray(getattr(estimate, name))
+                missing = len(self.arrays["step"]) - len(rows)
+                rows += [_nothing_like(row)] * missing + [row]
+            elif rows:
+                rows.append(_nothing_like(rows[-1]))
+        self.arrays["step"].append(step)
+        self.arrays["p"].append(np.asarray(p, dtype=np.float64))
+        self._write_history_if_due()
+
+    def amend(self, p: Any) -> None:
+        """Say that the round in progress is made of `p`, and not of what its beginning said."""
+        self.arrays["p"][-1] = np.asarray(p, dtype=np.float64)
+        self._write_history_if_due()
+
+    def fidelity(self, found: Mapping[str, Any]) -> None:
+        """Add a check of the tracked layers to ``metrics.jsonl``, as a row of kind ``fidelity``."""
+        self.log({"kind": "fidelity", **found})
+
+    def save_arrays(self, name: str, **arrays: np.ndarray[Any, Any]) -> None:
+        """Write `arrays` as the file `name` (.npz) of the folder."""
+        if not self.active:
+            return
+        with atomic_path(self.path / name) as tmp:
+            np.savez_compressed(tmp, **arrays)  # type: ignore[arg-type]
+
+    def beat(self, *, every: float = 5.0, **progress: Any) -> None:
+        """Show that the run is alive, at most every `every` seconds."""
+        now = time.monotonic()
+        if now - self._last_beat >= every:
+            self._last_beat = now
+            self.info["heartbeat"], self.info["seconds"] = _now(), round(self.seconds, 3)
+            self.info["progress"] = {k: json_ready(v) for k, v in progress.items()}
+            self._write_info()
+        self._audience.look()
+
+    def finish(self, status: str, *, error: str | None = None, **info: Any) -> None:
+        """Write the last ``run.json``: status ``ok``, ``failed`` or ``interrupted``."""
+        self.info.update(info)
+        self.info.update(
+            status=status, error=error, ended=_now(), heartbeat=_now(), seconds=self.seconds
+        )
+        if status != "failed":  # the disk may be why it failed
+            self._write_history()
+        self._write_info()
+        self._audience.end()
+
+    def _drop_older_record(self) -> None:
+        """Remove what an earlier run wrote here: views would show it as this run's."""
+        for name in ("metrics.jsonl", "timings.jsonl", "history.npz", "final.npz"):
+            (self.path / name).unlink(missing_ok=True)
+        if not (self.path / "run.json").exists():
+            return  # then the rest is not a run's
+        (self.path / "figures" / "live.png").unlink(missing_ok=True)
+        if (self.path / "domains" / "domains.json").exists():
+            shutil.rmtree(self.path / "domains")
+        for state in (self.path / "trackers").glob("*/state.json"):
+            shutil.rmtree(state.parent)
+
+    # -------------------------------------------------------------------- resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lengths of the files at a checkpoint: a resume cuts off what came after."""
+        self._write_history()
+        return {
+            "metrics": _size(self.path / "metrics.jsonl"),
+            "timings": _size(self.path / "timings.jsonl"),
+            "rounds": len(self.arrays["step"]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut the record back to a checkpoint, so that the continued run writes it once."""
+        logs = {self.path / f"{name}.jsonl": int(state[name]) for name in ("metrics", "timings")}
+        for path, size in logs.items():
+            if _size(path) < size:
+                raise InputError(
+                    str(path),
+                    f"has {_size(path)} bytes, but {size} at the checkpoint",
+                    "start the run anew in another folder",
+                )
+        history, rounds = load_history(self.path / "history.npz"), int(state["rounds"])
+        if rounds and len(history.get("step", [])) < rounds:
+            raise InputError(
+                str(self.path / "history.npz"),
+                f"has fewer than the checkpoint's {rounds} rounds",
+                "start the run anew in another folder",
+            )
+        for name in _PER_ROUND:
+            self.arrays[name] = list(history.get(name, []))[:rounds]
+        self.arrays["p"] = list(history.get("p", []))[: rounds + 1] or self.arrays["p"]
+        for path, size in logs.items():  # everything is there: now cut
+            if self.active and path.exists():
+                os.truncate(path, size)
+        if self.active and not rounds:
+            (self.path / "history.npz").unlink(missing_ok=True)
+        self._write_history()
+
+    # ---------------------------------------------------------------------- writing
+
+    def _write_info(self) -> None:
+        if self.active:
+            watched = self._watched_before + self._audience.seconds
+            self.info["watch"] = {"seconds": round(watched, 4)}
+            self.info["rounds"] = len(self.arrays["step"])  # history.npz may not have all yet
+            write_json(self.path / "run.json", json_ready(self.info))
+
+    def _write_history_if_due(self) -> None:
+        if time.monotonic() >= self._history_due:
+            self._write_history()
+
+    def _write_history(self) -> None:
+        arrays = {name: np.array(rows) for name, rows in self.arrays.items() if len(rows)}
+        if self.q is not None:
+            arrays["q"] = self.q
+        began = time.monotonic()
+        if arrays.keys() - {"p", "q"}:  # a round has ended
+            self.save_arrays("history.npz", **arrays)
+        self._history_due = time.monotonic() + 20 * (time.monotonic() - began)
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result may depend on."""
+    names = ("rbkit", "torch", "transformers", "datasets", "numpy", "faiss-cpu", "tokenizers")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
+
+
+def _nothing_like(row: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return a row for a round without an estimate: NaN, or 0 examples."""
+    return np.zeros_like(row) if row.dtype.kind in "iu" else np.full_like(row, np.nan)
+
+
+def _last_timing(path: Path) -> float:
+    """Seconds in the last whole line of ``timings.jsonl``; 0 if there is none."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    try:
+        return float(json.loads(lines[-1])["seconds"]) if lines else 0.0
+    except (ValueError, KeyError, TypeError):
+        return 0.0  # damaged: it only dates what comes after
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+class StopRequest:
+    """Whether someone asked the run to stop: Ctrl-C, the ■ of a notebook, or a STOP file."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._file = run_dir / "STOP"
+        self._asked = False
+
+    def __bool__(self) -> bool:
+        return self._asked or self._file.exists()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take the first Ctrl-C of the block as a request; a second one stops at once."""
+        self._file.unlink(missing_ok=True)
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may set signal handlers; the STOP file still works
+            return
+
+        def on_signal(_number: int, _frame: FrameType | None) -> None:
+            if self._asked:
+                raise KeyboardInterrupt
+            self._asked = True
+
+        before = signal.signal(signal.SIGINT, on_signal)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            self._file.unlink(missing_ok=True)

@@ -1,0 +1,372 @@
+"""From a corpus and its domains to a trained model and a run folder, in one call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import (
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.utils import logging as hf_logging
+
+from rbkit.balance.mixers.base import Mixer
+from rbkit.data.corpus import about
+from rbkit.errors import InputError
+from rbkit.regroup.domains import Domains
+from rbkit.train.checkpoint import latest_checkpoint
+from rbkit.train.models import (
+    PRESETS,
+    PadCollator,
+    build_model,
+    not_loadable,
+    positions,
+    pretrained_source,
+    tokenize,
+    train_tokenizer,
+)
+from rbkit.train.parallel import is_first, wait
+from rbkit.train.recorder import Live, Run, shows_progress, watchers
+from rbkit.train.trainer import MixtureTrainer
+
+_FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates
+
+
+def train(
+    corpus: Any,
+    domains: Domains,
+    *,
+    run_dir: str | Path,
+    mixer: Mixer | str = "RnB",
+    model: str = "tiny",
+    steps: int = 300,
+    round_steps: int = 25,
+    batch_size: int = 16,
+    accumulate: int = 1,
+    context: int = 96,
+    vocab_size: int | None = None,
+    learning_rate: float | None = None,
+    layer: str | Sequence[str] | None = None,
+    estimator: Literal["sketch", "exact", "grouped"] = "sketch",
+    buckets: int | None = None,
+    fraction: float = 1.0,
+    eval_rounds: int = 1,
+    fidelity_rounds: int = 0,
+    checkpoint_rounds: int = 4,
+    seed: int = 0,
+    resume: bool | None = None,
+    device: str | None = None,
+    record: Mapping[str, Any] | None = None,
+    save_model: bool = True,
+    progress: bool = True,
+    live: Live = False,
+    report_to: str | Sequence[str] = "none",
+) -> Run:
+    """Train a causal LM on a mixture of domains; record everything in `run_dir`.
+
+    Parameters
+    ----------
+    corpus : datasets.DatasetDict
+        Splits ``train`` and ``eval`` with a column ``text``.
+    domains : Domains
+        Of that corpus.
+    run_dir : path
+        Folder of the run: see :mod:`rbkit.train.recorder`.
+    mixer : Mixer or str
+        Rule for the proportions.
+    model : str
+        A preset trained from scratch (``tiny``, ``small``, ``gpt-neo-125m``) with a BPE of
+        the corpus' own, or any causal LM by hub id or path, with its tokenizer.
+    steps, round_steps : int
+        Optimizer steps in all, and between two updates of p.
+    batch_size, accumulate : int
+        Examples per micro-batch of one process; micro-batches per step.
+    context : int
+        Tokens per example, at most.
+    vocab_size : int, optional
+        Vocabulary of a preset.
+    learning_rate : float, optional
+        Peak of a cosine with 5 % warm-up; 3e-3 from scratch, 5e-5 otherwise.
+    layer, estimator, buckets, fraction
+        What is tracked and how: see :class:`~rbkit.balance.gram.GramTracker`.
+    eval_rounds, checkpoint_rounds : int
+        Evaluate, and save a checkpoint, every so many rounds.
+    fidelity_rounds : int
+        Compare the tracked layer with all parameters every so many rounds; 0 never.
+    seed : int
+        Of weights, order of examples, and sketches.
+    resume : bool, optional
+        True: go on from the newest checkpoint in `run_dir`, if there is one. False: start
+        anew. Not given: start anew, but refuse if an unfinished run would be lost.
+    device : {"cpu", "cuda", "mps"}, optional
+        The best one by default.
+    record : mapping, optional
+        More entries for ``run.json``.
+    save_model : bool
+        Save the final model and tokenizer in ``run_dir/model``.
+    progress : bool
+        Show a progress bar, unless a panel shows the same.
+    live : bool, {"live", "batch", "final", "off"}, Watcher, or a sequence of them
+        Show Gram matrix, proportions, losses and price while training, and one figure at the
+        end. True: in the mode that ``$RBKIT_DISPLAY`` says, by default ``live`` in a
+        notebook, else ``final``.
+    report_to : str or sequence of str
+        Trackers to feed, e.g. ``"tensorboard"``: see :mod:`rbkit.train.trackers`.
+
+    Returns
+    -------
+    Run
+        With status ``ok``, or ``interrupted`` after Ctrl-C, the ■ of a notebook, or a file
+        ``STOP`` in the run folder.
+
+    Raises
+    ------
+    InputError
+        For parameters, corpus or domains that cannot work.
+    TrainingError
+        If the loss becomes NaN or infinite.
+    """
+    run_dir = Path(run_dir)
+    if learning_rate is None:
+        learning_rate = _FROM_SCRATCH if model in PRESETS else _FINE_TUNING
+    at_least_one = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "checkpoint_rounds": checkpoint_rounds,
+    }
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise InputError(name, f"{value} is not positive", "give at least 1")
+    if eval_rounds < 0:
+        raise InputError("eval_rounds", f"{eval_rounds} is negative", "0 means never")
+    if not 0 < learning_rate < float("inf"):
+        raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
+    _check_device(device)
+    watching = watchers(live, report_to)
+    texts = _texts(corpus, domains)
+    checkpoints = run_dir / "checkpoints"
+    checkpoint = _checkpoint(run_dir, checkpoints, resume)
+    tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
+    lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
+    if (limit := positions(lm.config)) is not None and context > limit:
+        raise InputError("context", f"{context} tokens, but {model} takes {limit}", f"use {limit}")
+    data = {split: tokenize(found, tokenizer, context) for split, found in texts.items()}
+    args = TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        seed=seed,
+        data_seed=seed,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulate,
+        per_device_eval_batch_size=4 * batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 20),
+        weight_decay=0.1,
+        max_grad_norm=1.0,
+        save_strategy="steps",
+        save_total_limit=2,
+        save_steps=max(1, checkpoint_rounds * round_steps),
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+        use_cpu=device == "cpu",
+        dataloader_num_workers=0,
+    )
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    trainer = MixtureTrainer(
+        lm,
+        args,
+        train_dataset=data["train"],
+        eval_dataset=data["eval"],
+        data_collator=PadCollator(int(pad or 0)),
+        domains=domains,
+        mixer=mixer,
+        round_steps=round_steps,
+        layer=layer,
+        estimator=estimator,
+        buckets=buckets,
+        fraction=fraction,
+        eval_rounds=eval_rounds,
+        fidelity_rounds=fidelity_rounds,
+        run_dir=run_dir,
+        watchers=watching,
+        record={
+            "corpus": about(corpus),
+            "model": _describe(model, lm, tokenizer),
+            **(record or {}),
+        },
+    )
+    trainer.record["parameters"] |= {
+        "model": model,
+        "context": context,
+        "vocab_size": len(tokenizer),
+        "steps": steps,
+        "micro_batch_size": batch_size,
+        "accumulate": accumulate,
+    }
+    wait()  # until all processes have looked for checkpoints
+    if checkpoint is None and is_first():  # all is checked: now the last run may go
+        _clear(run_dir, side=not resume)
+    trainer.remove_callback(PrinterCallback)
+    if progress and is_first() and not any(shows_progress(watcher) for watcher in watching):
+        trainer.add_callback(_Bar(trainer))
+    with without_library_bars():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        run = Run.open(run_dir)
+        if save_model and run.status == "ok":
+            if trainer.is_fsdp_enabled:
+                trainer.save_model(str(run_dir / "model"))  # gathers what is sharded
+            elif is_first():
+                trainer.bare_model.save_pretrained(str(run_dir / "model"))
+            if is_first():
+                tokenizer.save_pretrained(str(run_dir / "model"))
+    return run
+
+
+@contextmanager
+def without_library_bars() -> Iterator[None]:
+    """Silence the bars that transformers shows whenever it writes a file."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
+    """Return the texts of both splits, checked, and known to be those of the domains."""
+    texts = {}
+    for split in ("train", "eval"):
+        if split not in corpus or "text" not in corpus[split].column_names:
+            raise InputError(
+                "corpus", f"no split {split!r} with a column 'text'", "load it with rb.load_corpus"
+            )
+        texts[split] = list(corpus[split]["text"])
+        if not texts[split]:
+            raise InputError("corpus", f"the split {split!r} is empty", "load more examples")
+        blank = next((i for i, text in enumerate(texts[split]) if not text), None)
+        if blank is not None:
+            raise InputError(
+                "corpus", f"row {blank} of {split!r} has no text", "load it with rb.load_corpus"
+            )
+    check_origin(domains, corpus)
+    return texts
+
+
+def check_origin(domains: Domains, corpus: Any) -> None:
+    """Refuse domains that were made from another corpus, or from another split of it."""
+    made_from, found = domains.method.get("corpus"), about(corpus)["fingerprint"]
+    if made_from is not None and made_from != found:
+        raise InputError(
+            "domains",
+            f"made from the corpus {made_from}, not from this one ({found})",
+            "regroup this corpus, or load it with the seed and sizes of before",
+        )
+
+
+def _check_device(device: str | None) -> None:
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device is not None and not there.get(device, False):
+        found = " or ".join(name for name, is_there in there.items() if is_there)
+        raise InputError("device", f"{device!r} is not here", f"use {found}, or leave it out")
+
+
+def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool | None) -> Path | None:
+    """Return the checkpoint to go on from; refuse to overwrite a run that could go on."""
+    newest = latest_checkpoint(checkpoints)
+    if resume or newest is None:
+        return newest
+    unfinished = (run_dir / "run.json").is_file() and Run.open(run_dir).status != "ok"
+    if resume is None and unfinished:
+        raise InputError(
+            "run_dir",
+            f"{run_dir} holds a run that is {Run.open(run_dir).status} at {newest.name}",
+            "give resume=True to go on, resume=False to start anew, or another folder",
+        )
+    return None
+
+
+def _clear(run_dir: Path, *, side: bool) -> None:
+    """Remove what an earlier run left, its side runs too if asked, and nothing else."""
+    for run in (run_dir / "side").glob("*/run.json") if side else ():
+        shutil.rmtree(run.parent)
+    for old in (run_dir / "checkpoints").glob("checkpoint-*"):
+        if (old / "trainer_state.json").exists() or (old / "model.safetensors").exists():
+            shutil.rmtree(old)
+    if (run_dir / "run.json").exists() and (run_dir / "model" / "config.json").exists():
+        shutil.rmtree(run_dir / "model")
+
+
+def _tokenizer(
+    model: str, texts: list[str], vocab_size: int | None, progress: bool
+) -> PreTrainedTokenizerBase:
+    if model in PRESETS:
+        size = vocab_size or min(int(PRESETS[model]["vocab_size"]), 8192)
+        return train_tokenizer(texts, size, progress=progress and os.isatty(2))
+    if vocab_size is not None:
+        raise InputError("vocab_size", f"{model} brings its own tokenizer", "leave it out")
+    try:
+        return AutoTokenizer.from_pretrained(pretrained_source(model))
+    except (OSError, ValueError) as error:
+        raise not_loadable(model, error) from error
+
+
+def _describe(name: str, lm: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "name": name,
+        "class": type(lm).__name__,
+        "parameters": int(lm.num_parameters()),
+        "vocabulary": len(tokenizer),
+    }
+
+
+class _Bar(TrainerCallback):  # type: ignore[misc]
+    """A progress bar on stderr: loss, and how many domains the mixture effectively has."""
+
+    def __init__(self, trainer: MixtureTrainer) -> None:
+        self.trainer = trainer
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        self.bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            unit="step",
+            mininterval=1,
+            desc=f"training ({self.trainer.mixer.name})",
+        )
+
+    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        assert self.bar is not None
+        if self.trainer.shown_loss is not None:
+            p = self.trainer.mixture.p
+            entropy = -float((p[p > 0] * np.log(p[p > 0])).sum())
+            self.bar.set_postfix_str(
+                f"loss {self.trainer.shown_loss:.3f}, {np.exp(entropy):.1f} effective domains",
+                refresh=False,
+            )
+        self.bar.update(1)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        assert self.bar is not None
+        self.bar.close()
