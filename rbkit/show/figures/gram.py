@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.show.facts import Array
-from rbkit.show.style import new_axes, number, plain_ticks, rbkit_style, set_alt, shorten
+from rbkit.show.style import new_axes, plain_ticks, rbkit_style, set_alt, shorten
+from rbkit.text import number
 
 _MOST_LINES = 60  # domains between which lines are drawn
 
