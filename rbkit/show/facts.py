@@ -19,7 +19,7 @@ _FLOPS = ("flops_counted", "flops_modelled")
 
 
 class RunLike(Protocol):
-    """What is needed of :class:`rbkit.train.recorder.Run`."""
+    """What is needed of :class:`rbkit.train.run.Run`."""
 
     @property
     def path(self) -> Path:

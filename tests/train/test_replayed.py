@@ -15,7 +15,7 @@ from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
-from rbkit.train.recorder import Recorder, Run
+from rbkit.train import Recorder, Run
 from rbkit.train.replay import Replay, replay, why_not
 
 

@@ -193,13 +193,13 @@ def live_facts(run: RunLike) -> LiveFacts:
 
     Parameters
     ----------
-    run : Follower or Run
-        A Follower is brought up to date by its own ``look()``.
+    run : Run
+        A followed run is brought up to date by its own ``refresh()``.
 
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder, Run
+    >>> from rbkit.train import Recorder, Run
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "RnB", "steps": 40})
     >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})

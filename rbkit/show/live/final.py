@@ -50,7 +50,7 @@ def final_figure(run: RunLike) -> Figure:
 
     Parameters
     ----------
-    run : Run or Follower
+    run : Run
         Finished or not.
 
     Returns
