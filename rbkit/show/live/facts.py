@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rbkit.show.facts import Array, Overhead, RunLike, as_floats, domain_names, labels, target
 from rbkit.show.facts import overhead as overhead_of
-from rbkit.show.figures.gram import domain_order
+from rbkit.show.gram_layout import domain_order
 from rbkit.show.style import number, shorten
 from rbkit.train.trackers import effective_domains, noise_share
 
