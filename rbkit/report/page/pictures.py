@@ -36,9 +36,10 @@ from rbkit.show.figures.compare import (
 )
 from rbkit.show.figures.costs import costs
 from rbkit.show.figures.domains import domain_sizes, k_choice
-from rbkit.show.figures.gram import common_scale, domain_order, gram_over_time, to_cosine
+from rbkit.show.figures.gram import gram_over_time
 from rbkit.show.figures.losses import loss_by_domain, loss_curves
 from rbkit.show.figures.mixture import proportions_side_by_side
+from rbkit.show.gram_layout import common_scale, domain_order, to_cosine
 from rbkit.show.style import alt_text, png, size_of
 from rbkit.text import script_json, visible
 

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 import rbkit
 from rbkit.errors import InputError
 from rbkit.files import read_json, sha256_of_file, write_json
-from rbkit.processes import is_alive, process_identity
+from rbkit.processes import STALE, is_alive, process_identity
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import RUN_HINTS, Declared
 
@@ -262,7 +262,6 @@ JOB_FORMAT = "rbkit-job/1"
 JOB_FILE = "job.json"
 STATUSES = ("queued", "running", "ok", "failed", "killed", "timeout", "interrupted")
 _AT_WORK = 30.0  # a launcher that is at work gives a heartbeat every few seconds
-STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
 
 # What a reader may rely on. The file may come from a stranger: everything else is refused.
 _TYPES: dict[str, tuple[type, ...]] = {

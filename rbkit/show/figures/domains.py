@@ -19,7 +19,7 @@ from rbkit.errors import InputError
 from rbkit.regroup.choose import CRITERIA, RULES, Criterion, judge
 from rbkit.regroup.regret_bound import QUANTILE
 from rbkit.show.facts import Array
-from rbkit.show.figures.gram import seriate
+from rbkit.show.gram_layout import seriate
 from rbkit.show.style import (
     INK,
     MUTED,

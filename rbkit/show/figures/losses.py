@@ -13,11 +13,13 @@ from rbkit.show.facts import (
     RunLike,
     domain_names,
     labels,
+    loss_series,
     losses,
     mixer_of,
     parameter,
     same_corpus,
     seed_of,
+    smooth,
 )
 from rbkit.show.style import (
     INK,
@@ -61,7 +63,7 @@ def loss_curves(
         ends: list[_End] = []
         said = []
         for run, name in zip(runs, labels(runs), strict=True):
-            steps, values = series(run, split)
+            steps, values = loss_series(run, split)
             if not len(steps):
                 continue
             if split == "train":
@@ -97,8 +99,8 @@ def loss_gap(runs: Sequence[RunLike], baseline: str = "Stratified", ax: Axes | N
             base = _baseline(runs, run, baseline)
             if base is None or mixer_of(run) == baseline:
                 continue
-            reference = dict(zip(*map(np.ndarray.tolist, series(base, "eval")), strict=True))
-            steps, values = series(run, "eval")
+            reference = dict(zip(*map(np.ndarray.tolist, loss_series(base, "eval")), strict=True))
+            steps, values = loss_series(run, "eval")
             both = np.array([step in reference for step in steps], dtype=bool)
             if not both.any():
                 continue
@@ -175,18 +177,6 @@ def loss_by_domain(
     return ax
 
 
-def smooth(values: Array, share: float = 0.012) -> Array:
-    """Average over neighbours with a Gaussian of `share` of the records; centred, so no lag."""
-    width = max(0.4, share * len(values))
-    reach = np.arange(-int(3 * width) - 1, int(3 * width) + 2)
-    kernel = np.exp(-0.5 * (reach / width) ** 2)
-    # Divide by the weight that is really there: less at both ends.
-    total = np.convolve(values, kernel)[len(reach) // 2 :][: len(values)]
-    weight = np.convolve(np.ones_like(values), kernel)[len(reach) // 2 :][: len(values)]
-    average: Array = total / weight
-    return average
-
-
 def _line(ax: Axes, run: RunLike, steps: Array, values: Array, marks: bool = True) -> None:
     ax.plot(
         steps,
@@ -217,16 +207,6 @@ def _end_labels(
     return found
 
 
-def series(run: RunLike, split: str) -> tuple[Array, Array]:
-    """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
-    key = "loss" if split == "train" else "loss_token"
-    rows = [(r.get("step"), r.get(key)) for r in run.metrics(split)]
-    points = [row for row in rows if all(_is_number(value) for value in row)]
-    steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
-    finite = np.isfinite(values)
-    return steps[finite], values[finite]
-
-
 def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike | None:
     """Return the run of the baseline's mixer with the seed and the corpus of `run`, or None."""
     return next(
@@ -241,8 +221,13 @@ def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike |
     )
 
 
+<<<<<<< HEAD
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+=======
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + number(float(value))
+>>>>>>> trunk
 
 
 def _nothing(ax: Axes, text: str) -> None:

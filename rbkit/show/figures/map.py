@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError
 from rbkit.show.facts import Array, RunLike, domain_names, target
-from rbkit.show.figures.gram import to_cosine
+from rbkit.show.gram_layout import to_cosine
 from rbkit.show.style import (
     INK,
     MUTED,

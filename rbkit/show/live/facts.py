@@ -16,9 +16,14 @@ from numpy.typing import NDArray
 
 from rbkit.show.facts import Array, Overhead, RunLike, as_floats, domain_names, labels, target
 from rbkit.show.facts import overhead as overhead_of
+<<<<<<< HEAD
 from rbkit.show.figures.gram import domain_order
 from rbkit.show.style import shorten
 from rbkit.text import duration, number, percent
+=======
+from rbkit.show.gram_layout import domain_order
+from rbkit.show.style import number, shorten
+>>>>>>> trunk
 from rbkit.train.trackers import effective_domains, noise_share
 
 _RECENT = 20  # logged losses that speed is measured over
@@ -194,13 +199,13 @@ def live_facts(run: RunLike) -> LiveFacts:
 
     Parameters
     ----------
-    run : Follower or Run
-        A Follower is brought up to date by its own ``look()``.
+    run : Run
+        A followed run is brought up to date by its own ``refresh()``.
 
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder, Run
+    >>> from rbkit.train import Recorder, Run
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "RnB", "steps": 40})
     >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rbkit.show.facts import Array, RunLike
-from rbkit.show.figures.gram import gram, short_ids, to_cosine
+from rbkit.show.figures.gram import gram
 from rbkit.show.figures.mixture import proportions
+from rbkit.show.gram_layout import short_ids, to_cosine
 from rbkit.show.live.facts import (
     LiveFacts,
     Series,
@@ -50,7 +51,7 @@ def final_figure(run: RunLike) -> Figure:
 
     Parameters
     ----------
-    run : Run or Follower
+    run : Run
         Finished or not.
 
     Returns
