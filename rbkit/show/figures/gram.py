@@ -16,11 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-<<<<<<< HEAD
-from rbkit.show.facts import Array
-from rbkit.show.style import new_axes, plain_ticks, rbkit_style, set_alt, shorten
-from rbkit.text import number
-=======
 from rbkit.show.gram_layout import (
     Array,
     common_scale,
@@ -31,7 +26,6 @@ from rbkit.show.gram_layout import (
     to_cosine,
 )
 from rbkit.show.style import new_axes, plain_ticks, rbkit_style, set_alt, shorten
->>>>>>> trunk
 
 _MOST_LINES = 60  # domains between which lines are drawn
 

@@ -221,15 +221,6 @@ def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike |
     )
 
 
-<<<<<<< HEAD
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-=======
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + number(float(value))
->>>>>>> trunk
-
-
 def _nothing(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED)
     ax.tick_params(labelbottom=False, labelleft=False, colors=INK)
