@@ -24,7 +24,7 @@ from rbkit.show.facts import (
     target,
 )
 from rbkit.show.gram_layout import common_scale, domain_order, to_cosine
-from rbkit.show.live.facts import Series, of_evaluations, of_training
+from rbkit.show.live.snapshot import Series, eval_loss, training_loss
 from rbkit.show.style import domain_colours
 from rbkit.show.widgets import packed
 from rbkit.train.counterfactual import why_not
@@ -336,7 +336,7 @@ def _noise(history: Any, gram: Any, at: NDArray[np.int64]) -> Array | None:
 
 
 def _train(run: RunLike) -> Array:
-    steps, values = _known(of_training(run))
+    steps, values = _known(training_loss(run))
     some = _spread(len(steps), MOST_TRAIN_POINTS)
     return np.stack([steps[some], values[some], smooth(values)[some] if len(values) else values])
 
@@ -348,7 +348,7 @@ def _known(series: Series) -> Array:
 
 def _evaluations(run: RunLike, m: int) -> tuple[Array, Array]:
     rows = run.metrics("eval")  # once: a run that goes on has more of them the next time
-    evaluation = of_evaluations(rows)
+    evaluation = eval_loss(rows)
     by_domain = np.full((len(rows), m), np.nan)
     for i, row in enumerate(rows):
         found = as_floats(row.get("by_domain_token") or [])
