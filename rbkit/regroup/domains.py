@@ -225,11 +225,12 @@ class Domains:
         (folder / _HEADER).unlink(missing_ok=True)
         n_train, n_eval = len(self.train_labels), len(self.eval_labels)
         split = pa.array(["train"] * n_train + ["eval"] * n_eval, pa.string())
+        rows = [np.arange(n, dtype=np.int64) for n in (n_train, n_eval)]
         tables = {
             _ASSIGNMENTS: pa.table(
                 {
                     "split": split.dictionary_encode(),
-                    "row": np.concatenate([np.arange(n, dtype=np.int64) for n in (n_train, n_eval)]),
+                    "row": np.concatenate(rows),
                     "domain": np.concatenate([self.train_labels, self.eval_labels]),
                 }
             )
@@ -238,8 +239,8 @@ class Domains:
             (folder / _CENTROIDS).unlink(missing_ok=True)
         else:
             flat, width = pa.array(self.centroids.ravel()), self.centroids.shape[1]
-            rows = pa.FixedSizeListArray.from_arrays(flat, width)
-            tables[_CENTROIDS] = pa.table({"domain": self.centroid_domains, "centroid": rows})
+            matrix = pa.FixedSizeListArray.from_arrays(flat, width)
+            tables[_CENTROIDS] = pa.table({"domain": self.centroid_domains, "centroid": matrix})
         for name, table in tables.items():
             with atomic_path(folder / name) as tmp:
                 pq.write_table(table, tmp)

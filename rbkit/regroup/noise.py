@@ -227,21 +227,20 @@ def cliff(
     if worst is None:
         return None
     before, after = worst
-    at_cliff = {
+    if warn:
+        message = (
+            f"a cliff: min_cluster_size {before['min_cluster_size']} gives {before['k']} clusters "
+            f"and {after['min_cluster_size']} gives {after['k']}, the largest with "
+            f"{after['largest_share']:.0%} of the examples; keep well below it, or use k-means"
+        )
+        warnings.warn(message, RbkitWarning, stacklevel=stacklevel + 1)
+    return {
         "from_size": before["min_cluster_size"],
         "to_size": after["min_cluster_size"],
         "from_k": before["k"],
         "to_k": after["k"],
         "largest_share": after["largest_share"],
     }
-    if warn:
-        message = (
-            f"a cliff: min_cluster_size {at_cliff['from_size']} gives {at_cliff['from_k']} clusters and "
-            f"{at_cliff['to_size']} gives {at_cliff['to_k']}, the largest with "
-            f"{at_cliff['largest_share']:.0%} of the examples; keep well below it, or use k-means"
-        )
-        warnings.warn(message, RbkitWarning, stacklevel=stacklevel + 1)
-    return at_cliff
 
 
 def _check(labels: NDArray[np.int32], X: Any, policy: str, max_noise: float | None) -> None:

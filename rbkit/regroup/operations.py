@@ -148,7 +148,7 @@ def settle(
 
 
 def with_noise(bare: Grouping, material: Material, outcome: Any, policy: str) -> Grouping:
-    """Put noise into domains as `outcome` (:func:`settle_noise`) has it; in `bare` it has no cell."""
+    """Put noise into domains as :func:`settle_noise` decided; in `bare` it has no cell."""
     assert bare.noise is not None
     labels, noise = outcome.labels, bare.noise
     cells = bare.cells.copy()
@@ -302,7 +302,9 @@ def _edit_in_words(op: Mapping[str, Any]) -> str:
             spans = _spans(rows) if isinstance(rows, str) else [(1, len(rows))]
             count = sum(last - first + 1 for first, last in spans)
             new = f"a new domain {op.get('name') or ''}"
-            return f"move {count:,} examples to {names if op.get('to') is not None else new}".strip()
+            return (
+                f"move {count:,} examples to {names if op.get('to') is not None else new}".strip()
+            )
         case "noise":
             limit = op.get("max_noise")
             most = "" if limit is None else f", at most {limit:.0%} left"
