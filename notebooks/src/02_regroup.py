@@ -678,7 +678,8 @@ assert np.allclose(loaded.q, edited.q)
 
 # %% [markdown]
 # `rb.train(corpus, loaded)` continues from here. For another trainer: `weights.json` holds
-# the weight of an example of each domain, such that a weighted draw has the proportions $p$ (here $p = q$).
+# the weight of an example of each domain, such that a weighted draw has the proportions $p$
+# (here $p = q$).
 
 # %%
 weights = rb.regroup.sampling_weights(loaded, "target")
