@@ -308,7 +308,8 @@ assert np.abs(fitted - curve).max() < 0.02
 # ## 7. Train with each
 # Settings published for thousands of steps are scaled down to these few: shorter probe runs,
 # earlier fits. Rules that update after every step do so, except DoGE: m fresh gradients each
-# time would take longer than all the others together. Aioli's sweep over all domains must fit into a round.
+# time would take longer than all the others together. Aioli's sweep over all domains must fit
+# into a round.
 
 # %%
 scaled = {
