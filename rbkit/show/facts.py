@@ -250,3 +250,10 @@ def _paid(run: Run, unit: Unit) -> tuple[float | None, dict[str, float] | None]:
     added = {name: price for name, price in prices.items() if name not in NOT_ADAPTING}
     unknown = any(price is None for name, price in added.items() if name != "mixer")
     return prices.get("step"), None if unknown else {name: p or 0.0 for name, p in added.items()}
+
+
+RunLike = Run
+
+
+def Altered(run: Run, arrays: Mapping[str, Any], changes: Mapping[str, Any] = {}) -> Run:
+    return run.with_(history={**run.history, **arrays}, info={**run.info, **changes})

@@ -30,12 +30,7 @@ from rbkit.show.facts import (
     seed_of,
     spent,
 )
-<<<<<<< HEAD
-from rbkit.show.figures.losses import series
 from rbkit.text import number
-=======
-from rbkit.show.style import number
->>>>>>> trunk
 
 Metric = Literal["token", "example", "worst"]
 METRICS: dict[Metric, str] = {

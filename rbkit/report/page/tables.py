@@ -34,21 +34,9 @@ from rbkit.show.facts import (
 )
 from rbkit.show.figures.costs import cost_table
 from rbkit.show.figures.domains import top_sources
-<<<<<<< HEAD
-from rbkit.show.figures.gram import common_scale, domain_order, extremes, short_ids, to_cosine
+from rbkit.show.gram_layout import common_scale, domain_order, extremes, short_ids, to_cosine
 from rbkit.show.style import mixer_colour
 from rbkit.text import amount, number, thousands, value_text, visible
-=======
-from rbkit.show.gram_layout import (
-    common_scale,
-    domain_order,
-    extremes,
-    short_ids,
-    to_cosine,
-)
-from rbkit.show.style import mixer_colour, number
-from rbkit.text import amount, shown, thousands, value
->>>>>>> trunk
 
 STATUSES = ("ok", "running", "queued", "failed", "killed", "timeout", "interrupted")
 

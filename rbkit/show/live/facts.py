@@ -16,14 +16,9 @@ from numpy.typing import NDArray
 
 from rbkit.show.facts import Array, Overhead, RunLike, as_floats, domain_names, labels, target
 from rbkit.show.facts import overhead as overhead_of
-<<<<<<< HEAD
-from rbkit.show.figures.gram import domain_order
+from rbkit.show.gram_layout import domain_order
 from rbkit.show.style import shorten
 from rbkit.text import duration, number, percent
-=======
-from rbkit.show.gram_layout import domain_order
-from rbkit.show.style import number, shorten
->>>>>>> trunk
 from rbkit.train.trackers import effective_domains, noise_share
 
 _RECENT = 20  # logged losses that speed is measured over

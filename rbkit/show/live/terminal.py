@@ -34,13 +34,8 @@ from rbkit.show.live.facts import (
     went_wrong,
 )
 from rbkit.show.live.frame import Kind, Scale, values
-<<<<<<< HEAD
 from rbkit.text import number
-from rbkit.train.run import Follower
-=======
-from rbkit.show.style import number
 from rbkit.train.run import Run
->>>>>>> trunk
 
 DIM, BAR = "dim", "#3B8EC2"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
