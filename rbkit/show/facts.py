@@ -10,9 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.train.run import Run
-
 Array = NDArray[np.float64]
+Run = Any
 
 # ------------------------------------------------------------------------ names and comparability
 
@@ -155,8 +154,8 @@ def proportions_in_force(run: Run) -> tuple[Array, Array]:
     """Return p in force in each round (T, m), and the steps where rounds begin and end (T+1,)."""
     history = run.history
     p = np.asarray(history.get("p", np.empty((0, 0))), dtype=np.float64)
-    recorded: NDArray[np.bool_] = np.asarray(np.isfinite(p).all(axis=1)) if len(p) else np.empty(0)
-    if not recorded.any():
+    recorded: NDArray[np.bool_] = np.asarray(np.isfinite(p).all(axis=-1))
+    if not len(p) or not recorded.any():
         return np.empty((0, 0)), np.empty(0)
     p = np.where(recorded[:, None], p, 0.0)  # blank where they were not recorded
     ends = np.asarray(history.get("step", []), dtype=np.float64)

@@ -163,11 +163,11 @@ def label_rows(ax: Axes, names: Sequence[str]) -> None:
 
 def note(ax: Axes, text: str, at: tuple[float, float], by: tuple[float, float], **how: Any) -> None:
     """Write small text `by` so many points off a place, in fractions of the axes if not `how`."""
-    usual = {"xycoords": "axes fraction", "fontsize": 8, "color": MUTED, "parse_math": False}
-    ax.annotate(text, at, by, textcoords="offset points", **usual | how)
+    usual: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "color": MUTED}
+    ax.annotate(text, at, by, textcoords="offset points", **usual | {"parse_math": False} | how)
 
 
-def show_nothing(ax: Axes, text: str) -> None:
+def say_nothing(ax: Axes, text: str) -> None:
     """Write `text` in empty axes, whose ticks would stand for nothing."""
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED)
     ax.set(xticks=[], yticks=[])

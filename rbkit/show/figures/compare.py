@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rbkit.show.facts import (
     Array,
+    Run,
     Unit,
     domain_names,
     loss_series,
@@ -59,13 +60,12 @@ from rbkit.show.style import (
     overlap,
     plain_ticks,
     rbkit_style,
+    say_nothing,
     set_alt,
     shorten,
-    show_nothing,
     tidy,
 )
 from rbkit.text import number
-from rbkit.train.run import Run
 
 GREY = "#c3cad2"  # of variants that are not named
 _MOST_NAMED = 12
@@ -265,7 +265,7 @@ def loss_bands(
                 ax.axhline(0, color=MUTED, linewidth=1.1, linestyle=DASHED, zorder=2)
         ax.set_title(title + (": mean and range over seeds" if several else ""))
         if not highest:
-            show_nothing(ax, f"no {split} loss recorded" if minus is None else "nothing to compare")
+            say_nothing(ax, f"no {split} loss recorded" if minus is None else "nothing to compare")
         label_line_ends(ax, ends, 9 if len(ends) > 6 else 9.5)
         what = f"{split.capitalize()} loss by step"
         what += f" minus that of {baseline}, below 0 is better" if minus is not None else ""
@@ -411,7 +411,7 @@ def difference_forest(
             text = "mean of the pairs (faint) and its 95 % interval; hollow: not told apart from 0"
         note(ax, text, (1, 0), (0, -31), ha="right", va="top")
         if not rows:
-            show_nothing(ax, "nothing to compare")
+            say_nothing(ax, "nothing to compare")
         hidden = len(gaps) - n
         more = f" {hidden} rows in the middle are left out." if hidden else ""
         summary = "; ".join(words) or "nothing to compare"
@@ -502,7 +502,7 @@ def pareto(
         ax.set_xlabel(axis)
         ax.set_ylabel("final eval loss (nats per token)")
         if not points:
-            show_nothing(ax, "no finished run with a measured cost")
+            say_nothing(ax, "no finished run with a measured cost")
             set_alt(ax, "Final loss against measured cost: nothing to show.")
             return ax
         shown = [p.variant for p in points]
@@ -548,10 +548,8 @@ def _points(variants: Sequence[VariantLike], unit: Unit) -> list[_Point]:
             if (price := spent(run, unit)) is not None and (loss := losses(run).token) is not None
         ]
         if both:
-            cost, loss = (
-                (float(v.mean()), float(v.min()), float(v.max())) for v in np.array(both).T
-            )
-            points.append(_Point(variant, style, cost, loss))
+            prices, finals = np.array(both).T
+            points.append(_Point(variant, style, _span(prices), _span(finals)))
 
     def beats(one: _Point, other: _Point) -> bool:
         ours, theirs = (one.cost[0], one.loss[0]), (other.cost[0], other.loss[0])

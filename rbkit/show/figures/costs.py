@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from rbkit.show.facts import Unit, labels, ledger, mixer_of
+from rbkit.show.facts import Run, Unit, labels, ledger, mixer_of
 from rbkit.show.style import (
     label_rows,
     legend_above,
@@ -21,7 +21,6 @@ from rbkit.show.style import (
     set_alt,
 )
 from rbkit.text import percent
-from rbkit.train.run import Run
 
 MEANING = {
     "step": "plain training steps",
@@ -110,7 +109,7 @@ def cost_table(runs: Sequence[Run]) -> list[dict[str, Any]]:
         entries = {entry["name"]: entry for entry in ledger(run)}
         step: dict[str, Any] = entries.get("step", {})
         for name in _in_order(n for n, entry in entries.items() if entry.get("calls") != 0):
-            row = {"run": label, "name": name, "meaning": MEANING.get(name, "")}
+            row: dict[str, Any] = {"run": label, "name": name, "meaning": MEANING.get(name, "")}
             for key in ("seconds", "flops_counted", "flops_modelled", "bytes", "calls"):
                 row[key] = entries[name].get(key)
             for share, key in (("seconds_share", "seconds"), ("flops_share", "flops_counted")):
@@ -129,9 +128,7 @@ def _in_order(names: Iterable[str]) -> list[str]:
 # From how much on each unit is used, how large it is, and its name.
 _UNITS: dict[Unit, list[tuple[float, float, str]]] = {
     "seconds": [(7200, 3600, "h"), (300, 60, "min"), (1, 1, "s"), (1e-3, 1e-3, "ms")],
-    "flops": [
-        (10.0**power, 10.0**power, prefix) for power, prefix in zip(range(18, 0, -3), "EPTGMk")
-    ],
+    "flops": [(1000.0**n, 1000.0**n, " kMGTPE"[n]) for n in range(6, 0, -1)],
 }
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from rbkit.show.facts import (
     Array,
+    Run,
     domain_names,
     labels,
     loss_series,
@@ -29,13 +30,12 @@ from rbkit.show.style import (
     mixer_marker,
     new_axes,
     rbkit_style,
+    say_nothing,
     set_alt,
     shorten,
-    show_nothing,
     tidy,
 )
 from rbkit.text import number, signed
-from rbkit.train.run import Run
 
 _End = tuple[Run, str, float, float]  # a run, its label, and where its line ends
 
@@ -86,7 +86,7 @@ def loss_curves(
         ax.set_ylabel(f"{split} loss (nats per token)")
         ax.set_title(f"{split.capitalize()} loss")
         if not ends:
-            show_nothing(ax, f"no {split} loss recorded")
+            say_nothing(ax, f"no {split} loss recorded")
         ax.margins(x=0.02)
         label_line_ends(ax, _end_labels(ends))
         set_alt(ax, f"{split.capitalize()} loss by step: {'; '.join(words) or 'none recorded'}.")
@@ -166,7 +166,7 @@ def loss_by_domain(
         if len(shown) > 1:
             legend_above(ax, 3)  # the names of domains leave it little room
         if not shown:
-            show_nothing(ax, "no final losses recorded")
+            say_nothing(ax, "no final losses recorded")
         set_alt(ax, f"Final eval loss of {len(names)} domains, {what}.{words}")
     return ax
 

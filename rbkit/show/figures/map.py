@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError
-from rbkit.show.facts import Array, domain_names, target
+from rbkit.show.facts import Array, Run, domain_names, target
 from rbkit.show.gram_layout import to_cosine
 from rbkit.show.style import (
     INK,
@@ -31,7 +31,6 @@ from rbkit.show.style import (
     without_glyph_warnings,
 )
 from rbkit.text import number
-from rbkit.train.run import Run
 
 Colour = tuple[float, float, float]
 
@@ -346,15 +345,18 @@ def _points(ax: Axes, xy: Array, labels: NDArray[np.int64], colours: Array) -> N
     inside, outside = order[labels[order] >= 0], order[labels[order] < 0]
     if len(outside):
         cross: dict[str, Any] = {"c": _NOISE, "marker": "x", "linewidths": 0.5, "alpha": 0.55}
-        ax.scatter(*xy[outside].T, s=max(size, 2.0), zorder=1, rasterized=True, **cross)
-    dot: dict[str, Any] = {"marker": "o", "linewidths": 0, "alpha": 0.85 if n < 20_000 else 0.6}
-    ax.scatter(*xy[inside].T, s=size, c=colours[inside], zorder=2, rasterized=True, **dot)
+        ax.scatter(
+            xy[outside, 0], xy[outside, 1], s=max(size, 2.0), zorder=1, rasterized=True, **cross
+        )
+    dot: dict[str, Any] = {"marker": "o", "linewidths": 0, "rasterized": True}
+    dot["alpha"] = 0.85 if n < 20_000 else 0.6
+    ax.scatter(xy[inside, 0], xy[inside, 1], s=size, c=colours[inside], zorder=2, **dot)
 
 
 def _rings(ax: Axes, xy: Array, marker: str, size: float) -> None:
     if len(xy):
         ring: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 0.6}
-        ax.scatter(*xy.T, s=size, marker=marker, zorder=4, rasterized=True, **ring)
+        ax.scatter(xy[:, 0], xy[:, 1], s=size, marker=marker, zorder=4, rasterized=True, **ring)
 
 
 def _continuous(
@@ -375,7 +377,7 @@ def _continuous(
     painted[~np.isfinite(values)] = matplotlib.colors.to_rgba(_UNKNOWN)
     beyond = bool(len(known) and known.min() < low), bool(len(known) and known.max() > high)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
-    bar = {"shrink": 0.6, "aspect": 24, "extend": extend.get(beyond, "neither")}
+    bar: dict[str, Any] = {"shrink": 0.6, "aspect": 24, "extend": extend.get(beyond, "neither")}
     colour_bar(ScalarMappable(scale, colours), ax, label, **bar)
     return painted
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rbkit.balance.mixers.registry import MIXERS
-from rbkit.show.facts import Array, domain_names, labels, proportions_in_force, target
+from rbkit.show.facts import Array, Run, domain_names, labels, proportions_in_force, target
 from rbkit.show.gram_layout import domain_order
 from rbkit.show.style import (
     INK,
@@ -23,17 +23,16 @@ from rbkit.show.style import (
     mixer_marker,
     new_axes,
     rbkit_style,
+    say_nothing,
     set_alt,
     shorten,
-    show_nothing,
     spread,
     tidy,
 )
-from rbkit.train.run import Run
 
 if TYPE_CHECKING:
     from rbkit.balance.mixers.base import Mixer
-    from rbkit.train.replay import Replay
+    from rbkit.train.counterfactual import Replay
 
 _Colours = Sequence[tuple[float, float, float]]
 
@@ -72,7 +71,7 @@ def proportions(
         rule = labels([run])[0]
         ax.set_title(title or f"Proportions under {rule}")
         if not len(p):
-            show_nothing(ax, "no history recorded")
+            say_nothing(ax, "no history recorded")
             set_alt(ax, "Proportions over time: no history recorded.")
             return ax
         m = p.shape[1]
@@ -194,7 +193,7 @@ def replays(run: Run, mixers: Sequence[Mixer | str | Replay]) -> Figure:
     InputError
         If the run did not record what a rule needs.
     """
-    from rbkit.train.replay import Replay, replay
+    from rbkit.train.counterfactual import Replay, replay
 
     made = [each if isinstance(each, Replay) else replay(run, each) for each in mixers]
     shown = [(f"sampled: {labels([run])[0]}", np.asarray(run.history["p"]))]
