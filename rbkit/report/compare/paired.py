@@ -20,6 +20,7 @@ from rbkit.report.compare.variants import Comparison, Variant, final_token_loss,
 from rbkit.show.facts import (
     Array,
     RunLike,
+    loss_series,
     losses,
     pairs_by_seed,
     parameter,
@@ -28,8 +29,7 @@ from rbkit.show.facts import (
     same_machine,
     spent,
 )
-from rbkit.show.figures.losses import series
-from rbkit.show.style import number
+from rbkit.text import number
 
 Metric = Literal["token", "example", "worst"]
 METRICS: dict[Metric, str] = {
@@ -353,7 +353,7 @@ def reach_of(variant: Variant, base: Variant, *, baseline: str | None = None) ->
 
 def needed(run: RunLike, goal: float) -> dict[Unit, float | None] | None:
     """Return steps, FLOPs and seconds until a run's eval loss first was `goal`, or None."""
-    steps, values = series(run, "eval")
+    steps, values = loss_series(run, "eval")
     if (final := losses(run).token) is not None:  # the curve ends with it
         last = max([float(parameter(run, "steps") or 0), *steps.tolist()])
         before = steps < last

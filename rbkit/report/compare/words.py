@@ -16,7 +16,7 @@ from rbkit.report.compare.variants import (
     comparable,
     other_tokenizers,
 )
-from rbkit.show.style import number
+from rbkit.text import number
 
 _MOST = 5  # differences that get a sentence each; more are counted
 
