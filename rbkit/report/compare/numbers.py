@@ -47,15 +47,6 @@ def cell(text: str) -> str:
     return f"'{text}" if _RISKY.match(text) else text
 
 
-def from_cell(text: str) -> str:
-    """Return the text that :func:`cell` was given.
-
-    >>> from_cell(cell("'-5 °C"))
-    "'-5 °C"
-    """
-    return text[1:] if text.startswith("'") and _RISKY.match(text) else text
-
-
 def write_numbers(comparison: Comparison, folder: str | Path) -> list[Path]:
     """Write the numbers of a comparison to `folder`, each table as ``.csv`` and ``.parquet``.
 

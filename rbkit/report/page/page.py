@@ -252,10 +252,14 @@ def environment() -> jinja2.Environment:
         "thousands": text.thousands,
         "value": text.value_text,
         "hash_of": hash_of,
-        "mathml": lambda latex, display=False: Markup(mathml(latex, display)),
+        "mathml": _mathml,
         "data": lambda value: "" if value is None else value,
     }
     return made
+
+
+def _mathml(latex: str, display: bool = False) -> Markup:
+    return Markup(mathml(latex, display))
 
 
 @cache

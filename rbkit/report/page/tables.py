@@ -526,8 +526,8 @@ def facts(comparison: Comparison, subject: Run) -> list[tuple[str, str]]:
     by_text = {value_text(seed): seed for seed in recorded if seed is not None}
     seeds = sorted(by_text.values(), key=sort_key)
     many = len(seeds) > 6 and all(isinstance(seed, int) for seed in seeds)
-    devices = [run.info.get("device") for run in comparison.runs]
-    devices = sorted({value_text(device) for device in devices if device is not None})
+    recorded = (run.info.get("device") for run in comparison.runs)
+    devices = sorted({value_text(device) for device in recorded if device is not None})
     steps, every = shared.get("steps"), shared.get("round_steps")
     rows = [
         ("corpus", corpus.get("name")),
