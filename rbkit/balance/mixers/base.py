@@ -268,6 +268,7 @@ def effective_number(p: FloatArray) -> float:
     >>> round(effective_number(np.array([.25, .25, .25, .25, 0.])), 6)
     4.0
     """
+    p = np.asarray(p, dtype=np.float64)
     inside = p[p > 0]
     return float(np.exp(-(inside * np.log(inside)).sum()))
 
