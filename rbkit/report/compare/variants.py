@@ -12,14 +12,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
 from typing import Any, Protocol
 
 from rbkit.balance.mixers.registry import canonical_mixer
 from rbkit.errors import InputError
-from rbkit.report.parameters import RunParameters, plain_json
+from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import (
     RunLike,
     domain_names,
@@ -204,7 +204,7 @@ def completed(
 @cache
 def defaults() -> Mapping[str, Any]:
     """Parameters of the run notebook that is shipped, as plain JSON."""
-    found: Mapping[str, Any] = plain_json(asdict(RunParameters()))
+    found: Mapping[str, Any] = RunParameters().to_dict()
     return found
 
 
