@@ -59,6 +59,18 @@ def seconds_since(time: Any) -> float:
         return float("inf")
 
 
+def has_lived_since(pid: int, when: datetime) -> bool:
+    """Whether process `pid`, seen alive at `when`, still runs: a later one may have its number."""
+    try:
+        process = psutil.Process(pid)
+        same = process.create_time() <= when.timestamp() + 1  # heartbeats are whole seconds
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:  # another user's: it lives
+        return True
+    except psutil.NoSuchProcess:
+        return False
+
+
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies (Linux).
 

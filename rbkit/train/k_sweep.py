@@ -29,9 +29,9 @@ from rbkit.regroup.choose import Verdict, choose_k, judge
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.kmeans import KMeans
 from rbkit.regroup.pipeline import regroup
-from rbkit.regroup.prepare import prepare
+from rbkit.regroup.preparation import prepare
 from rbkit.train.propose.runs import check_options, cost_of, train_once
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 
 FORMAT = "rbkit-k-sweep/1"
 _DEFAULTS = {"eval_rounds": 10**9, "save_model": False}

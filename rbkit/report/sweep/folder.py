@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
 from rbkit.processes import STALE, is_alive, process_identity, seconds_since
-from rbkit.text import plain
+from rbkit.text import one_line
 
 # ---------------------------------------------------------------------------------- job.json
 
@@ -196,7 +196,7 @@ def _is_launcher_at_work(job: Mapping[str, Any]) -> bool:
 def error_tail(lines: Sequence[str] | str, count: int = 30) -> list[str]:
     """Return the last lines of an error, without colours and other control characters."""
     lines = lines.splitlines() if isinstance(lines, str) else lines
-    return [plain(line) for line in lines][-count:]
+    return [one_line(line) for line in lines][-count:]
 
 
 def clear(run_dir: Path) -> None:

@@ -41,7 +41,7 @@ from rbkit.report.sweep.machine import (
 )
 from rbkit.report.sweep.plan import Plan, code_sha, queue_unfinished
 from rbkit.report.sweep.worker import LOG, Event, LocalWorkers, Message, Workers
-from rbkit.text import last_lines, plain, shorten
+from rbkit.text import duration, last_lines, one_line, shorten
 
 
 @dataclass(frozen=True)
@@ -663,7 +663,7 @@ class Board:
             self.counts[status] -= 1
         if not self.shown:
             return
-        why = f"  {plain(shorten(error))}" if error else ""
+        why = f"  {one_line(shorten(error))}" if error else ""
         width = len(str(self.total))
         line = f"[{done:>{width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
         self._running.pop(id, None)
@@ -703,7 +703,7 @@ class Board:
         >>> board = Board(total=10, done=4, at_once=2, shown=False)
         >>> board.ended("a", "ok", 60.0, None); board.ended("b", "failed", 60.0, "ValueError")
         >>> board.headline([30.0, 30.0])
-        '5 ok, 1 failed, 2 running of 10, about 90 s to go'
+        '5 ok, 1 failed, 2 running of 10, about 1 min 30 s to go'
         """
         ok = self.done + self.counts["ok"]
         bad = [f"{n} {status}" for status, n in sorted(self.counts.items()) if status != "ok" and n]
@@ -713,7 +713,7 @@ class Board:
             return summary
         usual = sum(self._seconds) / len(self._seconds)
         work = usual * left - sum(min(seconds, usual) for seconds in running)
-        return f"{summary}, about {_rough_duration(work / self.at_once)} to go"
+        return f"{summary}, about {duration(work / self.at_once)} to go"
 
 
 def progress_of(run_dir: Path) -> str:
@@ -727,10 +727,4 @@ def progress_of(run_dir: Path) -> str:
     except (OSError, InputError, KeyError, TypeError):
         return ""
     text = f"step {step}/{steps}" if steps else f"step {step}"
-    return plain(shorten(f"{text}  loss {loss:.3f}" if isinstance(loss, float) else text, 80))
-
-
-def _rough_duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return one_line(shorten(f"{text}  loss {loss:.3f}" if isinstance(loss, float) else text, 80))

@@ -20,7 +20,7 @@ from rbkit.report.sweep.folder import (
     read_sweep,
     resume_commands,
 )
-from rbkit.text import plain
+from rbkit.text import duration, one_line
 
 _STYLES = {
     "ok": "green",
@@ -76,7 +76,7 @@ def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
 
 
 def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
-    lines = [list(header), *([plain(cell) for cell in row] for row in rows)]
+    lines = [list(header), *([one_line(cell) for cell in row] for row in rows)]
     filled = [at for at in range(len(header)) if any(line[at] for line in lines[1:])]
     return [[line[at] for at in filled or range(len(header))] for line in lines]
 
@@ -129,7 +129,9 @@ class SweepStatus:
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         who = f" ({self.launcher})" if self.launcher else ""
         number = len(self.statuses)
-        return plain(f"{self.template}: {number} run{'s' * (number != 1)}: {counts or 'none'}{who}")
+        return one_line(
+            f"{self.template}: {number} run{'s' * (number != 1)}: {counts or 'none'}{who}"
+        )
 
     @property
     def advice(self) -> str:
@@ -140,8 +142,8 @@ class SweepStatus:
         they = "run is" if left == 1 else "runs are"
         advice = f"Nobody works on it; {left} {they} not ok. Resume with:"
         if len(self.commands) == 1:
-            return plain(f"{advice} {self.commands[0]}")
-        return "\n  ".join(map(plain, (advice, *self.commands)))
+            return one_line(f"{advice} {self.commands[0]}")
+        return "\n  ".join(map(one_line, (advice, *self.commands)))
 
 
 def sweep_status(out: str | Path) -> SweepStatus:
@@ -235,7 +237,7 @@ def _row(run_dir: Path, id: str) -> tuple[str, ...]:
         status,
         step,
         loss,
-        _duration(seconds),
+        duration(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e9 else "",
         str(job["attempts"] or ""),
         "" if job["gpu"] is None else str(job["gpu"]),
         "" if status == "ok" else job["error"] or "",
@@ -253,12 +255,3 @@ def _progress(run_dir: Path) -> tuple[str, str]:
         return "", ""
     of = f"{step}/{steps}" if type(step) is int and type(steps) is int else ""
     return of, f"{loss:.4f}" if isinstance(loss, int | float) else ""
-
-
-def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"

@@ -45,7 +45,7 @@ from rbkit.processes import (
 from rbkit.report.engine import Failure, NotebookError, failure_in
 from rbkit.report.sweep.folder import error_tail
 from rbkit.report.sweep.machine import oom_kills
-from rbkit.text import last_lines, plain, shorten
+from rbkit.text import last_lines, one_line, shorten
 
 Message = dict[str, Any]
 LOG = "worker.log"
@@ -205,8 +205,8 @@ def _run(request: Message, run_dir: Path, scratch: Path, send: Callable[[Message
     after = oom_kills()
     return {
         "status": status,
-        "error": plain(failure.headline) or None,
-        "cell": None if failure.cell is None else plain(failure.cell),
+        "error": one_line(failure.headline) or None,
+        "cell": None if failure.cell is None else one_line(failure.cell),
         "tail": error_tail(failure.traceback),
         "oom": status == "killed" and None not in (before, after) and after != before,
     }

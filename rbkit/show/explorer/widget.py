@@ -7,7 +7,7 @@ module (:mod:`rbkit.show.widgets`). Large traits travel as bytes (``float32``, `
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import anywidget
 import numpy as np
@@ -50,15 +50,15 @@ def script() -> str:
     >>> "export default" in script() and "import " not in script().split("export default")[1]
     True
     """
-    return widgets.joined("rbkit.show.explorer", _SCRIPTS, "js")
+    return widgets.joined("js", *(f"../explorer/static/{name}" for name in _SCRIPTS))
 
 
 def style() -> str:
     """Return the style sheet; every rule is scoped under ``.rbx``."""
-    return widgets.joined("rbkit.show.explorer", _STYLES, "css")
+    return widgets.joined("css", *(f"../explorer/static/{name}" for name in _STYLES))
 
 
-def packed(values: ArrayLike, kind: str) -> bytes:
+def packed(values: ArrayLike, kind: Literal["f4", "u1", "u2", "u4"]) -> bytes:
     r"""Little-endian bytes of an array, as the widget's binary traits want them.
 
     Parameters

@@ -16,7 +16,7 @@ from rbkit.report.sweep import status
 from rbkit.report.sweep.folder import now, read_job, write_job
 from rbkit.report.sweep.plan import make_plan
 from rbkit.report.sweep.status import print_status, print_table, sweep_status
-from rbkit.text import plain
+from rbkit.text import one_line
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_running_ones_come_first_with_what_they_have_reached(swept, ends, capsys
     assert rows[0].split()[2:4] == ["12/300", "4.2500"]
     assert rows[0].split()[-1] == "1"
     assert rows[1].endswith("ValueError: loss is NaN")
-    assert "1:02 h" in rows[3]
+    assert "1 h 02 min" in rows[3]
     assert "3.5000" in rows[3]
 
 
@@ -138,7 +138,7 @@ def test_a_terminal_gets_a_table_that_fits(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     file = Terminal()
     print_table(["run", "error"], [["a", "x" * 300], ["b", "[red]y"]], file)
-    lines = [plain(line) for line in file.getvalue().splitlines()]
+    lines = [one_line(line) for line in file.getvalue().splitlines()]
     assert lines[0].split() == ["run", "error"]
     assert len(lines) == 3
     assert max(map(len, lines)) <= 40
