@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
-from rbkit.report.engine import NotebookError, execute
-from rbkit.report.html import notebook_to_html
+from rbkit.report.engine import NotebookError
+from rbkit.report.html import run_notebook
 from rbkit.report.job import load_inputs
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.page.page import write_report
@@ -97,7 +97,14 @@ def demo(
         values = {**settings.to_dict(), "mixer": mixer, "domains": folder}
         (run_dir / "run.json").unlink(missing_ok=True)  # no result of an earlier call
         try:
-            execute(template, values, run_dir, progress=progress, label=mixer)
+            run_notebook(
+                template,
+                values,
+                run_dir,
+                title=f"{mixer} · rbkit",
+                progress=progress,
+                label=mixer,
+            )
         except NotebookError as error:
             errors.append(error)
             say(f"{mixer} stopped: {error}")
@@ -105,8 +112,6 @@ def demo(
                 recorder = Recorder(run_dir)
                 recorder.start(parameters=values)
                 recorder.finish("failed", error=str(error))
-        if (run_dir / "run.ipynb").exists():
-            notebook_to_html(run_dir / "run.ipynb", run_dir / "run.html", title=f"{mixer} · rbkit")
     say("writing the report")
     ours = (shared.corpus, shared.eval_sources) == ("demo", TARGET)
     page = write_report(

@@ -301,7 +301,7 @@ def test_a_run_of_a_sweep_is_repeated_by_its_own_command(grid):
 
 
 def test_a_run_of_the_run_notebook_is_repeated_by_a_command_line_that_gives_its_parameters(grid):
-    from rbkit.cli.given import read_parameters
+    from rbkit.cli import read_parameters
     from rbkit.report.parameters import RunParameters
 
     run = grid.runs[4]
