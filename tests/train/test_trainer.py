@@ -19,8 +19,8 @@ from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run
-from rbkit.train.checks import TrainingError
 from rbkit.train.mixture import DOMAIN
+from rbkit.train.trainer import TrainingError
 from rbkit.train.training import train
 
 
