@@ -707,9 +707,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "sizes": self.domains.sizes,
                 "eval_sizes": self.domains.eval_sizes,
                 "q": self.domains.q,
-                "method": {
-                    name: method.get(name) for name in ("name", "params", "embedder", "seed")
-                },
+                "method": {name: self.domains.method.get(name) for name in made_by},
             },
             ledger=self.ledger.to_json(),
         )
