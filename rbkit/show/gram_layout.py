@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.show.style import number, shorten
+from rbkit.show.style import shorten
+from rbkit.text import number
 
 Array = NDArray[np.float64]
 Order = NDArray[np.int64]

@@ -30,7 +30,7 @@ from rbkit.show.facts import (
     seed_of,
     spent,
 )
-from rbkit.show.style import number
+from rbkit.text import number
 
 Metric = Literal["token", "example", "worst"]
 METRICS: dict[Metric, str] = {

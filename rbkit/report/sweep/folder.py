@@ -438,10 +438,10 @@ def _is_at_work(job: Mapping[str, Any]) -> bool:
 
 def tail_of(lines: Sequence[str] | str, count: int = 30) -> list[str]:
     """Return the last lines of an error, without colours and other control characters."""
-    from rbkit.text import plain
+    from rbkit.text import one_line
 
     lines = lines.splitlines() if isinstance(lines, str) else lines
-    return [plain(line) for line in lines][-count:]
+    return [one_line(line) for line in lines][-count:]
 
 
 def seconds_since(time: Any) -> float:

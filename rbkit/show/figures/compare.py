@@ -49,7 +49,6 @@ from rbkit.show.style import (
     mixer_colour,
     mixer_marker,
     new_axes,
-    number,
     plain_ticks,
     rbkit_style,
     say_nothing,
@@ -57,6 +56,7 @@ from rbkit.show.style import (
     shorten,
     tidy,
 )
+from rbkit.text import number
 
 _LINES: list[Any] = ["-", (0, (5, 1.8)), (0, (1.3, 1.3)), (0, (6, 1.8, 1.3, 1.8))]
 GREY = "#c3cad2"

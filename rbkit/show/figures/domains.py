@@ -27,13 +27,13 @@ from rbkit.show.style import (
     legend_above,
     mixer_colour,
     new_axes,
-    number,
     plain_ticks,
     rbkit_style,
     set_alt,
     shorten,
     tidy,
 )
+from rbkit.text import number
 
 _BAR, _MARK = "#9db4c8", mixer_colour("Target")
 

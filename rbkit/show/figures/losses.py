@@ -29,13 +29,13 @@ from rbkit.show.style import (
     mixer_colour,
     mixer_marker,
     new_axes,
-    number,
     plain_ticks,
     rbkit_style,
     set_alt,
     shorten,
     tidy,
 )
+from rbkit.text import number, signed
 
 _End = tuple[RunLike, str, float, float]  # a run, its label, and where its line ends
 
@@ -107,7 +107,7 @@ def loss_gap(runs: Sequence[RunLike], baseline: str = "Stratified", ax: Axes | N
             gaps = values[both] - np.array([reference[step] for step in steps[both]])
             _line(ax, run, steps[both], gaps)
             ends.append((run, name, float(steps[both][-1]), float(gaps[-1])))
-            said.append(f"{name} ends at {_signed(gaps[-1])}")
+            said.append(f"{name} ends at {signed(gaps[-1])}")
         ax.axhline(0, color=mixer_colour(baseline), linewidth=1.2, linestyle=(0, (4, 2)))
         tidy(ax)
         ax.set_xlabel("optimizer step")
@@ -157,8 +157,8 @@ def loss_by_domain(
             if np.isfinite(value).any():
                 least, most = int(np.nanargmin(value)), int(np.nanargmax(value))
                 best += (
-                    f" {name}: best in {names[least]} ({_signed(value[least])}),"
-                    f" worst in {names[most]} ({_signed(value[most])})."
+                    f" {name}: best in {names[least]} ({signed(value[least])}),"
+                    f" worst in {names[most]} ({signed(value[most])})."
                 )
         if relative:
             ax.axvline(0, color=mixer_colour(baseline), linewidth=1.2, linestyle=(0, (4, 2)))
@@ -203,9 +203,7 @@ def _end_labels(
         for _, name, x, y in members[:1] if together else members:
             y = float(np.mean([end[3] for end in members])) if together else y
             text = mixer if together else name
-            found.append(
-                (x, y, f"{text} {_signed(y)}" if with_value else text, mixer_colour(mixer))
-            )
+            found.append((x, y, f"{text} {signed(y)}" if with_value else text, mixer_colour(mixer)))
     return found
 
 
@@ -221,10 +219,6 @@ def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike |
         ),
         None,
     )
-
-
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + number(float(value))
 
 
 def _nothing(ax: Axes, text: str) -> None:

@@ -21,12 +21,12 @@ from rbkit.show.style import (
     MUTED,
     PAPER,
     new_axes,
-    number,
     rbkit_style,
     set_alt,
     shorten,
     without_glyph_warnings,
 )
+from rbkit.text import number
 
 Colour = tuple[float, float, float]
 

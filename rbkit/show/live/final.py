@@ -30,13 +30,13 @@ from rbkit.show.style import (
     MUTED,
     alt_text,
     label_line_ends,
-    number,
     rbkit_style,
     set_alt,
     shorten,
     tidy,
     without_glyph_warnings,
 )
+from rbkit.text import number
 
 _NAMED = 40  # domains whose rows and layers can be told apart
 _LAYERS = 24  # layers that stand for more domains than that

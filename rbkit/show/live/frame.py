@@ -20,15 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.show.facts import Array, smooth
-from rbkit.show.gram_layout import (
-    common_scale,
-    extremes,
-    finite_mean,
-    short_ids,
-    to_cosine,
-)
-from rbkit.show.live.facts import LiveFacts, Series, duration, percent, status_said, whole
-from rbkit.show.style import INK, MUTED, PAPER, RULE, domain_colours, number, shorten, spread
+from rbkit.show.gram_layout import common_scale, extremes, finite_mean, short_ids, to_cosine
+from rbkit.show.live.facts import LiveFacts, Series, status_said, whole
+from rbkit.show.style import INK, MUTED, PAPER, RULE, domain_colours, shorten, spread
+from rbkit.text import duration, number, percent
 
 FONT = "system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,'Liberation Sans',sans-serif"
 

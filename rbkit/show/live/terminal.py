@@ -34,7 +34,7 @@ from rbkit.show.live.facts import (
     went_wrong,
 )
 from rbkit.show.live.frame import Kind, Scale, values
-from rbkit.show.style import number
+from rbkit.text import number
 from rbkit.train.run import Run
 
 DIM, BAR = "dim", "#3B8EC2"
