@@ -302,6 +302,9 @@ OTHER_SETTINGS = {
 SLIPS = {"Skill-It": "Aioli", "Aioli": "Skill-It", "DGA": "DGA"}  # whose formula stands there
 TWICE = "comes out if eval tokens are multiplied by the context of 512 twice"
 
+# %% [markdown]
+# With the slip, a cell would be:
+
 
 # %% tags=["table1"]
 def slip(corpus, method):
@@ -313,6 +316,11 @@ def slip(corpus, method):
     same = "; the number of eval examples is itself read off this cell"
     why = TWICE + (same if formula == method else swapped)
     return 100 * relative_overhead(formula, wrong), why
+
+
+# %% [markdown]
+# So each cell is computed twice, from the stated settings and, if they do not give what is
+# printed, from others; the status follows from that.
 
 
 # %% tags=["table1"]
@@ -333,6 +341,9 @@ def audit(corpus, method):
     return cell
 
 
+# %% [markdown]
+# Three corpora and five methods:
+
 # %% tags=["table1"]
 cells = [audit(corpus, method) for corpus in PRINTED for method in methods]
 
@@ -351,6 +362,9 @@ def percent(value):
     digits = 3 - int(f"{value:e}".split("e")[1])  # after the point
     return f"{value:.{digits}f}".rstrip("0").rstrip(".") + " %"
 
+
+# %% [markdown]
+# A table, with a sign beside each colour for those who do not see it:
 
 # %% tags=["table1"]
 LOOKS = {  # a fill, and a sign that says the same without colour
