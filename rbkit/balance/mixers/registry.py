@@ -45,7 +45,7 @@ _CANONICAL = {name.lower(): name for name in MIXERS}
 
 
 def canonical_mixer(name: str) -> str:
-    """Spell a mixer's name as its class does; what is no mixer's is left alone.
+    """Spell a mixer's name as its class does; any other name is returned unchanged.
 
     Examples
     --------
