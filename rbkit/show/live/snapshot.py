@@ -14,12 +14,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike
 
+from rbkit.balance.mixers.base import effective_number
+from rbkit.balance.signals import noise_share
 from rbkit.show.facts import Array, Overhead, as_floats, domain_names, labels, overhead, target
 from rbkit.show.gram_layout import Kind, Order, common_scale, domain_order, round_up, values
 from rbkit.show.style import shorten
 from rbkit.text import UNKNOWN, duration, number, one_line, percent
 from rbkit.train.run import Run
-from rbkit.train.trackers import effective_domains, noise_share
 
 _RECENT = 20  # logged losses that speed is measured over
 _PERCENTILE = 95.0  # of |G|: a few pairs of a first, noisy round shall not bleach all the others
@@ -206,8 +207,8 @@ def snapshot(run: Run) -> Snapshot:
         evaluation=eval_loss(rows),
         worst=_series(rows, [_of_domain(row, worst) for row in rows] if worst is not None else []),
         worst_name=None if worst is None else _safe(names[worst]),
-        effective=effective_domains(p[-1]) if len(p) else None,
-        effective_target=None if q is None else effective_domains(q),
+        effective=effective_number(p[-1]) if len(p) else None,
+        effective_target=None if q is None else effective_number(q),
         noise_share=None if gram is None or floor is None else noise_share(gram, floor),
         tokens_per_second=pace.tokens,
         eta_seconds=(steps - step) / pace.steps if running and steps and pace.steps else None,

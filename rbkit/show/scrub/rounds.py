@@ -11,13 +11,14 @@ import numpy as np
 from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
+from rbkit.balance.mixers.base import effective_number
+from rbkit.balance.signals import noise_share
 from rbkit.show.facts import Array, as_floats, domain_names, smooth, target
 from rbkit.show.gram_layout import Kind, Order, common_scale, domain_order, values
 from rbkit.show.live.snapshot import eval_loss, training_loss
 from rbkit.show.style import domain_colours
 from rbkit.show.widgets import packed
 from rbkit.train.run import Run
-from rbkit.train.trackers import effective_domains, noise_share
 
 MOST_DOMAINS = 200  # that are shown: of more, those with the largest shares
 MOST_ROUNDS = 1000  # that are shown: of more, evenly spread ones and the last
@@ -147,7 +148,7 @@ def rounds_of(run: Run, like: Sequence[Key] = ()) -> Rounds:
     domains = largest[_order(gram, largest, [keys[i] for i in largest], like)]
     evaluation, by_domain = _evaluations(run, m)
     in_force = p[np.append(at, len(p) - 1) if len(ends) else [0]]
-    effective = [effective_domains(row) if np.isfinite(row).all() else np.nan for row in in_force]
+    effective = [effective_number(row) if np.isfinite(row).all() else np.nan for row in in_force]
     return Rounds(
         run=run,
         keys=tuple(keys[i] for i in domains),
@@ -161,7 +162,7 @@ def rounds_of(run: Run, like: Sequence[Key] = ()) -> Rounds:
         score=_scores(gram, q, at, domains),
         noise=_noise(history, gram, at),
         effective=np.array(effective),
-        effective_target=None if q is None or len(domains) < m else effective_domains(q),
+        effective_target=None if q is None or len(domains) < m else effective_number(q),
         train=_training(run),
         evaluation=evaluation,
         by_domain=by_domain[:, domains],
@@ -339,7 +340,7 @@ def together(runs: Sequence[Rounds]) -> Together:
     return Together(domains, ids, stops, sum(map(len, ids)) - len(keys) if len(runs) > 1 else 0)
 
 
-def scales(runs: Sequence[Rounds]) -> dict[Kind, float]:
+def scales(runs: Sequence[Rounds]) -> dict[str, float]:
     """Largest colour of cosines and of inner products, over all rounds of all runs."""
     limits: dict[Kind, list[float]] = {"cosine": [], "raw": []}
     for rounds in runs:

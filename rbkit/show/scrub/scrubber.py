@@ -239,7 +239,7 @@ class Scrubber:
             widget.title = " and ".join(self._labels)
             widget.domains, widget.stops = both.domains, self.stops
             widget.runs = [run_payload(rounds, label, ids) for rounds, label, ids in payloads]
-            widget.scale, widget.menu = dict(scales(self.runs)), []
+            widget.scale, widget.menu = scales(self.runs), []
             widget.notices = notices(self.runs, self._labels, both.shared)
             widget.at = max(len(both.stops) - 1, 0)
             widget.selected = -1
