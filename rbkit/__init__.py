@@ -51,7 +51,7 @@ __getattr__, __dir__, _public = lazy(
         "ODM": ".balance.mixers.odm",
         "SkillIt": ".balance.mixers.skill_it",
         "UPGrad": ".balance.mixers.torchjd",
-        "replay": ".train.replay",
+        "replay": ".train.counterfactual",
         "check_mixer": ".balance.mixers.check",
         "MixtureTrainer": ".train.trainer",
         "train": ".train",

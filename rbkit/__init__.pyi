@@ -36,9 +36,9 @@ from rbkit.report.sweep.pipeline import sweep as sweep
 from rbkit.show.explorer.explorer import explore as explore
 from rbkit.show.live.panel import attach as attach
 from rbkit.show.scrub.scrubber import scrub as scrub
+from rbkit.train.counterfactual import replay as replay
 from rbkit.train.loop import live as live
 from rbkit.train.recorder import Run as Run
-from rbkit.train.replay import replay as replay
 from rbkit.train.trainer import MixtureTrainer as MixtureTrainer
 from rbkit.train.training import train as train
 

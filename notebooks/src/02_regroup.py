@@ -27,7 +27,7 @@ from rbkit import show
 from rbkit.regroup import alignments, choose_k, embed, umap_coordinates
 from rbkit.regroup.noise import cliff
 from rbkit.regroup.prepare import make_embedder
-from rbkit.regroup.regret import pair_bounds, pair_regret
+from rbkit.regroup.regret_bound import pair_bounds, pair_regret
 from rbkit.regroup.umap import exact_neighbours, fuzzy_graph, lay_out
 from rbkit.show.style import legend_above, shorten, tidy
 

@@ -29,7 +29,7 @@ from rbkit.balance.mixers.base import tilt
 from rbkit.balance.mixers.check import made_up_world, run_through
 from rbkit.balance.signals import SIGNALS, FreshGradients, ProbeRuns, TrainLosses
 from rbkit.show.facts import NOT_ADAPTING
-from rbkit.train.replay import replay
+from rbkit.train.counterfactual import replay
 
 # %% tags=["parameters"]
 corpus_name: str = "demo"  # built-in name, file, glob or hub id

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from rbkit.errors import InputError
 from rbkit.regroup.kmeans import KMeans
-from rbkit.regroup.regret import QUANTILE, alignments, regret
+from rbkit.regroup.regret_bound import QUANTILE, alignments, regret
 
 _CENTRAL = (0.025, 0.975)
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from rbkit.errors import InputError
 from rbkit.regroup.kmeans import KMeans
-from rbkit.regroup.regret import alignments, regret
+from rbkit.regroup.regret_bound import alignments, regret
 
 Labels = NDArray[np.integer[Any]]
 
@@ -392,7 +392,7 @@ def choose_k(
         means over seeds, with ``..._sd`` over them (for stability, over pairs of seeds);
         ``smallest_domain``, the fewest examples that any domain of any seed has, and
         ``inertia``, the least of any. Of the regret (in standard deviations of the
-        alignment, see :class:`rbkit.regroup.regret.Regret`) there are ``regret_worst``,
+        alignment, see :class:`rbkit.regroup.regret_bound.Regret`) there are ``regret_worst``,
         ``regret_lemma`` and ``regret_exact`` too.
 
     Examples

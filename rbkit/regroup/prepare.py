@@ -225,10 +225,13 @@ def check_columns(corpus: DatasetDict) -> None:
             raise InputError("corpus", f"no column 'text' in the split {split!r}", _REMEDY)
 
 
+_EMBEDDERS = {"TfidfEmbedder", "TransformerEmbedder", "PixelEmbedder", "ClipEmbedder"}
+
+
 def _described(facts: Mapping[str, Any]) -> Embedder:
     params = {key: value for key, value in facts.items() if key != "name"}
     name = str(facts.get("name"))
-    if name not in _MODULES:
+    if name not in _EMBEDDERS:
         what = f"{name!r} cannot be made from its name"
         raise InputError("embedder", what, "pass embedder= or vectors= of then")
     if params.get("trust_remote_code"):  # a saved file must not switch that on
@@ -240,18 +243,10 @@ def _described(facts: Mapping[str, Any]) -> Embedder:
         raise InputError("embedder", f"{name}: {error}", "pass embedder= yourself") from error
 
 
-_MODULES = {
-    "TfidfEmbedder": "tfidf",
-    "TransformerEmbedder": "transformer",
-    "PixelEmbedder": "images",
-    "ClipEmbedder": "images",
-}
-
-
 def _class(name: str) -> Callable[..., Embedder]:
-    from importlib import import_module  # late: some import torch
+    from rbkit.regroup import embedders  # late: it imports torch
 
-    made: Callable[..., Embedder] = getattr(import_module(f"rbkit.regroup.{_MODULES[name]}"), name)
+    made: Callable[..., Embedder] = getattr(embedders, name)
     return made
 
 

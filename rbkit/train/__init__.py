@@ -23,10 +23,10 @@ __getattr__, __dir__, __all__ = lazy(
         "train_tokenizer": ".models",
         "tokenize": ".models",
         "propose": ".propose",
-        "sweep_k": ".sweep_k",
-        "KSweep": ".sweep_k",
+        "sweep_k": ".k_sweep",
+        "KSweep": ".k_sweep",
         "gradient_sketches": ".sketches",
-        "replay": ".replay",
+        "replay": ".counterfactual",
     },
     call="train",
 )

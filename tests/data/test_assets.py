@@ -213,7 +213,7 @@ def test_verify_finds_changed_bytes(toy):
 KILLED = """
     import os, signal
     from pathlib import Path
-    from rbkit.data import assets, wheels
+    from rbkit.data import assets
     from test_assets import copying, toy_asset
 
     wheel = Path({wheel!r})
@@ -233,9 +233,9 @@ KILLED = """
 
     when = {when!r}
     if when == "unpacking":
-        wheels._copy = killed_copy
+        assets._copy = killed_copy
     elif when == "moving":
-        wheels.move_into_place = killed_move
+        assets.move_into_place = killed_move
     else:
         fetch = killed_fetch
     assets.get("toy", fetch=fetch, progress=False)

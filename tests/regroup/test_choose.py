@@ -12,7 +12,7 @@ from sklearn.metrics import davies_bouldin_score, silhouette_score
 from rbkit.errors import InputError
 from rbkit.regroup import KMeans, choose_k, silhouettes
 from rbkit.regroup.choose import davies_bouldin, explained_share, inertia, judge
-from rbkit.regroup.regret import alignments, regret
+from rbkit.regroup.regret_bound import alignments, regret
 
 
 def three_blobs(n=90):

@@ -8,7 +8,7 @@ import pytest
 from rbkit.errors import InputError
 from rbkit.regroup.agreement import gradient_agreement
 from rbkit.regroup.choose import explained_share
-from rbkit.regroup.regret import alignments, regret
+from rbkit.regroup.regret_bound import alignments, regret
 
 
 def world(strength, m=4, each=60, s=16, seed=0):

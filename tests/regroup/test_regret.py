@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError
-from rbkit.regroup.regret import alignments, pair_bounds, pair_regret, regret
+from rbkit.regroup.regret_bound import alignments, pair_bounds, pair_regret, regret
 
 seeds = st.integers(0, 2**20)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from rbkit.show import alt_text, k_choice, png
 from rbkit.show.figures.domains import _thinned
-from rbkit.train.sweep_k import compare_losses
+from rbkit.train.k_sweep import compare_losses
 
 KS = (2, 5, 8, 12, 16, 20, 25, 30, 40)
 

@@ -8,7 +8,7 @@ from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
 from rbkit.show import alt_text, png, replay_distance, replays
 from rbkit.show.figures.mixture import replay_labels
-from rbkit.train.replay import Replay, replay
+from rbkit.train.counterfactual import Replay, replay
 
 
 def made(mixer, distance, **options):

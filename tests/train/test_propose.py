@@ -17,14 +17,14 @@ import rbkit as rb
 from rbkit.balance.mixers.fixed import Fixed
 from rbkit.errors import InputError
 from rbkit.train.propose import Proposal, draw_mixtures, mixmin, regmix
-from rbkit.train.propose.mixmin import (
+from rbkit.train.propose.convex import (
     gains,
     minimise,
     mixture_loss,
     objective,
     source_log_probabilities,
 )
-from rbkit.train.propose.regmix import (
+from rbkit.train.propose.regression import (
     MixtureSpace,
     best_mean,
     choose,

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError
 from rbkit.regroup.choose import CRITERIA, RULES, Criterion, judge
-from rbkit.regroup.regret import QUANTILE
+from rbkit.regroup.regret_bound import QUANTILE
 from rbkit.show.facts import Array
 from rbkit.show.figures.gram import seriate
 from rbkit.show.style import (

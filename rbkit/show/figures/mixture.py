@@ -31,7 +31,7 @@ from rbkit.show.style import (
 
 if TYPE_CHECKING:
     from rbkit.balance.mixers.base import Mixer
-    from rbkit.train.replay import Replay
+    from rbkit.train.counterfactual import Replay
 
 
 def proportions(
@@ -320,7 +320,7 @@ def replay_labels(found: Sequence[Replay]) -> list[str]:
 
 
 def _replayed(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> list[Replay]:
-    from rbkit.train.replay import Replay, replay
+    from rbkit.train.counterfactual import Replay, replay
 
     return [each if isinstance(each, Replay) else replay(run, each) for each in mixers]
 

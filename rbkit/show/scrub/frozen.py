@@ -17,7 +17,7 @@ from rbkit.show.figures.losses import loss_curves
 from rbkit.show.figures.mixture import proportions, replay_labels
 from rbkit.show.scrub.rounds import Rounds, scales
 from rbkit.show.style import alt_text, domain_colours, mixer_colour, rbkit_style, set_alt, shorten
-from rbkit.train.replay import Replay
+from rbkit.train.counterfactual import Replay
 
 
 def frozen(

@@ -19,7 +19,7 @@ from rbkit.show.figures.losses import smooth
 from rbkit.show.live.facts import Series, of_evaluations, of_training
 from rbkit.show.style import domain_colours
 from rbkit.show.widgets import packed
-from rbkit.train.replay import why_not
+from rbkit.train.counterfactual import why_not
 from rbkit.train.trackers import effective_domains, noise_share
 
 # Depends on what was drawn, which a replay does not know.

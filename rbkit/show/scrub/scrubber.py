@@ -26,8 +26,8 @@ from rbkit.show.scrub.rounds import (
 )
 from rbkit.show.style import display_mode
 from rbkit.show.widgets import output, packed
+from rbkit.train.counterfactual import Replay, replay
 from rbkit.train.recorder import Run
-from rbkit.train.replay import Replay, replay
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,9 +11,9 @@ from rbkit._lazy import lazy
 __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
-        "regmix": ".regmix",
-        "mixmin": ".mixmin",
+        "regmix": ".regression",
+        "mixmin": ".convex",
         "Proposal": ".runs",
-        "draw_mixtures": ".regmix",
+        "draw_mixtures": ".regression",
     },
 )

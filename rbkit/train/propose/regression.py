@@ -404,7 +404,7 @@ def regmix(
     budget : float, optional
         Examples of the run that will use the mixture; as many as the corpus has if not given.
     temperature, strengths, minimum
-        Of the mixtures that are drawn; see :class:`~rbkit.train.propose.regmix.MixtureSpace`.
+        Of the mixtures that are drawn; see :class:`~rbkit.train.propose.regression.MixtureSpace`.
     candidates, best : int
         The proposal is the mean of the `best` of so many drawn candidates by predicted loss.
     seed : int

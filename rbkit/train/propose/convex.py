@@ -179,7 +179,7 @@ def mixmin(
         its tokens, as in the authors' code for language models; or each token after those before
         it, where models may take turns inside a document.
     lr, max_steps, tol : float, int, float
-        Of the exponentiated gradient; see :func:`~rbkit.train.propose.mixmin.minimise`.
+        Of the exponentiated gradient; see :func:`~rbkit.train.propose.convex.minimise`.
     holdout : float
         Share of the eval examples that are not used, and tell whether the mixture generalises
         (0.2 in the authors' code); 0 for none.
