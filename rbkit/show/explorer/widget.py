@@ -15,11 +15,6 @@ from numpy.typing import NDArray
 
 from rbkit.show.widgets import joined
 
-#: The interface as one ES module, which exports ``{render}``.
-SCRIPT = joined("rbkit.show", ("map", "explorer"), "js")
-#: Its style sheet; every rule is scoped under ``.rbx``.
-STYLE = joined("rbkit.show", ("explorer",), "css")
-
 
 class ExplorerWidget(anywidget.AnyWidget):
     """Map, cards, selection, crosstab and log of a corpus that is being cut into domains.
@@ -33,8 +28,8 @@ class ExplorerWidget(anywidget.AnyWidget):
     rejects without an error.
     """
 
-    _esm = SCRIPT
-    _css = STYLE
+    _esm = joined("js", "map", "explorer")
+    _css = joined("css", "explorer")
 
     xy = traitlets.Any(b"").tag(sync=True)
     n_train = traitlets.Int(0).tag(sync=True)

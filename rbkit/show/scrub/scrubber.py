@@ -11,7 +11,6 @@ import numpy as np
 import traitlets
 
 from rbkit.errors import InputError
-from rbkit.show import widgets
 from rbkit.show.facts import RunLike, labels
 from rbkit.show.scrub.rounds import (
     Rounds,
@@ -25,7 +24,7 @@ from rbkit.show.scrub.rounds import (
     together,
 )
 from rbkit.show.style import display_mode
-from rbkit.show.widgets import output, packed
+from rbkit.show.widgets import joined, output, packed
 from rbkit.train.counterfactual import Replay, replay
 from rbkit.train.recorder import Run
 
@@ -33,30 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rbkit.balance.mixers.base import Mixer
-
-_SCRIPTS = (
-    "store",
-    "recorded",
-    "plot",
-    "gram",
-    "mixture",
-    "losses",
-    "strip",
-    "table",
-    "player",
-    "replay",
-    "app",
-)
-
-
-def script() -> str:
-    """Return the whole interface as one ES module, which exports ``{render}``."""
-    return widgets.joined("rbkit.show.scrub", _SCRIPTS, "js")
-
-
-def style() -> str:
-    """Return the style sheet; every rule is scoped under ``.rbx``."""
-    return widgets.joined("rbkit.show.scrub", ("scrub",), "css")
 
 
 class ScrubberWidget(anywidget.AnyWidget):
@@ -67,8 +42,8 @@ class ScrubberWidget(anywidget.AnyWidget):
     ``round``), with a ``token`` that the answer repeats.
     """
 
-    _esm = script()
-    _css = style()
+    _esm = joined("js", "scrubber")
+    _css = joined("css", "scrubber")
 
     title = traitlets.Unicode("").tag(sync=True)
     domains: Any = traitlets.List().tag(sync=True)

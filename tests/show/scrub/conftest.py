@@ -19,7 +19,8 @@ def open_scrubber(open_widget):
     """Open ``rb.scrub(run, other)`` alone in a page; it must stay quiet."""
 
     def start(run, other=None, **look):
-        from rbkit.show.scrub.scrubber import ScrubberWidget, script, scrub, style
+        from rbkit.show.scrub.scrubber import ScrubberWidget, scrub
+        from rbkit.show.widgets import joined
 
         scrubber = scrub(run, other, display="live")
         widget, sent = scrubber.widget, []
@@ -43,7 +44,7 @@ def open_scrubber(open_widget):
             return {"state": changed, "replies": replies}
 
         state = {name: on_wire(getattr(widget, name)) for name in names}
-        page = open_widget(script(), style(), state, hear, **look)
+        page = open_widget(joined("js", "scrubber"), joined("css", "scrubber"), state, hear, **look)
         page.py = scrubber
         return page
 
