@@ -1,22 +1,46 @@
-// What one view of the explorer knows: the model's traits decoded, and what is hovered.
-const NO_DOMAIN = 65535;
-const TRAITS = ["xy", "n_train", "labels", "values", "source_ids", "domains", "sources", "crosstab", "colour", "controls",
-  "history", "status", "notices", "selection", "selected_domains", "title", "images"];
+// The explorer: what one view of it holds, its controls, and the panels beside the map.
+
+// ------------------------------------------------------------------- state of a view
+
 const PATIENCE = 4000;  // ms after which an unanswered preview no longer holds back the next
 
+const asList = (value) => value || [], asObject = (value) => value || {}, asIs = (value) => value;
+
+// Traits of the widget: where a view keeps each, and how it is decoded.
+const TRAITS = {
+  xy: ["xy", (bytes) => typed(bytes, Float32Array)],
+  n_train: ["nTrain", (value) => value || 0],
+  labels: ["labels", (bytes) => typed(bytes, Uint16Array)],
+  values: ["values", (bytes) => typed(bytes, Uint8Array)],
+  source_ids: ["sourceIds", (bytes) => typed(bytes, Uint16Array)],
+  domains: ["domains", asList],
+  sources: ["sources", asList],
+  crosstab: ["crosstab", asObject],
+  colour: ["colour", asObject],
+  controls: ["controls", asObject],
+  history: ["history", asObject],
+  status: ["status", asObject],
+  notices: ["notices", asList],
+  selection: ["selection", (bytes) => typed(bytes, Uint32Array)],
+  selected_domains: ["chosen", (ids) => new Set(ids || [])],
+  title: ["title", asIs],
+  images: ["images", asIs],
+};
+
+/** What one view knows: the decoded traits, what is hovered, and the texts read so far. */
 class Store extends Conversation {
   constructor(model) {
     super(model);
     this.texts = new Map();
     this.hover = null;  // {domain: id} or {source: index} or {domain, source}
     this.split = "all";
-    this.preview = { wanted: null, flying: false, timer: 0 };
-    for (const name of TRAITS) {
+    this.preview = { wanted: null, sent: false, timer: 0 };
+    for (const name of Object.keys(TRAITS)) {
       this.decode(name);
       this.listen(`change:${name}`, () => {
         this.decode(name);
         this.touch(name);
-        if (name === "labels" || name === "domains") this.landed();
+        if (name === "labels" || name === "domains") this.previewShown();
       });
     }
     this.listen("msg:custom", (message) => this.hear(message));
@@ -28,39 +52,44 @@ class Store extends Conversation {
   }
 
   decode(name) {
-    const value = this.model.get(name);
+    const [key, decode] = TRAITS[name];
+    this[key] = decode(this.model.get(name));
     if (name === "xy") {
-      this.xy = typed(value, Float32Array);
       this.n = this.xy.length >> 1;
-      this.index = null;
+      this.grid = null;
       this.texts.clear();
       this.mask = new Uint8Array(this.n);
-      if (this.selection) this.fillMask();
-    } else if (name === "labels") this.labels = typed(value, Uint16Array);
-    else if (name === "source_ids") this.sourceIds = typed(value, Uint16Array);
-    else if (name === "values") this.values = typed(value, Uint8Array);
-    else if (name === "selection") {
-      this.selection = typed(value, Uint32Array);
-      if (this.mask) this.fillMask();
-    } else if (name === "n_train") this.nTrain = value || 0;
-    else if (name === "selected_domains") this.chosen = new Set(value || []);
-    else if (name === "domains") {
-      this.domains = value || [];
-      this.byId = new Map(this.domains.map((domain) => [domain.id, domain]));
-    } else if (name === "sources" || name === "notices") this[name] = value || [];
-    else if (name === "title" || name === "images") this[name] = value;
-    else this[name] = value || {};
+    }
+    if ((name === "xy" || name === "selection") && this.selection) {
+      this.mask.fill(0);
+      for (const row of this.selection) if (row < this.n) this.mask[row] = 1;
+    }
+    if (name === "domains") this.byId = new Map(this.domains.map((d) => [d.id, d]));
     if (name === "labels" || name === "selection" || name === "xy") this.tallies = null;
     if (name === "labels") this.sizes = null;
   }
 
-  fillMask() {
-    this.mask.fill(0);
-    for (const row of this.selection) if (row < this.n) this.mask[row] = 1;
+  get colourMode() {
+    return this.colour.mode || "domain";
   }
 
-  shown(i) {
-    return this.split === "all" || (i < this.nTrain) === (this.split === "train");
+  /** Whether the map is coloured by a number for each point. */
+  get continuous() {
+    return (this.colour.modes || []).some((m) => m.id === this.colourMode && m.continuous);
+  }
+
+  shown(row) {
+    return this.split === "all" || (row < this.nTrain) === (this.split === "train");
+  }
+
+  setSplit(split) {
+    this.split = split;
+    this.touch("split");
+  }
+
+  mark(row) {
+    this.marked = row;
+    this.touch("marked");
   }
 
   domainOf(row) {
@@ -80,44 +109,43 @@ class Store extends Conversation {
     return this.sizes[id];
   }
 
-  /** How much of the selection lies in each domain and each source. */
-  tally() {
-    if (this.tallies) return this.tallies;
-    const domains = new Map(), sources = new Map();
-    for (const row of this.selection) {
-      const d = this.labels[row], s = this.sourceIds[row];
-      domains.set(d, (domains.get(d) || 0) + 1);
-      sources.set(s, (sources.get(s) || 0) + 1);
+  /** Selected points in each domain: a Map from id to number. */
+  selectedByDomain() {
+    if (!this.tallies) {
+      this.tallies = new Map();
+      for (const row of this.selection) {
+        const id = this.labels[row];
+        this.tallies.set(id, (this.tallies.get(id) || 0) + 1);
+      }
     }
-    return (this.tallies = { domains, sources });
+    return this.tallies;
   }
 
-  setSplit(split) {
-    this.split = split;
-    this.touch("split");
-  }
-
-  /** Rows that pass a test, of the shown ones. */
+  /** Shown rows that pass a test. */
   rows(test, upTo = this.n) {
-    const found = new Uint32Array(upTo);
+    const rows = new Uint32Array(upTo);
     let size = 0;
-    for (let i = 0; i < upTo; i++) if (this.shown(i) && test(i)) found[size++] = i;
-    return found.slice(0, size);
+    for (let i = 0; i < upTo; i++) if (this.shown(i) && test(i)) rows[size++] = i;
+    return rows.slice(0, size);
   }
 
-  /** Replace the selection, add to it or take from it, and tell Python. */
+  /** Replace the selection, add to it or remove from it, and tell Python. */
   select(rows, mode = "replace") {
-    let chosen = rows;
+    let selection = rows;
     if (mode !== "replace" && this.selection.length) {
       const mask = this.mask.slice();
       for (const row of rows) mask[row] = mode === "add" ? 1 : 0;
-      chosen = new Uint32Array(this.n);
-      let size = 0;
-      for (let i = 0; i < this.n; i++) if (mask[i]) chosen[size++] = i;
-      chosen = chosen.slice(0, size);
+      selection = new Uint32Array(mask.reduce((size, bit) => size + bit, 0));
+      for (let i = 0, size = 0; i < this.n; i++) if (mask[i]) selection[size++] = i;
     } else if (mode === "remove") return;
-    this.model.set("selection", new DataView(chosen.buffer, chosen.byteOffset, chosen.byteLength));
+    const { buffer, byteOffset, byteLength } = selection;
+    this.model.set("selection", new DataView(buffer, byteOffset, byteLength));
     this.model.save_changes();
+  }
+
+  selectDomains(ids) {
+    const wanted = new Set(ids);
+    this.select(this.rows((row) => wanted.has(this.labels[row])));
   }
 
   choose(ids) {
@@ -131,39 +159,39 @@ class Store extends Conversation {
   }
 
   operate(op) {
-    this.preview.wanted = null;  // what was wanted live is settled by the operation
+    this.preview.wanted = null;  // the operation settles what was wanted live
     this.send({ type: "op", op });
   }
 
-  hear(message, buffers) {
-    super.hear(message, buffers);
-    if (message?.type === "previewed" || message?.type === "error") this.landed();
+  hear(message) {
+    super.hear(message);
+    if (message?.type === "previewed" || message?.type === "error") this.previewShown();
   }
 
   /** A live cut: one message under way at most, and only the last one wanted follows it. */
   cutLive(k) {
     this.preview.wanted = k;
-    this.fly();
+    this.sendPreview();
   }
 
-  fly() {
-    const preview = this.preview;
-    if (preview.flying || preview.wanted === null) return;
-    preview.flying = true;
+  sendPreview() {
+    const { preview } = this;
+    if (preview.sent || preview.wanted === null) return;
+    preview.sent = true;
     this.send({ type: "preview", method: "ward", k: preview.wanted });
     preview.wanted = null;
     clearTimeout(preview.timer);
-    preview.timer = setTimeout(() => this.landed(), PATIENCE);
+    preview.timer = setTimeout(() => this.previewShown(), PATIENCE);
   }
 
-  landed() {
-    if (!this.preview.flying) return;
+  previewShown() {
+    if (!this.preview.sent) return;
     clearTimeout(this.preview.timer);
-    this.preview.flying = false;
-    this.fly();
+    this.preview.sent = false;
+    this.sendPreview();
   }
 
-  /** The text of one example, from what was read before or from Python. */
+  /** Examples of some rows: those read before, and the others from Python. */
   async read(rows) {
     const missing = rows.filter((row) => !this.texts.has(row));
     if (missing.length) {
@@ -174,21 +202,94 @@ class Store extends Conversation {
     return rows.map((row) => this.texts.get(row)).filter(Boolean);
   }
 }
-// A small panel under a button: Escape or a click elsewhere closes it.
+
+// ------------------------------------------------------- elements of the explorer
+
+const hasAny = (changed, ...names) => names.some((name) => changed.has(name));
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const selectMode = (event) => (event.altKey ? "remove" : event.shiftKey ? "add" : "replace");
+
+const setChildren = (node, ...children) => node.replaceChildren(...children.filter(Boolean));
+const caption = (text) => el("span", { class: "rbx-caption", text });
+const number = (text, kind = "") => el("span", { class: `rbx-number ${kind}`, text });
+const hint = (text) => el("p", { class: "rbx-hint", text });
+
+/** A small button with a text, and perhaps an icon. */
+const smallButton = (test, text, label, on, { kind = "", ...rest } = {}) =>
+  button(test, { label, text, kind: `rbx-small ${kind}`, on, ...rest });
+
+/** A row of buttons of which one is pressed; `choose` gets its id. */
+function segments(label, pressed, choose, items) {
+  const press = (id) => nodes.forEach((node, i) =>
+    node.setAttribute("aria-pressed", String(items[i].id === id)));
+  const nodes = items.map(({ id, text, test }) => el("button", {
+    type: "button", class: "rbx-segment", test, text,
+    on: { click: () => { press(id); choose(id); } },
+  }));
+  press(pressed);
+  return el("div", { class: "rbx-segments", role: "group", "aria-label": label }, ...nodes);
+}
+
+/** A select; `choose` gets the value. Options are [value, text] or [value, text, disabled]. */
+function select(test, label, choose, options = [], kind = "") {
+  const node = el("select", { class: `rbx-select ${kind}`, test, "aria-label": label });
+  node.addEventListener("change", () => choose(node.value));
+  setOptions(node, options);
+  return node;
+}
+
+/** Set options where they differ, and keep the value if it is still among them. */
+function setOptions(node, options) {
+  const key = JSON.stringify(options), { value: before } = node;
+  if (node.optionsKey === key) return;
+  node.optionsKey = key;
+  node.replaceChildren(...options.map(([value, text, disabled]) =>
+    el("option", { value, text, disabled, dir: "auto" })));
+  if (options.some(([value]) => String(value) === before)) node.value = before;
+}
+
+const INPUT_CLASSES = { number: "rbx-input rbx-count", text: "rbx-input" };
+
+/** An input; `enter` is called for the Enter key. */
+function input(type, test, label, { enter, kind = "", ...options } = {}) {
+  const style = `${INPUT_CLASSES[type] || ""} ${kind}`;
+  const node = el("input", { type, class: style, test, "aria-label": label, ...options });
+  if (enter) onEnter(node, enter);
+  return node;
+}
+
+const nameInput = (test, label, options) =>
+  input("text", test, label, { dir: "auto", maxlength: 120, ...options });
+
+function onEnter(node, enter) {
+  node.addEventListener("keydown", (event) => { if (event.key === "Enter") enter(); });
+}
+
+/** A labelled row of a form. */
+const field = (label, ...controls) =>
+  el("label", { class: "rbx-field" }, el("span", { text: label }), ...controls);
+
+/** Swatch and name of a domain or a source. */
+const named = (thing, tag = "span") =>
+  el("span", { class: "rbx-isolate" }, swatch(thing.colour), words(tag, thing.name));
+const IN_NO_DOMAIN = { name: "in no domain", colour: "" };
+
+/** A small panel under a button: Escape or a click elsewhere closes it. */
 function popover(opener, title, ...content) {
-  const panel = el("div", { class: "rbx-popover", role: "group", "aria-label": title, hidden: true }, el("h3", { text: title }), ...content);
+  const panel = el("div", { class: "rbx-popover", role: "group", "aria-label": title },
+    el("h3", { text: title }), ...content);
+  panel.hidden = true;
   const node = el("div", { class: "rbx-anchor" }, opener, panel);
   opener.setAttribute("aria-expanded", "false");
   opener.setAttribute("aria-haspopup", "true");
   function show(open) {
     panel.hidden = !open;
     opener.setAttribute("aria-expanded", String(open));
-    if (open) {
-      panel.classList.remove("rbx-left");
-      const room = node.closest(".rbx").getBoundingClientRect(), box = panel.getBoundingClientRect();
-      panel.classList.toggle("rbx-left", box.right > room.right - 4);
-      (panel.querySelector("input, select, button") || panel).focus();
-    }
+    if (!open) return;
+    panel.classList.remove("rbx-left");
+    const room = node.closest(".rbx").getBoundingClientRect(), box = panel.getBoundingClientRect();
+    panel.classList.toggle("rbx-left", box.right > room.right - 4);
+    (panel.querySelector("input, select, button") || panel).focus();
   }
   opener.addEventListener("click", () => show(panel.hidden));
   node.addEventListener("keydown", (event) => {
@@ -202,74 +303,404 @@ function popover(opener, title, ...content) {
   });
   const outside = (event) => { if (!event.composedPath().includes(node)) show(false); };
   document.addEventListener("pointerdown", outside, true);
-  return { node, panel, close: () => show(false), dispose: () => document.removeEventListener("pointerdown", outside, true) };
+  const dispose = () => document.removeEventListener("pointerdown", outside, true);
+  return { node, close: () => show(false), dispose };
 }
 
-/** A labelled row of a form. */
-function field(label, control, extra) {
-  return el("label", { class: "rbx-field" }, el("span", { text: label }), control, extra);
+function picture(address, size) {
+  const src = safeImage(address);
+  return src && el("img", { class: `rbx-picture ${size}`, src, alt: "", loading: "lazy" });
 }
-// How the corpus is cut: the method, its slider, and what happens to noise.
-const METHODS = { ward: "Ward hierarchy", kmeans: "k-means", hdbscan: "HDBSCAN", sources: "source labels", hand: "edited by hand" };
-const PAUSE = 350;  // ms after the last key before a cut is made
-const POLICIES = { nearest: "join the nearest domain", own: "make a domain of their own", drop: "are left out" };
 
+/** Domain and source of an example as they are now (its text was read some time ago). */
+function originLine(store, { row, source, distance }) {
+  const line = el("div", { class: "rbx-where" });
+  if (row !== undefined) line.append(named(store.domainOf(row) || IN_NO_DOMAIN, "b"));
+  const origin = store.sourceOf(row)?.name || source;
+  if (origin) line.append(words("span", origin, { class: "rbx-origin" }));
+  if (Number.isFinite(distance)) {
+    const text = number(`distance ${distance.toFixed(2)}`);
+    text.title = "to the centre of its domain";
+    line.append(text);
+  }
+  if (row >= store.nTrain) {
+    line.append(el("span",
+      { class: "rbx-tag", text: "eval", title: "An example of the eval set" }));
+  }
+  return line;
+}
+
+/** A list item with the text clipped to some lines; a button shows all of a longer one. */
+function exampleItem(store, item) {
+  const { row, text = "" } = item, clipped = words("div", text, { class: "rbx-text rbx-clipped" });
+  clipped.removeAttribute("title");
+  const more = el("button", { type: "button", class: "rbx-link", test: "example-more",
+    "aria-expanded": "false", text: "show more" });
+  more.addEventListener("click", () => {
+    const whole = !clipped.classList.toggle("rbx-clipped");
+    more.setAttribute("aria-expanded", String(whole));
+    more.textContent = whole ? "show less" : "show more";
+  });
+  const long = text.length > 260 || text.split("\n").length > 4;
+  const node = el("li", { class: "rbx-example", test: "example", "data-row": row },
+    picture(item.image, "rbx-middle"),
+    el("div", { class: "rbx-grow" }, clipped, long ? more : null,
+      row === undefined ? null : originLine(store, item)));
+  if (row !== undefined) {
+    node.addEventListener("pointerenter", () => store.mark(row));
+    node.addEventListener("pointerleave", () => store.mark(-1));
+  }
+  return node;
+}
+
+function exampleList(store, items) {
+  if (!items.length) return hint("Nothing to read here.");
+  return el("ul", { class: "rbx-examples" }, ...items.map((item) => exampleItem(store, item)));
+}
+
+// ------------------------------------------------------------------ the whole widget
+
+/** Parts side by side, tabs, and keys that stay inside. */
+class Explorer {
+  constructor(store, root) {
+    this.store = store;
+    this.root = root;
+    this.map = new CorpusMap(store);
+    this.panels = {
+      domains: new DomainList(store), selection: new SelectionPanel(store),
+      crosstab: new Crosstab(store), log: new LogPanel(store),
+    };
+    const toolbar = new Toolbar(store), legend = new Legend(store), status = new StatusLine(store);
+    root.append(toolbar.node,
+      el("div", { class: "rbx-body" },
+        el("div", { class: "rbx-left-side" }, legend.node, this.map.node),
+        el("div", { class: "rbx-side" }, this.buildTabs(),
+          ...Object.values(this.panels).map((panel) => panel.node))),
+      status.node);
+    store.parts = [toolbar, legend, this.map, status, ...Object.values(this.panels), this];
+    this.parts = store.parts.slice(0, -1);
+    this.open("domains");
+    this.leave = [
+      watchTheme(root, () => this.map.readTheme()),
+      keepKeys(root, (event) => this.key(event), ["z", "y", "a", "c", "x", "v", "enter"]),
+    ];
+    store.touch(...Object.keys(TRAITS));
+  }
+
+  buildTabs() {
+    const titles = {
+      domains: "Domains", selection: "Selection", crosstab: "Sources", log: "Log",
+    };
+    this.tabs = {};
+    for (const [id, panel] of Object.entries(this.panels)) {
+      const tabId = `rbx-tab-${id}-${this.store.prefix}`;
+      const panelId = `rbx-panel-${id}-${this.store.prefix}`;
+      this.tabs[id] = el("button", {
+        type: "button", role: "tab", class: "rbx-tab", id: tabId, test: `tab-${id}`,
+        "aria-controls": panelId, on: { click: () => this.open(id) },
+      }, el("span", { text: titles[id] }), el("span", { class: "rbx-count-badge" }));
+      panel.node.id = panelId;
+      panel.node.dataset.test = `panel-${id}`;
+      panel.node.setAttribute("role", "tabpanel");
+      panel.node.setAttribute("aria-labelledby", tabId);
+    }
+    const on = { keydown: (event) => this.moveTab(event) };
+    return el("div", { class: "rbx-tabs", role: "tablist", "aria-label": "Views", on },
+      ...Object.values(this.tabs));
+  }
+
+  open(id) {
+    this.shown = id;
+    for (const [name, tab] of Object.entries(this.tabs)) {
+      tab.setAttribute("aria-selected", String(name === id));
+      tab.tabIndex = name === id ? 0 : -1;
+      this.panels[name].node.hidden = name !== id;
+      this.panels[name].setVisible?.(name === id);
+    }
+    this.store.setHover(null);
+  }
+
+  moveTab(event) {
+    const ids = Object.keys(this.tabs), at = ids.indexOf(this.shown);
+    const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: ids.length - 1 };
+    const next = moves[event.key];
+    if (next === undefined) return;
+    this.open(ids[(next + ids.length) % ids.length]);
+    this.tabs[this.shown].focus();
+    event.preventDefault();
+  }
+
+  /** Undo, redo and Escape. */
+  key(event) {
+    const letter = event.key.toLowerCase();
+    if (event.target.matches("input:not([type=range]):not([type=checkbox]), textarea")) return;
+    if ((event.ctrlKey || event.metaKey) && (letter === "z" || letter === "y")) {
+      this.store.send({ type: letter === "y" || event.shiftKey ? "redo" : "undo" });
+      event.preventDefault();
+    } else if (event.key === "Escape" && !event.defaultPrevented) this.store.clear();
+  }
+
+  update(changed) {
+    const { domains, selection, history } = this.store;
+    const badge = (id, n) => setText(this.tabs[id].lastChild, n ? count(n) : "");
+    if (changed.has("domains")) setText(this.tabs.domains.lastChild, count(domains.length));
+    if (changed.has("history")) badge("log", history.log?.length);
+    if (changed.has("selection")) {
+      badge("selection", selection.length);
+      const first = selection.length && !this.hadSelection && this.shown === "domains";
+      const inList = this.panels.domains.node.contains(document.activeElement);
+      if (first && !inList) this.open("selection");
+      this.hadSelection = selection.length > 0;
+    }
+  }
+
+  dispose() {
+    for (const leave of this.leave) leave();
+    for (const part of this.parts) part.dispose?.();
+    this.store.dispose();
+    this.root.replaceChildren();
+  }
+}
+
+// ----------------------------------------------------------------------- the toolbar
+
+/** The line above the map: title, the cut, undo and redo, search, UMAP, export. */
+class Toolbar {
+  constructor(store) {
+    this.store = store;
+    this.cut = new CutControls(store);
+    this.title = words("span", "", { class: "rbx-title" });
+    this.steps = Object.fromEntries(["undo", "redo"].map((type) => [type,
+      button(type, { label: `Nothing to ${type}`, name: type, on: () => store.send({ type }) })]));
+    const squares = Array.from({ length: 9 }, () => el("i"));
+    this.node = el("header", { class: "rbx-bar" },
+      el("div", { class: "rbx-brand" },
+        el("span", { class: "rbx-logo", "aria-hidden": "true" }, ...squares), this.title),
+      this.cut.node,
+      el("div", { class: "rbx-actions" },
+        el("div", { class: "rbx-pair" }, ...Object.values(this.steps)),
+        this.buildSearch(), this.buildMapForm(), this.buildExport()));
+  }
+
+  buildSearch() {
+    this.searchSoon = debounced(350, () => this.search());
+    this.query = input("search", "search", "Search the texts", {
+      kind: "rbx-input rbx-query", placeholder: "Search texts", dir: "auto",
+      enter: () => this.search(), on: { input: () => this.searchSoon() },
+    });
+    this.query.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !this.query.value) return;
+      this.query.value = "";
+      this.search();
+      event.stopPropagation();
+    });
+    this.hits = el("output", { class: "rbx-found", test: "found" });
+    return el("div", { class: "rbx-search", role: "search" },
+      icon("search"), this.query, this.hits);
+  }
+
+  async search() {
+    this.searchSoon.cancel();
+    const query = this.query.value.trim();
+    // The last query typed follows when the one under way is answered.
+    if (query === this.searched || this.searching) return;
+    this.searched = query;
+    if (!query) {
+      this.hits.textContent = "";
+      if (this.store.selection.length) this.store.select(new Uint32Array(0));
+      return;
+    }
+    this.searching = true;
+    this.hits.textContent = "…";
+    const reply = await Promise.race([this.store.ask({ type: "search", query }), pause(20000)]);
+    this.searching = false;
+    if (this.query.value.trim() !== query) this.search();
+    else this.hits.textContent = reply ? `${count(reply.count)} found` : "";
+  }
+
+  buildMapForm() {
+    const { store } = this;
+    const slider = (test, label, min, max, step) => {
+      const shown = el("output", { class: "rbx-number" });
+      const node = input("range", test, label, { min, max, step });
+      node.addEventListener("input", () => { shown.textContent = node.value; });
+      const set = (value) => { shown.textContent = node.value = value; };
+      return { node, set, row: field(label, node, shown) };
+    };
+    this.neighbours = slider("n-neighbors", "Neighbours", 2, 100, 1);
+    this.distance = slider("min-dist", "Smallest distance", 0, 0.99, 0.01);
+    const run = () => {
+      const n_neighbors = +this.neighbours.node.value, min_dist = +this.distance.node.value;
+      store.send({ type: "map", n_neighbors, min_dist });
+      this.mapForm.close();
+    };
+    this.mapForm = popover(
+      button("map-open", { label: "Parameters of the map (UMAP)", text: "Map", name: "sliders" }),
+      "The map (UMAP)", this.neighbours.row, this.distance.row,
+      hint("The map is for looking: domains are cut from the vectors, so they stay as they are. "
+        + "Sizes and distances between groups on the map mean little."),
+      button("map-run", { label: "Compute the map again with UMAP", text: "Compute the map",
+        kind: "rbx-primary", on: run }));
+    return this.mapForm.node;
+  }
+
+  buildExport() {
+    const outcome = el("div", { class: "rbx-outcome", role: "status", test: "export-result" });
+    const run = async () => {
+      const path = folder.value.trim();
+      if (!path) return folder.focus();
+      outcome.replaceChildren(el("span", { class: "rbx-hint", text: "Writing…" }));
+      const reply = await this.store.ask({ type: "export", folder: path });
+      if (reply.type !== "exported") return setChildren(outcome, words("span", reply.text));
+      const files = (reply.files || []).map((file) => el("li", {}, words("code", file)));
+      setChildren(outcome,
+        el("b", { text: "Written" }), words("code", reply.folder), el("ul", {}, ...files));
+    };
+    const folder = el("input", { type: "text", class: "rbx-input", test: "export-folder",
+      value: "domains", spellcheck: "false" });
+    onEnter(folder, run);
+    this.exportForm = popover(
+      button("export-open",
+        { label: "Export the domains", text: "Export", name: "save", kind: "rbx-primary" }),
+      "Export the domains", field("Folder", folder),
+      hint("Labels, centres, names, sampling weights and the log of edits, ready to train on."),
+      button("export-run", { label: "Write the domains into this folder", text: "Write",
+        kind: "rbx-primary", on: run }),
+      outcome);
+    return this.exportForm.node;
+  }
+
+  update(changed) {
+    const { store } = this;
+    this.cut.update(changed);
+    if (changed.has("title")) setWords(this.title, store.title || "Corpus explorer");
+    if (changed.has("history")) {
+      this.showStep("undo", "Undo", "Ctrl+Z");
+      this.showStep("redo", "Redo", "Ctrl+Shift+Z");
+    }
+    const sliders = [this.neighbours.node, this.distance.node];
+    if (changed.has("controls") && !sliders.includes(document.activeElement)) {
+      this.neighbours.set(store.controls.n_neighbors ?? 15);
+      this.distance.set(store.controls.min_dist ?? 0.1);
+    }
+  }
+
+  showStep(type, verb, keys) {
+    const step = this.store.history[type], node = this.steps[type];
+    const label = step ? `${verb}: ${step}` : `Nothing to ${type}`;
+    node.setAttribute("aria-disabled", String(!step));
+    node.setAttribute("aria-label", label);
+    node.title = step ? `${label} (${keys})` : label;
+  }
+
+  dispose() {
+    this.searchSoon.cancel();
+    this.cut.dispose();
+    this.mapForm.dispose();
+    this.exportForm.dispose();
+  }
+}
+
+const METHODS = {
+  ward: "Ward hierarchy", kmeans: "k-means", hdbscan: "HDBSCAN", sources: "source labels",
+  hand: "edited by hand",
+};
+const POLICIES = [
+  ["nearest", "join the nearest domain"], ["own", "make a domain of their own"],
+  ["drop", "are left out"],
+];
+const REST = 350;  // ms after the last key before a cut is made
+
+/** How the corpus is cut: the method, its slider, and what happens to noise. */
 class CutControls {
   constructor(store) {
     this.store = store;
-    this.method = el("select", { class: "rbx-select", test: "method", "aria-label": "Method", title: "How the corpus is cut", on: { change: () => this.choose() } });
-    this.slider = el("input", { type: "range", test: "k", min: 2, max: 30, step: 1, "aria-label": "Number of domains",
-      on: { input: () => this.slide(), change: () => this.settleSoon(this.held ? 0 : PAUSE),
-        pointerdown: () => { this.held = true; }, keydown: () => { this.held = false; }, blur: () => this.settleNow() } });
-    this.number = el("input", { type: "number", class: "rbx-input rbx-count", test: "k-number", min: 2, step: 1, "aria-label": "Number of domains",
-      on: { change: () => { this.slider.value = this.number.value; this.slide(); this.settleSoon(PAUSE); }, blur: () => this.settleNow() } });
-    this.advice = el("button", { type: "button", class: "rbx-link rbx-advice", test: "recommended", on: { click: () => this.store.operate({ op: "cut", method: this.cutMethod(), k: this.store.controls.recommended.k }) } });
-    this.tick = el("i", { class: "rbx-tick", "aria-hidden": "true" });
-    this.refine = button("refine", { label: "Refine the cut with k-means from these centres", text: "Refine", kind: "rbx-small", on: () => store.operate({ op: "refine" }) });
-    this.kPart = el("div", { class: "rbx-part" }, el("span", { class: "rbx-caption", text: "domains" }),
-      el("span", { class: "rbx-track" }, this.slider, this.tick), this.number, this.advice, this.refine);
-
-    this.sizes = el("input", { type: "range", test: "min-cluster-size", min: 0, max: 100, step: 1, "aria-label": "Smallest cluster",
-      on: { input: () => this.slideSize(), change: () => this.settleSize() } });
-    this.size = el("input", { type: "number", class: "rbx-input rbx-count", test: "min-cluster-size-number", min: 2, step: 1, "aria-label": "Smallest cluster, in examples",
-      on: { change: () => this.settleSize() } });
-    this.dense = el("input", { type: "number", class: "rbx-input rbx-count", test: "min-samples", min: 1, step: 1, "aria-label": "Neighbours that make an example dense (min_samples)",
-      title: "Neighbours that make an example dense: more of them make more outliers (min_samples)", on: { change: () => this.settleDense() } });
-    this.policy = el("select", { class: "rbx-select", test: "noise", "aria-label": "Outliers", on: { change: () => this.settleNoise() } },
-      ...Object.entries(POLICIES).map(([value, text]) => el("option", { value, text })));
-    this.most = el("input", { type: "number", class: "rbx-input rbx-count", test: "max-noise", min: 0, max: 100, step: 1, placeholder: "any", "aria-label": "At most this share of outliers, in percent",
-      on: { change: () => this.settleNoise() } });
-    this.noiseText = el("span", { class: "rbx-hint rbx-noise-text", test: "noise-text" });
-    this.sizePart = el("div", { class: "rbx-part" }, el("span", { class: "rbx-caption", text: "smallest" }), this.sizes, this.size,
-      el("span", { class: "rbx-caption", text: "density" }), this.dense);
-    this.noisePart = el("div", { class: "rbx-part rbx-noise" }, el("span", { class: "rbx-caption", text: "outliers" }), this.policy,
-      el("span", { class: "rbx-caption", text: "at most" }), this.most, el("span", { class: "rbx-caption", text: "%" }), this.noiseText);
-    this.node = el("div", { class: "rbx-cut", role: "group", "aria-label": "Cut" }, this.method, this.kPart, this.sizePart, this.noisePart);
+    this.method = select("method", "Method", (method) => this.cutBy(method));
+    this.method.title = "How the corpus is cut";
+    this.kPart = this.buildK();
+    this.sizePart = this.buildSize();
+    this.noisePart = this.buildNoise();
+    this.node = el("div", { class: "rbx-cut", role: "group", "aria-label": "Cut" },
+      this.method, this.kPart, this.sizePart, this.noisePart);
   }
 
-  cutMethod() {
+  buildK() {
+    const { store } = this;
+    this.slider = input("range", "k", "Number of domains", { min: 2, max: 30, step: 1, on: {
+      input: () => this.slide(), change: () => this.settleSoon(this.held ? 0 : REST),
+      pointerdown: () => { this.held = true; }, keydown: () => { this.held = false; },
+      blur: () => this.settleNow(),
+    } });
+    const change = () => {
+      this.slider.value = this.number.value;
+      this.slide();
+      this.settleSoon(REST);
+    };
+    this.number = input("number", "k-number", "Number of domains",
+      { min: 2, step: 1, on: { change, blur: () => this.settleNow() } });
+    this.advice = el("button", { type: "button", class: "rbx-link rbx-advice", test: "recommended",
+      on: { click: () => this.cutInto(store.controls.recommended.k) } });
+    this.tick = el("i", { class: "rbx-tick", "aria-hidden": "true" });
+    this.refine = smallButton("refine", "Refine", "Refine the cut with k-means from these centres",
+      () => store.operate({ op: "refine" }));
+    return el("div", { class: "rbx-part" }, caption("domains"),
+      el("span", { class: "rbx-track" }, this.slider, this.tick),
+      this.number, this.advice, this.refine);
+  }
+
+  buildSize() {
+    const change = () => this.settleSize();
+    this.sizes = input("range", "min-cluster-size", "Smallest cluster",
+      { min: 0, max: 100, step: 1, on: { input: () => this.slideSize(), change } });
+    this.size = input("number", "min-cluster-size-number", "Smallest cluster, in examples",
+      { min: 2, step: 1, on: { change } });
+    this.dense = input("number", "min-samples",
+      "Neighbours that make an example dense (min_samples)", {
+        min: 1, step: 1, on: { change: () => this.settleDensity() },
+        title: "Neighbours that make an example dense: more of them make more outliers "
+          + "(min_samples)",
+      });
+    return el("div", { class: "rbx-part" },
+      caption("smallest"), this.sizes, this.size, caption("density"), this.dense);
+  }
+
+  buildNoise() {
+    const settle = () => {
+      const { value } = this.most, max_noise = value === "" ? null : clamp(+value, 0, 100) / 100;
+      this.store.operate({ op: "noise", policy: this.policy.value, max_noise });
+    };
+    this.policy = select("noise", "Outliers", settle, POLICIES);
+    this.most = input("number", "max-noise", "At most this share of outliers, in percent",
+      { min: 0, max: 100, step: 1, placeholder: "any", on: { change: settle } });
+    this.noiseText = el("span", { class: "rbx-hint rbx-noise-text", test: "noise-text" });
+    return el("div", { class: "rbx-part rbx-noise" }, caption("outliers"), this.policy,
+      caption("at most"), this.most, caption("%"), this.noiseText);
+  }
+
+  get kMethod() {
     return this.store.controls.method === "kmeans" ? "kmeans" : "ward";
   }
 
-  choose() {
-    const method = this.method.value, { k, min_cluster_size: size } = this.store.controls;
-    const op = { op: "cut", method };
-    if (method === "hdbscan") op.min_cluster_size = size;
-    else if (method !== "sources") op.k = k;
-    this.store.operate(op);
+  cutInto(k) {
+    this.store.operate({ op: "cut", method: this.kMethod, k });
   }
 
+  cutBy(method) {
+    const { k, min_cluster_size } = this.store.controls;
+    const params = { hdbscan: { min_cluster_size }, sources: {} }[method] || { k };
+    this.store.operate({ op: "cut", method, ...params });
+  }
+
+  /** The slider moves: the hierarchy is cut live. */
   slide() {
     this.number.value = this.slider.value;
     this.slider.setAttribute("aria-valuetext", `${this.slider.value} domains`);
     this.sliding = true;
-    if (this.cutMethod() === "ward") this.later(+this.slider.value);
-  }
-
-  later(k) {
-    this.wanted = k;
-    if (this.waiting) return;
-    this.waiting = setTimeout(() => { this.waiting = 0; if (this.sliding) this.store.cutLive(this.wanted); }, 30);
+    if (this.kMethod !== "ward") return;
+    this.live ||= setTimeout(() => {
+      this.live = 0;
+      if (this.sliding) this.store.cutLive(+this.slider.value);
+    }, 30);
   }
 
   /** Keys change a slider step by step: they make one operation, once they rest. */
@@ -285,60 +716,51 @@ class CutControls {
 
   settle() {
     clearTimeout(this.resting);
-    this.resting = 0;
+    clearTimeout(this.live);
+    this.resting = this.live = 0;
     this.sliding = false;
-    clearTimeout(this.waiting);
-    this.waiting = 0;
     const k = clamp(Math.round(+this.slider.value) || 2, +this.slider.min, +this.slider.max);
     this.number.value = this.slider.value = k;
     this.expected = { k, until: Date.now() + PATIENCE };
-    clearTimeout(this.truth);
-    this.truth = setTimeout(() => this.store.touch("controls"), PATIENCE + 50);
-    this.store.operate({ op: "cut", method: this.cutMethod(), k });
+    clearTimeout(this.late);
+    this.late = setTimeout(() => this.store.touch("controls"), PATIENCE + 50);
+    this.cutInto(k);
   }
 
-  // The slider of sizes is logarithmic: between 5 and 10 there is as much to see as between 500 and 1,000.
-  toSize(t) {
-    const most = Math.max(3, this.store.controls.size_max || 500);
-    return Math.round(2 * Math.pow(most / 2, t / 100));
+  // The slider of sizes is logarithmic: 5 to 10 shows as much as 500 to 1,000.
+  get mostSize() {
+    return Math.max(3, this.store.controls.size_max || 500);
   }
 
   toSlider(size) {
-    const most = Math.max(3, this.store.controls.size_max || 500);
-    return Math.round((100 * Math.log(Math.max(size, 2) / 2)) / Math.log(most / 2));
+    return Math.round((100 * Math.log(Math.max(size, 2) / 2)) / Math.log(this.mostSize / 2));
   }
 
   slideSize() {
-    this.size.value = this.toSize(+this.sizes.value);
+    this.size.value = Math.round(2 * Math.pow(this.mostSize / 2, +this.sizes.value / 100));
     this.sizes.setAttribute("aria-valuetext", `at least ${this.size.value} examples`);
     this.sliding = true;
   }
 
   settleSize() {
     this.sliding = false;
-    const size = Math.max(2, Math.round(+this.size.value) || 2);
-    this.sizes.value = this.toSlider(size);
-    this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size: size });
+    const min_cluster_size = Math.max(2, Math.round(+this.size.value) || 2);
+    this.sizes.value = this.toSlider(min_cluster_size);
+    this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size });
   }
 
-  settleDense() {
-    const samples = Math.max(1, Math.round(+this.dense.value) || 10);
-    this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size: this.store.controls.min_cluster_size, min_samples: samples });
-  }
-
-  settleNoise() {
-    const most = this.most.value === "" ? null : clamp(+this.most.value, 0, 100) / 100;
-    this.store.operate({ op: "noise", policy: this.policy.value, max_noise: most });
+  settleDensity() {
+    const { min_cluster_size } = this.store.controls;
+    const min_samples = Math.max(1, Math.round(+this.dense.value) || 10);
+    this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size, min_samples });
   }
 
   update(changed) {
+    if (changed.has("error")) this.expected = null;
     if (!changed.has("controls")) return;
-    const c = this.store.controls, methods = [...(c.methods || [])];
-    if (c.method && !methods.includes(c.method)) methods.push(c.method);
-    const known = [...this.method.options].map((o) => o.value);
-    if (known.join() !== methods.join()) {
-      this.method.replaceChildren(...methods.map((value) => el("option", { value, text: METHODS[value] || value, disabled: value === "hand" })));
-    }
+    const c = this.store.controls, methods = new Set([...(c.methods || []), c.method]);
+    setOptions(this.method, [...methods].filter(Boolean)
+      .map((value) => [value, METHODS[value] || value, value === "hand"]));
     this.method.value = c.method;
     const dense = c.method === "hdbscan";
     this.kPart.hidden = dense || c.method === "sources";
@@ -348,8 +770,8 @@ class CutControls {
     this.refine.hidden = c.method !== "ward";
     this.slider.max = this.number.max = Math.max(2, c.k_max || 30);
     // The answer to an earlier step must not push back the slider under the hand.
-    const late = this.expected && c.k !== this.expected.k && Date.now() < this.expected.until;
-    if (!this.sliding && !late) {
+    const early = this.expected && c.k !== this.expected.k && Date.now() < this.expected.until;
+    if (!this.sliding && !early) {
       this.expected = null;
       this.slider.value = this.number.value = c.k ?? 2;
       this.slider.setAttribute("aria-valuetext", `${c.k} domains`);
@@ -358,364 +780,96 @@ class CutControls {
     }
     if (document.activeElement !== this.dense) this.dense.value = c.min_samples ?? 10;
     this.policy.value = c.noise || "nearest";
-    if (document.activeElement !== this.most) this.most.value = c.max_noise === null || c.max_noise === undefined ? "" : Math.round(100 * c.max_noise);
-    setText(this.noiseText, c.noise_text || "");
-    this.noiseText.title = c.noise_text || "";
+    if (document.activeElement !== this.most) {
+      this.most.value = Number.isFinite(c.max_noise) ? Math.round(100 * c.max_noise) : "";
+    }
+    setWords(this.noiseText, c.noise_text);
     const tip = c.recommended;
     this.advice.hidden = this.tick.hidden = !tip;
-    if (tip) {
-      setText(this.advice, tip.k === c.k ? "as advised" : `advised: ${tip.k}`);
-      this.advice.title = tip.text || "";
-      this.tick.title = tip.text || "";
-      this.tick.style.setProperty("--at", (tip.k - 2) / Math.max(1, this.slider.max - 2));
-    }
+    if (!tip) return;
+    setText(this.advice, tip.k === c.k ? "as advised" : `advised: ${tip.k}`);
+    this.advice.title = this.tick.title = tip.text || "";
+    this.tick.style.setProperty("--at", (tip.k - 2) / Math.max(1, this.slider.max - 2));
   }
 
   dispose() {
-    clearTimeout(this.truth);
-    clearTimeout(this.waiting);
+    clearTimeout(this.late);
+    clearTimeout(this.live);
     clearTimeout(this.resting);
   }
 }
-// The line above the map: title, the cut, undo and redo, search, the map's parameters, export.
-class Toolbar {
-  constructor(store) {
-    this.store = store;
-    this.cut = new CutControls(store);
-    this.title = words("span", "", { class: "rbx-title" });
-    this.undo = button("undo", { label: "Nothing to undo", name: "undo", on: () => store.send({ type: "undo" }) });
-    this.redo = button("redo", { label: "Nothing to redo", name: "redo", on: () => store.send({ type: "redo" }) });
-    this.buildSearch();
-    this.buildMap();
-    this.buildExport();
-    this.node = el("header", { class: "rbx-bar" },
-      el("div", { class: "rbx-brand" }, el("span", { class: "rbx-logo", "aria-hidden": "true" }, ...Array.from({ length: 9 }, () => el("i"))), this.title),
-      this.cut.node,
-      el("div", { class: "rbx-actions" }, el("div", { class: "rbx-pair" }, this.undo, this.redo), this.searchBox, this.mapForm.node, this.exportForm.node));
-  }
 
-  buildSearch() {
-    this.query = el("input", { type: "search", class: "rbx-input rbx-query", test: "search", placeholder: "Search texts", "aria-label": "Search the texts", dir: "auto",
-      on: { input: () => this.searchSoon(), keydown: (event) => {
-        if (event.key === "Enter") this.search();
-        if (event.key === "Escape" && this.query.value) { this.query.value = ""; this.search(); event.stopPropagation(); }
-      } } });
-    this.found = el("output", { class: "rbx-found", test: "found" });
-    this.searchBox = el("div", { class: "rbx-search", role: "search" }, icon("search"), this.query, this.found);
-    this.searchSoon = debounced(350, () => this.search());
-  }
+// ---------------------------------------------------------------- the list of domains
 
-  async search() {
-    this.searchSoon.cancel();
-    const query = this.query.value.trim();
-    if (query === this.searched) return;
-    if (this.searching) return;  // the last query typed follows when this one is answered
-    this.searched = query;
-    if (!query) {
-      this.found.textContent = "";
-      if (this.store.selection.length) this.store.select(new Uint32Array(0));
-      return;
-    }
-    this.searching = true;
-    this.found.textContent = "…";
-    const reply = await Promise.race([this.store.ask({ type: "search", query }), new Promise((resolve) => setTimeout(() => resolve(null), 20000))]);
-    this.searching = false;
-    if (this.query.value.trim() !== query) this.search();
-    else this.found.textContent = reply ? `${count(reply.count)} found` : "";
-  }
+const ORDERS = {
+  size: ["largest first", (a, b) => b.size - a.size],
+  gap: ["furthest from q", (a, b) => gapToTarget(b) - gapToTarget(a)],
+  order: ["by similarity", (a, b) => a.order - b.order],
+  name: ["by name", (a, b) => a.name.localeCompare(b.name)],
+};
+const gapToTarget = ({ q, share }) => Math.abs((q ?? share) - share);
 
-  buildMap() {
-    const { store } = this;
-    const range = (test, label, min, max, step) => el("input", { type: "range", test, "aria-label": label, min, max, step });
-    this.neighbours = range("n-neighbors", "Neighbours", 2, 100, 1);
-    this.distance = range("min-dist", "Smallest distance", 0, 0.99, 0.01);
-    const shown = [this.neighbours, this.distance].map((input) => {
-      const out = el("output", { class: "rbx-number" });
-      input.addEventListener("input", () => { out.textContent = input.value; });
-      return out;
-    });
-    this.mapShown = shown;
-    const draw = button("map-run", { label: "Compute the map anew with UMAP", text: "Compute the map", kind: "rbx-primary",
-      on: () => { store.send({ type: "map", n_neighbors: +this.neighbours.value, min_dist: +this.distance.value }); this.mapForm.close(); } });
-    this.mapForm = popover(button("map-open", { label: "Parameters of the map (UMAP)", text: "Map", name: "sliders" }), "The map (UMAP)",
-      field("Neighbours", this.neighbours, shown[0]), field("Smallest distance", this.distance, shown[1]),
-      el("p", { class: "rbx-hint", text: "The map is for looking: domains are cut from the vectors, so they stay as they are. Sizes and distances between groups on the map mean little." }), draw);
-  }
-
-  buildExport() {
-    const { store } = this;
-    this.folder = el("input", { type: "text", class: "rbx-input", test: "export-folder", value: "domains", spellcheck: "false",
-      on: { keydown: (event) => { if (event.key === "Enter") run(); } } });
-    this.outcome = el("div", { class: "rbx-outcome", role: "status", test: "export-result" });
-    const run = async () => {
-      const folder = this.folder.value.trim();
-      if (!folder) return this.folder.focus();
-      this.outcome.replaceChildren(el("span", { class: "rbx-hint", text: "Writing…" }));
-      const reply = await store.ask({ type: "export", folder });
-      this.outcome.replaceChildren();
-      if (reply.type === "exported") {
-        this.outcome.append(el("b", { text: "Written" }), words("code", reply.folder),
-          el("ul", {}, ...(reply.files || []).map((file) => el("li", {}, words("code", file)))));
-      } else this.outcome.append(el("span", { text: String(reply.text || "") }));
-    };
-    this.exportForm = popover(button("export-open", { label: "Export the domains", text: "Export", name: "save", kind: "rbx-primary" }), "Export the domains",
-      field("Folder", this.folder), el("p", { class: "rbx-hint", text: "Labels, centres, names, sampling weights and the log of edits, ready to train on." }),
-      button("export-run", { label: "Write the domains into this folder", text: "Write", kind: "rbx-primary", on: run }), this.outcome);
-  }
-
-  update(changed) {
-    if (changed.has("error")) this.cut.expected = null;
-    this.cut.update(changed);
-    if (changed.has("title")) setWords(this.title, this.store.title || "Corpus explorer");
-    if (changed.has("history")) {
-      for (const [kind, node, keys] of [["undo", this.undo, "Ctrl+Z"], ["redo", this.redo, "Ctrl+Shift+Z"]]) {
-        const what = this.store.history[kind], label = what ? `${kind === "undo" ? "Undo" : "Redo"}: ${what}` : `Nothing to ${kind}`;
-        node.setAttribute("aria-disabled", String(!what));
-        node.setAttribute("aria-label", label);
-        node.title = what ? `${label} (${keys})` : label;
-      }
-    }
-    if (changed.has("controls") && document.activeElement !== this.neighbours && document.activeElement !== this.distance) {
-      const { n_neighbors: near, min_dist: gap } = this.store.controls;
-      this.neighbours.value = near ?? 15;
-      this.distance.value = gap ?? 0.1;
-      this.mapShown[0].textContent = this.neighbours.value;
-      this.mapShown[1].textContent = this.distance.value;
-    }
-    if (changed.has("error") && this.outcome.textContent === "Writing…") this.outcome.replaceChildren();
-  }
-
-  dispose() {
-    this.searchSoon.cancel();
-    this.cut.dispose();
-    this.mapForm.dispose();
-    this.exportForm.dispose();
-  }
-}
-// The line below: what is being computed, how far it is, what went wrong, what should be known.
-class StatusLine {
-  constructor(store) {
-    this.store = store;
-    this.text = el("span", { class: "rbx-status-text", role: "status", "aria-live": "polite", test: "status" });
-    this.progress = el("progress", { class: "rbx-progress", max: 1, test: "progress", "aria-label": "Progress", hidden: true });
-    this.cancel = button("cancel", { label: "Stop this computation", text: "Cancel", kind: "rbx-small", hidden: true, on: () => store.send({ type: "cancel" }) });
-    this.message = el("span", { class: "rbx-error-text" });
-    this.error = el("div", { class: "rbx-error", role: "alert", test: "error", hidden: true }, this.message,
-      button("error-close", { label: "Dismiss", name: "close", kind: "rbx-plain", on: () => { this.error.hidden = true; } }));
-    this.notices = el("ul", { class: "rbx-notices", test: "notices", "aria-label": "Notices" });
-    this.node = el("footer", { class: "rbx-foot" }, this.error, this.notices, el("div", { class: "rbx-status" }, this.text, this.progress, this.cancel));
-  }
-
-  rest() {
-    const { store } = this, eval_ = store.n - store.nTrain, chosen = store.selection.length;
-    return `${plural(store.nTrain, "example")}${eval_ > 0 ? ` and ${count(eval_)} of the eval set` : ""} in ${plural(store.domains.filter((d) => d.kind !== "noise").length, "domain")}`
-      + (chosen ? ` · ${count(chosen)} selected` : "");
-  }
-
-  update(changed) {
-    const { status } = this.store;
-    if (changed.has("status")) {
-      // What is done within a blink needs no progress bar.
-      clearTimeout(this.soon);
-      if (!status.busy) this.busy(false);
-      else if (this.progress.hidden) this.soon = setTimeout(() => this.busy(true), 250);
-      else this.busy(true);
-    }
-    if (!status.busy) setText(this.text, status.text || this.rest());
-    if (changed.has("error")) {
-      setText(this.message, this.store.error);
-      this.error.hidden = false;
-    }
-    if (changed.has("notices")) {
-      this.notices.replaceChildren(...this.store.notices.map((notice) => el("li", { class: notice.level === "warn" ? "rbx-warn" : "rbx-info", title: String(notice.text).slice(0, 600) },
-        el("b", { class: "rbx-sr", text: notice.level === "warn" ? "Warning: " : "Note: " }), words("span", notice.text))));
-    }
-  }
-
-  busy(on) {
-    const { status } = this.store;
-    this.progress.hidden = this.cancel.hidden = !on;
-    this.node.closest(".rbx").setAttribute("aria-busy", String(on));
-    if (!on) return;
-    setText(this.text, status.text || "Working…");
-    if (Number.isFinite(status.fraction)) this.progress.value = clamp(status.fraction, 0, 1);
-    else this.progress.removeAttribute("value");
-  }
-
-  dispose() {
-    clearTimeout(this.soon);
-  }
-}
-// One domain in the list: a line that says what it is, and behind it examples and operations.
-class Card {
-  constructor(store, list, id) {
-    this.store = store;
-    this.list = list;
-    this.id = id;
-    this.kind = "nearest";
-    this.name = words("span", "", { class: "rbx-name", test: "card-name" });
-    this.size = el("span", { class: "rbx-number rbx-size" });
-    this.share = el("span", { class: "rbx-number rbx-share" });
-    this.bar = el("i", { class: "rbx-bar-share" });
-    this.part = el("i", { class: "rbx-bar-part" });
-    this.want = el("i", { class: "rbx-bar-want" });
-    this.target = el("span", { class: "rbx-number rbx-q" });
-    this.terms = words("div", "", { class: "rbx-terms" });
-    this.picked = el("div", { class: "rbx-picked", test: "card-selected", hidden: true });
-    this.dot = swatch("");
-    this.toggle = el("button", { type: "button", class: "rbx-toggle", test: "card-toggle", tabindex: "-1", "aria-label": "Details", title: "Details (arrow right, arrow left)",
-      on: { click: (event) => { event.stopPropagation(); this.open(this.details.hidden); } } }, icon("chevron"));
-    this.head = el("div", { class: "rbx-card-head", role: "gridcell" },
-      this.dot, el("div", { class: "rbx-grow" },
-        el("div", { class: "rbx-line" }, this.name, this.size, this.share),
-        el("div", { class: "rbx-bar-box", "aria-hidden": "true" }, this.bar, this.part, this.want),
-        el("div", { class: "rbx-line rbx-second" }, this.terms, this.target), this.picked), this.toggle);
-    this.details = el("div", { class: "rbx-details", role: "gridcell", hidden: true });
-    this.node = el("div", { class: "rbx-card", role: "row", tabindex: "-1", test: "card" }, this.head, this.details);
-    this.name.addEventListener("dblclick", (event) => { event.stopPropagation(); this.rename(); });
-    this.node.addEventListener("pointerenter", () => store.setHover({ domain: this.id }));
-    this.node.addEventListener("pointerleave", () => store.setHover(null));
-    this.head.addEventListener("click", (event) => { if (!this.editing) list.click(this, event); });
-  }
-
-  get domain() {
-    return this.store.byId.get(this.id);
-  }
-
-  update(domain, top) {
-    this.node.dataset.domain = domain.id;
-    this.node.classList.toggle("rbx-noise-card", domain.kind === "noise");
-    this.dot.style.setProperty("--colour", safeColour(domain.colour));
-    setWords(this.name, domain.name);
-    setText(this.size, count(domain.size));
-    setText(this.share, percent(domain.share));
-    this.bar.style.inlineSize = `${100 * clamp(domain.share / top, 0, 1)}%`;
-    const known = Number.isFinite(domain.q);
-    this.want.hidden = !known;
-    if (known) this.want.style.insetInlineStart = `${100 * clamp(domain.q / top, 0, 1)}%`;
-    setText(this.target, known ? `q ${percent(domain.q)}` : "");
-    this.target.title = known ? "Share of this domain in the eval set" : "";
-    setWords(this.terms, (domain.terms || []).join(" · "));
-    const chosen = this.store.chosen.has(domain.id);
-    this.node.setAttribute("aria-selected", String(chosen));
-    this.node.setAttribute("aria-expanded", String(!this.details.hidden));
-    this.node.setAttribute("aria-label", `${domain.name}, ${plural(domain.size, "example")}, ${percent(domain.share)}${known ? `, target ${percent(domain.q)}` : ""}`.slice(0, 300));
-    const inside = this.store.selection.length ? this.store.tally().domains.get(domain.id) || 0 : 0;
-    const all = inside ? this.store.pointsIn(domain.id) : 1;
-    this.picked.hidden = !inside;
-    setText(this.picked, inside ? `${count(inside)} selected, ${percent(inside / Math.max(all, 1))} of this domain` : "");
-    this.part.style.inlineSize = inside ? `${100 * clamp((domain.share / top) * (inside / Math.max(all, 1)), 0.004, 1)}%` : "0";
-    const state = JSON.stringify([domain.sources, domain.nearest, domain.tokens, domain.eval_size, domain.kind]);
-    if (!this.details.hidden && state !== this.state) this.fill();
-    this.state = state;
-  }
-
-  open(wide) {
-    this.details.hidden = !wide;
-    this.node.classList.toggle("rbx-open", wide);
-    this.node.setAttribute("aria-expanded", String(wide));
-    if (wide) this.fill();
-    else this.details.replaceChildren();
-  }
-
-  fill() {
-    const { domain, store } = this, noise = domain.kind === "noise";
-    const facts = [plural(domain.size, "example"), domain.eval_size ? `${count(domain.eval_size)} in the eval set` : null,
-      domain.tokens ? `${count(domain.tokens)} tokens` : null].filter(Boolean).join(" · ");
-    const sources = el("ul", { class: "rbx-sources", "aria-label": "Sources" }, ...(domain.sources || []).slice(0, 6).map(([name, share]) => el("li", {},
-      words("span", name), el("span", { "aria-hidden": "true" }, el("i", { style: { "inline-size": `${100 * clamp(share, 0, 1)}%` } })), el("span", { class: "rbx-number", text: percent(share) }))));
-    const parts = el("input", { type: "number", class: "rbx-input rbx-count", test: "split-parts", value: 2, min: 2, max: 20, "aria-label": "Number of parts", });
-    const split = () => store.operate({ op: "split", domain: this.id, parts: clamp(Math.round(+parts.value) || 2, 2, 20) });
-    parts.addEventListener("keydown", (event) => { if (event.key === "Enter") split(); });
-    const actions = el("div", { class: "rbx-row" },
-      noise ? null : button("rename", { label: "Rename (F2)", text: "Rename", name: "pencil", kind: "rbx-small", on: () => this.rename() }),
-      button("select-points", { label: "Select its examples (Enter)", text: "Select", name: "points", kind: "rbx-small", on: () => this.list.selectPoints([this.id]) }),
-      el("span", { class: "rbx-pair" }, button("split-run", { label: "Split this domain", text: "Split into", name: "split", kind: "rbx-small", on: split }), parts),
-      noise ? null : button("drop", { label: "Drop: its examples are in no domain and are not trained on", text: "Drop", name: "trash", kind: "rbx-small", on: () => store.operate({ op: "drop", domain: this.id }) }));
-    this.kinds = el("div", { class: "rbx-segments", role: "group", "aria-label": "Which examples" }, ...["nearest", "strangest", "random"].map((kind) => el("button", {
-      type: "button", class: "rbx-segment", test: `examples-${kind}`, "aria-pressed": String(kind === this.kind), text: kind, on: { click: () => this.show(kind) },
-    })));
-    this.examples = el("div", { class: "rbx-card-examples" });
-    const thumbs = (domain.thumbs || []).slice(0, 8).map((image) => picture(image, "rbx-small-picture")).filter(Boolean);
-    this.details.replaceChildren(...[el("p", { class: "rbx-facts", text: facts }), thumbs.length ? el("div", { class: "rbx-thumbs" }, ...thumbs) : null,
-      sources.children.length ? sources : null, actions, this.kinds, this.examples].filter(Boolean));
-    if (this.kind === "nearest") this.examples.append(exampleList(store, (domain.nearest || []).map((text) => ({ text }))));
-    else this.show(this.kind);
-  }
-
-  async show(kind) {
-    this.kind = kind;
-    for (const node of this.kinds.children) node.setAttribute("aria-pressed", String(node.textContent === kind));
-    const target = this.examples, reply = await this.store.ask({ type: "more", domain: this.id, kind });
-    if (this.kind === kind && target === this.examples) target.replaceChildren(exampleList(this.store, reply.items || []));
-  }
-
-  rename() {
-    if (this.editing || this.domain.kind === "noise") return;
-    const input = el("input", { type: "text", class: "rbx-input rbx-rename", test: "rename-input", value: this.domain.name, dir: "auto", maxlength: 120, "aria-label": "New name", });
-    const done = (keep) => {
-      if (!this.editing) return;
-      this.editing = false;
-      const name = input.value.trim(), focused = input.getRootNode().activeElement === input;
-      input.replaceWith(this.name);
-      if (keep && name && name !== this.domain?.name) {
-        setWords(this.name, name);  // at once; Python's word follows
-        this.store.operate({ op: "rename", domain: this.id, name });
-      }
-      if (focused) this.node.focus({ preventScroll: true });
-    };
-    input.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") done(true);
-      else if (event.key === "Escape") done(false);
-      if (event.key !== "Tab") event.stopPropagation();
-      if (event.key === "Enter" || event.key === "Escape") event.preventDefault();
-    });
-    input.addEventListener("blur", () => done(true));
-    this.editing = true;
-    this.name.replaceWith(input);
-    input.focus();
-    input.select();
-  }
-}
-// The list of domains: a grid of rows that arrows walk, with what can be done to several at once.
+/** A grid of cards that arrows walk, with what can be done to several domains at once. */
 class DomainList {
   constructor(store) {
     this.store = store;
     this.cards = new Map();
-    this.order = "size";
     this.current = null;
-    this.grid = el("div", { class: "rbx-cards", role: "treegrid", "aria-multiselectable": "true", "aria-label": "Domains", test: "cards",
-      on: { keydown: (event) => this.key(event), focusin: (event) => this.focused(event), focusout: (event) => this.left(event) } });
-    this.sorts = el("select", { class: "rbx-select rbx-small", test: "sort", "aria-label": "Order", on: { change: () => { this.order = this.sorts.value; this.arrange(); } } },
-      ...[["size", "largest first"], ["gap", "furthest from q"], ["order", "by similarity"], ["name", "by name"]].map(([value, text]) => el("option", { value, text })));
-    this.hint = el("span", { class: "rbx-caption rbx-legend-q" }, el("i", { class: "rbx-sample-share" }), "share of train ", el("i", { class: "rbx-sample-want" }), "target q");
-    this.mergeName = el("input", { type: "text", class: "rbx-input", test: "merge-name", dir: "auto", maxlength: 120, "aria-label": "Name of the merged domain",
-      on: { keydown: (event) => { if (event.key === "Enter") this.merge(); } } });
+    this.grid = el("div", {
+      class: "rbx-cards", role: "treegrid", test: "cards", "aria-label": "Domains",
+      "aria-multiselectable": "true", on: {
+        keydown: (event) => this.key(event), focusin: (event) => this.focused(event),
+        focusout: (event) => {
+          if (!this.grid.contains(event.relatedTarget)) store.setHover(null);
+        },
+      },
+    });
+    this.order = select("sort", "Order", () => this.arrange(),
+      Object.entries(ORDERS).map(([value, [text]]) => [value, text]), "rbx-small");
+    const key = el("span", { class: "rbx-caption rbx-legend-q" },
+      el("i", { class: "rbx-sample-share" }), "share of train ",
+      el("i", { class: "rbx-sample-want" }), "target q");
+    this.node = el("div", { class: "rbx-panel" },
+      el("div", { class: "rbx-panel-head" }, this.order, key), this.grid, this.buildBulk());
+  }
+
+  buildBulk() {
+    const { store } = this, merge = () => this.merge();
     this.several = el("span", { class: "rbx-several" });
-    this.mergeButton = button("merge", { label: "Merge the chosen domains into one", text: "Merge", name: "merge", kind: "rbx-small rbx-primary", on: () => this.merge() });
-    this.bulk = el("div", { class: "rbx-bulk", test: "bulk", role: "group", "aria-label": "Chosen domains", hidden: true }, this.several, this.mergeName, this.mergeButton,
-      button("bulk-select", { label: "Select their examples", text: "Select", name: "points", kind: "rbx-small", on: () => this.selectPoints([...store.chosen]) }),
-      button("bulk-clear", { label: "Choose none", name: "close", kind: "rbx-small", on: () => { this.focusCurrent(); store.choose([]); } }));
-    this.node = el("div", { class: "rbx-panel" }, el("div", { class: "rbx-panel-head" }, this.sorts, this.hint), this.grid, this.bulk);
+    this.mergeName = nameInput("merge-name", "Name of the merged domain", { enter: merge });
+    const clear = () => {
+      this.focusCurrent();
+      store.choose([]);
+    };
+    this.bulk = el("div",
+      { class: "rbx-bulk", test: "bulk", role: "group", "aria-label": "Chosen domains" },
+      this.several, this.mergeName,
+      smallButton("merge", "Merge", "Merge the chosen domains into one", merge,
+        { name: "merge", kind: "rbx-primary" }),
+      smallButton("bulk-select", "Select", "Select their examples",
+        () => store.selectDomains(store.chosen), { name: "points" }),
+      button("bulk-clear", { label: "Choose none", name: "close", kind: "rbx-small", on: clear }));
+    this.bulk.hidden = true;
+    return this.bulk;
   }
 
   merge() {
-    const ids = this.rows().map((card) => card.id).filter((id) => this.store.chosen.has(id));
-    if (ids.length < 2) return;
-    const op = { op: "merge", domains: ids }, name = this.mergeName.value.trim();
-    if (name) op.name = name;
+    const { chosen } = this.store, name = this.mergeName.value.trim();
+    const domains = this.rows().map((card) => card.id).filter((id) => chosen.has(id));
+    if (domains.length < 2) return;
     this.mergeName.value = "";
     this.focusCurrent();
-    this.store.operate(op);
+    this.store.operate({ op: "merge", domains, ...(name && { name }) });
   }
 
-  selectPoints(ids) {
-    const wanted = new Set(ids);
-    this.store.select(this.store.rows((i) => wanted.has(this.store.labels[i])));
-  }
-
+  /** Cards from top to bottom. */
   rows() {
-    return [...this.grid.children].map((node) => this.cards.get(+node.dataset.key));
+    return [...this.grid.children].map((node) => this.cardOf(node));
+  }
+
+  cardOf(target) {
+    const node = target.closest(".rbx-card");
+    return node && this.cards.get(+node.dataset.key);
   }
 
   click(card, event) {
@@ -738,133 +892,443 @@ class DomainList {
   makeCurrent(card) {
     if (this.current) this.current.node.tabIndex = -1;
     this.current = card;
-    if (card) card.node.tabIndex = 0;
+    card.node.tabIndex = 0;
   }
 
   focusCurrent() {
-    (this.current ? this.current.node : this.grid).focus({ preventScroll: true });
+    (this.current?.node || this.grid).focus({ preventScroll: true });
   }
 
   focused(event) {
-    const node = event.target.closest(".rbx-card"), card = node && this.cards.get(+node.dataset.key);
+    const card = this.cardOf(event.target);
     if (!card) return;
     this.makeCurrent(card);
-    if (node.matches(":focus-visible, :has(:focus-visible)")) this.store.setHover({ domain: card.id });
-  }
-
-  left(event) {
-    if (!this.grid.contains(event.relatedTarget)) this.store.setHover(null);
+    const byKey = card.node.matches(":focus-visible, :has(:focus-visible)");
+    if (byKey) this.store.setHover({ domain: card.id });
   }
 
   key(event) {
-    const node = event.target.closest(".rbx-card"), card = node && this.cards.get(+node.dataset.key);
-    if (!card || event.target !== node) {
-      if (card && event.key === "Escape") { card.node.focus(); event.preventDefault(); event.stopPropagation(); }
-      return;
+    const card = this.cardOf(event.target), { store } = this;
+    if (!card) return;
+    const command = event.ctrlKey || event.metaKey;
+    if (event.target !== card.node) {  // in its details
+      if (event.key !== "Escape") return;
+      card.node.focus();
+    } else {
+      if (event.altKey || (command && event.key !== "a")) return;
+      const rows = this.rows(), at = rows.indexOf(card);
+      const last = rows.length - 1;
+      const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
+      if (to !== undefined) rows[clamp(to, 0, last)].node.focus();
+      else if (event.key === "ArrowRight") card.open(true);
+      else if (event.key === "ArrowLeft") card.open(false);
+      else if (event.key === " ") this.click(card, { ctrlKey: true });
+      else if (event.key === "a" && command) store.choose(rows.map((row) => row.id));
+      else if (event.key === "Enter") {
+        store.selectDomains(store.chosen.has(card.id) ? store.chosen : [card.id]);
+      } else if (event.key === "F2") card.rename();
+      else if (event.key === "Delete") store.operate({ op: "drop", domain: card.id });
+      else return;
     }
-    if (event.ctrlKey && event.key !== "a" || event.metaKey && event.key !== "a" || event.altKey) return;
-    const rows = this.rows(), at = rows.indexOf(card);
-    const go = (i) => rows[clamp(i, 0, rows.length - 1)].node.focus();
-    if (event.key === "ArrowDown") go(at + 1);
-    else if (event.key === "ArrowUp") go(at - 1);
-    else if (event.key === "Home") go(0);
-    else if (event.key === "End") go(rows.length - 1);
-    else if (event.key === "ArrowRight") card.open(true);
-    else if (event.key === "ArrowLeft") card.open(false);
-    else if (event.key === " ") this.click(card, { ctrlKey: true });
-    else if (event.key === "a" && (event.ctrlKey || event.metaKey)) this.store.choose(rows.map((row) => row.id));
-    else if (event.key === "Enter") this.selectPoints(this.store.chosen.has(card.id) ? [...this.store.chosen] : [card.id]);
-    else if (event.key === "F2") card.rename();
-    else if (event.key === "Delete") this.store.operate({ op: "drop", domain: card.id });
-    else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
   update(changed) {
-    if (["domains", "selection", "selected_domains", "labels", "n_train"].some((name) => changed.has(name))) {
+    const { domains, hover, under } = this.store;
+    if (hasAny(changed, "domains", "selection", "selected_domains", "labels", "n_train")) {
       if (changed.has("domains")) this.arrange();
-      const top = Math.max(1e-9, ...this.store.domains.map((d) => Math.max(d.share || 0, d.q || 0)));
-      for (const domain of this.store.domains) this.cards.get(domain.id)?.update(domain, top);
-      this.offer();
+      const top = Math.max(1e-9, ...domains.map((d) => Math.max(d.share || 0, d.q || 0)));
+      for (const domain of domains) this.cards.get(domain.id)?.update(domain, top);
+      this.offerMerge();
     }
-    if (changed.has("hover") || changed.has("under")) {
-      const { hover, under } = this.store, now = hover ? hover.domain : under;
-      for (const [id, card] of this.cards) card.node.classList.toggle("rbx-hovered", id === now);
+    if (hasAny(changed, "hover", "under")) {
+      const id = hover ? hover.domain : under;
+      for (const card of this.cards.values()) {
+        card.node.classList.toggle("rbx-hovered", card.id === id);
+      }
     }
-    if (changed.has("selected_domains") && !this.grid.contains(this.grid.getRootNode().activeElement)) this.reveal();
+    const inside = this.grid.contains(this.grid.getRootNode().activeElement);
+    if (changed.has("selected_domains") && !inside) this.reveal();
   }
 
   /** Chosen on the map: its card comes into view, without moving the notebook. */
   reveal() {
-    const card = this.rows().find((row) => this.store.chosen.has(row.id));
-    if (!card || !this.grid.clientHeight) return;
-    const top = card.node.offsetTop - this.grid.offsetTop, bottom = top + card.head.offsetHeight;
-    if (top < this.grid.scrollTop) this.grid.scrollTop = top;
-    else if (bottom > this.grid.scrollTop + this.grid.clientHeight) this.grid.scrollTop = bottom - this.grid.clientHeight;
+    const { grid } = this, card = this.rows().find((row) => this.store.chosen.has(row.id));
+    if (!card || !grid.clientHeight) return;
+    const top = card.node.offsetTop - grid.offsetTop;
+    const least = top + card.head.offsetHeight - grid.clientHeight;
+    if (top < grid.scrollTop) grid.scrollTop = top;
+    else if (grid.scrollTop < least) grid.scrollTop = least;
   }
 
-  offer() {
-    const chosen = this.store.domains.filter((d) => this.store.chosen.has(d.id)), many = chosen.length > 1;
-    this.bulk.hidden = !many;
-    if (!many) return;
+  offerMerge() {
+    const chosen = this.store.domains.filter((d) => this.store.chosen.has(d.id));
+    this.bulk.hidden = chosen.length < 2;
+    if (this.bulk.hidden) return;
     setText(this.several, `${chosen.length} chosen`);
     const largest = chosen.reduce((a, b) => (b.size > a.size ? b : a));
     this.mergeName.placeholder = largest.name.slice(0, 60);
   }
 
   arrange() {
-    const by = { size: (a, b) => b.size - a.size, order: (a, b) => a.order - b.order, name: (a, b) => a.name.localeCompare(b.name),
-      gap: (a, b) => Math.abs((b.q ?? b.share) - b.share) - Math.abs((a.q ?? a.share) - a.share) }[this.order];
-    const sorted = [...this.store.domains].sort((a, b) => (a.kind === "noise") - (b.kind === "noise") || by(a, b));
-    const rows = this.rows(), focus = this.grid.getRootNode().activeElement, inside = this.grid.contains(focus);
-    const at = Math.max(0, rows.indexOf(this.current)), ids = new Set(sorted.map((d) => d.id));
+    const { grid, store } = this, compare = ORDERS[this.order.value][1];
+    const sorted = [...store.domains]
+      .sort((a, b) => (a.kind === "noise") - (b.kind === "noise") || compare(a, b));
+    const focus = grid.getRootNode().activeElement, inside = grid.contains(focus);
+    const at = Math.max(0, this.rows().indexOf(this.current));
     for (const [id, card] of this.cards) {
-      if (ids.has(id)) continue;
+      if (store.byId.has(id)) continue;
       if (card === this.current) this.current = null;
       card.node.remove();
       this.cards.delete(id);
     }
-    sorted.forEach((domain, i) => {
-      let card = this.cards.get(domain.id);
-      if (!card) {
-        card = new Card(this.store, this, domain.id);
-        card.node.dataset.key = domain.id;
-        this.cards.set(domain.id, card);
-      }
-      if (this.grid.children[i] !== card.node) this.grid.insertBefore(card.node, this.grid.children[i] || null);
+    sorted.forEach(({ id }, i) => {
+      if (!this.cards.has(id)) this.cards.set(id, new Card(store, this, id));
+      const { node } = this.cards.get(id);
+      if (grid.children[i] !== node) grid.insertBefore(node, grid.children[i] || null);
     });
-    const now = this.rows();
-    if (!this.current && now.length) this.makeCurrent(now[clamp(at, 0, now.length - 1)]);
-    // A card that went away must not take the focus with it: the next keys would reach the notebook.
-    if (inside && this.grid.getRootNode().activeElement !== focus) {
-      if (focus.isConnected) focus.focus({ preventScroll: true });
-      else this.current?.node.focus({ preventScroll: true });
+    const rows = this.rows();
+    if (!this.current && rows.length) this.makeCurrent(rows[clamp(at, 0, rows.length - 1)]);
+    // A card that goes away must not take the focus along: the next keys would reach the notebook.
+    if (inside && grid.getRootNode().activeElement !== focus) {
+      (focus.isConnected ? focus : this.current?.node)?.focus({ preventScroll: true });
     }
   }
 }
-// Sources against domains: how the human labels lie across the cut. Counts are of train examples.
+
+/** One domain in the list: a line about it, and behind it examples and operations. */
+class Card {
+  constructor(store, list, id) {
+    this.store = store;
+    this.list = list;
+    this.id = id;
+    this.examplesKind = "nearest";
+    this.name = words("span", "", { class: "rbx-name", test: "card-name" });
+    this.size = number("", "rbx-size");
+    this.share = number("", "rbx-share");
+    this.target = number("", "rbx-q");
+    this.bars = Object.fromEntries(
+      ["share", "part", "want"].map((kind) => [kind, el("i", { class: `rbx-bar-${kind}` })]));
+    this.terms = words("div", "", { class: "rbx-terms" });
+    this.picked = el("div", { class: "rbx-picked", test: "card-selected", hidden: true });
+    this.dot = swatch("");
+    const toggle = el("button", {
+      type: "button", class: "rbx-toggle", test: "card-toggle", tabindex: "-1",
+      "aria-label": "Details", title: "Details (arrow right, arrow left)",
+    }, icon("chevron"));
+    this.head = el("div", { class: "rbx-card-head", role: "gridcell" },
+      this.dot,
+      el("div", { class: "rbx-grow" },
+        el("div", { class: "rbx-line" }, this.name, this.size, this.share),
+        el("div", { class: "rbx-bar-box", "aria-hidden": "true" }, ...Object.values(this.bars)),
+        el("div", { class: "rbx-line rbx-second" }, this.terms, this.target), this.picked),
+      toggle);
+    this.details = el("div", { class: "rbx-details", role: "gridcell", hidden: true });
+    this.node = el("div",
+      { class: "rbx-card", role: "row", tabindex: "-1", test: "card", "data-key": id },
+      this.head, this.details);
+    toggle.addEventListener("click", (event) => {
+      event.stopPropagation();
+      this.open(this.details.hidden);
+    });
+    this.name.addEventListener("dblclick", (event) => {
+      event.stopPropagation();
+      this.rename();
+    });
+    this.head.addEventListener("click", (event) => {
+      if (!this.renaming) list.click(this, event);
+    });
+    this.node.addEventListener("pointerenter", () => store.setHover({ domain: id }));
+    this.node.addEventListener("pointerleave", () => store.setHover(null));
+  }
+
+  get domain() {
+    return this.store.byId.get(this.id);
+  }
+
+  /** Show the domain; `top` is the share at which a bar is full. */
+  update(domain, top) {
+    const { store, bars } = this, along = (share) => `${100 * clamp(share / top, 0, 1)}%`;
+    this.node.dataset.domain = domain.id;
+    this.node.classList.toggle("rbx-noise-card", domain.kind === "noise");
+    this.dot.style.setProperty("--colour", safeColour(domain.colour));
+    setWords(this.name, domain.name);
+    setText(this.size, count(domain.size));
+    setText(this.share, percent(domain.share));
+    bars.share.style.inlineSize = along(domain.share);
+    const hasTarget = Number.isFinite(domain.q);
+    bars.want.hidden = !hasTarget;
+    if (hasTarget) bars.want.style.insetInlineStart = along(domain.q);
+    setText(this.target, hasTarget ? `q ${percent(domain.q)}` : "");
+    this.target.title = hasTarget ? "Share of this domain in the eval set" : "";
+    setWords(this.terms, (domain.terms || []).join(" · "));
+    this.node.setAttribute("aria-selected", String(store.chosen.has(domain.id)));
+    this.node.setAttribute("aria-expanded", String(!this.details.hidden));
+    const label = `${domain.name}, ${plural(domain.size, "example")}, ${percent(domain.share)}`;
+    this.node.setAttribute("aria-label",
+      `${label}${hasTarget ? `, target ${percent(domain.q)}` : ""}`.slice(0, 300));
+    const inside = store.selectedByDomain().get(domain.id) || 0;
+    const part = inside && inside / Math.max(1, store.pointsIn(domain.id));
+    this.picked.hidden = !inside;
+    setText(this.picked, `${count(inside)} selected, ${percent(part)} of this domain`);
+    const partWidth = 100 * clamp((domain.share / top) * part, 0.004, 1);
+    bars.part.style.inlineSize = inside ? `${partWidth}%` : "0";
+    const { sources, nearest, tokens, eval_size, kind } = domain;
+    const state = JSON.stringify([sources, nearest, tokens, eval_size, kind]);
+    if (!this.details.hidden && state !== this.state) this.fillDetails();
+    this.state = state;
+  }
+
+  open(wide) {
+    this.details.hidden = !wide;
+    this.node.classList.toggle("rbx-open", wide);
+    this.node.setAttribute("aria-expanded", String(wide));
+    if (wide) this.fillDetails();
+    else this.details.replaceChildren();
+  }
+
+  fillDetails() {
+    const { domain } = this;
+    const facts = [
+      plural(domain.size, "example"),
+      domain.eval_size && `${count(domain.eval_size)} in the eval set`,
+      domain.tokens && `${count(domain.tokens)} tokens`,
+    ];
+    const thumbs = (domain.thumbs || []).slice(0, 8)
+      .map((image) => picture(image, "rbx-small-picture")).filter(Boolean);
+    const sources = (domain.sources || []).slice(0, 6).map(([name, share]) => el("li", {},
+      words("span", name),
+      el("span", { "aria-hidden": "true" },
+        el("i", { style: { "inline-size": `${100 * clamp(share, 0, 1)}%` } })),
+      number(percent(share))));
+    const kinds = segments("Which examples", this.examplesKind, (kind) => this.showExamples(kind),
+      ["nearest", "strangest", "random"].map((kind) =>
+        ({ id: kind, text: kind, test: `examples-${kind}` })));
+    this.examples = el("div", { class: "rbx-card-examples" });
+    setChildren(this.details,
+      el("p", { class: "rbx-facts", text: facts.filter(Boolean).join(" · ") }),
+      thumbs.length && el("div", { class: "rbx-thumbs" }, ...thumbs),
+      sources.length && el("ul", { class: "rbx-sources", "aria-label": "Sources" }, ...sources),
+      this.buildActions(domain), kinds, this.examples);
+    if (this.examplesKind !== "nearest") return this.showExamples(this.examplesKind);
+    const nearest = (domain.nearest || []).map((text) => ({ text }));
+    this.examples.append(exampleList(this.store, nearest));
+  }
+
+  buildActions({ kind }) {
+    const { store, id } = this, noise = kind === "noise";
+    const split = () => {
+      const size = clamp(Math.round(+parts.value) || 2, 2, 20);
+      store.operate({ op: "split", domain: id, parts: size });
+    };
+    const parts = input("number", "split-parts", "Number of parts",
+      { value: 2, min: 2, max: 20, enter: split });
+    return el("div", { class: "rbx-row" },
+      noise ? null : smallButton("rename", "Rename", "Rename (F2)", () => this.rename(),
+        { name: "pencil" }),
+      smallButton("select-points", "Select", "Select its examples (Enter)",
+        () => store.selectDomains([id]), { name: "points" }),
+      el("span", { class: "rbx-pair" },
+        smallButton("split-run", "Split into", "Split this domain", split, { name: "split" }),
+        parts),
+      noise ? null : smallButton("drop", "Drop",
+        "Drop: its examples are in no domain and are not trained on",
+        () => store.operate({ op: "drop", domain: id }), { name: "trash" }));
+  }
+
+  async showExamples(kind) {
+    this.examplesKind = kind;
+    const target = this.examples, { store } = this;
+    const reply = await store.ask({ type: "more", domain: this.id, kind });
+    if (this.examplesKind !== kind || target !== this.examples) return;
+    setChildren(target, exampleList(store, reply.items || []));
+  }
+
+  rename() {
+    if (this.renaming || this.domain.kind === "noise") return;
+    const box = nameInput("rename-input", "New name",
+      { kind: "rbx-rename", value: this.domain.name });
+    const done = (keep) => {
+      if (!this.renaming) return;
+      this.renaming = false;
+      const name = box.value.trim(), focused = box.getRootNode().activeElement === box;
+      box.replaceWith(this.name);
+      if (keep && name && name !== this.domain?.name) {
+        setWords(this.name, name);  // at once; Python's answer follows
+        this.store.operate({ op: "rename", domain: this.id, name });
+      }
+      if (focused) this.node.focus({ preventScroll: true });
+    };
+    box.addEventListener("keydown", (event) => {
+      if (event.key !== "Tab") event.stopPropagation();
+      if (event.key !== "Enter" && event.key !== "Escape") return;
+      done(event.key === "Enter");
+      event.preventDefault();
+    });
+    box.addEventListener("blur", () => done(true));
+    this.renaming = true;
+    this.name.replaceWith(box);
+    box.focus();
+    box.select();
+  }
+}
+
+// --------------------------------------------------------------------- the selection
+
+const PAGE = 12;  // examples read at once
+
+/** What is selected: where it lies, its texts to read, and another domain to move it to. */
+class SelectionPanel {
+  constructor(store) {
+    this.store = store;
+    this.read = 0;
+    this.visible = false;
+    this.loadSoon = debounced(120, () => this.load(true));
+    const move = () => this.move();
+    this.heading = el("h3", { class: "rbx-heading", test: "selection-count" });
+    this.spread = el("ul", { class: "rbx-spread", "aria-label": "Domains of the selection",
+      test: "selection-domains" });
+    this.target = select("move-target", "Move to", () => this.askName(), [], "rbx-grow");
+    this.name = nameInput("move-name", "Name of the new domain",
+      { kind: "rbx-grow", placeholder: "name of the new domain", enter: move });
+    this.list = el("div", { class: "rbx-scroll rbx-reading", tabindex: "0", role: "region",
+      "aria-label": "Selected examples", test: "selection-list" });
+    this.more = smallButton("selection-more", "Read more", "Read more of the selection",
+      () => this.load(false));
+    this.empty = el("div", { class: "rbx-empty", test: "selection-empty" },
+      icon("lasso"), el("b", { text: "Nothing selected" }),
+      el("p", { text: "Draw a loop around examples on the map, search for a word, or press Enter "
+        + "on a domain. Shift adds, Alt takes away." }));
+    this.filled = el("div", { class: "rbx-filled" },
+      el("div", { class: "rbx-panel-head" }, this.heading,
+        smallButton("selection-clear", "Clear", "Clear the selection (Esc)",
+          () => store.select(new Uint32Array(0)))),
+      this.spread,
+      el("div", { class: "rbx-move", role: "group", "aria-label": "Move the selection" },
+        caption("Move to"), this.target, this.name,
+        smallButton("move", "Move", "Move the selected examples", move, { kind: "rbx-primary" })),
+      this.list);
+    this.node = el("div", { class: "rbx-panel" }, this.empty, this.filled);
+  }
+
+  askName() {
+    this.name.hidden = this.target.value !== "new";
+    const inside = this.node.contains(document.activeElement);
+    if (!this.name.hidden && inside) this.name.focus();
+  }
+
+  move() {
+    const fresh = this.target.value === "new", name = this.name.value.trim();
+    this.name.value = "";
+    const to = fresh ? null : +this.target.value;
+    this.store.operate({ op: "move", to, ...(fresh && name && { name }) });
+  }
+
+  /** A page of rows spread over the selection: the first rows of a corpus are rarely typical. */
+  page(from) {
+    const { selection } = this.store, n = selection.length;
+    const divisor = (a, b) => (b ? divisor(b, a % b) : a);
+    let step = Math.max(1, Math.round(n * 0.618));
+    while (divisor(n, step) !== 1) step++;
+    const size = Math.max(0, Math.min(PAGE, n - from));
+    return Array.from({ length: size }, (_, i) => selection[((from + i) * step) % n]);
+  }
+
+  async load(fresh) {
+    const { selection } = this.store;
+    if (!this.visible || !selection.length) return;
+    this.stale = false;
+    if (fresh) this.read = 0;
+    const items = await this.store.read(this.page(this.read));
+    if (selection !== this.store.selection) return;
+    if (fresh) {
+      this.examples = el("ul", { class: "rbx-examples" });
+      this.list.replaceChildren(this.examples, this.more);
+      this.list.scrollTop = 0;
+    }
+    this.examples.append(...items.map((item) => exampleItem(this.store, item)));
+    this.read = Math.min(selection.length, this.read + PAGE);
+    this.more.hidden = this.read >= selection.length;
+  }
+
+  setVisible(on) {
+    this.visible = on;
+    if (on && this.stale) this.loadSoon();  // one load, whether selection or tab came first
+  }
+
+  update(changed) {
+    const { store } = this;
+    if (hasAny(changed, "selection", "xy")) {
+      this.stale = true;
+      this.loadSoon();
+    }
+    if (hasAny(changed, "selection", "labels", "domains", "xy")) this.showSpread();
+    if (changed.has("domains")) {
+      const domains = store.domains.filter((d) => d.kind !== "noise");
+      setOptions(this.target, [["new", "a new domain"], ...domains.map((d) => [d.id, d.name])]);
+      this.askName();
+    }
+  }
+
+  showSpread() {
+    const { store } = this, n = store.selection.length;
+    this.empty.hidden = n > 0;
+    this.filled.hidden = n === 0;
+    setText(this.heading, `${plural(n, "example")} selected`);
+    const sizes = [...store.selectedByDomain()].sort((a, b) => b[1] - a[1]);
+    const line = (size, ...name) => el("li", { style: { "--part": `${(100 * size) / n}%` } },
+      ...name, number(`${count(size)} · ${percent(size / n)}`));
+    const lines = sizes.slice(0, 6).map(([id, size]) => {
+      const { colour, name } = store.byId.get(id) || IN_NO_DOMAIN;
+      return line(size, swatch(colour), words("span", name));
+    });
+    const rest = sizes.slice(6).reduce((sum, [, size]) => sum + size, 0);
+    const more = rest && line(rest,
+      el("span", { class: "rbx-words", text: `${sizes.length - 6} more domains` }));
+    setChildren(this.spread, ...lines, more);
+  }
+
+  dispose() {
+    this.loadSoon.cancel();
+  }
+}
+
+// ----------------------------------------------------------------------- the crosstab
+
+/** Sources against domains: how the human labels lie across the cut, in train examples. */
 class Crosstab {
   constructor(store) {
     this.store = store;
     this.basis = "domain";
     this.visible = false;
     this.at = [0, 0];
-    this.bases = el("div", { class: "rbx-segments", role: "group", "aria-label": "Numbers" }, ...[["domain", "% of domain"], ["source", "% of source"], ["count", "examples"]].map(([id, text]) => el("button", {
-      type: "button", class: "rbx-segment", test: `basis-${id}`, "aria-pressed": String(id === this.basis), text, on: { click: () => this.choose(id) } })));
-    this.only = el("input", { type: "checkbox", test: "crosstab-selection", on: { change: () => this.build() } });
-    this.onlyLabel = el("label", { class: "rbx-caption" }, this.only, " selection only");
-    this.table = el("table", { class: "rbx-crosstab", role: "grid", test: "crosstab", "aria-label": "Sources by domains",
-      on: { keydown: (event) => this.key(event), click: (event) => this.click(event), pointerover: (event) => this.over(event.target), pointerleave: () => store.setHover(null),
-        focusin: (event) => { if (event.target.matches(":focus-visible")) this.over(event.target); }, focusout: () => store.setHover(null) } });
-    this.node = el("div", { class: "rbx-panel" }, el("div", { class: "rbx-panel-head" }, this.bases, this.onlyLabel),
-      el("div", { class: "rbx-scroll" }, this.table), el("p", { class: "rbx-hint rbx-pad", text: "Click a cell to select its examples, a name to select all of its row or column." }));
-  }
-
-  choose(basis) {
-    this.basis = basis;
-    for (const node of this.bases.children) node.setAttribute("aria-pressed", String(node.dataset.test === `basis-${basis}`));
-    this.build();
+    const bases = segments("Numbers", this.basis, (basis) => {
+      this.basis = basis;
+      this.build();
+    }, [
+      { id: "domain", text: "% of domain", test: "basis-domain" },
+      { id: "source", text: "% of source", test: "basis-source" },
+      { id: "count", text: "examples", test: "basis-count" },
+    ]);
+    this.only = el("input", { type: "checkbox", test: "crosstab-selection",
+      on: { change: () => this.build() } });
+    const leave = () => store.setHover(null);
+    this.table = el("table", {
+      class: "rbx-crosstab", role: "grid", test: "crosstab", "aria-label": "Sources by domains",
+      on: {
+        keydown: (event) => this.key(event), click: (event) => this.click(event),
+        pointerover: (event) => this.over(event.target), pointerleave: leave,
+        focusin: ({ target }) => { if (target.matches(":focus-visible")) this.over(target); },
+        focusout: leave,
+      },
+    });
+    this.node = el("div", { class: "rbx-panel" },
+      el("div", { class: "rbx-panel-head" }, bases,
+        el("label", { class: "rbx-caption" }, this.only, " selection only")),
+      el("div", { class: "rbx-scroll" }, this.table),
+      el("p", { class: "rbx-hint rbx-pad", text: "Click a cell to select its examples, a name to "
+        + "select all of its row or column." }));
   }
 
   setVisible(on) {
@@ -873,240 +1337,256 @@ class Crosstab {
   }
 
   update(changed) {
+    const hadSelection = this.only.checked;
     if (changed.has("selection")) {
       this.only.disabled = !this.store.selection.length;
       if (this.only.disabled) this.only.checked = false;
     }
-    if (this.visible && (changed.has("under") || changed.has("hover"))) this.underline();
-    const matter = ["domains", "labels", "sources", "source_ids", "n_train"].some((name) => changed.has(name));
-    if (this.visible && (matter || (changed.has("selection") && this.tracksSelection()))) this.build();
+    if (!this.visible) return;
+    if (hasAny(changed, "under", "hover")) this.markHovered();
+    const counted = hasAny(changed, "domains", "labels", "sources", "source_ids", "n_train");
+    if (counted || (changed.has("selection") && hadSelection)) this.build();
   }
 
-  /** The row (or column) of the domain that the pointer is over on the map. */
-  underline() {
+  /** Mark the row (or column) of the domain under the pointer, here or on the map. */
+  markHovered() {
     const { under, hover, domains } = this.store, id = hover ? hover.domain : under;
     this.table.querySelectorAll("th[data-r]").forEach((node) => {
       const place = this.flip ? +node.dataset.c : +node.dataset.r;
-      node.classList.toggle("rbx-under", id !== undefined && place >= 0 && domains[place]?.id === id);
+      const marked = id !== undefined && place >= 0 && domains[place]?.id === id;
+      node.classList.toggle("rbx-under", marked);
     });
   }
 
-  tracksSelection() {
-    const was = this.hadSelection;
-    this.hadSelection = this.only.checked;
-    return was || this.hadSelection;
-  }
-
-  count() {
-    const { store } = this, given = store.crosstab.counts || [];
+  /** Number of train examples by source and domain, flat: sources first. */
+  counts() {
+    const { domains, sources, crosstab, nTrain, labels, sourceIds, mask } = this.store;
+    const given = crosstab.counts || [], wide = domains.length;
     // A map that shows a sample cannot count the corpus; Python's own counts can.
-    const sampled = store.domains.reduce((sum, d) => sum + d.size, 0) > store.nTrain;
-    if (sampled && !this.only.checked && given.length === store.sources.length && given.every((row) => row.length === store.domains.length)) {
-      return Float64Array.from(given.flat());
-    }
-    const place = new Map(store.domains.map((d, j) => [d.id, j])), wide = store.domains.length;
-    const counts = new Float64Array(store.sources.length * wide), mask = this.only.checked ? store.mask : null;
-    for (let i = 0; i < store.nTrain; i++) {
-      const j = place.get(store.labels[i]), s = store.sourceIds[i];
-      if (j !== undefined && s < store.sources.length && (!mask || mask[i])) counts[s * wide + j]++;
+    const sampled = domains.reduce((sum, d) => sum + d.size, 0) > nTrain;
+    const fits = given.length === sources.length && given.every((row) => row.length === wide);
+    if (sampled && !this.only.checked && fits) return Float64Array.from(given.flat());
+    const place = new Map(domains.map((d, j) => [d.id, j]));
+    const counts = new Float64Array(sources.length * wide);
+    for (let i = 0; i < nTrain; i++) {
+      const j = place.get(labels[i]), s = sourceIds[i];
+      if (j === undefined || s >= sources.length || (this.only.checked && !mask[i])) continue;
+      counts[s * wide + j]++;
     }
     return counts;
   }
 
   build() {
     if (!this.visible) return;
-    const { domains, sources } = this.store, counts = this.count(), wide = domains.length, value = (s, d) => counts[s * wide + d];
-    const bySource = sources.map((_, s) => domains.reduce((sum, _d, d) => sum + value(s, d), 0));
-    const byDomain = domains.map((_, d) => sources.reduce((sum, _s, s) => sum + value(s, d), 0));
+    const { domains, sources } = this.store, counts = this.counts();
+    const bySource = new Float64Array(sources.length), byDomain = new Float64Array(domains.length);
+    counts.forEach((n, i) => {
+      bySource[Math.floor(i / domains.length)] += n;
+      byDomain[i % domains.length] += n;
+    });
     const most = Math.max(1, ...counts);
-    const share = (s, d) => {
-      if (this.basis === "count") return value(s, d) / most;
-      return value(s, d) / Math.max(1, this.basis === "source" ? bySource[s] : byDomain[d]);
+    const cellOf = (s, d) => {
+      const n = counts[s * domains.length + d];
+      const whole = { count: most, source: bySource[s], domain: byDomain[d] }[this.basis];
+      return { n, share: n / Math.max(1, whole) };
     };
     // The longer of the two runs down the page, where names can be read.
-    const flip = (this.flip = sources.length > domains.length);
-    const [rows, columns] = flip ? [sources, domains] : [domains, sources];
-    const refs = (r, c) => (flip ? [r, c] : [c, r]);
-    const head = el("tr", { role: "row" }, el("th", { class: "rbx-corner", scope: "col" }, el("span", { class: "rbx-sr", text: flip ? "source" : "domain" })),
-      ...columns.map((column, c) => el("th", { scope: "col", role: "columnheader", tabindex: "-1", title: String(column.name).slice(0, 300), "data-r": "-1", "data-c": c },
-        el("div", { class: "rbx-upright" }, swatch(column.colour), words("span", column.name)))));
+    this.flip = sources.length > domains.length;
+    const [rows, columns] = this.flip ? [sources, domains] : [domains, sources];
+    const head = columns.map((column, c) => el("th", {
+      scope: "col", role: "columnheader", tabindex: "-1", "data-r": "-1", "data-c": c,
+      title: String(column.name).slice(0, 300),
+    }, el("div", { class: "rbx-upright" }, swatch(column.colour), words("span", column.name))));
+    const corner = el("th", { class: "rbx-corner", scope: "col" },
+      el("span", { class: "rbx-sr", text: this.flip ? "source" : "domain" }));
     const body = rows.map((row, r) => el("tr", { role: "row" },
-      el("th", { scope: "row", role: "rowheader", tabindex: "-1", "data-r": r, "data-c": "-1" }, el("div", { class: "rbx-isolate" }, swatch(row.colour), words("span", row.name))),
-      ...columns.map((column, c) => {
-        const [s, d] = refs(r, c), v = value(s, d), part = share(s, d);
-        const text = !v ? "" : this.basis === "count" ? count(v) : part < 0.005 ? "<1" : String(Math.round(100 * part));
-        return el("td", { role: "gridcell", tabindex: "-1", class: part > 0.5 ? "rbx-deep" : "", "data-r": r, "data-c": c, test: "cell", "data-source": s, "data-domain": domains[d].id, text,
-          title: `${sources[s].name} in ${domains[d].name}: ${plural(v, "example")}`.slice(0, 400), style: { "--part": part.toFixed(3) } });
+      el("th", { scope: "row", role: "rowheader", tabindex: "-1", "data-r": r, "data-c": "-1" },
+        named(row)),
+      ...columns.map((_, c) => {
+        const [s, d] = this.flip ? [r, c] : [c, r];
+        return this.buildCell(r, c, sources[s], domains[d], s, cellOf(s, d));
       })));
     const focused = this.table.contains(document.activeElement);
     this.table.classList.toggle("rbx-flat", columns.length < 8);
-    this.table.replaceChildren(el("thead", {}, head), el("tbody", {}, ...body));
-    this.at = [clamp(this.at[0], 0, rows.length - 1), clamp(this.at[1], 0, columns.length - 1)];
-    this.rove(focused);
+    this.table.replaceChildren(
+      el("thead", {}, el("tr", { role: "row" }, corner, ...head)), el("tbody", {}, ...body));
+    const [r, c] = this.at;
+    this.moveTo(clamp(r, 0, rows.length - 1), clamp(c, 0, columns.length - 1), focused);
+  }
+
+  buildCell(r, c, source, domain, s, { n, share }) {
+    const rounded = share < 0.005 ? "<1" : String(Math.round(100 * share));
+    return el("td", {
+      role: "gridcell", tabindex: "-1", class: share > 0.5 ? "rbx-deep" : "", test: "cell",
+      "data-r": r, "data-c": c, "data-source": s, "data-domain": domain.id,
+      text: !n ? "" : this.basis === "count" ? count(n) : rounded,
+      title: `${source.name} in ${domain.name}: ${plural(n, "example")}`.slice(0, 400),
+      style: { "--part": share.toFixed(3) },
+    });
   }
 
   cell(r, c) {
     return this.table.querySelector(`[data-r="${r}"][data-c="${c}"]`);
   }
 
-  rove(focus) {
-    this.table.querySelectorAll("[tabindex='0']").forEach((node) => { node.tabIndex = -1; });
-    const node = this.cell(...this.at);
+  /** Make one cell (or heading) the one that Tab reaches. */
+  moveTo(r, c, focus = true) {
+    const node = this.cell(r, c);
+    this.at = [r, c];
+    this.table.querySelectorAll("[tabindex='0']").forEach((other) => { other.tabIndex = -1; });
     if (!node) return;
     node.tabIndex = 0;
-    if (focus) node.focus({ preventScroll: false });
+    if (focus) node.focus();
   }
 
   key(event) {
-    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const move = {
+      ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
+    }[event.key];
     if (move) {
-      const next = [this.at[0] + move[0], this.at[1] + move[1]];
-      if (this.cell(...next)) {
-        this.at = next;
-        this.rove(true);
-      }
+      const [r, c] = [this.at[0] + move[0], this.at[1] + move[1]];
+      if (this.cell(r, c)) this.moveTo(r, c);
     } else if (event.key === "Enter" || event.key === " ") this.click(event);
     else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
-  /** Domain and source that a cell or a heading stands for. */
+  /** Place of a cell or a heading, and the domain or source that it stands for, or both. */
   meaning(target) {
     const node = target.closest("[data-r]");
     if (!node) return null;
     const r = +node.dataset.r, c = +node.dataset.c, [s, d] = this.flip ? [r, c] : [c, r];
-    return { node, source: s >= 0 ? s : undefined, domain: d >= 0 ? this.store.domains[d]?.id : undefined };
+    const domain = d >= 0 ? this.store.domains[d]?.id : undefined;
+    return { r, c, domain, source: s >= 0 ? s : undefined };
   }
 
   over(target) {
-    const meant = this.meaning(target);
-    if (!meant) return;
-    const hover = {};
-    if (meant.domain !== undefined) hover.domain = meant.domain;
-    if (meant.source !== undefined) hover.source = meant.source;
-    this.store.setHover(hover);
+    const meaning = this.meaning(target);
+    if (!meaning) return;
+    const { domain, source } = meaning;
+    this.store.setHover({
+      ...(domain !== undefined && { domain }), ...(source !== undefined && { source }),
+    });
   }
 
   click(event) {
-    const meant = this.meaning(event.target), { labels, sourceIds, nTrain } = this.store;
-    if (!meant) return;
-    this.at = [+meant.node.dataset.r, +meant.node.dataset.c];
-    this.rove(true);
-    const rows = this.store.rows((i) => (meant.domain === undefined || labels[i] === meant.domain) && (meant.source === undefined || sourceIds[i] === meant.source), nTrain);
+    const meaning = this.meaning(event.target), { labels, sourceIds, nTrain } = this.store;
+    if (!meaning) return;
+    const { r, c, domain, source } = meaning;
+    this.moveTo(r, c);
+    const rows = this.store.rows((i) => (domain === undefined || labels[i] === domain)
+      && (source === undefined || sourceIds[i] === source), nTrain);
     this.store.select(rows, event.shiftKey ? "add" : event.altKey ? "remove" : "replace");
   }
 }
-// The explorer as a whole: parts side by side, tabs, and keys that stay inside.
+
+// ------------------------------------------------------------------ log and status
+
+/** Every edit, the latest first. */
 class LogPanel {
   constructor(store) {
     this.store = store;
     this.list = el("ol", { class: "rbx-log", test: "log", reversed: true });
-    this.undo = button("log-undo", { label: "Undo the last edit", text: "Undo last", name: "undo", kind: "rbx-small", on: () => store.send({ type: "undo" }) });
-    this.node = el("div", { class: "rbx-panel" }, el("div", { class: "rbx-panel-head" },
-      el("span", { class: "rbx-caption", text: "Every edit is recorded and can be replayed." }), this.undo), el("div", { class: "rbx-scroll", tabindex: "0", role: "region", "aria-label": "Edits" }, this.list));
+    this.undo = smallButton("log-undo", "Undo last", "Undo the last edit",
+      () => store.send({ type: "undo" }), { name: "undo" });
+    this.node = el("div", { class: "rbx-panel" },
+      el("div", { class: "rbx-panel-head" },
+        caption("Every edit is recorded and can be replayed."), this.undo),
+      el("div", { class: "rbx-scroll", tabindex: "0", role: "region", "aria-label": "Edits" },
+        this.list));
   }
 
   update(changed) {
     if (!changed.has("history")) return;
     const { log = [], redo, undo } = this.store.history;
-    const lines = log.map((line) => el("li", {}, words("span", String(line).replace(/^\d+\. /, "")))).reverse();
-    if (redo) lines.unshift(el("li", { class: "rbx-undone" }, words("span", redo), el("span", { class: "rbx-tag", text: "undone" })));
+    const lines = log.map((line) =>
+      el("li", {}, words("span", String(line).replace(/^\d+\. /, "")))).reverse();
+    const undone = redo && el("li", { class: "rbx-undone" }, words("span", redo),
+      el("span", { class: "rbx-tag", text: "undone" }));
+    const none = !redo && !lines.length
+      && el("li", { class: "rbx-hint rbx-none", text: "No edits yet." });
     this.list.start = log.length + (redo ? 1 : 0);
-    this.list.replaceChildren(...lines);
-    if (!lines.length) this.list.append(el("li", { class: "rbx-hint rbx-none", text: "No edits yet." }));
+    setChildren(this.list, undone, ...lines, none);
     this.undo.setAttribute("aria-disabled", String(!undo));
   }
 }
 
-class Explorer {
-  constructor(store, root) {
+/** The line below: progress of what is being computed, errors, and notices. */
+class StatusLine {
+  constructor(store) {
     this.store = store;
-    this.root = root;
-    this.map = new CorpusMap(store);
-    this.toolbar = new Toolbar(store);
-    this.legend = new Legend(store, this.map);
-    this.status = new StatusLine(store);
-    this.panels = { domains: new DomainList(store), selection: new SelectionPanel(store), crosstab: new Crosstab(store), log: new LogPanel(store) };
-    const titles = { domains: "Domains", selection: "Selection", crosstab: "Sources", log: "Log" };
-    this.serial = store.prefix;
-    this.tabs = Object.fromEntries(Object.entries(titles).map(([id, text]) => [id, el("button", {
-      type: "button", role: "tab", class: "rbx-tab", id: `rbx-tab-${id}-${this.serial}`, test: `tab-${id}`, "aria-controls": `rbx-panel-${id}-${this.serial}`, on: { click: () => this.open(id) },
-    }, el("span", { text }), el("span", { class: "rbx-count-badge" }))]));
-    for (const [id, panel] of Object.entries(this.panels)) {
-      for (const [name, value] of Object.entries({ role: "tabpanel", id: `rbx-panel-${id}-${this.serial}`, "aria-labelledby": `rbx-tab-${id}-${this.serial}` })) panel.node.setAttribute(name, value);
-      panel.node.dataset.test = `panel-${id}`;
-    }
-    this.tablist = el("div", { class: "rbx-tabs", role: "tablist", "aria-label": "Views", on: { keydown: (event) => this.walk(event) } }, ...Object.values(this.tabs));
-    root.append(this.toolbar.node,
-      el("div", { class: "rbx-body" },
-        el("div", { class: "rbx-left-side" }, this.legend.node, this.map.node),
-        el("div", { class: "rbx-side" }, this.tablist, ...Object.values(this.panels).map((panel) => panel.node))),
-      this.status.node);
-    this.parts = [this.toolbar, this.legend, this.map, this.status, ...Object.values(this.panels), this];
-    store.parts = this.parts;
-    this.open("domains");
-    this.leave = [watchTheme(root, () => this.map.theme()), keepKeys(root, (event) => this.key(event), ["z", "y", "a", "c", "x", "v", "enter"])];
-    store.touch(...TRAITS);
-  }
-
-  open(id) {
-    this.shown = id;
-    for (const [name, tab] of Object.entries(this.tabs)) {
-      tab.setAttribute("aria-selected", String(name === id));
-      tab.tabIndex = name === id ? 0 : -1;
-      this.panels[name].node.hidden = name !== id;
-      this.panels[name].setVisible?.(name === id);
-    }
-    this.store.setHover(null);
-  }
-
-  walk(event) {
-    const ids = Object.keys(this.tabs), at = ids.indexOf(this.shown);
-    const next = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: ids.length - 1 }[event.key];
-    if (next === undefined) return;
-    this.open(ids[(next + ids.length) % ids.length]);
-    this.tabs[this.shown].focus();
-    event.preventDefault();
-  }
-
-  /** Undo, redo and Escape. */
-  key(event) {
-    const command = event.ctrlKey || event.metaKey, typing = event.target.matches("input:not([type=range]):not([type=checkbox]), textarea");
-    const letter = event.key.toLowerCase();
-    if (command && !typing && (letter === "z" || letter === "y")) {
-      this.store.send({ type: letter === "y" || event.shiftKey ? "redo" : "undo" });
-      event.preventDefault();
-    } else if (event.key === "Escape" && !typing && !event.defaultPrevented) this.store.clear();
+    this.text = el("span",
+      { class: "rbx-status-text", role: "status", "aria-live": "polite", test: "status" });
+    this.progress = el("progress",
+      { class: "rbx-progress", max: 1, test: "progress", "aria-label": "Progress", hidden: true });
+    this.cancel = smallButton("cancel", "Cancel", "Stop this computation",
+      () => store.send({ type: "cancel" }), { hidden: true });
+    this.message = el("span", { class: "rbx-error-text" });
+    this.error = el("div", { class: "rbx-error", role: "alert", test: "error", hidden: true },
+      this.message,
+      button("error-close", { label: "Dismiss", name: "close", kind: "rbx-plain",
+        on: () => { this.error.hidden = true; } }));
+    this.notices = el("ul", { class: "rbx-notices", test: "notices", "aria-label": "Notices" });
+    this.node = el("footer", { class: "rbx-foot" }, this.error, this.notices,
+      el("div", { class: "rbx-status" }, this.text, this.progress, this.cancel));
   }
 
   update(changed) {
-    const { store, tabs } = this, badge = (id, text) => setText(tabs[id].lastChild, text);
-    if (changed.has("domains")) badge("domains", count(store.domains.length));
-    if (changed.has("selection")) {
-      badge("selection", store.selection.length ? count(store.selection.length) : "");
-      if (store.selection.length && !this.hadSelection && this.shown === "domains" && !this.panels.domains.node.contains(document.activeElement)) this.open("selection");
-      this.hadSelection = store.selection.length > 0;
+    const { status, error, notices } = this.store;
+    if (changed.has("status")) {
+      // What is done within a blink needs no progress bar.
+      clearTimeout(this.soon);
+      if (status.busy && this.progress.hidden) {
+        this.soon = setTimeout(() => this.showBusy(true), 250);
+      } else this.showBusy(status.busy);
     }
-    if (changed.has("history")) badge("log", store.history.log?.length ? count(store.history.log.length) : "");
+    if (!status.busy) setText(this.text, status.text || this.summary());
+    if (changed.has("error")) {
+      setText(this.message, error);
+      this.error.hidden = false;
+    }
+    if (changed.has("notices")) setChildren(this.notices, ...notices.map(noticeItem));
+  }
+
+  summary() {
+    const { n, nTrain, selection, domains } = this.store;
+    const evals = n > nTrain ? ` and ${count(n - nTrain)} of the eval set` : "";
+    const m = domains.filter((d) => d.kind !== "noise").length;
+    const selected = selection.length ? ` · ${count(selection.length)} selected` : "";
+    return `${plural(nTrain, "example")}${evals} in ${plural(m, "domain")}${selected}`;
+  }
+
+  showBusy(on) {
+    const { status } = this.store;
+    this.progress.hidden = this.cancel.hidden = !on;
+    this.node.closest(".rbx").setAttribute("aria-busy", String(Boolean(on)));
+    if (!on) return;
+    setText(this.text, status.text || "Working…");
+    if (Number.isFinite(status.fraction)) this.progress.value = clamp(status.fraction, 0, 1);
+    else this.progress.removeAttribute("value");
   }
 
   dispose() {
-    for (const leave of this.leave) leave();
-    for (const part of this.parts) if (part !== this) part.dispose?.();
-    this.store.dispose();
-    this.root.replaceChildren();
+    clearTimeout(this.soon);
   }
+}
+
+function noticeItem({ level, text }) {
+  const warning = level === "warn";
+  return el("li",
+    { class: warning ? "rbx-warn" : "rbx-info", title: String(text).slice(0, 600) },
+    el("b", { class: "rbx-sr", text: warning ? "Warning: " : "Note: " }), words("span", text));
 }
 
 function render({ model, el: host }) {
   const root = el("section", { class: "rbx", "aria-label": "Corpus explorer", test: "explorer" });
   host.append(root);
-  const store = new Store(model), explorer = new Explorer(store, root);
+  const store = new Store(model), explorer = new Explorer(store, root), { map } = explorer;
   // For tests: where a row is on the map's canvas, and what a lasso cost.
   root.explorer = {
-    screen: (row) => explorer.map.view.toScreen(store.xy[2 * row], store.xy[2 * row + 1]),
-    get cost() { return { paint: explorer.map.layer.cost, lasso: explorer.map.lassoCost }; },
+    screen: (row) => map.view.toScreen(store.xy[2 * row], store.xy[2 * row + 1]),
+    get cost() { return { paint: map.layer.cost, lasso: map.lassoCost }; },
     store,
   };
   return () => {

@@ -29,17 +29,18 @@ class CorpusMap {
   }
 
   buildTools() {
-    const tool = (test, name, label, on) => button(test, { label, name, on });
+    const make = (test, name, label, on) => button(test, { label, name, on });
+    const take = (tool) => () => this.take(tool);
     this.tools = {
-      lasso: tool("tool-lasso", "lasso", "Select with a lasso (drag)", () => this.take("lasso")),
-      pan: tool("tool-pan", "hand", "Move the map (or hold the space bar)", () => this.take("pan")),
+      lasso: make("tool-lasso", "lasso", "Select with a lasso (drag)", take("lasso")),
+      pan: make("tool-pan", "hand", "Move the map (or hold the space bar)", take("pan")),
     };
     return el("div", { class: "rbx-tools", role: "toolbar", "aria-label": "Map" },
       el("div", { class: "rbx-stack" }, this.tools.lasso, this.tools.pan),
       el("div", { class: "rbx-stack" },
-        tool("zoom-in", "plus", "Zoom in (+)", () => this.zoom(1.5)),
-        tool("zoom-out", "minus", "Zoom out (−)", () => this.zoom(1 / 1.5)),
-        tool("zoom-fit", "fit", "Show all (0)", () => this.fit())));
+        make("zoom-in", "plus", "Zoom in (+)", () => this.zoom(1.5)),
+        make("zoom-out", "minus", "Zoom out (−)", () => this.zoom(1 / 1.5)),
+        make("zoom-fit", "fit", "Show all (0)", () => this.fit())));
   }
 
   take(tool) {
@@ -92,7 +93,8 @@ class CorpusMap {
   readTheme() {
     const rgba = (name) => {
       this.help.style.color = `var(${name})`;
-      const colour = getComputedStyle(this.help).color, unit = colour.startsWith("color(") ? 255 : 1;
+      const { color: colour } = getComputedStyle(this.help);
+      const unit = colour.startsWith("color(") ? 255 : 1;
       const [r, g, b, a = 1] = (colour.match(/[\d.]+/g) || [0, 0, 0]).map(Number);
       return [r * unit, g * unit, b * unit, a];
     };
@@ -144,7 +146,8 @@ class CorpusMap {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, view.width, view.height);
     if (store.n) this.labels.draw(pen, store, view, theme);
-    for (const row of new Set([this.tips.row, store.marked, store.pinned])) this.drawMark(pen, row);
+    const rows = new Set([this.tips.row, store.marked, store.pinned]);
+    for (const row of rows) this.drawMark(pen, row);
     if (this.lasso) this.drawLasso(pen);
   }
 
@@ -296,9 +299,10 @@ function bindGestures(map) {
   above.addEventListener("pointerup", (event) => {
     fingers.delete(event.pointerId);
     if (action === "lasso") {
-      let length = 0;
-      map.lasso.reduce((a, b) => ((length += Math.hypot(b[0] - a[0], b[1] - a[1])), b));
-      if (length > 12 && map.lasso.length > 2) map.selectLasso(selectMode(event));
+      const steps = map.lasso.slice(1).map(([x, y], i) =>
+        Math.hypot(x - map.lasso[i][0], y - map.lasso[i][1]));
+      const length = steps.reduce((sum, step) => sum + step, 0);
+      if (length > 12 && steps.length > 1) map.selectLasso(selectMode(event));
       else click(event, place(event));
     }
     if (action !== "pinch" || !fingers.size) abort();
@@ -632,7 +636,7 @@ class Tips {
 
   fill() {
     const item = this.store.texts.get(this.row);
-    fill(this.tip, picture(item?.image, "rbx-large"),
+    setChildren(this.tip, picture(item?.image, "rbx-large"),
       item ? words("div", item.text, { class: "rbx-text rbx-clipped" })
         : el("div", { class: "rbx-text rbx-hint", text: "…" }),
       originLine(this.store, { ...item, row: this.row }));
@@ -660,7 +664,7 @@ class Tips {
     const domain = store.domainOf(row);
     const text = words("div", item?.text, { class: "rbx-text rbx-whole", tabindex: "0" });
     text.removeAttribute("title");
-    fill(this.card,
+    setChildren(this.card,
       el("div", { class: "rbx-pinned-head" }, originLine(store, { ...item, row }),
         button("pinned-close",
           { label: "Close", name: "close", kind: "rbx-plain", on: () => this.unpin() })),
@@ -705,15 +709,15 @@ class Legend {
     this.mode.value = store.colourMode;
     this.key.classList.toggle("rbx-continuous", store.continuous);
     if (store.continuous) {
-      fill(this.key, number(colour.low || ""),
+      setChildren(this.key, number(colour.low || ""),
         el("i", { class: "rbx-ramp", style: { background: rampGradient(RAMP) } }),
         number(colour.high || ""), words("span", colour.title, { class: "rbx-ramp-title" }),
-        store.values.includes(255) ? mark("rbx-unknown", "unknown") : null);
+        store.values.includes(255) && mark("rbx-unknown", "unknown"));
     } else if (store.colourMode === "source") {
-      fill(this.key, ...store.sources.map((source, i) => this.sourceButton(source, i)));
+      setChildren(this.key, ...store.sources.map((source, i) => this.sourceButton(source, i)));
     } else {
-      fill(this.key, mark("", "train"), store.n > store.nTrain ? mark("rbx-ring", "eval") : null,
-        mark("rbx-unknown", "in no domain"));
+      const ring = store.n > store.nTrain && mark("rbx-ring", "eval");
+      setChildren(this.key, mark("", "train"), ring, mark("rbx-unknown", "in no domain"));
     }
   }
 
