@@ -25,7 +25,7 @@ from rbkit.files import write_json
 from rbkit.show.live.final import final_figure
 from rbkit.show.live.panel import LivePanel, Output, View
 from rbkit.show.style import png
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -106,7 +106,7 @@ def share(run: Run) -> dict[str, float]:
 def frame_costs(path: Path, repeats: int) -> dict[str, Any]:
     """Time a frame, and the same picture by matplotlib, by turns."""
     view = View(path)
-    view.run.look()
+    view.run.refresh()
     view.frame(), png(final_figure(view.run), dpi=100)
     frame, figure = [], []
     for _ in range(repeats):

@@ -55,7 +55,7 @@ __getattr__, __dir__, _public = lazy(
         "check_mixer": ".balance.mixers.check",
         "MixtureTrainer": ".train.trainer",
         "train": ".train",
-        "Run": ".train.recorder",
+        "Run": ".train.run",
         "live": ".train.loop",
         "attach": ".show.live.panel",
         "scrub": ".show.scrub.scrubber",

@@ -13,12 +13,14 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 
 import psutil
 
 MARK = "RBKIT_SWEEP"  # a variable of the environment that all processes of a sweep inherit
 _SAME = 2.0  # seconds by which times of birth may differ: the clock that dates them may be set
+STALE = 120.0  # seconds without a heartbeat after which a process elsewhere counts as killed
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
@@ -46,6 +48,18 @@ def is_alive(process: Mapping[str, Any] | None) -> bool:
     except psutil.AccessDenied:
         return True
     except (psutil.NoSuchProcess, OverflowError):
+        return False
+
+
+def has_lived_since(pid: int, when: datetime) -> bool:
+    """Whether process `pid`, seen alive at `when`, still runs: a later one may have its number."""
+    try:
+        process = psutil.Process(pid)
+        same = process.create_time() <= when.timestamp() + 1  # heartbeats are whole seconds
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.AccessDenied:  # somebody else's: it lives
+        return True
+    except psutil.NoSuchProcess:
         return False
 
 

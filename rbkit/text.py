@@ -1,44 +1,88 @@
-"""Text from elsewhere, as it is safe to show on a page: every sign is seen, and none acts.
+"""Text for people: numbers as words, and text from elsewhere made safe to show.
 
-Escaping (``<`` to ``&lt;``) is the template's; here goes what escaping leaves alone: signs
-that turn the direction of what follows, controls, colours of a terminal, half characters.
+A run folder, a corpus or a notebook may come from a stranger. Escaping ``<`` is the page's own
+work; what escaping leaves alone goes here, in one place for terminal, page, figure and notebook:
+colours and commands of a terminal, control characters, marks that turn the direction of what
+follows, and halves of characters, which no file can hold.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+UNKNOWN = "–"
+HEADLINE = 500  # characters of an error
+LINE = 2_000  # characters of a line of its traceback
+LINES = 200  # lines of a traceback
 
-def thousands(value: Any) -> str:
-    """Write a number with commas; a dash for what is not known."""
-    return f"{value:,}" if isinstance(value, int | float) else "–"
+# CSI (colours, cursor), OSC (titles, links) and two-character escape sequences of a terminal.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
+_LINE_ENDS = re.compile("\r\n?|[\u2028\u2029\x0b\x0c\x85]")
+# Controls except tab and newline; direction marks; invisible characters and tags; surrogates;
+# noncharacters. Joiners (U+200C, U+200D) stay: emoji and Persian need them.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064"
+    "\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f\ud800-\udfff]"
+)
 
 
-def percent(value: float | None) -> str:
-    """Write a percentage with two digits that say something.
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a number with a true minus sign; a dash if it is unknown or not finite.
 
     Examples
     --------
-    >>> percent(0.04673), percent(12.345), percent(None)
-    ('0.047 %', '12.35 %', '–')
+    >>> number(-0.31234), number(None)
+    ('−0.312', '–')
     """
-    if value is None:
-        return "–"
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float | None) -> str:
+    """Write a number with its sign.
+
+    Examples
+    --------
+    >>> signed(0.0312), signed(-0.5), signed(None)
+    ('+0.031', '−0.500', '–')
+    """
+    return ("+" if value is not None and value > 0 else "") + number(value)
+
+
+def thousands(value: Any) -> str:
+    """Write a number with commas between thousands; a dash if it is unknown."""
+    return f"{value:,}" if isinstance(value, int | float) else UNKNOWN
+
+
+def percent(value: float | None) -> str:
+    """Write a percentage, given in percent.
+
+    Examples
+    --------
+    >>> percent(0.04673), percent(0.4), percent(12.345), percent(800.0), percent(None)
+    ('0.047 %', '0.40 %', '12.3 %', '800 %', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return UNKNOWN
     if value == 0:
         return "0 %"
-    return f"{value:.2f} %" if value >= 0.1 else f"{value:.2g} %"
+    if abs(value) < 0.1:
+        return f"{value:.2g} %"
+    digits = 2 if abs(value) < 1 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f} %"
 
 
 def seconds(value: float | None) -> str:
-    """Write a time in the unit that fits it.
+    """Write a measured time in the unit that fits it.
 
     Examples
     --------
@@ -46,10 +90,29 @@ def seconds(value: float | None) -> str:
     ('14.1 ms', '41.9 s', '5 min 35 s')
     """
     if value is None:
-        return "–"
+        return UNKNOWN
     if value >= 100:
         return f"{int(value // 60)} min {int(value % 60):02d} s"
     return f"{value:.1f} s" if value >= 1 else f"{value * 1000:.3g} ms"
+
+
+def duration(value: float | None) -> str:
+    """Write how long something has taken, or will take, in whole seconds, minutes, hours, days.
+
+    Examples
+    --------
+    >>> duration(4.2), duration(335), duration(11_100), duration(200_000), duration(None)
+    ('4 s', '5 min 35 s', '3 h 05 min', '2 d 7 h', '–')
+    """
+    if value is None:
+        return UNKNOWN
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes_left:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def amount(value: float | None, unit: str = "") -> str:
@@ -61,7 +124,7 @@ def amount(value: float | None, unit: str = "") -> str:
     ('2.4 T', '4 MB')
     """
     if value is None:
-        return "–"
+        return UNKNOWN
     size = float(value)
     for prefix in ("", "k", "M", "G", "T", "P"):
         if abs(size) < 1000:
@@ -70,64 +133,78 @@ def amount(value: float | None, unit: str = "") -> str:
     return f"{size:.3g} E{unit}"
 
 
-# CSI sequences (colours, cursor), OSC sequences (titles, links), and two-character escapes.
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
-
-
-def plain(text: str) -> str:
-    r"""Return `text` as one line without escape sequences, control or direction characters.
+def value_text(value: Any) -> str:
+    """Write the value of a parameter: text as it is, everything else as JSON; cut if long.
 
     Examples
     --------
-    >>> plain("\x1b[31mred\x1b[0m alarm\a")
-    'red alarm'
+    >>> value_text("RnB"), value_text({"prior": "target"}), value_text([8, 12]), value_text(None)
+    ('RnB', 'prior: target', '8, 12', 'none')
     """
-    text = _ESCAPES.sub("", text).replace("\t", "    ")
-    # Cc: control; Cf: invisible, among them those that turn the direction of the text;
-    # Cs: half a character, which no terminal can encode.
-    return "".join(
-        " " if c in "\r\n\v\f\x85\u2028\u2029" else c
-        for c in text
-        if c in "\r\n\v\f\x85\u2028\u2029" or unicodedata.category(c) not in ("Cc", "Cf", "Cs")
-    )
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        text = ", ".join(f"{k}: {value_text(v)}" for k, v in value.items())
+    elif isinstance(value, list | tuple):
+        text = ", ".join(map(value_text, value))
+    elif isinstance(value, float):
+        text = f"{value:.6g}"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return shorten(" ".join(visible(text).split()), 200) or "(empty)"
 
 
-def need_streams() -> None:
-    """Give this process streams that go nowhere where it was started without.
+def visible(text: str) -> str:
+    r"""Return `text` without what cannot be seen; every line end is a newline.
 
-    Progress bars and the processes of runs fail without; and the next file that is opened would
-    get the number of stderr, and with it whatever libraries write there.
+    Examples
+    --------
+    >>> visible("\x1b[31mred\x1b[0m \u202etxt.exe\r\n"), visible("half \ud800")
+    ('red txt.exe\n', 'half ')
     """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
-            os.set_inheritable(nowhere, True)
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    return _UNSEEN.sub("", _LINE_ENDS.sub("\n", _ESCAPES.sub("", text)))
 
 
-def say(text: str) -> None:
-    """Print a line on stderr, made plain; nobody may be there to read it, and then it is lost.
+def one_line(text: str) -> str:
+    r"""Return `text` as :func:`visible` does, on one line: what a terminal may be sent.
 
-    A pipe whose reader has gone must cost a sweep neither its report nor its exit code. What
-    comes later goes nowhere, so that nothing waits to be written when Python ends.
+    Examples
+    --------
+    >>> one_line("\x1b[31mred\x1b[0m alarm\a\n")
+    'red alarm '
     """
-    need_streams()  # without one, print would take stdout
-    try:
-        print(plain(text), file=sys.stderr, flush=True)
-    except (OSError, ValueError):  # the reader has gone; the file is closed
-        with suppress(OSError, ValueError, io.UnsupportedOperation):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stderr.fileno())
-            os.close(nowhere)
+    return visible(text).replace("\n", " ").replace("\t", "    ")
 
 
-HEADLINE = 500  # characters of an error
-LINE = 2_000  # of a line of its traceback
-LINES = 200  # of a traceback
+def clean(value: Any) -> Any:
+    r"""Return JSON values with every text in them, keys included, made :func:`visible`.
+
+    Neither UTF-8, Parquet nor matplotlib takes half a character.
+
+    Examples
+    --------
+    >>> clean({"a\ud800": ["\x00b", 1.5]})
+    {'a': ['b', 1.5]}
+    """
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {visible(str(name)): clean(item) for name, item in value.items()}
+    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def script_json(value: Any) -> str:
+    r"""Write JSON that is safe inside a ``script`` element: nothing in it can end one.
+
+    Examples
+    --------
+    >>> script_json({"name": "</script>"})
+    '{"name":"\\u003c/script\\u003e"}'
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
 
 
 def shorten(text: object, most: int = HEADLINE) -> str:
@@ -154,77 +231,34 @@ def last_lines(parts: Iterable[object]) -> list[str]:
     return [shorten(line, LINE) for line in lines]
 
 
-# CSI (colours, cursor), OSC (titles, links) and two-character escape sequences of a terminal.
-_TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
-# Controls but tab and newline; marks that turn direction; invisible tags; halves of characters
-# (which UTF-8 cannot hold); signs that are no characters.
-_UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064"
-    "\u2066-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f\ud800-\udfff]"
-)
+def need_streams() -> None:
+    """Give this process streams that go nowhere where it was started without.
 
-
-def shown(text: str) -> str:
-    r"""Return `text` without what cannot be seen; line ends are newlines.
-
-    Examples
-    --------
-    >>> shown("\x1b[31mred\x1b[0m \u202etxt.exe\r\n"), shown("half \ud800")
-    ('red txt.exe\n', 'half ')
+    Progress bars and child processes fail without streams, and the next file that is opened
+    would get the number of stderr, and with it whatever libraries write there.
     """
-    text = _TERMINAL.sub("", text)
-    text = re.sub("\r\n?|[\u2028\u2029\x0b\x0c\x85]", "\n", text)
-    return _UNSEEN.sub("", text)
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(nowhere, True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def clean(what: Any) -> Any:
-    r"""Return JSON values with every text in them, names too, as :func:`shown` has it.
+def say(text: str) -> None:
+    """Print one safe line on stderr; if nobody reads it any more, it is lost.
 
-    Neither UTF-8, nor Parquet, nor matplotlib takes half a character.
-
-    Examples
-    --------
-    >>> clean({"a\ud800": ["\x00b", 1.5]})
-    {'a': ['b', 1.5]}
+    A pipe whose reader has gone must cost a sweep neither its report nor its exit code. Later
+    output goes nowhere, so that nothing waits to be written when Python ends.
     """
-    if isinstance(what, str):
-        return shown(what)
-    if isinstance(what, dict):
-        return {shown(str(name)): clean(item) for name, item in what.items()}
-    return [clean(item) for item in what] if isinstance(what, list | tuple) else what
-
-
-def value(what: Any) -> str:
-    """Write a parameter's value: a text as it is, everything else as JSON; long ones are cut.
-
-    Examples
-    --------
-    >>> value("RnB"), value({"prior": "target"}), value([8, 12]), value(None), value("")
-    ('RnB', 'prior: target', '8, 12', 'none', '(empty)')
-    """
-    if what is None:
-        return "none"
-    if isinstance(what, dict):
-        said = ", ".join(f"{k}: {value(v)}" for k, v in what.items())
-    elif isinstance(what, list | tuple):
-        said = ", ".join(map(value, what))
-    elif isinstance(what, float):
-        said = f"{what:.6g}"
-    else:
-        said = what if isinstance(what, str) else json.dumps(what, default=str)
-    said = " ".join(shown(said).split())
-    return (said if len(said) <= 200 else said[:199] + "…") or "(empty)"
-
-
-def script_json(what: Any) -> str:
-    r"""Write JSON that is safe inside a ``script`` element: nothing in it can end one.
-
-    Examples
-    --------
-    >>> script_json({"name": "</script>"})
-    '{"name":"\\u003c/script\\u003e"}'
-    """
-    text = json.dumps(what, separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
+    need_streams()  # without a stderr, print would take stdout
+    try:
+        print(one_line(text), file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # the reader has gone; the file is closed
+        with suppress(OSError, ValueError, io.UnsupportedOperation):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)

@@ -1,11 +1,16 @@
-"""The house rules: rooms import only leftwards, and importing rbkit loads nothing heavy."""
+"""The house rules: rooms import only leftwards, no circles, nothing unused, nothing heavy."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ import pytest
 import rbkit
 
 PACKAGE = Path(rbkit.__file__).parent
+ROOT = PACKAGE.parent
 ROOMS = ["data", "regroup", "balance", "train", "show", "report"]
 ALONE = {"balance"}  # knows no other room
 VISUAL = {"IPython", "matplotlib", "ipywidgets", "seaborn"}
@@ -28,6 +34,108 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             base = here[: len(here) - node.level + 1] if node.level else ()
             yield ".".join([*base, *(node.module or "").split(".")]).strip(".")
+
+
+def module_of(path):
+    return ".".join(("rbkit", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def modules_imported(path, modules):
+    """Modules of rbkit that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in modules else node.module
+
+
+def test_no_files_import_each_other_in_a_circle():
+    modules = {module_of(path): path for path in FILES}
+    graph = {name: set(modules_imported(path, modules)) - {name} for name, path in modules.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def names_read(tree):
+    """Identifiers that code reads: also as attributes, and as whole strings (getattr, tables)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def definitions(tree, classes):
+    """Names that a file defines and somebody has to use: (name, node).
+
+    Not methods that a class of another library may call, nor functions that are registered.
+    """
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.decorator_list:
+            yield node.name, node
+        elif isinstance(node, ast.Assign):
+            yield from ((t.id, node) for t in node.targets if isinstance(t, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, node
+        elif isinstance(node, ast.ClassDef):
+            yield node.name, node
+            if all(isinstance(base, ast.Name) and base.id in classes for base in node.bases):
+                for method in node.body:
+                    if isinstance(method, ast.FunctionDef):
+                        yield method.name, method
+
+
+def test_everything_is_used_or_promised():
+    """A name is used by other code of rbkit, or README, CHANGELOG, notebooks, ... speak of it."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+    classes = {n.name for t in trees.values() for n in t.body if isinstance(n, ast.ClassDef)}
+    used = Counter(
+        name
+        for path, tree in trees.items()
+        if path.name != "__init__.py"  # a public name of which nobody speaks is not promised
+        for name in names_read(tree)
+    )
+    for pattern in ("*.md", "*.toml", "notebooks/**/*.py", "examples/*.py", "bench/*.py",
+                    "rbkit/**/*.j2", "rbkit/**/*.js"):  # fmt: skip
+        for path in ROOT.glob(pattern):
+            used.update(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    by_name = re.compile(r"__\w+__|_do_\w+|_repr_\w+|_ipython_\w+")  # called by their names
+    unused = [
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path, tree in trees.items()
+        for name, node in definitions(tree, classes)
+        if not by_name.fullmatch(name) and used[name] <= Counter(names_read(node))[name]
+    ]
+    assert not unused
+
+
+PUBLIC = sorted(
+    {
+        f"{module_of(path)}.{name}"
+        for path in FILES
+        if path.name == "__init__.py"
+        for name in getattr(importlib.import_module(module_of(path)), "__all__", ())
+        if name != "__version__"
+    }
+)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_a_docstring(name):
+    module, _, last = name.rpartition(".")
+    public = getattr(importlib.import_module(module), last)
+    if not (inspect.isclass(public) or inspect.isroutine(public)):
+        return
+    assert inspect.getdoc(public)
+    if inspect.isclass(public):
+        for method, found in vars(public).items():
+            if not method.startswith("_") and inspect.isfunction(found):
+                assert inspect.getdoc(getattr(public, method)), method
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

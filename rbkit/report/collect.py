@@ -16,7 +16,7 @@ from typing import Any
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.sweep.folder import JOB_FILE, SWEEP_FILE, job_status, read_job, read_sweep
 from rbkit.show.facts import RunLike
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 
 # What is read of a run folder.
 _READ = (

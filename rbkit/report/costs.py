@@ -39,7 +39,7 @@ from rbkit.text import percent, thousands
 from rbkit.train.costs import Budget, modelled_overhead
 from rbkit.train.models import PRESETS, pretrained_source, tokenize, train_tokenizer
 from rbkit.train.propose.runs import train_once
-from rbkit.train.recorder import Run, list_runs
+from rbkit.train.run import Run, list_runs
 
 _GRADIENTS = {"target_gradient", "domain_gradients"}
 _STEPS = 100

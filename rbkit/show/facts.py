@@ -19,7 +19,7 @@ _FLOPS = ("flops_counted", "flops_modelled")
 
 
 class RunLike(Protocol):
-    """What is needed of :class:`rbkit.train.recorder.Run`."""
+    """What is needed of :class:`rbkit.train.run.Run`."""
 
     @property
     def path(self) -> Path:
@@ -290,3 +290,45 @@ def _price(entry: dict[str, Any], unit: Unit) -> float | None:
     columns = ("seconds",) if unit == "seconds" else ("flops_counted", "flops_modelled")
     values = (entry.get(column) for column in columns)
     return next((float(v) for v in values if isinstance(v, int | float)), None)
+
+
+def smooth(values: Array, share: float = 0.012) -> Array:
+    """Average over neighbours with a Gaussian of `share` of the records; centred, so no lag."""
+    width = max(0.4, share * len(values))
+    reach = np.arange(-int(3 * width) - 1, int(3 * width) + 2)
+    kernel = np.exp(-0.5 * (reach / width) ** 2)
+    # Divide by the weight that is really there: less at both ends.
+    total = np.convolve(values, kernel)[len(reach) // 2 :][: len(values)]
+    weight = np.convolve(np.ones_like(values), kernel)[len(reach) // 2 :][: len(values)]
+    average: Array = total / weight
+    return average
+
+
+def loss_series(run: RunLike, split: str) -> tuple[Array, Array]:
+    """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
+    key = "loss" if split == "train" else "loss_token"
+    rows = [(r.get("step"), r.get(key)) for r in run.metrics(split)]
+    points = [row for row in rows if all(_is_number(value) for value in row)]
+    steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    finite = np.isfinite(values)
+    return steps[finite], values[finite]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def proportions_in_force(run: RunLike) -> tuple[Array, Array]:
+    """Return p in force in each round (T, m), and the steps where rounds begin and end (T+1,)."""
+    history = run.history
+    if "p" not in history or not len(history["p"]):
+        return np.empty((0, 0)), np.empty(0)
+    p = np.asarray(history["p"], dtype=np.float64)
+    told: NDArray[np.bool_] = np.asarray(np.isfinite(p).all(axis=1))
+    if not told.any():
+        return np.empty((0, 0)), np.empty(0)
+    p = np.where(told[:, None], p, 0.0)  # blank where nobody told them
+    ends = np.asarray(history.get("step", []), dtype=np.float64)
+    if not len(ends):  # a run whose first round has not ended
+        return p[:1], np.array([0.0, 1.0])
+    return p[: len(ends)], np.concatenate([[0.0], ends])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import math
 import os
 import struct
 import sys
@@ -313,19 +312,6 @@ def alt_text(where: Axes | Figure | SubFigure) -> str:
         return f"Figure: {where.get_title(loc='left') or where.get_title() or 'untitled'}."
     parts = [_ALT[ax] for ax in where.axes if ax in _ALT]
     return " ".join(parts) or " ".join(alt_text(ax) for ax in where.axes[:1]) or "Empty figure."
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """Format a number for people: a true minus sign, a dash for what is not known.
-
-    Examples
-    --------
-    >>> number(-0.31234), number(None)
-    ('−0.312', '–')
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.{digits}f}".replace("-", "−")
 
 
 Mode = Literal["live", "batch", "final", "off"]

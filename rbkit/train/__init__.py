@@ -12,10 +12,9 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "MixtureTrainer": ".trainer",
         "train": ".training",
-        "Run": ".recorder",
+        "Run": ".run",
         "Recorder": ".recorder",
-        "list_runs": ".recorder",
-        "Follower": ".run",
+        "list_runs": ".run",
         "Watcher": ".recorder",
         "Ledger": ".ledger",
         "build_model": ".models",

@@ -18,7 +18,7 @@ from rbkit.errors import InputError
 
 
 class RecordedRun(Protocol):
-    """What is read of a :class:`~rbkit.train.recorder.Run`."""
+    """What is read of a :class:`~rbkit.train.run.Run`."""
 
     @property
     def path(self) -> Path:
@@ -127,7 +127,7 @@ def replay(
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder, Run
+    >>> from rbkit.train import Recorder, Run
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "Stratified"},
     ...                domains={"names": ["a", "b"], "sizes": [9, 9], "q": [0.8, 0.2]})
@@ -167,7 +167,7 @@ def why_not(run: RecordedRun, mixer: Mixer | str, options: Mapping[str, Any] | N
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder, Run
+    >>> from rbkit.train import Recorder, Run
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "Stratified"})
     >>> recorder.finish("ok")

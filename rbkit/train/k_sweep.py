@@ -31,7 +31,7 @@ from rbkit.regroup.kmeans import KMeans
 from rbkit.regroup.pipeline import regroup
 from rbkit.regroup.prepare import prepare
 from rbkit.train.propose.runs import check_options, cost_of, train_once
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 
 FORMAT = "rbkit-k-sweep/1"
 _DEFAULTS = {"eval_rounds": 10**9, "save_model": False}

@@ -39,8 +39,6 @@ import numpy as np
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, json_ready, read_json, write_json
 from rbkit.train.run import FORMAT, load_history
-from rbkit.train.run import Run as Run
-from rbkit.train.run import list_runs as list_runs
 
 
 @runtime_checkable
@@ -238,6 +236,7 @@ class Recorder:
     >>> recorder.start(parameters={"seed": 0})
     >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
     >>> recorder.finish("ok")
+    >>> from rbkit.train.run import Run
     >>> Run.open(recorder.path).metrics("train")
     [{'kind': 'train', 'step': 10, 'loss': 5.2}]
     """

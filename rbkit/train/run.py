@@ -1,7 +1,8 @@
-"""Follow a run folder while another process, or this one, writes it."""
+"""A run folder as an object: finished, or growing while another process writes it."""
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import warnings
@@ -13,102 +14,236 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import read_json, read_npz
+from rbkit.processes import STALE, has_lived_since
 
 FORMAT = "rbkit-run/1"
-_STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
+_REQUIRED = {"status", "parameters", "heartbeat", "pid"}  # of run.json
+_REPLACEABLE = ("path", "info", "history", "domains", "job")
 
 
 class Run:
-    """Read one run folder.
+    """One run folder, as it was when it was opened, or followed while it grows.
+
+    ``Run.open(path)``, or ``Run(path)``, reads a folder once and refuses one that cannot be
+    read. ``Run.follow(path)`` reads one that may still be written, or not be there yet, and
+    :meth:`refresh` brings it up to date. :meth:`with_` makes a run that differs in part.
+
+    Parameters
+    ----------
+    path : path
+        The folder.
 
     Attributes
     ----------
     path : Path
         The folder.
     info : dict
-        ``run.json``.
+        ``run.json``; empty in a followed folder before the run has begun.
+    history : dict of str to ndarray
+        Arrays of ``history.npz``; empty before the first round has ended.
+    domains : Domains or None
+        The :class:`~rbkit.regroup.domains.Domains` the run trained on, if it saved them.
+    job : dict
+        ``job.json`` of a run made by a sweep; empty for one made by hand.
+
+    Raises
+    ------
+    InputError
+        If there is no run in the folder, or ``run.json`` cannot be used.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rbkit.train import Recorder
+    >>> folder = tempfile.mkdtemp()
+    >>> run, recorder = Run.follow(folder), Recorder(folder)
+    >>> run.refresh(), run.status
+    (False, 'waiting')
+    >>> recorder.start(parameters={})
+    >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
+    >>> run.refresh(), run.refresh(), run.status
+    (True, False, 'running')
+    >>> run.metrics("train")
+    [{'kind': 'train', 'step': 10, 'loss': 5.2}]
+    >>> run.with_(metrics=[], status="ok")
+    Run('tmp...', tmp..., ok)
     """
 
+    info: dict[str, Any]
+
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.info: dict[str, Any] = read_json(self.path / "run.json")
-        if self.info.get("format") != FORMAT:
-            raise InputError(
-                str(self.path / "run.json"),
-                f"format {self.info.get('format')!r} instead of {FORMAT!r}",
-                "give the folder of a run made by rbkit",
-            )
-        if missing := {"status", "parameters", "heartbeat", "pid"} - set(self.info):
-            raise InputError(
-                str(self.path / "run.json"),
-                f"lacks {', '.join(sorted(missing))}",
-                "repair it, or run again",
-            )
-        try:
-            status_of(self.info)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(
-                str(self.path / "run.json"),
-                f"heartbeat or pid cannot be read ({error})",
-                "repair it, or run again",
-            ) from error
+        self._begin(path)
+        if not (self.path / "run.json").is_file():
+            raise InputError(str(path), "no run.json there", "give the folder of a run")
+        self.info = _read_info(self.path / "run.json")
+
+    def _begin(self, path: str | Path) -> None:
+        # A view may have another path than the folder that it is read from.
+        self.path = self._folder = Path(path)
+        self.info = {}
+        self._rows: dict[str, list[dict[str, Any]] | _GrowingLines] = {}
+        self._status: str | None = None  # of a view
+        self._name: str | None = None
+        self._stamps: dict[str, tuple[int, ...] | None] | None = None  # if followed
+        self._last_status = "waiting"
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """Open the run folder `path`; :class:`InputError` if there is none."""
-        if not (Path(path) / "run.json").is_file():
-            raise InputError(str(path), "no run.json there", "give the folder of a run")
+        """Open the run folder `path`; :class:`InputError` if it cannot be read."""
         return cls(path)
+
+    @classmethod
+    def follow(cls, path: str | Path) -> Run:
+        """Follow the run folder `path`, which need not be there yet; see :meth:`refresh`.
+
+        Nothing that a writer may leave half done raises: what is missing or incomplete is
+        not there yet.
+        """
+        run = cls.__new__(cls)
+        run._begin(path)
+        run.history = {}
+        run._rows = {
+            name: _GrowingLines(run.path / f"{name}.jsonl") for name in ("metrics", "timings")
+        }
+        run._stamps = {}
+        return run
+
+    def refresh(self) -> bool:
+        """Read what is new in a followed folder; return whether anything is.
+
+        A run that was opened, and a view, stay as they are: nothing is ever new.
+        """
+        if self._stamps is None:
+            return False
+        new = self._refresh_info()
+        for lines in self._rows.values():
+            assert isinstance(lines, _GrowingLines)
+            new |= lines.read()
+        new |= self._refresh_history()
+        self.__dict__.pop("job", None)
+        before, self._last_status = self._last_status, self.status  # a killed run writes nothing
+        return new or before != self._last_status
+
+    def with_(self, **changes: Any) -> Run:
+        """Return a view: the same run with something replaced.
+
+        Parameters
+        ----------
+        **changes
+            `path`, `info`, `history`, `metrics` (list of all rows), `timings` (likewise),
+            `domains`, `job`, `status` or `name`. Everything else is that of this run.
+            Without `status`, the status follows from `info`.
+        """
+        view = copy.copy(self)
+        view._stamps = None
+        view._rows = dict(self._rows)
+        for name, value in changes.items():
+            if name in ("metrics", "timings"):
+                view._rows[name] = list(value)
+            elif name in ("status", "name"):
+                setattr(view, f"_{name}", str(value))
+            elif name in _REPLACEABLE:
+                setattr(view, name, value)
+            else:
+                raise TypeError(f"a run has no {name!r} that could be replaced")
+        return view
 
     @property
     def name(self) -> str:
         """Mixer of the run, or the folder's name."""
-        return str(self.info.get("parameters", {}).get("mixer") or self.path.name)
+        mixer = (self.info.get("parameters") or {}).get("mixer")
+        return self._name or str(mixer or self.path.name)
 
     @property
     def status(self) -> str:
-        """``ok``, ``failed``, ``interrupted``, ``running``, or ``killed``.
+        """``waiting``, ``running``, ``ok``, ``failed``, ``interrupted`` or ``killed``.
 
-        A run that says it is running but whose process is gone, or whose heartbeat is
-        stale, was killed: a dead process cannot say so itself.
+        A run that is recorded as running but whose process is gone, or whose heartbeat is
+        stale, was killed: a dead process cannot write that itself. A followed run is waiting
+        until it has begun.
         """
-        return status_of(self.info)
+        if self._status is not None:
+            return self._status
+        return status_of(self.info) if self.info else "waiting"
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Rows of ``metrics.jsonl``, of one `kind` (``train`` or ``eval``) if given."""
-        return [r for r in self._rows("metrics.jsonl") if kind is None or r.get("kind") == kind]
+        rows = self._all_rows("metrics")
+        if isinstance(rows, _GrowingLines):
+            return rows.rows if kind is None else rows.by_kind[kind]
+        return [row for row in rows if kind is None or row.get("kind") == kind]
 
     def timings(self) -> list[dict[str, Any]]:
         """Rows of ``timings.jsonl``: seconds since the start, by kind and step."""
-        return self._rows("timings.jsonl")
+        rows = self._all_rows("timings")
+        return rows.rows if isinstance(rows, _GrowingLines) else rows
 
     @cached_property
     def history(self) -> dict[str, np.ndarray[Any, Any]]:
         """Arrays of ``history.npz``; empty if no round has ended yet."""
-        return load_history(self.path / "history.npz")
+        return load_history(self._folder / "history.npz")
 
     @cached_property
     def domains(self) -> Any | None:
         """The run's :class:`~rbkit.regroup.domains.Domains`, or None."""
         from rbkit.regroup.domains import Domains
 
-        folder = self.path / "domains"
+        folder = self._folder / "domains"
         return Domains.load(folder) if folder.is_dir() else None
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        path = self.path / name
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").split("\n")
-        # A line without its newline is still being written: it is not there yet.
+    @cached_property
+    def job(self) -> dict[str, Any]:
+        """``job.json`` of a run made by a sweep; empty for one made by hand."""
+        path = self._folder / "job.json"
         try:
-            return [json.loads(line) for line in lines[:-1] if line]
-        except json.JSONDecodeError as error:
-            raise InputError(str(path), f"a line is not JSON ({error})", "repair it") from error
+            job: dict[str, Any] = read_json(path) if path.exists() else {}
+        except InputError:
+            if self._stamps is None:
+                raise
+            return {}
+        return job
+
+    def _all_rows(self, name: str) -> list[dict[str, Any]] | _GrowingLines:
+        # Not kept: a folder of runs has millions of rows, and most are asked for once.
+        rows = self._rows.get(name)
+        return _read_rows(self._folder / f"{name}.jsonl") if rows is None else rows
+
+    def _refresh_info(self) -> bool:
+        if not self._has_changed("run.json"):
+            return False
+        try:
+            info = _read_info(self._folder / "run.json")
+        except (InputError, OSError):
+            return False
+        if _beginnings(info) != _beginnings(self.info):
+            # Another run in this folder, or one resumed and cut back: read it all again.
+            for lines in self._rows.values():
+                assert isinstance(lines, _GrowingLines)
+                lines.forget()
+            assert self._stamps is not None
+            self._stamps.pop("history.npz", None)
+            self.history = {}
+            self.__dict__.pop("domains", None)
+        self.info = info
+        return True
+
+    def _refresh_history(self) -> bool:
+        if not self._has_changed("history.npz"):
+            return False
+        try:
+            self.history = load_history(self._folder / "history.npz")
+        except (InputError, OSError):
+            return False
+        return True
+
+    def _has_changed(self, name: str) -> bool:
+        assert self._stamps is not None
+        now = _stamp(self._folder / name)
+        before, self._stamps[name] = self._stamps.get(name), now
+        return now is not None and now != before
 
     def __repr__(self) -> str:
         return f"Run({self.path.name!r}, {self.name}, {self.status})"
@@ -117,17 +252,17 @@ class Run:
 def list_runs(folder: str | Path) -> list[Run]:
     """Return the runs directly inside `folder`, by time of their start.
 
-    A folder that cannot be read is told of with an :class:`RbkitWarning` and left out.
+    A folder that cannot be read is left out, with an :class:`RbkitWarning`.
     """
-    found = []
+    runs = []
     for path in Path(folder).glob("*/run.json"):
         try:
             run = Run(path.parent)
             run.metrics(), run.history
-            found.append(run)
+            runs.append(run)
         except InputError as error:
             warnings.warn(f"run left out: {error}", RbkitWarning, stacklevel=2)
-    return sorted(found, key=lambda run: (str(run.info.get("started")), run.path.name))
+    return sorted(runs, key=lambda run: (str(run.info.get("started")), run.path.name))
 
 
 def status_of(info: Mapping[str, Any]) -> str:
@@ -143,8 +278,10 @@ def status_of(info: Mapping[str, Any]) -> str:
         return status
     beat = datetime.fromisoformat(info["heartbeat"])
     if info.get("host") == platform.node():
-        return "running" if _alive(int(info["pid"]), beat) else "killed"
-    return "running" if (datetime.now(UTC) - beat).total_seconds() < _STALE else "killed"
+        alive = has_lived_since(int(info["pid"]), beat)
+    else:
+        alive = (datetime.now(UTC) - beat).total_seconds() < STALE
+    return "running" if alive else "killed"
 
 
 def load_history(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -152,147 +289,46 @@ def load_history(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     return read_npz(path, "delete it, or run again") if path.exists() else {}
 
 
-def _alive(pid: int, beat: datetime) -> bool:
-    """Whether the process that gave the heartbeat lives: a later one may have its number."""
-    try:
-        born = psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # somebody else's: it lives
-        return True
-    return bool(born <= beat.timestamp() + 1)  # heartbeats are whole seconds
-
-
-_NEEDED = {"status", "parameters", "heartbeat", "pid", "started"}
-
-
-class Follower:
-    """A run folder as it is now; :meth:`look` brings it up to date and reads only what is new.
-
-    Nothing that a writer may leave behind in the middle makes it raise: what is missing or
-    half written is not there yet. It has all that figures need of a
-    :class:`~rbkit.train.recorder.Run`.
-
-    Parameters
-    ----------
-    path : path
-        The run folder; it need not be there yet.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    info : dict
-        ``run.json``; empty before the run began.
-    rows, timings : list of dict
-        Lines of ``metrics.jsonl`` and ``timings.jsonl``.
-    history : dict of str to ndarray
-        Arrays of ``history.npz``; empty before the first round has ended.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder
-    >>> folder = tempfile.mkdtemp()
-    >>> run, recorder = Follower(folder), Recorder(folder)
-    >>> run.look(), run.status
-    (False, 'waiting')
-    >>> recorder.start(parameters={})
-    >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
-    >>> run.look(), run.look(), run.status
-    (True, False, 'running')
-    >>> run.metrics("train")
-    [{'kind': 'train', 'step': 10, 'loss': 5.2}]
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.info: dict[str, Any] = {}
-        self.history: dict[str, np.ndarray[Any, Any]] = {}
-        self._metrics, self._timings = (
-            _Lines(self.path / f"{name}.jsonl") for name in ("metrics", "timings")
+def _read_info(path: Path) -> dict[str, Any]:
+    """Read a ``run.json`` that has all that a status is made of."""
+    info = read_json(path)
+    given = info.get("format") if isinstance(info, dict) else None
+    if given != FORMAT:
+        raise InputError(
+            str(path),
+            f"format {given!r} instead of {FORMAT!r}",
+            "give the folder of a run made by rbkit",
         )
-        self._seen: dict[str, tuple[int, ...] | None] = {}  # what stat said of a file last time
-        self._status = self.status
-
-    def look(self) -> bool:
-        """Read what is new; return whether anything is."""
-        new = self._read_info()
-        # Both lists must be read, so no `or`.
-        new |= self._metrics.read()
-        new |= self._timings.read()
-        new |= self._read_history()
-        before, self._status = self._status, self.status  # a killed run writes nothing
-        return new or before != self._status
-
-    @property
-    def status(self) -> str:
-        """``waiting`` before the run began, then as :attr:`rbkit.train.recorder.Run.status`."""
-        return status_of(self.info) if self.info else "waiting"
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """All lines of ``metrics.jsonl`` so far."""
-        return self._metrics.rows
-
-    @property
-    def timings(self) -> list[dict[str, Any]]:
-        """All lines of ``timings.jsonl`` so far: seconds since the start, by kind and step."""
-        return self._timings.rows
-
-    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Lines of ``metrics.jsonl`` of one `kind` (``train`` or ``eval``), or all."""
-        return self.rows if kind is None else self._metrics.by_kind[kind]
-
-    @cached_property
-    def domains(self) -> Any | None:
-        """The run's :class:`~rbkit.regroup.domains.Domains`, or None."""
-        from rbkit.regroup.domains import Domains
-
-        folder = self.path / "domains"
-        return Domains.load(folder) if folder.is_dir() else None
-
-    def _read_info(self) -> bool:
-        if not self._changed("run.json"):
-            return False
-        try:
-            info = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return False
-        if not isinstance(info, dict) or info.get("format") != FORMAT or _NEEDED - info.keys():
-            return False
-        try:
-            status_of(info)
-        except (TypeError, ValueError, OverflowError):  # no usable heartbeat or pid
-            return False
-        beginnings = (info["started"], len(info.get("resumed") or []))
-        if beginnings != (self.info.get("started"), len(self.info.get("resumed") or [])):
-            # Another run in this folder, or one resumed and cut back: read all of it anew.
-            for lines in (self._metrics, self._timings):
-                lines.forget()
-            self.history = {}
-            self._seen.pop("history.npz", None)
-            self.__dict__.pop("domains", None)
-        self.info = info
-        return True
-
-    def _read_history(self) -> bool:
-        if not self._changed("history.npz"):
-            return False
-        try:
-            self.history = load_history(self.path / "history.npz")
-        except (InputError, OSError):
-            return False
-        return True
-
-    def _changed(self, name: str) -> bool:
-        now = _stamp(self.path / name)
-        before, self._seen[name] = self._seen.get(name), now
-        return now is not None and now != before
+    if missing := _REQUIRED - set(info):
+        raise InputError(
+            str(path), f"lacks {', '.join(sorted(missing))}", "repair it, or run again"
+        )
+    try:
+        status_of(info)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            str(path), f"heartbeat or pid cannot be read ({error})", "repair it, or run again"
+        ) from error
+    return dict(info)
 
 
-class _Lines:
-    """Lines of a ``.jsonl`` file that grows, or is cut back and grows again."""
+def _beginnings(info: Mapping[str, Any]) -> tuple[Any, int]:
+    return info.get("started"), len(info.get("resumed") or [])
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # A line without its newline is still being written: it is not there yet.
+    try:
+        return [json.loads(line) for line in lines[:-1] if line]
+    except json.JSONDecodeError as error:
+        raise InputError(str(path), f"a line is not JSON ({error})", "repair it") from error
+
+
+class _GrowingLines:
+    """Rows of a ``.jsonl`` file that grows, or is cut back and grows again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -302,7 +338,7 @@ class _Lines:
         """Start from the first line again."""
         self.rows: list[dict[str, Any]] = []
         self.by_kind: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        self._read, self._inode = 0, 0
+        self._bytes_read, self._inode = 0, 0
 
     def read(self) -> bool:
         """Read the new whole lines; whether there were any, or the file was cut back."""
@@ -310,20 +346,20 @@ class _Lines:
         if stamp is None:
             return False
         _, size, inode = stamp
-        cut = bool(self.rows) and (size < self._read or inode != self._inode)
+        cut = bool(self.rows) and (size < self._bytes_read or inode != self._inode)
         if cut:
             self.forget()
         self._inode = inode
-        if size == self._read:
+        if size == self._bytes_read:
             return cut
         try:
             with self.path.open("rb") as file:
-                file.seek(self._read)
+                file.seek(self._bytes_read)
                 new = file.read()
         except OSError:
             return cut
         whole = new[: new.rfind(b"\n") + 1]  # the rest is still being written
-        self._read += len(whole)
+        self._bytes_read += len(whole)
         for line in whole.splitlines():
             try:
                 row = json.loads(line)
@@ -338,7 +374,7 @@ class _Lines:
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     """Return what changes when a file is replaced or grows; None if it is not there."""
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino

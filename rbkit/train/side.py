@@ -21,7 +21,7 @@ from rbkit.errors import InputError
 from rbkit.files import fingerprint
 from rbkit.train.checkpoint import common, latest_checkpoint
 from rbkit.train.parallel import is_first, wait
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 
 if TYPE_CHECKING:
     from rbkit.train.trainer import MixtureTrainer

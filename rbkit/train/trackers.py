@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
 from rbkit.train.recorder import Throttle
-from rbkit.train.run import Follower
+from rbkit.train.run import Run
 
 DOMAINS_BY_NAME = 100  # of more domains the largest: nobody reads a list of a thousand curves
 _LONGEST = 80  # characters of a name; some trackers refuse more than 250 in all
@@ -245,8 +245,8 @@ class TrackerWatcher:
     def begin(self, path: Path) -> None:
         """Open the tracker, or go on where a run that is resumed had come to."""
         self._folder = Path(path) / "trackers" / self.name
-        self._run = Follower(path)
-        self._run.look()
+        self._run = Run.follow(path)
+        self._run.refresh()
         info = self._run.info
         state = self._known_state(info)
         self._done = int(state.get("step", -1))  # logged up to here by an earlier part of the run
@@ -268,12 +268,12 @@ class TrackerWatcher:
         if not self._throttle.due():
             return
         with self._throttle.looking():
-            if self._run.look():
+            if self._run.refresh():
                 self._update()
 
     def end(self) -> None:
         """Send the rest and close the tracker."""
-        self._run.look()
+        self._run.refresh()
         self._update(everything=True)
         self._tracker.finish()
 
@@ -298,7 +298,7 @@ class TrackerWatcher:
             self._save_state()
 
     def _collect(self) -> None:
-        rows, history = self._run.rows, self._run.history
+        rows, history = self._run.metrics(), self._run.history
         for row in rows[self._rows :]:
             if isinstance(step := row.get("step"), int):
                 self._hold(step, self._values.row(row))

@@ -37,7 +37,8 @@ from rbkit.train.models import (
     train_tokenizer,
 )
 from rbkit.train.parallel import is_first, wait
-from rbkit.train.recorder import Live, Run, shows_progress, watchers
+from rbkit.train.recorder import Live, shows_progress, watchers
+from rbkit.train.run import Run
 from rbkit.train.trainer import MixtureTrainer
 
 _FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates

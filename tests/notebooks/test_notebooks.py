@@ -14,7 +14,7 @@ from rbkit.report.engine import execute
 from rbkit.report.html import assert_offline, notebook_to_html
 from rbkit.report.notebooks import check
 from rbkit.report.parameters import RunParameters, declared, parameters_cell
-from rbkit.train.recorder import Run, list_runs
+from rbkit.train import Run, list_runs
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -27,7 +27,7 @@ from rbkit.report.html import assert_offline
 from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import NOT_ADAPTING
 from rbkit.show.style import alt_text
-from rbkit.train.recorder import Recorder, Run
+from rbkit.train import Recorder, Run
 
 SMALL = {"corpus": "docstrings", "profile": "smoke"}
 ROW = CostRow("RnB", "8 steps, K = 4", "gram", 0.1, 0.4, 0.4, 8.0, 4096, 12.0, 8, 4)

@@ -14,7 +14,7 @@ from rbkit.report.engine import execute
 from rbkit.report.job import load_inputs
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.parameters import RunParameters
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 TOPICS = [
     "oak elm pine birch leaf",

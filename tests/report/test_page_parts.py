@@ -28,7 +28,8 @@ from rbkit.report.page.tables import (
     variant_rows,
 )
 from rbkit.report.sweep.folder import new_job
-from rbkit.show.style import alt_text, number
+from rbkit.show.style import alt_text
+from rbkit.text import number
 
 
 class Job(Kept):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rbkit.regroup.domains import Card, Domains
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 NAMES = [
     "00 species, genus, bird",

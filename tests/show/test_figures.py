@@ -27,7 +27,7 @@ from rbkit.show import (
     proportions_side_by_side,
     to_cosine,
 )
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 LONG = [f"{i:02d} " + "a very long name of a domain, with many terms, " * 3 for i in range(30)]
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from rbkit.show import alt_text, final_figure, png
-from rbkit.show.live.facts import duration, numbers, percent
-from rbkit.train.recorder import Run
+from rbkit.show.live.facts import numbers
+from rbkit.text import duration, percent
+from rbkit.train import Run
 
 ODD = ["costs $5, $\\frac{", "😀 emoji 日本語 ☃", "a very long name, " * 20, "<b>x</b>", "\x1b[31m"]
 

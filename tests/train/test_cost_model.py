@@ -15,6 +15,7 @@ from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.signals import SIGNALS
 from rbkit.errors import InputError
+from rbkit.train import Run
 from rbkit.train.cost_audit import CORPORA, PRINTED, agrees, table1
 from rbkit.train.costs import (
     METHODS,
@@ -29,7 +30,6 @@ from rbkit.train.costs import (
     table4,
     total_flops,
 )
-from rbkit.train.recorder import Run
 
 DOLLY = Budget(125e6, 16 * 512 * 2000, domains=8, eval_tokens=750 * 512)
 FREE = {"Stratified", "Proportional", "Target", "Fixed", "ODM", "ADO", "GroupDRO"}

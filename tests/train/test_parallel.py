@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 JOB = Path(__file__).parent / "parallel_job.py"
 pytestmark = pytest.mark.slow

@@ -16,6 +16,7 @@ from scipy.optimize import minimize
 import rbkit as rb
 from rbkit.balance.mixers.fixed import Fixed
 from rbkit.errors import InputError
+from rbkit.train import Run
 from rbkit.train.propose import Proposal, draw_mixtures, mixmin, regmix
 from rbkit.train.propose.convex import (
     gains,
@@ -34,7 +35,6 @@ from rbkit.train.propose.regression import (
     spearman,
 )
 from rbkit.train.propose.runs import train_once
-from rbkit.train.recorder import Run
 
 # Half of a corpus of 160 examples in one of three domains is nothing to warn of here.
 pytestmark = pytest.mark.filterwarnings("ignore:domain .* holds:rbkit.errors.RbkitWarning")

@@ -15,8 +15,8 @@ from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
+from rbkit.train import Recorder, Run
 from rbkit.train.counterfactual import Replay, replay, why_not
-from rbkit.train.recorder import Recorder, Run
 
 
 class LossSeeking(Mixer):

@@ -15,8 +15,8 @@ import torch
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
+from rbkit.train import Run
 from rbkit.train.checkpoint import latest_checkpoint
-from rbkit.train.recorder import Run
 
 JOB = Path(__file__).parent / "job.py"
 

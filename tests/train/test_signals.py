@@ -13,9 +13,9 @@ from transformers import DataCollatorWithFlattening
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
+from rbkit.train import Run
 from rbkit.train.losses import token_losses
 from rbkit.train.models import PadCollator
-from rbkit.train.recorder import Run
 
 
 class Watching(Mixer):

@@ -11,8 +11,8 @@ from scipy import stats
 import rbkit as rb
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans, TfidfEmbedder, embed_corpus
+from rbkit.train import Run
 from rbkit.train.k_sweep import compare_losses, sweep_k
-from rbkit.train.recorder import Run
 
 SMALL = {
     "steps": 4,

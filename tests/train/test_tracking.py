@@ -7,7 +7,8 @@ import pytest
 
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.train.recorder import Audience, Recorder, Run
+from rbkit.train import Run
+from rbkit.train.recorder import Audience, Recorder
 from rbkit.train.trackers import (
     TrackedValues,
     TrackerWatcher,
@@ -193,7 +194,7 @@ def test_rounds_of_any_length_are_sent_though_their_file_comes_late(tmp_path, co
 
 def test_looking_again_at_once_costs_nothing(tmp_path, collecting, monkeypatch):
     record_run(tmp_path, collecting, [1], stop=False)
-    monkeypatch.setattr(collecting._run, "look", lambda: pytest.fail("looked too early"))
+    monkeypatch.setattr(collecting._run, "refresh", lambda: pytest.fail("looked too early"))
     collecting.look()
 
 

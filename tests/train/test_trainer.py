@@ -18,9 +18,9 @@ from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
+from rbkit.train import Run
 from rbkit.train.checks import TrainingError
 from rbkit.train.mixture import DOMAIN
-from rbkit.train.recorder import Run
 from rbkit.train.training import train
 
 
@@ -452,7 +452,7 @@ def test_examples_left_out_of_all_domains_count_nowhere():
 
 
 def test_a_broken_run_folder_does_not_stop_the_others(tmp_path):
-    from rbkit.train.recorder import list_runs
+    from rbkit.train import list_runs
 
     small(tmp_path / "good")
     small(tmp_path / "bad")

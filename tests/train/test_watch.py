@@ -5,7 +5,8 @@ import time
 import pytest
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.train.recorder import Audience, Recorder, Run, Throttle, watchers
+from rbkit.train import Run
+from rbkit.train.recorder import Audience, Recorder, Throttle, watchers
 
 
 class Diary:

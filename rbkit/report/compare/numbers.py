@@ -24,10 +24,10 @@ from rbkit.show.facts import (
     losses,
     overhead,
     parameter,
+    proportions_in_force,
     spent,
     target,
 )
-from rbkit.show.figures.mixture import proportions_in_force
 
 # Also their full-width twins, which some spreadsheets take for the same, and white space in
 # front, which some of them strip.

@@ -20,6 +20,7 @@ from rbkit.report.compare.variants import Comparison, Variant
 from rbkit.show.facts import (
     Array,
     RunLike,
+    loss_series,
     losses,
     pairs_by_seed,
     parameter,
@@ -29,8 +30,7 @@ from rbkit.show.facts import (
     seed_of,
     spent,
 )
-from rbkit.show.figures.losses import series
-from rbkit.show.style import number
+from rbkit.text import number
 
 Metric = Literal["token", "example", "worst"]
 METRICS: dict[Metric, str] = {
@@ -502,7 +502,7 @@ def first_crossing(steps: Array, values: Array, goal: float) -> float | None:
 
 def _curve(run: RunLike) -> tuple[Array, Array]:
     """Eval curve of a run that ends with its final loss."""
-    steps, values = series(run, "eval")
+    steps, values = loss_series(run, "eval")
     final = losses(run).token
     if final is None:
         return steps, values

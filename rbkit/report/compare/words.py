@@ -24,7 +24,7 @@ from rbkit.show.facts import (
     same_machine,
     seed_of,
 )
-from rbkit.show.style import number
+from rbkit.text import number
 
 # Losses per token of other tokenizers are other units.
 _TOKENIZER = ("model", "vocab_size")

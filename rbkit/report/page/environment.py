@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit import text
-from rbkit.show.style import number
-from rbkit.text import amount, percent, seconds, thousands
+from rbkit.text import amount, number, percent, seconds, signed, thousands
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -17,7 +16,7 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 def environment() -> Any:
     """Return the jinja environment of all pages.
 
-    Whatever a template writes is escaped, after :func:`rbkit.text.shown` has
+    Whatever a template writes is escaped, after :func:`rbkit.text.visible` has
     taken out what cannot be seen. Only what we made ourselves is marked ``safe``.
     """
     import jinja2
@@ -37,22 +36,11 @@ def environment() -> Any:
         "seconds": seconds,
         "amount": amount,
         "thousands": thousands,
-        "value": text.value,
+        "value": text.value_text,
         "hash_of": hash_of,
         "data": lambda v: "" if v is None else v,
     }
     return made
-
-
-def signed(value: float | None) -> str:
-    """Write a number with its sign; a dash for what is not known.
-
-    Examples
-    --------
-    >>> signed(0.0312), signed(-0.5), signed(None)
-    ('+0.031', '−0.500', '–')
-    """
-    return "–" if value is None else ("+" if value > 0 else "") + number(value)
 
 
 def asset(*names: str) -> str:
@@ -73,4 +61,4 @@ def hash_of(content: str) -> str:
 
 
 def _seen(what: Any) -> Any:
-    return text.shown(what) if isinstance(what, str) and not hasattr(what, "__html__") else what
+    return text.visible(what) if isinstance(what, str) and not hasattr(what, "__html__") else what

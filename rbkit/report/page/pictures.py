@@ -36,11 +36,12 @@ from rbkit.show.figures.compare import (
 )
 from rbkit.show.figures.costs import costs
 from rbkit.show.figures.domains import domain_sizes, k_choice
-from rbkit.show.figures.gram import common_scale, domain_order, gram_over_time, to_cosine
+from rbkit.show.figures.gram import gram_over_time
 from rbkit.show.figures.losses import loss_by_domain, loss_curves
 from rbkit.show.figures.mixture import proportions_side_by_side
+from rbkit.show.gram_layout import common_scale, domain_order, to_cosine
 from rbkit.show.style import alt_text, png, size_of
-from rbkit.text import script_json, shown
+from rbkit.text import script_json, visible
 
 _WIDTH, _HEIGHT, _POINTS = 96, 26, 24
 _LEVELS = 63  # odd: zero has a colour of its own
@@ -256,7 +257,7 @@ def frames(run: RunLike) -> str:
     q = target(run)
     steps = np.asarray(history["step"])[-len(grams) :]
     value = {
-        "names": [shown(names_of(run)[i]) for i in order],
+        "names": [visible(names_of(run)[i]) for i in order],
         "q": _digits(q[order], 4) if q is not None and len(q) == m else None,
         "rounds": len(grams),
         "frames": [

@@ -34,9 +34,9 @@ from rbkit.show.facts import (
 )
 from rbkit.show.figures.costs import cost_table
 from rbkit.show.figures.domains import top_sources
-from rbkit.show.figures.gram import common_scale, domain_order, extremes, short_ids, to_cosine
-from rbkit.show.style import mixer_colour, number
-from rbkit.text import amount, shown, thousands, value
+from rbkit.show.gram_layout import common_scale, domain_order, extremes, short_ids, to_cosine
+from rbkit.show.style import mixer_colour
+from rbkit.text import amount, number, thousands, value_text, visible
 
 STATUSES = ("ok", "running", "queued", "failed", "killed", "timeout", "interrupted")
 
@@ -121,7 +121,7 @@ def run_names(comparison: Comparison) -> list[str]:
         for run in (*variant.runs, *variant.unfinished, *variant.repeated)
     }
     names = [variants.get(id(run), mixer_of(run)) for run in comparison.runs]
-    for extra in (lambda r: f"seed {value(parameter(r, 'seed'))}", lambda r: r.path.name):
+    for extra in (lambda r: f"seed {value_text(parameter(r, 'seed'))}", lambda r: r.path.name):
         count = {name: names.count(name) for name in set(names)}
         names = [
             f"{name}, {extra(run)}" if count[name] > 1 else name
@@ -147,7 +147,11 @@ def links(path: Path, folder: Path) -> list[tuple[str, str]]:
 def cell(what: Any) -> dict[str, Any]:
     """Return a value as text and as what it is sorted by."""
     number_ = isinstance(what, int | float) and not isinstance(what, bool)
-    return {"text": value(what), "sort": what if number_ else value(what), "number": number_}
+    return {
+        "text": value_text(what),
+        "sort": what if number_ else value_text(what),
+        "number": number_,
+    }
 
 
 def _gaps(comparison: Comparison) -> dict[int, float]:
@@ -480,10 +484,10 @@ def failures(runs: Sequence[Kept], names: Sequence[str]) -> list[dict[str, Any]]
         if run.status not in FAILED:
             continue
         job = run.job or {}
-        said = [line for line in shown(_error(run)).split("\n") if line.strip()]
+        said = [line for line in visible(_error(run)).split("\n") if line.strip()]
         headline = _failures_cut(said[0] if said else _SILENT[run.status])
-        tail = [shown(str(line)) for line in job.get("tail") or []] or said[1:]
-        key = (run.status, shown(str(job.get("cell") or "")), headline)
+        tail = [visible(str(line)) for line in job.get("tail") or []] or said[1:]
+        key = (run.status, visible(str(job.get("cell") or "")), headline)
         groups.setdefault(key, []).append(
             {
                 "name": name,
@@ -588,15 +592,15 @@ def environment_rows(runs: Sequence[Kept], sweeps: Sequence[Mapping[str, Any]]) 
     if isinstance(git, dict):
         git = f"{git.get('commit')}{', with changes' if git.get('changed') else ''}"
     found = list(versions.items())
-    found += [(name.replace("_", " "), value(v)) for name, v in (machine or {}).items() if v]
+    found += [(name.replace("_", " "), value_text(v)) for name, v in (machine or {}).items() if v]
     hosts = sorted({str(run.info["host"]) for run in runs if run.info.get("host")})
     devices = sorted({str(run.info["device"]) for run in runs if run.info.get("device")})
     started = sorted(str(run.info["started"]) for run in runs if run.info.get("started"))
     corpus = info.get("corpus") or {}
     model = info.get("model") if isinstance(info.get("model"), dict) else {}
     found += [
-        ("git commit", value(git) if git else None),
-        ("template", value(sweep["template"]) if sweep.get("template") else None),
+        ("git commit", value_text(git) if git else None),
+        ("template", value_text(sweep["template"]) if sweep.get("template") else None),
         ("device" if len(devices) == 1 else "devices", ", ".join(devices)),
         ("machines", f"{len(hosts)}" if len(hosts) > 1 else None),
         ("model parameters", amount((model or {}).get("parameters"))),
@@ -668,7 +672,7 @@ def intro(html: str | None) -> str:
         return ""
     from bs4 import BeautifulSoup
 
-    soup = BeautifulSoup(seal(shown(html)), "html.parser")
+    soup = BeautifulSoup(seal(visible(html)), "html.parser")
     for tag in soup.find_all("style"):
         tag.decompose()
     for tag in soup.find_all(style=True):  # the policy allows our own style sheet only
@@ -681,11 +685,15 @@ def facts(comparison: Comparison, info: dict[str, Any]) -> list[tuple[str, str]]
     corpus, shared = info.get("corpus") or {}, comparison.shared
     m = len((info.get("domains") or {}).get("names") or [])
     every_seed = {
-        value(s): s for run in comparison.runs if (s := parameter(run, "seed")) is not None
+        value_text(s): s for run in comparison.runs if (s := parameter(run, "seed")) is not None
     }
     seeds = sorted(every_seed.values(), key=order)
     devices = sorted(
-        {value(run.info["device"]) for run in comparison.runs if run.info.get("device") is not None}
+        {
+            value_text(run.info["device"])
+            for run in comparison.runs
+            if run.info.get("device") is not None
+        }
     )
     steps, every = shared.get("steps"), shared.get("round_steps")
     many = len(seeds) > 6 and all(isinstance(seed, int) for seed in seeds)
@@ -700,11 +708,13 @@ def facts(comparison: Comparison, info: dict[str, Any]) -> list[tuple[str, str]]
         ("variants", len(comparison.variants) if len(comparison.variants) > 1 else None),
         (
             "seed" if len(seeds) == 1 else "seeds",
-            f"{len(seeds)}: {seeds[0]} to {seeds[-1]}" if many else ", ".join(map(value, seeds)),
+            f"{len(seeds)}: {seeds[0]} to {seeds[-1]}"
+            if many
+            else ", ".join(map(value_text, seeds)),
         ),
         ("devices" if len(devices) > 1 else "device", ", ".join(devices)),
     ]
-    return [(name, value(what)) for name, what in found if what not in (None, "", "none", "–")]
+    return [(name, value_text(what)) for name, what in found if what not in (None, "", "none", "–")]
 
 
 def varied(comparison: Comparison) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -726,13 +736,13 @@ def beside(comparison: Comparison) -> list[tuple[str, str]]:
 def _values(comparison: Comparison, name: str) -> list[tuple[str, int]]:
     """Values of a setting as text, in order, with the number of runs of each."""
     given = [comparison.setting(run, name) for run in comparison.runs]
-    counts = Counter(map(value, given))
-    first = {value(each): each for each in given}
+    counts = Counter(map(value_text, given))
+    first = {value_text(each): each for each in given}
     return sorted(counts.items(), key=lambda item: order(first[item[0]]))
 
 
 def _seed(runs: Sequence[Any]) -> list[str]:
-    return ["seed"] if len({value(parameter(run, "seed")) for run in runs}) > 1 else []
+    return ["seed"] if len({value_text(parameter(run, "seed")) for run in runs}) > 1 else []
 
 
 def by_domain_note(comparison: Comparison) -> str:
@@ -741,7 +751,7 @@ def by_domain_note(comparison: Comparison) -> str:
     if not shown:
         return ""
     held = [
-        f"{name} {value(what)}"
+        f"{name} {value_text(what)}"
         for name, what in shown[0].values.items()
         if name not in ("mixer", "mixer_options")
     ]
@@ -750,7 +760,7 @@ def by_domain_note(comparison: Comparison) -> str:
     if n < of:
         which = f"means over {n} of {of} seeds, those that"
         if n == 1:
-            which = f"seed {value(parameter(shown[0].runs[0], 'seed'))} alone, which"
+            which = f"seed {value_text(parameter(shown[0].runs[0], 'seed'))} alone, which"
         said = [f"{which} all have with the same domains"]
     said += [f"at {', '.join(held)}"] if held else []
     text = ", ".join(said)

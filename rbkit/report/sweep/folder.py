@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 import rbkit
 from rbkit.errors import InputError
 from rbkit.files import read_json, sha256_of_file, write_json
-from rbkit.processes import is_alive, process_identity
+from rbkit.processes import STALE, is_alive, process_identity
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import RUN_HINTS, Declared
 
@@ -262,7 +262,6 @@ JOB_FORMAT = "rbkit-job/1"
 JOB_FILE = "job.json"
 STATUSES = ("queued", "running", "ok", "failed", "killed", "timeout", "interrupted")
 _AT_WORK = 30.0  # a launcher that is at work gives a heartbeat every few seconds
-STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
 
 # What a reader may rely on. The file may come from a stranger: everything else is refused.
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -439,10 +438,10 @@ def _is_at_work(job: Mapping[str, Any]) -> bool:
 
 def tail_of(lines: Sequence[str] | str, count: int = 30) -> list[str]:
     """Return the last lines of an error, without colours and other control characters."""
-    from rbkit.text import plain
+    from rbkit.text import one_line
 
     lines = lines.splitlines() if isinstance(lines, str) else lines
-    return [plain(line) for line in lines][-count:]
+    return [one_line(line) for line in lines][-count:]
 
 
 def seconds_since(time: Any) -> float:

@@ -44,7 +44,7 @@ from rbkit.report.sweep.machine import (
 )
 from rbkit.report.sweep.plan import Plan, clear, clear_halves, requeue
 from rbkit.report.sweep.worker import LOG, Event, LocalWorkers, Message, Workers
-from rbkit.text import last_lines, plain, shorten
+from rbkit.text import last_lines, one_line, shorten
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Board:
         if not self.shown:
             return
         so_far = self.done + sum(self.counts.values())
-        why = f"  {plain(shorten(error))}" if error else ""
+        why = f"  {one_line(shorten(error))}" if error else ""
         line = f"[{so_far:>{self._width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
         self._running.pop(id, None)
         if self._live is not None:
@@ -209,7 +209,7 @@ def progress_of(run_dir: Path) -> str:
     except (OSError, InputError, KeyError, TypeError):
         return ""
     said = f"step {step}/{steps}" if steps else f"step {step}"
-    return plain(shorten(f"{said}  loss {loss:.3f}" if isinstance(loss, float) else said, 80))
+    return one_line(shorten(f"{said}  loss {loss:.3f}" if isinstance(loss, float) else said, 80))
 
 
 def _duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ from rbkit.report.sweep.folder import (
     seconds_since,
     ways_on,
 )
-from rbkit.text import plain
+from rbkit.text import one_line
 
 _STYLES = {
     "ok": "green",
@@ -54,7 +54,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], file: Text
 
         Console(file=file, highlight=False).print(rich_table(header, rows))
         return
-    lines = _without_empty([list(header), *([plain(cell) for cell in row] for row in rows)])
+    lines = _without_empty([list(header), *([one_line(cell) for cell in row] for row in rows)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         said = "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
@@ -66,7 +66,7 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    lines = _without_empty([list(header), *([plain(cell) for cell in row] for row in rows)])
+    lines = _without_empty([list(header), *([one_line(cell) for cell in row] for row in rows)])
     table = Table(box=None, pad_edge=False)
     for at, name in enumerate(lines[0]):
         # Where it is tight, names and errors give way, and numbers do not.
@@ -130,7 +130,9 @@ class Standing:
         said = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         who = f" ({self.launcher})" if self.launcher else ""
         number = len(self.statuses)
-        return plain(f"{self.template}: {number} run{'s' * (number != 1)}: {said or 'none'}{who}")
+        return one_line(
+            f"{self.template}: {number} run{'s' * (number != 1)}: {said or 'none'}{who}"
+        )
 
     @property
     def advice(self) -> str:
@@ -141,8 +143,8 @@ class Standing:
         they = "run is" if left == 1 else "runs are"
         said = f"Nobody works on it; {left} {they} not ok. Go on with:"
         if len(self.commands) == 1:
-            return plain(f"{said} {self.commands[0]}")
-        return "\n  ".join(map(plain, (said, *self.commands)))
+            return one_line(f"{said} {self.commands[0]}")
+        return "\n  ".join(map(one_line, (said, *self.commands)))
 
 
 def standing(out: str | Path) -> Standing:

@@ -38,7 +38,7 @@ from rbkit.processes import (
 from rbkit.report.engine import Failure, NotebookError, execute, failure_in
 from rbkit.report.sweep.folder import tail_of
 from rbkit.report.sweep.machine import oom_kills
-from rbkit.text import last_lines, plain, shorten
+from rbkit.text import last_lines, one_line, shorten
 
 Message = dict[str, Any]
 
@@ -235,8 +235,8 @@ def _run(request: Message, run_dir: Path, scratch: Path, tell: Callable[[Message
     after = oom_kills()
     return {
         "status": status,
-        "error": plain(failure.headline) or None,
-        "cell": None if failure.cell is None else plain(failure.cell),
+        "error": one_line(failure.headline) or None,
+        "cell": None if failure.cell is None else one_line(failure.cell),
         "tail": tail_of(failure.traceback),
         "oom": status == "killed" and None not in (before, after) and after != before,
     }

@@ -21,22 +21,24 @@ from rbkit.show.facts import (
     Array,
     RunLike,
     domain_names,
+    loss_series,
     losses,
     pairs_by_seed,
+    proportions_in_force,
     same_corpus,
+    smooth,
     spent,
     target,
 )
-from rbkit.show.figures.gram import (
+from rbkit.show.figures.mixture import proportions
+from rbkit.show.gram_layout import (
     common_scale,
     extremes,
-    mean_over_rounds,
+    finite_mean,
     seriate,
     short_ids,
     to_cosine,
 )
-from rbkit.show.figures.losses import series, smooth
-from rbkit.show.figures.mixture import proportions, proportions_in_force
 from rbkit.show.style import (
     INK,
     MUTED,
@@ -47,7 +49,6 @@ from rbkit.show.style import (
     mixer_colour,
     mixer_marker,
     new_axes,
-    number,
     plain_ticks,
     rbkit_style,
     say_nothing,
@@ -55,6 +56,7 @@ from rbkit.show.style import (
     shorten,
     tidy,
 )
+from rbkit.text import number
 
 _LINES: list[Any] = ["-", (0, (5, 1.8)), (0, (1.3, 1.3)), (0, (6, 1.8, 1.3, 1.8))]
 GREY = "#c3cad2"
@@ -245,7 +247,7 @@ def gram_panel(variant: VariantLike) -> Panel | None:
     names = _names(found[0][0], len(found[0][1]))
     same = [(run, G) for run, G in found if len(G) == len(names) and _names(run, len(G)) == names]
     return Panel(
-        variant, names, [run for run, _ in same], mean_over_rounds(np.array([G for _, G in same]))
+        variant, names, [run for run, _ in same], finite_mean(np.array([G for _, G in same]))
     )
 
 
@@ -300,7 +302,7 @@ def _order(panels: Sequence[Panel], m: int) -> NDArray[np.int64]:
         for panel in panels
         if (found := gram_panel(panel.variant)) is not None and found.names == panel.names
     ]
-    return seriate(mean_over_rounds(np.array(grams))) if grams else np.arange(m)
+    return seriate(finite_mean(np.array(grams))) if grams else np.arange(m)
 
 
 _Curve = tuple[Array, Array]  # steps and values
@@ -458,7 +460,7 @@ def _reader(split: Literal["eval", "train"]) -> Callable[[RunLike], _Curve]:
 
     def read(run: RunLike) -> _Curve:
         if id(run) not in known:
-            steps, values = series(run, split)
+            steps, values = loss_series(run, split)
             smoothed = split == "train" and len(values) > 0
             known[id(run)] = steps, smooth(values) if smoothed else values
         return known[id(run)]
@@ -908,7 +910,7 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_VARIAN
             return _nothing("no Gram matrix recorded")
         groups = by_names(shown)
         order = {
-            names: seriate(mean_over_rounds(np.array([p.mean for p in found])))
+            names: seriate(finite_mean(np.array([p.mean for p in found])))
             for names, found in groups.items()
         }
         vmax = max(common_scale(panel.mean) for panel in shown)

@@ -19,7 +19,7 @@ from rbkit.errors import InputError
 from rbkit.regroup.choose import CRITERIA, RULES, Criterion, judge
 from rbkit.regroup.regret_bound import QUANTILE
 from rbkit.show.facts import Array
-from rbkit.show.figures.gram import seriate
+from rbkit.show.gram_layout import seriate
 from rbkit.show.style import (
     INK,
     MUTED,
@@ -27,13 +27,13 @@ from rbkit.show.style import (
     legend_above,
     mixer_colour,
     new_axes,
-    number,
     plain_ticks,
     rbkit_style,
     set_alt,
     shorten,
     tidy,
 )
+from rbkit.text import number
 
 _BAR, _MARK = "#9db4c8", mixer_colour("Target")
 

@@ -16,84 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.show.facts import Array
-from rbkit.show.style import new_axes, number, plain_ticks, rbkit_style, set_alt, shorten
+from rbkit.show.gram_layout import (
+    Array,
+    common_scale,
+    domain_order,
+    extremes,
+    seriate,
+    short_ids,
+    to_cosine,
+)
+from rbkit.show.style import new_axes, plain_ticks, rbkit_style, set_alt, shorten
 
 _MOST_LINES = 60  # domains between which lines are drawn
-
-
-def to_cosine(gram: ArrayLike) -> Array:
-    """Divide G[i, j] by the norms of both gradients: cosines, NaN where a norm is 0.
-
-    Parameters
-    ----------
-    gram : array_like of shape (..., m, m)
-
-    Examples
-    --------
-    >>> to_cosine([[4.0, -2.0], [-2.0, 1.0]])
-    array([[ 1., -1.],
-           [-1.,  1.]])
-    """
-    gram = np.asarray(gram, dtype=np.float64)
-    norm = np.sqrt(np.clip(np.diagonal(gram, axis1=-2, axis2=-1), 0.0, None))
-    norm = np.where(norm > 0, norm, np.nan)
-    cosine: Array = np.clip(gram / (norm[..., :, None] * norm[..., None, :]), -1.0, 1.0)
-    return cosine
-
-
-def domain_order(history: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Order of the domains that puts similar ones side by side.
-
-    Average linkage on 1 - cosine of the mean Gram matrix, leaves in the optimal order
-    (Bar-Joseph et al. 2001). Domains without any gradient come last; without a recorded
-    Gram matrix domains keep their order.
-
-    Returns
-    -------
-    ndarray of int64, shape (m,)
-    """
-    gram = np.asarray(history.get("gram", np.empty((0, 0, 0))), dtype=np.float64)
-    if gram.ndim != 3 or not gram.size:
-        p = np.asarray(history.get("p", np.empty((0, 0))))
-        return np.arange(p.shape[-1] if p.ndim else 0)
-    return seriate(mean_over_rounds(to_cosine(gram)))
-
-
-def mean_over_rounds(grams: Array) -> Array:
-    """Mean over the first axis without NaN, and NaN (silently) where there is nothing else."""
-    known = np.isfinite(grams)
-    count = known.sum(axis=0)
-    total = np.where(known, grams, 0.0).sum(axis=0)
-    mean: Array = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return mean
-
-
-def seriate(cosine: Array) -> NDArray[np.int64]:
-    """Order of the rows of a similarity matrix (m, m) that puts similar rows side by side."""
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
-    seen = np.flatnonzero(np.isfinite(np.diagonal(cosine)))
-    unseen = np.setdiff1d(np.arange(len(cosine)), seen)
-    if len(seen) > 2:
-        # Pairs that never met in a round count as unrelated.
-        distance = 1.0 - np.nan_to_num(cosine[np.ix_(seen, seen)], nan=0.0)
-        np.fill_diagonal(distance, 0.0)
-        distance = np.clip((distance + distance.T) / 2, 0.0, None)
-        # The optimal order of 1,000 leaves takes seconds, and nobody could see it.
-        optimal = len(seen) <= 300
-        tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=optimal)
-        seen = seen[leaves_list(tree)]
-    return np.concatenate([seen, unseen]).astype(np.int64)
-
-
-def common_scale(grams: ArrayLike, percentile: float = 98.0) -> float:
-    """Largest colour of a scale for all of `grams`: a high percentile of |G| off the diagonal."""
-    grams = np.asarray(grams, dtype=np.float64)
-    off = np.abs(grams[..., ~np.eye(grams.shape[-1], dtype=bool)])
-    off = off[np.isfinite(off)]
-    return float(np.percentile(off, percentile)) if off.size and off.max() > 0 else 1.0
 
 
 def gram(
@@ -209,37 +143,6 @@ def gram_frames(
         plain_ticks(ax.xaxis, [""] * m if shown else [])
         set_alt(ax, f"Step {int(step)}: {extremes(G, names)}.")
     _colorbar(axes[-1], list(axes), image, "cosine" if kind == "cosine" else "inner product")
-
-
-def extremes(G: Array, names: Sequence[str]) -> str:
-    """Say which two domains agree most and which are in the strongest conflict."""
-    off = np.where(np.triu(np.ones_like(G, dtype=bool), 1), G, np.nan)
-    if not np.isfinite(off).any():
-        return "no pair of domains was observed"
-    said = []
-    for what, where in (("closest pair", np.nanargmax(off)), ("conflict", np.nanargmin(off))):
-        i, j = divmod(int(where), off.shape[1])
-        if what == "conflict":
-            what = "strongest conflict" if off[i, j] < 0 else "no conflict, weakest pair"
-        said.append(f"{what} {names[i]} / {names[j]} {_short(off[i, j])}")
-    return "; ".join(said[::-1])
-
-
-def short_ids(names: Sequence[str]) -> list[str]:
-    """Return the numbers that domain names start with, else the names, for the crowded axis.
-
-    Examples
-    --------
-    >>> short_ids(["03 species, genus", "11 film, actress"]), short_ids(["recipes", "code"])
-    (['03', '11'], ['recipes', 'code'])
-    """
-    first = [name.split(" ", 1)[0] for name in names]
-    numbered = all(f.isdigit() and len(f) <= 3 for f in first) and len(set(first)) == len(first)
-    return first if numbered else [shorten(name, 16) for name in names]
-
-
-def _short(value: float) -> str:
-    return number(value, 2) if abs(value) >= 0.005 else f"{value:.1e}".replace("-", "−", 1)
 
 
 def _cells(ax: Axes, G: Array, vmax: float) -> Any:

@@ -13,11 +13,13 @@ from rbkit.show.facts import (
     RunLike,
     domain_names,
     labels,
+    loss_series,
     losses,
     mixer_of,
     parameter,
     same_corpus,
     seed_of,
+    smooth,
 )
 from rbkit.show.style import (
     INK,
@@ -27,13 +29,13 @@ from rbkit.show.style import (
     mixer_colour,
     mixer_marker,
     new_axes,
-    number,
     plain_ticks,
     rbkit_style,
     set_alt,
     shorten,
     tidy,
 )
+from rbkit.text import number, signed
 
 _End = tuple[RunLike, str, float, float]  # a run, its label, and where its line ends
 
@@ -61,7 +63,7 @@ def loss_curves(
         ends: list[_End] = []
         said = []
         for run, name in zip(runs, labels(runs), strict=True):
-            steps, values = series(run, split)
+            steps, values = loss_series(run, split)
             if not len(steps):
                 continue
             if split == "train":
@@ -97,15 +99,15 @@ def loss_gap(runs: Sequence[RunLike], baseline: str = "Stratified", ax: Axes | N
             base = _baseline(runs, run, baseline)
             if base is None or mixer_of(run) == baseline:
                 continue
-            reference = dict(zip(*map(np.ndarray.tolist, series(base, "eval")), strict=True))
-            steps, values = series(run, "eval")
+            reference = dict(zip(*map(np.ndarray.tolist, loss_series(base, "eval")), strict=True))
+            steps, values = loss_series(run, "eval")
             both = np.array([step in reference for step in steps], dtype=bool)
             if not both.any():
                 continue
             gaps = values[both] - np.array([reference[step] for step in steps[both]])
             _line(ax, run, steps[both], gaps)
             ends.append((run, name, float(steps[both][-1]), float(gaps[-1])))
-            said.append(f"{name} ends at {_signed(gaps[-1])}")
+            said.append(f"{name} ends at {signed(gaps[-1])}")
         ax.axhline(0, color=mixer_colour(baseline), linewidth=1.2, linestyle=(0, (4, 2)))
         tidy(ax)
         ax.set_xlabel("optimizer step")
@@ -155,8 +157,8 @@ def loss_by_domain(
             if np.isfinite(value).any():
                 least, most = int(np.nanargmin(value)), int(np.nanargmax(value))
                 best += (
-                    f" {name}: best in {names[least]} ({_signed(value[least])}),"
-                    f" worst in {names[most]} ({_signed(value[most])})."
+                    f" {name}: best in {names[least]} ({signed(value[least])}),"
+                    f" worst in {names[most]} ({signed(value[most])})."
                 )
         if relative:
             ax.axvline(0, color=mixer_colour(baseline), linewidth=1.2, linestyle=(0, (4, 2)))
@@ -173,18 +175,6 @@ def loss_by_domain(
             _nothing(ax, "no final losses recorded")
         set_alt(ax, f"Final eval loss of {len(names)} domains, {what}.{best}")
     return ax
-
-
-def smooth(values: Array, share: float = 0.012) -> Array:
-    """Average over neighbours with a Gaussian of `share` of the records; centred, so no lag."""
-    width = max(0.4, share * len(values))
-    reach = np.arange(-int(3 * width) - 1, int(3 * width) + 2)
-    kernel = np.exp(-0.5 * (reach / width) ** 2)
-    # Divide by the weight that is really there: less at both ends.
-    total = np.convolve(values, kernel)[len(reach) // 2 :][: len(values)]
-    weight = np.convolve(np.ones_like(values), kernel)[len(reach) // 2 :][: len(values)]
-    average: Array = total / weight
-    return average
 
 
 def _line(ax: Axes, run: RunLike, steps: Array, values: Array, marks: bool = True) -> None:
@@ -213,20 +203,8 @@ def _end_labels(
         for _, name, x, y in members[:1] if together else members:
             y = float(np.mean([end[3] for end in members])) if together else y
             text = mixer if together else name
-            found.append(
-                (x, y, f"{text} {_signed(y)}" if with_value else text, mixer_colour(mixer))
-            )
+            found.append((x, y, f"{text} {signed(y)}" if with_value else text, mixer_colour(mixer)))
     return found
-
-
-def series(run: RunLike, split: str) -> tuple[Array, Array]:
-    """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
-    key = "loss" if split == "train" else "loss_token"
-    rows = [(r.get("step"), r.get(key)) for r in run.metrics(split)]
-    points = [row for row in rows if all(_is_number(value) for value in row)]
-    steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
-    finite = np.isfinite(values)
-    return steps[finite], values[finite]
 
 
 def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike | None:
@@ -241,14 +219,6 @@ def _baseline(runs: Sequence[RunLike], run: RunLike, baseline: str) -> RunLike |
         ),
         None,
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + number(float(value))
 
 
 def _nothing(ax: Axes, text: str) -> None:

@@ -15,18 +15,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError
 from rbkit.show.facts import Array, RunLike, domain_names, target
-from rbkit.show.figures.gram import to_cosine
+from rbkit.show.gram_layout import to_cosine
 from rbkit.show.style import (
     INK,
     MUTED,
     PAPER,
     new_axes,
-    number,
     rbkit_style,
     set_alt,
     shorten,
     without_glyph_warnings,
 )
+from rbkit.text import number
 
 Colour = tuple[float, float, float]
 

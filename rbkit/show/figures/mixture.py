@@ -12,8 +12,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rbkit.balance.mixers.registry import MIXERS
-from rbkit.show.facts import Altered, Array, RunLike, domain_names, labels, target
-from rbkit.show.figures.gram import domain_order
+from rbkit.show.facts import (
+    Altered,
+    Array,
+    RunLike,
+    domain_names,
+    labels,
+    proportions_in_force,
+    target,
+)
+from rbkit.show.gram_layout import domain_order
 from rbkit.show.style import (
     INK,
     MUTED,
@@ -121,22 +129,6 @@ def proportions_side_by_side(runs: Sequence[RunLike]) -> Figure:
             if i:
                 ax.tick_params(labelleft=False)
     return figure
-
-
-def proportions_in_force(run: RunLike) -> tuple[Array, Array]:
-    """Return p in force in each round (T, m), and the steps where rounds begin and end (T+1,)."""
-    history = run.history
-    if "p" not in history or not len(history["p"]):
-        return np.empty((0, 0)), np.empty(0)
-    p = np.asarray(history["p"], dtype=np.float64)
-    told: NDArray[np.bool_] = np.asarray(np.isfinite(p).all(axis=1))
-    if not told.any():
-        return np.empty((0, 0)), np.empty(0)
-    p = np.where(told[:, None], p, 0.0)  # blank where nobody told them
-    ends = np.asarray(history.get("step", []), dtype=np.float64)
-    if not len(ends):  # a run whose first round has not ended
-        return p[:1], np.array([0.0, 1.0])
-    return p[: len(ends)], np.concatenate([[0.0], ends])
 
 
 def _target_bar(

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from rbkit.show.facts import Array, Overhead, RunLike, as_floats, domain_names, labels, target
 from rbkit.show.facts import overhead as overhead_of
-from rbkit.show.figures.gram import domain_order
-from rbkit.show.style import number, shorten
+from rbkit.show.gram_layout import domain_order
+from rbkit.show.style import shorten
+from rbkit.text import duration, number, percent
 from rbkit.train.trackers import effective_domains, noise_share
 
 _RECENT = 20  # logged losses that speed is measured over
@@ -193,13 +194,13 @@ def live_facts(run: RunLike) -> LiveFacts:
 
     Parameters
     ----------
-    run : Follower or Run
-        A Follower is brought up to date by its own ``look()``.
+    run : Run
+        A followed run is brought up to date by its own ``refresh()``.
 
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder, Run
+    >>> from rbkit.train import Recorder, Run
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "RnB", "steps": 40})
     >>> recorder.log({"kind": "train", "step": 10, "loss": 5.2})
@@ -386,40 +387,6 @@ def last(series: Series) -> str:
     return number(values[-1] if values else None)
 
 
-def percent(value: float | None) -> str:
-    """Write a percentage with two digits that say something.
-
-    Examples
-    --------
-    >>> percent(0.04673), percent(12.345), percent(None)
-    ('0.047 %', '12.3 %', '–')
-    """
-    if value is None:
-        return UNKNOWN
-    if value == 0:
-        return "0 %"
-    return f"{value:.1f} %" if value >= 1 else f"{value:.2g} %"
-
-
 def whole(value: float | None) -> str:
     """Write a rate without decimals, with commas."""
     return UNKNOWN if value is None else f"{value:,.0f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Write a time in the unit that fits it.
-
-    Examples
-    --------
-    >>> duration(4.2), duration(335), duration(11_100), duration(200_000), duration(None)
-    ('4 s', '5 min 35 s', '3 h 05 min', '2 d 7 h', '–')
-    """
-    if seconds is None:
-        return UNKNOWN
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24} d {hours % 24} h"
-    if hours:
-        return f"{hours} h {minutes_left:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

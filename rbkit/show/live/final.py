@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rbkit.show.facts import Array, RunLike
-from rbkit.show.figures.gram import gram, short_ids, to_cosine
+from rbkit.show.figures.gram import gram
 from rbkit.show.figures.mixture import proportions
+from rbkit.show.gram_layout import short_ids, to_cosine
 from rbkit.show.live.facts import (
     LiveFacts,
     Series,
@@ -29,13 +30,13 @@ from rbkit.show.style import (
     MUTED,
     alt_text,
     label_line_ends,
-    number,
     rbkit_style,
     set_alt,
     shorten,
     tidy,
     without_glyph_warnings,
 )
+from rbkit.text import number
 
 _NAMED = 40  # domains whose rows and layers can be told apart
 _LAYERS = 24  # layers that stand for more domains than that
@@ -50,7 +51,7 @@ def final_figure(run: RunLike) -> Figure:
 
     Parameters
     ----------
-    run : Run or Follower
+    run : Run
         Finished or not.
 
     Returns

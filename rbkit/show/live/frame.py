@@ -19,11 +19,11 @@ import matplotlib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.show.facts import Array
-from rbkit.show.figures.gram import common_scale, extremes, mean_over_rounds, short_ids, to_cosine
-from rbkit.show.figures.losses import smooth
-from rbkit.show.live.facts import LiveFacts, Series, duration, percent, status_said, whole
-from rbkit.show.style import INK, MUTED, PAPER, RULE, domain_colours, number, shorten, spread
+from rbkit.show.facts import Array, smooth
+from rbkit.show.gram_layout import common_scale, extremes, finite_mean, short_ids, to_cosine
+from rbkit.show.live.facts import LiveFacts, Series, status_said, whole
+from rbkit.show.style import INK, MUTED, PAPER, RULE, domain_colours, shorten, spread
+from rbkit.text import duration, number, percent
 
 FONT = "system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,'Liberation Sans',sans-serif"
 
@@ -356,7 +356,7 @@ def _aggregate(G: Array) -> Array:
     padded[:m, :m] = G
     n = len(padded) // block
     blocks = padded.reshape(n, block, n, block).transpose(1, 3, 0, 2)
-    return mean_over_rounds(blocks.reshape(block * block, n, n))
+    return finite_mean(blocks.reshape(block * block, n, n))
 
 
 def _indices(cells: Array, scale: float) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from rbkit.show.live.facts import LiveFacts, live_facts, printable
 from rbkit.show.live.frame import Kind, Scale, alt, frame_html
 from rbkit.show.style import display_mode, in_kernel
 from rbkit.train.recorder import Throttle
-from rbkit.train.run import Follower
+from rbkit.train.run import Run
 
 
 class Output(NamedTuple):
@@ -37,11 +37,11 @@ class View:
 
     Attributes
     ----------
-    run : Follower
+    run : Run
     """
 
     def __init__(self, path: str | Path, kind: Kind = "cosine") -> None:
-        self.run, self.kind = Follower(path), kind
+        self.run, self.kind = Run.follow(path), kind
         self._scales: dict[Kind, Scale] = {}
         self._began: Any = None
 
@@ -163,7 +163,7 @@ class LivePanel:
         if self.shows_progress:
             self._throttle = Throttle(_SHARE, _LEAST[self.mode])
             with self._throttle.looking():
-                self._view.run.look()
+                self._view.run.refresh()
                 self._show(self._view.frame(self._hint))
 
     def look(self) -> None:
@@ -171,14 +171,14 @@ class LivePanel:
         if not self.shows_progress or self._view is None or not self._throttle.due():
             return
         with self._throttle.looking():
-            if self._view.run.look():
+            if self._view.run.refresh():
                 self._show(self._view.frame(self._hint))
 
     def end(self) -> None:
         """Put the figure in the place of the frames, and save it."""
         if self._view is None or self.mode == "off":
             return
-        self._view.run.look()
+        self._view.run.refresh()
         if self.shows_progress:
             self._show(self._view.frame())  # the truth at once, and if the figure should fail
         figure = self._view.figure()
@@ -246,7 +246,7 @@ def attach(
     path, mode = Path(getattr(run, "path", run)), display_mode(display)
     view = View(path, kind)
     deadline = time.monotonic() + wait
-    while not view.run.look() or view.run.status == "waiting":
+    while not view.run.refresh() or view.run.status == "waiting":
         if time.monotonic() > deadline:
             raise InputError(
                 str(path), f"no run there after {wait:g} s", "give the folder of a run"
@@ -326,7 +326,7 @@ class Attachment:
                 if not throttle.due():
                     continue
                 with throttle.looking(), self._lock:
-                    if self._view.run.look():
+                    if self._view.run.refresh():
                         self._draw()
             if self._stopped:
                 self._draw(last="No longer followed.")

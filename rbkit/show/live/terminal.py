@@ -34,8 +34,8 @@ from rbkit.show.live.facts import (
     went_wrong,
 )
 from rbkit.show.live.frame import Kind, Scale, values
-from rbkit.show.style import number
-from rbkit.train.run import Follower
+from rbkit.text import number
+from rbkit.train.run import Run
 
 DIM, BAR = "dim", "#3B8EC2"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -383,7 +383,7 @@ class View:
         every: float = 0.5,
         line_every: float = 10.0,
     ) -> None:
-        self.run, self.console = Follower(run_dir), console
+        self.run, self.console = Run.follow(run_dir), console
         self.kind: Kind = "raw" if raw else "cosine"
         self.scale = Scale(self.kind)
         self.patience, self.every, self.line_every = patience, every, line_every
@@ -409,7 +409,7 @@ class View:
 
     def _wait_for_it(self, patience: float) -> None:
         until = time.monotonic() + patience
-        self.run.look()
+        self.run.refresh()
         if self.run.info:
             return
         where = str(self.run.path)
@@ -421,7 +421,7 @@ class View:
                     where, "no run there", "give the folder of a run, one with a run.json"
                 )
             time.sleep(min(self.every, 0.2))
-            self.run.look()
+            self.run.refresh()
 
     def _follow_live(self) -> None:
         # Transient: what stays is the last state, drawn as high as it likes.
@@ -432,7 +432,7 @@ class View:
                     size = self.console.size
                     live.update(self._drawn(size.height), refresh=True)
                 time.sleep(self.every)
-                new = self.run.look()
+                new = self.run.refresh()
 
     def _follow_in_lines(self) -> None:
         due = 0.0
@@ -441,7 +441,7 @@ class View:
                 self.console.print(Text(_line(self._facts())), soft_wrap=True)
                 due = time.monotonic() + self.line_every
             time.sleep(self.every)
-            self.run.look()
+            self.run.refresh()
 
     def _facts(self) -> LiveFacts:
         return printable(live_facts(self.run))

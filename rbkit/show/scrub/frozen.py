@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from rbkit.errors import InputError
 from rbkit.show.facts import Altered, Array, mixer_of
-from rbkit.show.figures.gram import gram_frames, to_cosine
+from rbkit.show.figures.gram import gram_frames
 from rbkit.show.figures.losses import loss_curves
 from rbkit.show.figures.mixture import proportions, replay_labels
+from rbkit.show.gram_layout import to_cosine
 from rbkit.show.scrub.rounds import Rounds, scales
 from rbkit.show.style import alt_text, domain_colours, mixer_colour, rbkit_style, set_alt, shorten
 from rbkit.train.counterfactual import Replay

@@ -13,9 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.balance.mixers.registry import MIXERS
-from rbkit.show.facts import Array, RunLike, as_floats, domain_names, mixer_of, parameter, target
-from rbkit.show.figures.gram import common_scale, domain_order, to_cosine
-from rbkit.show.figures.losses import smooth
+from rbkit.show.facts import (
+    Array,
+    RunLike,
+    as_floats,
+    domain_names,
+    mixer_of,
+    parameter,
+    smooth,
+    target,
+)
+from rbkit.show.gram_layout import common_scale, domain_order, to_cosine
 from rbkit.show.live.facts import Series, of_evaluations, of_training
 from rbkit.show.style import domain_colours
 from rbkit.show.widgets import packed

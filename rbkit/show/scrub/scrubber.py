@@ -26,7 +26,7 @@ from rbkit.show.scrub.rounds import (
 from rbkit.show.style import display_mode
 from rbkit.show.widgets import joined, output, packed
 from rbkit.train.counterfactual import Replay, replay
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,7 +23,7 @@ from rbkit.regroup.domains import Domains
 from rbkit.train.losses import length_batches, token_losses
 from rbkit.train.models import PadCollator, tokenize
 from rbkit.train.propose.runs import Proposal, check_options, cost_of, train_all
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 from rbkit.train.training import without_library_bars
 
 

@@ -26,7 +26,7 @@ from rbkit.errors import InputError
 from rbkit.files import write_text
 from rbkit.regroup.domains import Domains
 from rbkit.train.propose.runs import Proposal, check_options, cost_of, train_all
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 
 _STREAM = 3  # keeps this use of a seed apart from those of training
 _TRIES = 2000  # draws for one accepted mixture before we say that the cap leaves none

@@ -24,7 +24,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.files import fingerprint, read_json, write_json
 from rbkit.regroup.domains import Domains
-from rbkit.train.recorder import Run
+from rbkit.train.run import Run
 from rbkit.train.training import train
 
 FORMAT = "rbkit-proposal/1"

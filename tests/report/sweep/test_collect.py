@@ -8,7 +8,7 @@ import pytest
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.collect import SweepRun, collect_runs
 from rbkit.report.sweep.plan import make_plan
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 
 @pytest.fixture

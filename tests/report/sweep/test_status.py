@@ -16,7 +16,7 @@ from rbkit.report.sweep import status
 from rbkit.report.sweep.folder import now, update_job
 from rbkit.report.sweep.plan import make_plan
 from rbkit.report.sweep.status import print_status, print_table, standing
-from rbkit.text import plain
+from rbkit.text import one_line
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_terminal_gets_a_table_that_fits(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     file = Terminal()
     print_table(["run", "error"], [["a", "x" * 300], ["b", "[red]y"]], file)
-    lines = [plain(line) for line in file.getvalue().splitlines()]
+    lines = [one_line(line) for line in file.getvalue().splitlines()]
     assert lines[0].split() == ["run", "error"]
     assert len(lines) == 3
     assert max(map(len, lines)) <= 40

@@ -11,7 +11,7 @@ import rbkit as rb
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
 from rbkit.show.live.panel import View
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_click_while_the_last_figure_is_drawn_does_not_cover_it(
 
 def test_a_view_that_fails_says_that_it_has_ended(live, screen, frames_at_once, monkeypatch):
     view = rb.attach(live.recorder.path, display="live", screen=screen)
-    monkeypatch.setattr(view._view.run, "look", lambda: 1 / 0)
+    monkeypatch.setattr(view._view.run, "refresh", lambda: 1 / 0)
     until(lambda: "This view has ended: ZeroDivisionError" in screen.shown[-1].data["text/html"])
     with pytest.raises(ZeroDivisionError):
         view.wait(20)
@@ -98,7 +98,7 @@ def test_names_cannot_move_the_cursor_of_a_terminal(tmp_path):
     seen = GramEstimate(np.eye(2), np.full(2, 9), np.ones(2), np.ones(2))
     loop(1.0, p=[0.4, 0.6], gram=seen)
     view = View(tmp_path)
-    view.run.look()
+    view.run.refresh()
     assert view.frame().data["text/plain"].isprintable()
 
 

@@ -13,8 +13,7 @@ from rbkit.show.live.final import final_figure
 from rbkit.show.live.frame import frame_svg
 from rbkit.show.live.terminal import Room, view
 from rbkit.show.style import alt_text
-from rbkit.train.recorder import Recorder, Run
-from rbkit.train.run import Follower
+from rbkit.train import Recorder, Run
 
 P = [[0.25, 0.75], [0.5, 0.5], [0.9, 0.1]]
 
@@ -51,8 +50,8 @@ def recorder(tmp_path):
 
 
 def facts_of(recorder):
-    run = Follower(recorder.path)
-    run.look()
+    run = Run.follow(recorder.path)
+    run.refresh()
     return live_facts(run)
 
 
@@ -90,9 +89,9 @@ def test_matrix_noise_and_effective_numbers_are_those_of_the_last_round(recorder
 def test_speed_and_what_is_left(recorder):
     logged = [("train", 10), ("eval", 10), ("train", 20), ("eval", 20), ("train", 25)]
     timings = [{"kind": k, "step": s, "seconds": s / 10} for k, s in logged]
-    run = Follower(recorder.path)
-    run.look()
-    run.timings[:] = timings
+    run = Run.follow(recorder.path)
+    run.refresh()
+    run = run.with_(timings=timings)
     facts = live_facts(run)
     assert facts.tokens_per_second == pytest.approx(1000)
     assert facts.eta_seconds == pytest.approx(1.5)
@@ -108,7 +107,7 @@ def test_what_watching_took_is_said(recorder):
 
 
 def test_before_the_run_there_is_nothing_to_show_and_no_error(tmp_path):
-    facts = live_facts(Follower(tmp_path / "later"))
+    facts = live_facts(Run.follow(tmp_path / "later"))
     assert (facts.status, facts.step, facts.m, facts.gram) == ("waiting", 0, 0, None)
     assert (facts.q, facts.worst_name, facts.effective) == (None, None, None)
 

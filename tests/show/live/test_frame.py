@@ -10,7 +10,7 @@ import pytest
 
 from rbkit.show.live.facts import live_facts
 from rbkit.show.live.frame import Scale, alt, frame_html, frame_svg
-from rbkit.train.run import Follower
+from rbkit.train import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
 NASTY = ["<script>alert(1)</script>", 'a" onload="x', "]]>&amp;\x00\x1b[31m", "\ud800 half", ""]
@@ -95,7 +95,7 @@ def test_a_domain_never_seen_is_hatched_and_the_diagonal_is_outlined(facts):
 
 
 def test_before_the_first_round_and_without_a_run_there_is_a_frame(tmp_path):
-    nothing = live_facts(Follower(tmp_path / "later"))
+    nothing = live_facts(Run.follow(tmp_path / "later"))
     assert "after the first round" in " ".join(texts(frame_svg(nothing)))
     assert "waiting" in alt(nothing)
 

@@ -12,7 +12,7 @@ import pytest
 import rbkit as rb
 from rbkit.show.live.facts import live_facts
 from rbkit.show.live.frame import frame_html
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 

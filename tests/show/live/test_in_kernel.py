@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 TESTS = Path(__file__).resolve().parents[2]
 TRAIN = """

@@ -15,7 +15,7 @@ import torch
 import rbkit as rb
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 A, B, C = [0.5, 0.5], [0.25, 0.75], [0.9, 0.1]
 

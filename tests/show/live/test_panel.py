@@ -8,7 +8,7 @@ import pytest
 import rbkit as rb
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.show.live.panel import LivePanel
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 FRAME, FIGURE = ["text/html", "text/plain"], ["image/png", "text/plain"]
 

@@ -9,10 +9,10 @@ import pytest
 import rbkit as rb
 from rbkit.errors import InputError
 from rbkit.show.facts import Altered
-from rbkit.show.figures.gram import to_cosine
+from rbkit.show.gram_layout import to_cosine
 from rbkit.show.scrub.rounds import GRAM_BYTES, asked, menu, rounds_of, sent_rounds, together
 from rbkit.show.style import alt_text
-from rbkit.train.recorder import Run
+from rbkit.train import Run
 
 HOSTILE = [
     "<script>window.pwned=1</script>",
