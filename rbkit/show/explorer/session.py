@@ -338,7 +338,7 @@ class Session:
             n = len(self.editor.material.train)
             what = f"the map shows {len(self.shown):,} of {n:,} examples, so a lasso sees a part"
             raise InputError("move", what, "split, merge or drop whole domains instead")
-        return self.shown[points[points < len(self.shown)]]
+        return np.asarray(self.shown[points[points < len(self.shown)]])
 
     # --- what can be asked --------------------------------------------------------------
 
@@ -526,13 +526,12 @@ def to_unit_square(xy: NDArray[np.floating[Any]], margin: float = 0.03) -> NDArr
     >>> to_unit_square(np.array([[0.0, 0.0], [4.0, 2.0]]), margin=0).tolist()
     [[0.0, 0.25], [1.0, 0.75]]
     """
-    xy = np.asarray(xy, dtype=np.float64)
     # UMAP sometimes throws a handful of points far away, which would squeeze all others.
     ends = (0.001, 0.999) if len(xy) > 2000 else (0.0, 1.0)
-    low, high = np.quantile(xy, ends, axis=0)
+    low, high = np.quantile(xy.astype(np.float64), ends, axis=0)
     span = float(np.max(high - low)) or 1.0
-    scaled = 0.5 + (xy - (low + high) / 2) / span * (1 - 2 * margin)
-    return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+    scaled = 0.5 + (xy.astype(np.float64) - (low + high) / 2) / span * (1 - 2 * margin)
+    return np.asarray(np.clip(scaled, 0.0, 1.0), dtype=np.float32)
 
 
 def label_places(

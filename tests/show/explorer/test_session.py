@@ -37,9 +37,15 @@ def corpus_of(n=240, extra=()):
     return DatasetDict(train=rows, eval=rows.select(range(30)))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Embeddings and maps of the same texts are computed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("RBKIT_CACHE", str(tmp_path / "cache"))
+def own_folder(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("RBKIT_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
 
 
