@@ -33,7 +33,7 @@ folder = run_dir or tempfile.mkdtemp(prefix="rbkit-tour-")
 
 # %% [markdown]
 # ## The result first
-# The corpus is encyclopaedia leads, recipes and code. The model shall become good at a mix that
+# The corpus is encyclopaedia leads, recipes and code. The model should become good at a mix that
 # is *not* the corpus' own: cooking, biology, code.
 
 # %%
@@ -100,7 +100,7 @@ print(mixed.name, "|", ", ".join(f"{s} {share:.0%}" for s, share in mixed.source
 
 # %% [markdown]
 # ## What Balance did
-# The mixture of the adaptive run, round by round, beside the target at the right.
+# The mixture of the adaptive run, round by round, with the target at the right.
 
 # %%
 rnb = runs[-1]

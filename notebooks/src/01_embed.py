@@ -202,9 +202,8 @@ with picture(alt) as ax:
         (random[same], "same source", BLUE),
         (first, "text and nearest neighbour", ORANGE),
     ):
-        ax.hist(
-            values, bins, density=True, histtype="stepfilled", alpha=0.5, color=colour, label=name
-        )
+        ax.hist(values, bins, density=True, histtype="stepfilled", alpha=0.5, color=colour,
+                label=name)  # fmt: skip
     ax.set(title="Cosines of pairs", xlabel="cosine", yticks=[])
     legend_above(ax)
 
@@ -253,10 +252,8 @@ def rarity(cosine, of):
 
 
 for cosine in (0.1, 0.3, 0.5, 0.7):
-    print(
-        f"cosine {cosine}: {rarity(cosine, random):8.3%} of random pairs in X, "
-        f"{rarity(cosine, random_other):8.3%} in Y"
-    )
+    print(f"cosine {cosine}: {rarity(cosine, random):8.3%} of random pairs in X, "
+          f"{rarity(cosine, random_other):8.3%} in Y")  # fmt: skip
 
 # %%
 assert rarity(0.3, random) < 0.1
@@ -318,13 +315,11 @@ found_again = ((shuffled @ X.T).argmax(axis=1) == rows).mean()
 
 # %%
 assert np.median(kept) > np.quantile(random, 0.999)
-print(
-    f"cosine with the shuffled text: median {np.median(kept):.2f}; of all texts the original "
-    f"is the nearest to its shuffled self in {found_again:.0%} of the cases"
-)
+print(f"cosine with the shuffled text: median {np.median(kept):.2f}; of all texts the original "
+      f"is the nearest to its shuffled self in {found_again:.0%} of the cases")  # fmt: skip
 
 # %% [markdown]
-# That is no fault for our purpose, domains are about topics. It is one for others: do not filter
+# For our purpose that is not a fault: domains are about topics. For others it is: do not filter
 # a corpus for true or friendly statements by cosine.
 
 # %% [markdown]
@@ -605,10 +600,8 @@ print(complaint.what, "->", complaint.remedy)
 # %%
 exact = Letters().transform(few)
 assert np.abs(exact - once).max() < 5e-4
-assert (
-    (exact @ exact.T - 2 * np.eye(len(few))).argmax(0)
-    == (once @ once.T - 2 * np.eye(len(few))).argmax(0)
-).mean() > 0.95
+assert ((exact @ exact.T - 2 * np.eye(len(few))).argmax(0)
+        == (once @ once.T - 2 * np.eye(len(few))).argmax(0)).mean() > 0.95  # fmt: skip
 
 # %% [markdown]
 # And with the embedder of this notebook, for a few texts, in seconds:
@@ -634,7 +627,7 @@ assert smoke or warm < cold / 5
 # - An embedding is a direction. Single numbers mean nothing; relations do.
 # - A cosine is read against random pairs: how rare is it? Its value depends on the embedder.
 # - It says what texts are about: not what they claim, and nearly nothing of order or "not".
-# - Two embedders can be equally good by labels and make different domains. Compare by AMI, beside
+# - Two embedders can be equally good by labels and make different domains. Compare by AMI, next to
 #   the ceiling of two seeds.
 # - Texts are embedded once. Kill a run when you like.
 #

@@ -108,9 +108,8 @@ def kmeans(X, k, rng, steps=25):
         squared = (X**2).sum(1)[:, None] - 2 * X @ centres.T + (centres**2).sum(1)
         labels = squared.argmin(axis=1)
         inertia.append(squared.min(axis=1).sum())
-        means = [
-            X[labels == c].mean(axis=0) if (labels == c).any() else centres[c] for c in range(k)
-        ]
+        means = [X[labels == c].mean(axis=0) if (labels == c).any() else centres[c]
+                 for c in range(k)]  # fmt: skip
         centres = np.stack(means)
     return labels, np.array(inertia)
 
@@ -176,11 +175,8 @@ S, colours = X[some], domains.train_labels[some]
 sizes, gaps = (5, 15, 50), (0.0, 0.1, 0.5)
 
 # %%
-maps = {
-    (n, gap): umap_coordinates(S, n_neighbors=n, min_dist=gap, seed=seed)
-    for n in sizes
-    for gap in gaps
-}
+maps = {(n, gap): umap_coordinates(S, n_neighbors=n, min_dist=gap, seed=seed)
+        for n in sizes for gap in gaps}  # fmt: skip
 
 # %%
 alt = """Nine maps of the same examples: few neighbours give many small islands, many neighbours
@@ -269,10 +265,8 @@ with_truth = {name: order(found, truth) for name, found in far_apart.items()}
 alike = order(far_apart["components, seed 0"], far_apart["components, seed 1"])
 
 # %%
-print(
-    f"two seeds, same start: {alike:.2f}; two random starts: "
-    f"{order(far_apart['random, seed 0'], far_apart['random, seed 1']):.2f}"
-)
+print(f"two seeds, same start: {alike:.2f}; two random starts: "
+      f"{order(far_apart['random, seed 0'], far_apart['random, seed 1']):.2f}")  # fmt: skip
 for name, value in with_truth.items():
     print(f"{name} and the truth: {value:.2f}")
 assert max(with_truth.values()) < 0.95
@@ -458,12 +452,8 @@ with picture(alt, 3, 3, width=8, height=7.6, dpi=100) as axes:
             labels = fits[at].cut(size)
             shares[at, size] = (labels < 0).mean()
             title = f"min_samples {at}, min_cluster_size {size}"
-            dots(
-                ax,
-                flat,
-                labels,
-                f"{title}\n{labels.max() + 1} clusters, {shares[at, size]:.0%} noise",
-            )
+            dots(ax, flat, labels, f"{title}\n{labels.max() + 1} clusters, "
+                                   f"{shares[at, size]:.0%} noise")  # fmt: skip
 
 # %%
 assert smoke or shares[30, 10] > shares[2, 10]
@@ -483,10 +473,8 @@ fall
 
 # %%
 size = [row["min_cluster_size"] for row in sweep]
-alt = "; ".join(
-    f"min_cluster_size {r['min_cluster_size']}: {r['k']} clusters, {r['noise_share']:.0%} noise"
-    for r in sweep
-)
+alt = "; ".join(f"min_cluster_size {r['min_cluster_size']}: {r['k']} clusters, "
+                f"{r['noise_share']:.0%} noise" for r in sweep)  # fmt: skip
 with picture(alt, 1, 2, width=8, height=3) as (left, right):
     left.loglog(size, [max(row["k"], 0.5) for row in sweep], "o-", color=BLUE)
     left.set(title="Clusters", xlabel="min_cluster_size", yticks=[1, 3, 10, 30, 100])
@@ -669,10 +657,8 @@ show.show(show.eval_distances(edited, far))
 # %%
 worst = np.argsort(-far.distances)[:3]
 for at in worst.tolist():
-    print(
-        f"{far.distances[at]:.2f}  {edited.names[far.labels[at]][:30]:<30}  "
-        f"{shorten(corpus['eval'][at]['text'], 50)}"
-    )
+    print(f"{far.distances[at]:.2f}  {edited.names[far.labels[at]][:30]:<30}  "
+          f"{shorten(corpus['eval'][at]['text'], 50)}")  # fmt: skip
 assert far.share < 0.5
 
 # %% [markdown]
@@ -691,8 +677,9 @@ assert np.array_equal(loaded.train_labels, edited.train_labels)
 assert np.allclose(loaded.q, edited.q)
 
 # %% [markdown]
-# `rb.train(corpus, loaded)` goes on from here. For another trainer: `weights.json` holds the weight
-# of an example of each domain, such that a weighted draw has the proportions $p$ (here $p = q$).
+# `rb.train(corpus, loaded)` continues from here. For another trainer: `weights.json` holds
+# the weight of an example of each domain, such that a weighted draw has the proportions $p$
+# (here $p = q$).
 
 # %%
 weights = rb.regroup.sampling_weights(loaded, "target")

@@ -75,7 +75,7 @@ def picture(alt, columns=1, width=6.4, height=3.1, **options):
 # %% [markdown]
 # ## 1. The result first
 # A small language model learns from the docstrings of nine Python libraries. Each library is a
-# domain. The model shall become good at a mix of our own choice, $q$.
+# domain. The model should become good at a mix that we choose, $q$.
 
 # %%
 corpus = rb.load_corpus("docstrings", eval_size=100, max_examples=500 if smoke else None)["train"]
@@ -375,9 +375,8 @@ def round_of(g, K, repeats=400):
 lengths = np.array([1, 2, 4, 8, 16, 32, 64])
 rounds = [(round_of(g1, K), round_of(g2, K)) for K in lengths]
 diagonal = np.array([[(a**2).sum(2).mean(), (a.mean(1) ** 2).sum(1).mean()] for a, _ in rounds])
-off = np.array(
-    [[(a * b).sum(2).mean(1).std(), (a.mean(1) * b.mean(1)).sum(1).std()] for a, b in rounds]
-)
+off = np.array([[(a * b).sum(2).mean(1).std(), (a.mean(1) * b.mean(1)).sum(1).std()]
+                for a, b in rounds])  # fmt: skip
 
 # %% [markdown]
 # **Predict** both curves for both ways: the mean of the diagonal, whose truth is 1, and the
@@ -725,17 +724,11 @@ def relative_error(gram, exact):
 # %%
 def errors(sketch, A, sizes):
     exact = (A.flatten(1) @ A.flatten(1).T).numpy()
-    return np.array(
-        [
-            np.mean(
-                [
-                    relative_error((S @ S.T).numpy(), exact)
-                    for S in (sketch(A, c, s) for s in range(seeds))
-                ]
-            )
-            for c in sizes
-        ]
-    )
+    return np.array([
+        np.mean([relative_error((S @ S.T).numpy(), exact)
+                 for S in (sketch(A, c, s) for s in range(seeds))])
+        for c in sizes
+    ])  # fmt: skip
 
 
 # %%
@@ -775,28 +768,19 @@ assert np.allclose(
 )
 
 # %%
-library = np.array(
-    [
-        np.mean(
-            [
-                relative_error(tracked(H, Delta, ids, buckets=c, seed=s).estimate().gram, exact)
-                for s in range(seeds)
-            ]
-        )
-        for c in buckets
-    ]
-)
+library = np.array([
+    np.mean([relative_error(tracked(H, Delta, ids, buckets=c, seed=s).estimate().gram, exact)
+             for s in range(seeds)])
+    for c in buckets
+])  # fmt: skip
 
 # %%
 lines = {
-    "plain": (plain, ORANGE, "s-"),
-    "plain, random rows": (random_rows, GREY, "x--"),
-    "by hand, with blocks": (blocked, GREEN, "^-"),
-    "rbkit": (library, BLUE, "o-"),
-}
+    "plain": (plain, ORANGE, "s-"), "plain, random rows": (random_rows, GREY, "x--"),
+    "by hand, with blocks": (blocked, GREEN, "^-"), "rbkit": (library, BLUE, "o-"),
+}  # fmt: skip
 alt = "Error of G over buckets, log-log. At 32 buckets: " + ", ".join(
-    f"{name} {values[2]:.3f}" for name, (values, _, _) in lines.items()
-)
+    f"{name} {values[2]:.3f}" for name, (values, _, _) in lines.items())  # fmt: skip
 with picture(alt, width=6.4, height=3.6) as ax:
     for name, (values, colour, style) in lines.items():
         ax.loglog(buckets, values, style, color=colour, label=name, ms=5)
@@ -920,13 +904,8 @@ def gradients(model, rows):
     rest = dict(zip(named, rest, strict=True))
     embedding = rest.pop("model.embed_tokens.weight")
     mlp = [g for name, g in rest.items() if name.startswith("model.layers.1.mlp")]
-    found = [
-        [of_head],
-        [rest["model.norm.weight"]],
-        mlp,
-        [embedding],
-        [of_head + embedding, *rest.values()],
-    ]
+    found = [[of_head], [rest["model.norm.weight"]], mlp, [embedding],
+             [of_head + embedding, *rest.values()]]  # fmt: skip
     return {s: torch.cat([g.flatten() for g in f]) for s, f in zip(SCOPES, found, strict=True)}
 
 
@@ -1017,9 +996,8 @@ for when, net_truth in truths.items():
 looks = {"plug-in": (ORANGE, "o"), "debiased": (GREEN, "^"), "layer itself": (BLUE, "D")}
 alt = ". ".join(
     f"{when}, {s}: " + ", ".join(f"{k} {np.mean(v):.2f}" for k, v in table[when][s].items())
-    for when in table
-    for s in SCOPES
-)
+    for when in table for s in SCOPES
+)  # fmt: skip
 with picture(alt, 2, width=7.8, height=3.9, sharex=True, sharey=True) as axes:
     for ax, (when, scopes) in zip(axes, table.items(), strict=True):
         floors = [np.mean(found["noise floor"]) for found in scopes.values()]
@@ -1093,11 +1071,8 @@ def step_flops(**options):
 
 # %%
 base = step_flops()
-choices = {
-    "exact": {"estimator": "exact"},
-    "sketch": {"buckets": 48},
-    "grouped": {"estimator": "grouped"},
-}
+choices = {"exact": {"estimator": "exact"}, "sketch": {"buckets": 48},
+           "grouped": {"estimator": "grouped"}}  # fmt: skip
 extra = {name: step_flops(**options) - base for name, options in choices.items()}
 
 # %%
@@ -1136,8 +1111,7 @@ assert shares["8 buckets"] < 0.001
 
 # %%
 alt = "Cost as a share of training GPT-Neo-125M: " + ", ".join(
-    f"{name} {value:.3%}" for name, value in shares.items()
-)
+    f"{name} {value:.3%}" for name, value in shares.items())  # fmt: skip
 with picture(alt, height=2.2) as ax:
     ax.barh(list(shares), [100 * value for value in shares.values()], color=BLUE)
     for row, value in enumerate(shares.values()):
@@ -1158,7 +1132,7 @@ with picture(alt, height=2.2) as ax:
 # - The diagonal is too large by $\mathrm{tr}\,\Sigma / n$; two half-rounds show by how much, and
 #   can take it away. Their distance shows the noise, not the bias.
 # - A sketch of a few thousand numbers errs less than the draw of examples does.
-# - One layer is a choice. Measure it against all parameters, beside the noise.
+# - One layer is a choice. Measure it against all parameters, and against the noise.
 #
 # **Break it**
 # - Drop `scale=tokens` in section 1 and make batches of 2 and of 30. Does $p$ notice?

@@ -423,7 +423,7 @@ for times in (1, 2, 3, 10):
     print(f"at {times:>2} times the bound the fixed mixture wins in {(ratio < times).mean():.1%}")
 
 # %% [markdown]
-# Never below *twice* the bound, and that is no luck: the proof uses $\eta^2 L$ where Taylor gives
+# Never below *twice* the bound, and that is not luck: the proof uses $\eta^2 L$ where Taylor gives
 # $\eta^2 L / 2$. Twice the bound is tight, in a world made for it:
 
 # %%
@@ -756,7 +756,7 @@ def as_run(name, history):
 
 # %% [markdown]
 # One of the worlds, seen from the side of the mixture. With $\lambda = 30$ the domains that win are
-# those that were seen; what is known of the others grows old. The floor keeps it fresh.
+# those that were seen; knowledge of the others goes stale. The floor keeps it fresh.
 
 # %%
 axes = picture(3, width=3.1, height=3.2)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Watch a mixture while it trains
 #
-# **You will** train a small language model with the live panel, stop it in the middle, go on, move
-# through the rounds afterwards, compare two runs, and ask what another rule would have done.
+# **You will** train a small language model with the live panel, stop it in the middle, continue,
+# move through the rounds afterwards, compare two runs, and ask what another rule would have done.
 #
 # **Time**: about four minutes on two CPU cores, less on a GPU (it is used if there is one).
 #
@@ -50,7 +50,7 @@ domains = rb.regroup(corpus, embedder=embedder, k=k)
 # %% [markdown]
 # ## 1. Live
 # One word. What you see: the **Gram matrix** of domain gradients (red: a step on one domain helps
-# the other; blue: conflict), the **proportions** with the target $q$ beside them, the **losses**,
+# the other; blue: conflict), the **proportions** with the target $q$ next to them, the **losses**,
 # and in the line below how many domains the mixture effectively has, how much of $G$ is noise, how
 # fast it goes, and what the adapting and the watching cost.
 #
@@ -75,9 +75,8 @@ class StopHalfWay:
 
 
 # %%
-run = rb.train(
-    corpus, domains, mixer="RnB", run_dir=folder / "RnB", live=[True, StopHalfWay()], **options
-)
+run = rb.train(corpus, domains, mixer="RnB", run_dir=folder / "RnB", live=[True, StopHalfWay()],
+               **options)  # fmt: skip
 run
 
 # %% [markdown]
@@ -87,22 +86,17 @@ run
 # %%
 assert run.status == "interrupted"
 stopped_at = run.info["progress"]["step"]
-print(
-    "stopped after step",
-    stopped_at,
-    "| checkpoints:",
-    sorted(p.name for p in (run.path / "checkpoints").glob("checkpoint-*")),
-)
+print("stopped after step", stopped_at, "| checkpoints:",
+      sorted(p.name for p in (run.path / "checkpoints").glob("checkpoint-*")))  # fmt: skip
 
 # %% [markdown]
 # ## 2. Go on
-# `resume=True` goes on from the newest checkpoint: the same examples in the same order, as if it
+# `resume=True` continues from the newest checkpoint: the same examples in the same order, as if it
 # had never been stopped. **Predict** what the panel shows for the first half.
 
 # %%
-run = rb.train(
-    corpus, domains, mixer="RnB", run_dir=folder / "RnB", resume=True, live=True, **options
-)
+run = rb.train(corpus, domains, mixer="RnB", run_dir=folder / "RnB", resume=True, live=True,
+               **options)  # fmt: skip
 
 # %%
 assert run.status == "ok"
@@ -114,7 +108,7 @@ print("rounds:", len(run.history["step"]), "| all of them from one folder")
 # %% [markdown]
 # ## 3. From anywhere
 # The panel is only a view. `rb.attach` opens another one: in this notebook, in one on another
-# screen, after the browser was closed, while the run goes on or when it is over. In a terminal,
+# screen, after the browser was closed, while the run continues or when it is over. In a terminal,
 # `rbkit watch` does the same.
 
 # %%
@@ -162,9 +156,8 @@ assert np.allclose(by_hand / by_hand.sum(), history["p"][t + 1])
 # `Target` knows the eval set's shares and never looks at a gradient. It is the baseline to beat.
 
 # %%
-baseline = rb.train(
-    corpus, domains, mixer="Target", run_dir=folder / "Target", live="final", **options
-)
+baseline = rb.train(corpus, domains, mixer="Target", run_dir=folder / "Target", live="final",
+                    **options)  # fmt: skip
 
 # %%
 rb.scrub(run, baseline)
@@ -189,7 +182,7 @@ print("share of examples from other domains, round by round:", calm.distance.rou
 assert (calm.distance <= 1).all()
 
 # %% [markdown]
-# In the scrubber it is a menu: its proportions stand beside those of the run.
+# In the scrubber it is a menu: its proportions are shown next to those of the run.
 
 # %%
 scrubber.replay("RnB", prior="target")
@@ -219,7 +212,7 @@ print(json.dumps(mine.info["progress"]))
 # %% [markdown]
 # ## What to remember
 # - The folder is the truth; panel, `attach`, `rbkit watch` and the scrubber are views of it.
-# - Stop with ■ or a `STOP` file; `resume=True` goes on exactly.
+# - Stop with ■ or a `STOP` file; `resume=True` continues exactly.
 # - Red helps, blue hurts, hatched was not seen; the scale does not change behind your back.
 #
 # **Break it**: kill the kernel in the middle of training, restart it, and `attach` to the folder:

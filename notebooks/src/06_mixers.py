@@ -67,15 +67,9 @@ for name, meaning in SIGNALS.items():
 # them, or they weigh the **loss** of examples that are sampled evenly.
 
 # %%
-rows = {
-    name: {
-        "signals": ", ".join(sorted(rule.signals)) or "none",
-        "acts": rule.acts,
-        "every step": "yes" if rule.per_step else "",
-        "from": rule.paper,
-    }
-    for name, rule in MIXERS.items()
-}
+rows = {name: {"signals": ", ".join(sorted(rule.signals)) or "none", "acts": rule.acts,
+               "every step": "yes" if rule.per_step else "", "from": rule.paper}
+        for name, rule in MIXERS.items()}  # fmt: skip
 pd.DataFrame(rows).T
 
 # %% [markdown]
@@ -91,11 +85,8 @@ other = replace(world, q=q_reversed, rounds=tuple(replace(r, q=q_reversed) for r
 # %%
 gram_rules = ["RnB"] + (["MGDA", "UPGrad"] if find_spec("torchjd") else [])
 adaptive = [*gram_rules, "SkillIt", "Aioli", "DGA", "DoGE", "DoReMi", "ADO", "ODM", "GroupDRO"]
-notice = [
-    name
-    for name in adaptive
-    if not np.allclose(run_through(MIXERS[name](), world), run_through(MIXERS[name](), other))
-]
+notice = [name for name in adaptive if not np.allclose(
+    run_through(MIXERS[name](), world), run_through(MIXERS[name](), other))]  # fmt: skip
 print("notice q:", notice)
 
 # %% [markdown]
@@ -315,22 +306,18 @@ assert np.abs(fitted - curve).max() < 0.02
 
 # %% [markdown]
 # ## 7. Train with each
-# What was published for thousands of steps is scaled down to these few: shorter probe runs, earlier
-# fits. Rules that update after every step do so, but for DoGE: m fresh gradients each time would
-# take longer than all the others together. Aioli's sweep over all domains must fit into a round.
+# Settings published for thousands of steps are scaled down to these few: shorter probe runs,
+# earlier fits. Rules that update after every step do so, except DoGE: m fresh gradients each
+# time would take longer than all the others together. Aioli's sweep over all domains must fit
+# into a round.
 
 # %%
 scaled = {
     "SkillIt": {"graph_steps": max(2, steps // 10)},
     "Aioli": {"lp_steps": 1},
-    "ADO": {
-        "start_steps": steps // 4,
-        "ignore_steps": steps // 4,
-        "refit_steps": steps // 4,
-        "every": 1,
-        "grid": "coarse",
-    },
-}
+    "ADO": {"start_steps": steps // 4, "ignore_steps": steps // 4, "refit_steps": steps // 4,
+            "every": 1, "grid": "coarse"},
+}  # fmt: skip
 
 # %%
 runs = {"RnB": run}
@@ -361,11 +348,8 @@ show.show(show.proportions_side_by_side([runs[name] for name in ("RnB", "DoGE", 
 # run:
 
 # %%
-proposed = {
-    name: np.array(each.info["final"]["proposal"])
-    for name, each in runs.items()
-    if each.info["final"]["proposal"] is not None
-}
+proposed = {name: np.array(each.info["final"]["proposal"]) for name, each in runs.items()
+            if each.info["final"]["proposal"] is not None}  # fmt: skip
 for name, p in proposed.items():
     print(f"{name:<8}", p.round(3))
 assert set(proposed) == {"DoGE", "DoReMi"}
@@ -438,11 +422,9 @@ def overhead(run, column):
 
 # %%
 prices = pd.DataFrame(
-    {
-        column: {name: overhead(each, column) for name, each in runs.items()}
-        for column in ("flops_counted", "seconds")
-    }
-).sort_values("flops_counted")
+    {column: {name: overhead(each, column) for name, each in runs.items()}
+     for column in ("flops_counted", "seconds")}
+).sort_values("flops_counted")  # fmt: skip
 prices.map("{:.1%}".format)
 
 # %% [markdown]
@@ -472,8 +454,8 @@ show.set_alt(ax, f"Overhead by rule, least: {prices.index[0]}; most: {prices.ind
 show.show(ax)
 
 # %% [markdown]
-# `rbkit costs` makes this table for all rules, with the modelled price beside it; notebook 07 takes
-# the cost model apart.
+# `rbkit costs` makes this table for all rules, with the modelled price next to it; notebook 07
+# takes the cost model apart.
 #
 # ## 9. A rule of your own
 # Idea: sample what *still falls*. A domain whose eval loss dropped most in the last round gets
@@ -550,7 +532,7 @@ print("the recorded proportions are the rule's; overhead", f"{overhead(mine, 'fl
 # %% [markdown]
 # ## What to remember
 # - A rule is what it sees: training losses are free and blind to the target; the eval set's
-#   losses and gradients, and runs beside the run, are not free. R&B's Gram matrix is nearly so.
+#   losses and gradients, and side runs are not free. R&B's Gram matrix is nearly so.
 # - A replay compares rules on the same evidence; only training with several seeds compares
 #   results.
 # - A rule of your own is one method. `check_mixer` says what it forgot.

@@ -7,7 +7,7 @@
 #
 # **Time**: five minutes on two CPU cores, fewer with fewer `mixers`. No download, no GPU.
 #
-# "R&B costs 0.01 % more" is a result of formulas, not of a stopwatch. That is no fault, if one
+# "R&B costs 0.01 % more" is a result of formulas, not of a stopwatch. That is not a fault, if one
 # knows what the formulas count.
 
 # %% tags=["setup"]
@@ -139,13 +139,9 @@ assert neo < 0.08
 
 # %%
 dolly = Budget(
-    params=125e6,
-    train_tokens=16 * 512 * 2000,
-    eval_tokens=512 * 750,
-    domains=8,
-    rounds=10,
+    params=125e6, train_tokens=16 * 512 * 2000, eval_tokens=512 * 750, domains=8, rounds=10,
     delta=1 / 2000,
-)
+)  # fmt: skip
 print(f"plain training: 6 D_t N = {dolly.plain:.3g} FLOPs")
 
 # %% [markdown]
@@ -355,7 +351,7 @@ assert all(run.status == "ok" for run in runs)
 show.show(show.costs([run for run in runs if run.name in few]))
 
 # %% [markdown]
-# Now four prices of each rule beside one another: *modelled* for the published algorithm, and for
+# Now four prices of each rule side by side: *modelled* for the published algorithm, and for
 # what rbkit does (the sum over the rule's signals); *counted* by torch's FLOP counter; *measured*
 # in seconds. All relative to the plain steps of the same run. Some entries are not a rule's:
 # evaluation for curves, writing the record, Regroup.

@@ -156,7 +156,7 @@ print({name: len(jobs_of(name)) for name in ("ok", "killed", "running", "queued"
 assert not jobs_of("running"), "an orphan"
 
 # %% [markdown]
-# Whoever reads the folder, learns the truth: nobody is running, whatever `job.json` said last.
+# Anyone who reads the folder learns the truth: nothing is running, whatever `job.json` said last.
 
 # %%
 code = print_status(out)
@@ -185,10 +185,8 @@ print(f"{len(before)} were done before, {len(after)} are done now")
 # sweep ends with links all of them.
 
 # %%
-rows = [
-    (job["parameters"], json.loads((out / "runs" / job["id"] / "result.json").read_text()))
-    for job in jobs_of("ok")
-]
+rows = [(job["parameters"], json.loads((out / "runs" / job["id"] / "result.json").read_text()))
+        for job in jobs_of("ok")]  # fmt: skip
 sizes = sorted({p["n"] for p, _ in rows})
 table = {
     (half, n): [r["distance"] for p, r in rows if (p["half"], p["n"]) == (half, n)]
@@ -230,7 +228,7 @@ trained = rb.sweep("90_run", grid, folder / "mixers", **options)
 assert trained.exit_code == 0
 
 # %% [markdown]
-# The page is `index.html` in that folder; it needs no internet, and has all numbers beside it, as
+# The page is `index.html` in that folder; it needs no internet, and has all numbers next to it, as
 # CSV and Parquet. Everything on it can be had here, too.
 
 # %%
@@ -272,7 +270,8 @@ show.show(show.proportions_by_variant(comparison.variants))
 # %% [markdown]
 # ## What to remember
 # - A notebook with typed parameters is a function; a grid calls it, and refuses nonsense first.
-# - *ok* is something a run has to earn: the notebook ended, the result is there. All else is said.
+# - *ok* is something a run has to earn: the notebook ended, the result is there. The rest is
+#   reported.
 # - Ids come from content: a second call does what is missing, and nothing twice.
 # - Compare within seeds, look at the interval, count how many comparisons you made.
 #

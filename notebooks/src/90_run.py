@@ -2,7 +2,7 @@
 # # One run: regroup a corpus, balance it while a model trains
 #
 # This notebook is a template. `rbkit run` (or papermill) fills in the parameters, executes it
-# in a process of its own, and keeps the executed notebook beside the numbers in the run folder.
+# in its own process, and keeps the executed notebook with the numbers in the run folder.
 # You can also simply run it here.
 #
 # **You get** a trained model, a run folder with every number in open formats, and the figures

@@ -35,9 +35,8 @@ if not runs:
     small = {"steps": 8, "round_steps": 2, "context": 32, "vocab_size": 512}
     for mixer in ("Target", "RnB"):
         for seed in (0, 1):
-            rb.train(
-                corpus, domains, mixer=mixer, run_dir=f"{runs}/{mixer}-{seed}", seed=seed, **small
-            )
+            rb.train(corpus, domains, mixer=mixer, run_dir=f"{runs}/{mixer}-{seed}", seed=seed,
+                     **small)  # fmt: skip
 
 # %% [markdown]
 # ## What there is
