@@ -313,7 +313,7 @@ function originLine(store, { row, source, distance }) {
   const evalTag = { class: "rbx-tag", text: "eval", title: "An example of the eval set" };
   return div("rbx-where",
     row === undefined ? null : named(store.domainOf(row) || IN_NO_DOMAIN, "b"),
-    origin ? words("span", origin, { class: "rbx-origin" }) : null,
+    origin ? words("span", origin) : null,
     far ? el("span", { class: "rbx-number", text: `distance ${distance.toFixed(2)}`,
       title: "to the centre of its domain" }) : null,
     row >= store.nTrain ? el("span", evalTag) : null);
@@ -862,7 +862,7 @@ function domainCard(store, id, onClick) {
     div("rbx-grow",
       div("rbx-line", name, size, share),
       el("div", { class: "rbx-bar-box", "aria-hidden": "true" }, shareBar, partBar, targetBar),
-      div("rbx-line rbx-second", terms, q), picked),
+      div("rbx-line", terms, q), picked),
     toggle);
   const details = el("div", { class: "rbx-details", role: "gridcell", hidden: true });
   const node = el("div", {
@@ -1322,7 +1322,7 @@ function statusLine(store) {
     { class: "rbx-progress", max: 1, test: "progress", "aria-label": "Progress", hidden: true });
   const cancel = smallButton("cancel", "Cancel", "Stop this computation",
     () => store.send({ type: "cancel" }), { hidden: true });
-  const message = el("span", { class: "rbx-error-text" });
+  const message = el("span");
   const error = el("div", { class: "rbx-error", role: "alert", test: "error", hidden: true },
     message, button("error-close", { label: "Dismiss", name: "close", kind: "rbx-plain",
       on: () => { error.hidden = true; } }));
