@@ -25,9 +25,7 @@ from sklearn.preprocessing import normalize
 
 import rbkit as rb
 from rbkit import show
-from rbkit.regroup import embed, embed_corpus, token_counts
-from rbkit.regroup.prepare import make_embedder
-from rbkit.regroup.umap import exact_neighbours
+from rbkit.regroup import embed, embed_corpus, exact_neighbours, make_embedder, token_counts
 from rbkit.show.style import legend_above, plain_ticks, shorten, tidy
 
 # %% tags=["parameters"]

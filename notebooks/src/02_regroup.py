@@ -24,11 +24,17 @@ from sklearn.metrics import adjusted_rand_score
 
 import rbkit as rb
 from rbkit import show
-from rbkit.regroup import alignments, choose_k, embed, umap_coordinates
-from rbkit.regroup.noise import cliff
-from rbkit.regroup.prepare import make_embedder
+from rbkit.regroup import (
+    alignments,
+    choose_k,
+    cliff,
+    embed,
+    exact_neighbours,
+    make_embedder,
+    umap_coordinates,
+)
 from rbkit.regroup.regret_bound import pair_bounds, pair_regret
-from rbkit.regroup.umap import exact_neighbours, fuzzy_graph, lay_out
+from rbkit.regroup.umap import fuzzy_graph, lay_out
 from rbkit.show.style import legend_above, shorten, tidy
 
 # %% tags=["parameters"]

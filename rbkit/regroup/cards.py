@@ -11,30 +11,30 @@ from scipy import sparse
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
 from rbkit.regroup.domains import Card
-from rbkit.regroup.prepare import Material
+from rbkit.regroup.preparation import Material
 
-# Letters first, so that numbers and punctuation in recipes and code are no terms.
+# Letters first, so that numbers and punctuation in recipes and code are not terms.
 _TERM = r"(?u)\b[^\W\d_]\w{2,}\b"
 _VOCABULARY = 30_000
 _LONGEST = 20_000  # characters of one text that count: a book is not to outvote a thousand notes
+# Terms are statistics: this many examples per domain give the same ones as all of them.
+_PER_DOMAIN = 3_000
+_LIVE = 60_000  # examples counted once, for cards that follow a slider
+_SHOWN = 300  # characters of an example
+_READ_AT_MOST = 40  # examples read to find a few different texts
 
 
 class TermCounts:
     """Counts of terms in (a sample of) the training texts, for any grouping of them.
 
-    Counting is what costs; once it is done, the terms of any other grouping are a product
-    of two sparse matrices. That is what lets names follow a slider.
-
-    Parameters
-    ----------
-    texts : sequence of str
-    rows : ndarray of int, optional
-        Which examples the texts are; all of them, in order, by default.
+    Counting takes the time; once it is done, the terms of any other grouping are a product
+    of two sparse matrices. So names can follow a slider. `rows` says which examples the texts
+    are (all, in order, by default).
 
     Examples
     --------
     >>> counts = TermCounts(["oak tree", "tree of oak", "car engine", "engine of a car"])
-    >>> counts.top(np.array([0, 0, 1, 1]), 2)
+    >>> counts.best(counts.weights(np.array([0, 0, 1, 1]), 2))
     [['oak', 'tree'], ['car', 'engine']]
     """
 
@@ -51,24 +51,13 @@ class TermCounts:
             self.vocabulary = np.array([], dtype=str)
 
     def weights(self, labels: NDArray[np.integer[Any]], m: int) -> NDArray[np.float64]:
-        """Return the class-based TF-IDF of every term in every domain, shape (m, n_terms).
-
-        Parameters
-        ----------
-        labels : ndarray of int, shape (n,)
-            Domain of every example of the corpus, -1 for none.
-        m : int
-        """
+        """Return the class-based TF-IDF of every term in every domain, shape (m, n_terms)."""
         own = np.asarray(labels)[self.rows]
         inside = np.flatnonzero(own >= 0)
         member = sparse.csr_matrix(
             (np.ones(len(inside)), (own[inside], inside)), shape=(m, len(own))
         )
         return class_tfidf((member @ self.counts).toarray())
-
-    def top(self, labels: NDArray[np.integer[Any]], m: int, n_terms: int = 10) -> list[list[str]]:
-        """Return the terms that set each domain apart, best first."""
-        return self.best(self.weights(labels, m), n_terms)
 
     def best(self, weights: NDArray[np.float64], n_terms: int = 10) -> list[list[str]]:
         """Return the terms of the largest weights of each row, best first."""
@@ -78,23 +67,27 @@ class TermCounts:
             for at, ranked in enumerate(order)
         ]
 
+    def density(
+        self, weights: NDArray[np.float64], labels: NDArray[np.integer[Any]]
+    ) -> NDArray[np.float64]:
+        """Return how densely each example uses the terms of its domain: shape (n,)."""
+        density = np.zeros(len(labels))
+        own = np.asarray(labels)[self.rows]
+        length = np.maximum(np.asarray(self.counts.sum(axis=1)).ravel(), 1)
+        for at in range(len(weights)):
+            inside = np.flatnonzero(own == at)
+            # The square root keeps a two-word text from being the most typical one.
+            used = self.counts[inside] @ weights[at]
+            density[self.rows[inside]] = used / np.sqrt(length[inside])
+        return density
+
 
 def class_tfidf(counts: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """Class-based TF-IDF, ``sqrt(tf(t, c)) * log(1 + A / f(t))`` (BERTopic, arXiv 2203.05794).
+    """Class-based TF-IDF of counts (m, n_terms), ``sqrt(tf(t, c)) * log(1 + A / f(t))``.
 
-    The square root is BERTopic's `reduce_frequent_words`: without it "used" and "known"
-    lead every other card.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (m, n_terms)
-        Occurrences of each term in each domain.
-
-    Returns
-    -------
-    ndarray of float64, shape (m, n_terms)
-        ``tf`` is the share of the term in the domain, ``f`` its occurrences in all domains,
-        ``A`` the mean number of terms per domain.
+    BERTopic, arXiv 2203.05794: ``tf`` is the share of the term in the domain, ``f`` its
+    occurrences in all domains, ``A`` the mean number of terms per domain. The square root is
+    BERTopic's `reduce_frequent_words`: without it "used" and "known" lead every other card.
 
     Examples
     --------
@@ -117,6 +110,10 @@ def unique_names(
     >>> unique_names([["war", "wars", "army", "battle"], ["war", "army", "battle"], []])
     ['war · army · battle', 'war · army · battle (2)', 'domain 2']
     """
+
+    def joined(words: Sequence[str]) -> str:
+        return " · ".join(words).replace(" · (", " (")
+
     names: list[str] = []
     # "self · def" and "def · self" are one name to a reader
     seen: set[frozenset[str]] = {frozenset(name.split(" · ")) for name in taken}
@@ -128,93 +125,26 @@ def unique_names(
         most = 2 + 2 * (len(terms) + len(taken))
         tries += [[*words[:n_words], f"({nth})"] for nth in range(2, most)]
         free = [name for name in tries if frozenset(name) not in seen]
-        chosen = next(name for name in free if _joined(name) not in used)
+        chosen = next(name for name in free if joined(name) not in used)
         seen.add(frozenset(chosen))
-        used.add(_joined(chosen))
-        names.append(_joined(chosen))
+        used.add(joined(chosen))
+        names.append(joined(chosen))
     return names
 
 
-def _joined(words: Sequence[str]) -> str:
-    return " · ".join(words).replace(" · (", " (")
-
-
 def _distinct(terms: Sequence[str]) -> list[str]:
-    # "battle · battles · battlefield" says less than three words could.
-    kept: list[str] = []
+    """Leave out variants: "battle · battles · battlefield" says less than three words could."""
+
+    def alike(one: str, other: str) -> bool:
+        shorter, longer = sorted((one, other), key=len)
+        inflected = longer.startswith(shorter) and len(longer) - len(shorter) <= 2
+        return one[:6] == other[:6] or inflected
+
+    distinct: list[str] = []
     for term in terms:
-        if not any(_alike(*sorted((term, other), key=len)) for other in kept):
-            kept.append(term)
-    return kept
-
-
-def _alike(short: str, long: str) -> bool:
-    return short[:6] == long[:6] or (long.startswith(short) and len(long) - len(short) <= 2)
-
-
-# Terms are statistics: this many examples per domain give the same ones as all of them.
-_PER_DOMAIN = 3_000
-_LIVE = 60_000  # examples counted once, for cards that follow a slider
-_SHOWN = 300
-_LOOK_AT = 40  # rows read to find a few different texts
-
-Read = Callable[[NDArray[np.int64]], list[str]]
-
-
-def make_cards(
-    texts: Sequence[str],
-    sources: Sequence[str],
-    labels: NDArray[np.integer[Any]],
-    m: int,
-    *,
-    eval_sizes: NDArray[np.int64] | None = None,
-    distances: NDArray[np.floating[Any]] | None = None,
-    names: Sequence[str] | None = None,
-    n_terms: int = 10,
-    n_nearest: int = 3,
-    seed: int = 0,
-) -> list[Card]:
-    """Describe `m` domains from their training examples.
-
-    Parameters
-    ----------
-    texts, sources : sequence of str, length n
-    labels : ndarray of int, shape (n,)
-        Domain of every example, -1 for none.
-    m : int
-    eval_sizes : ndarray of int64, shape (m,), optional
-    distances : ndarray of shape (n,), optional
-        Distance of every example to its centroid. Without it the nearest examples are
-        those that say the domain's terms most densely.
-    names : sequence of str, length m, optional
-        Without it a domain is named by its top terms.
-
-    Examples
-    --------
-    >>> texts = ["oak tree and elm tree", "tall oak tree", "car engine", "engine of a car"]
-    >>> cards = make_cards(texts, ["a", "a", "b", "a"], np.array([0, 0, 1, 1]), 2)
-    >>> cards[1].name, cards[1].sources
-    ('car · engine', {'a': 0.5, 'b': 0.5})
-    """
-    labels = np.asarray(labels)
-    rows = stratified(labels, m, _PER_DOMAIN, seed)
-    counts = TermCounts([texts[int(row)] for row in rows], rows)
-
-    def read(rows: NDArray[np.int64]) -> list[str]:
-        return [texts[int(row)] for row in rows]
-
-    return _describe(
-        counts,
-        read,
-        np.asarray(sources, dtype=str),
-        labels,
-        m,
-        eval_sizes=eval_sizes,
-        distances=distances,
-        names=names,
-        n_terms=n_terms,
-        n_shown=n_nearest,
-    )
+        if not any(alike(term, other) for other in distinct):
+            distinct.append(term)
+    return distinct
 
 
 class CardMaker:
@@ -233,7 +163,6 @@ class CardMaker:
     def __init__(self, material: Material, *, seed: int = 0) -> None:
         self.material, self.seed = material, seed
         self._counts: TermCounts | None = None
-        self._sources: NDArray[np.str_] | None = None
 
     def cards(
         self,
@@ -250,35 +179,56 @@ class CardMaker:
 
         Parameters
         ----------
-        labels, m, eval_sizes, distances
-            As in :func:`make_cards`.
+        labels : ndarray of int, shape (n,)
+            Domain of every example, -1 for none.
+        m : int
+        eval_sizes : ndarray of int64, shape (m,), optional
+        distances : ndarray of shape (n,), optional
+            Distance of every example to its centroid. Without it the nearest examples are
+            those that use the domain's terms most densely.
         names : sequence of str or None, length m
-            Names that were given; the others are made of terms.
+            Names given by a person; the others are made of terms.
         live : bool
             Terms from one sample of the corpus for all groupings, instead of an equal
             number of examples of each domain; the same for corpora of up to 60,000.
         n_shown : int
             Nearest, and strangest, examples per card.
         """
-        if self._sources is None:
-            self._sources = np.asarray(self.material.sources("train"), dtype=str)
-        return _describe(
-            self._count(labels, m, live),
-            lambda rows: self.material.texts("train", rows),
-            self._sources,
-            np.asarray(labels),
-            m,
-            eval_sizes=eval_sizes,
-            distances=distances,
-            names=names,
-            n_terms=10,
-            n_shown=n_shown,
-        )
+        labels = np.asarray(labels)
+        counts = self._count(labels, m, live)
+        weights = counts.weights(labels, m)
+        terms = counts.best(weights)
+        rank = -counts.density(weights, labels) if distances is None else distances
+        # Sorted once by (domain, distance): no pass over the corpus per domain.
+        order = np.lexsort((rank, labels))
+        ends = np.searchsorted(labels[order], np.arange(m + 1))
+        members = [order[ends[at] : ends[at + 1]] for at in range(m)]
+
+        def read(rows: NDArray[np.int64]) -> list[str]:
+            return self.material.texts("train", rows)
+
+        near = _beginnings(read, members, n_shown)
+        far = _beginnings(read, [rows[::-1] for rows in members], n_shown)
+        titles = _titles(terms, names)
+        shares = self._source_shares(labels, m)
+        return [
+            Card(
+                name=titles[at],
+                size=len(members[at]),
+                eval_size=0 if eval_sizes is None else int(eval_sizes[at]),
+                terms=terms[at],
+                nearest=near[at],
+                # Of a domain of five both lists would be the same.
+                strangest=[text for text in far[at] if text not in near[at]],
+                sources=shares[at],
+            )
+            for at in range(m)
+        ]
 
     def _count(self, labels: NDArray[np.integer[Any]], m: int, live: bool) -> TermCounts:
         n = len(self.material.train)
         if not live and n > _LIVE:
-            rows = stratified(labels, m, _PER_DOMAIN, self.seed)
+            rows = _stratified(labels, m, _PER_DOMAIN, self.seed)
             return TermCounts(self.material.texts("train", rows), rows)
         if self._counts is None:
             rows = np.arange(n)
@@ -287,102 +237,61 @@ class CardMaker:
             self._counts = TermCounts(self.material.texts("train", rows), rows)
         return self._counts
 
+    def _source_shares(self, labels: NDArray[np.integer[Any]], m: int) -> list[dict[str, float]]:
+        names, codes, _ = self.material.source_ids
+        inside = labels >= 0
+        flat = labels[inside] * len(names) + codes[inside]
+        table = np.bincount(flat, minlength=m * len(names)).reshape(m, len(names))
+        return [
+            {
+                names[at]: float(row[at] / row.sum())
+                for at in np.argsort(-row, kind="stable")
+                if row[at]
+            }
+            for row in table
+        ]
 
-def stratified(labels: NDArray[np.integer[Any]], m: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Return rows of at most `most` random examples of each domain, in order of domains.
 
-    Examples
-    --------
-    >>> stratified(np.array([1, 0, 1, -1]), 2, most=5, seed=0).tolist()
-    [1, 0, 2]
-    """
+def _stratified(
+    labels: NDArray[np.integer[Any]], m: int, most: int, seed: int
+) -> NDArray[np.int64]:
+    """Return rows of at most `most` random examples of each domain, in order of domains."""
     rng = np.random.default_rng(seed)
     order = np.argsort(labels, kind="stable")
-    ends = np.searchsorted(np.asarray(labels)[order], np.arange(m + 1))
-    kept = []
+    ends = np.searchsorted(labels[order], np.arange(m + 1))
+    parts = [np.zeros(0, dtype=np.int64)]
     for at in range(m):
         rows = order[ends[at] : ends[at + 1]]
-        kept.append(rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False)))
-    return np.concatenate(kept).astype(np.int64) if kept else np.zeros(0, dtype=np.int64)
-
-
-def _describe(
-    counts: TermCounts,
-    read: Read,
-    sources: NDArray[np.str_],
-    labels: NDArray[np.integer[Any]],
-    m: int,
-    *,
-    eval_sizes: NDArray[np.int64] | None,
-    distances: NDArray[np.floating[Any]] | None,
-    names: Sequence[str | None] | None,
-    n_terms: int,
-    n_shown: int,
-) -> list[Card]:
-    weights = counts.weights(labels, m)
-    terms = counts.best(weights, n_terms)
-    titles = _titles(terms, names)
-    rank = -_density(counts, weights, labels) if distances is None else distances
-    # Sorted once by (domain, distance): no pass over the corpus per domain.
-    order = np.lexsort((rank, labels))
-    ends = np.searchsorted(labels[order], np.arange(m + 1))
-    members = [order[ends[at] : ends[at + 1]] for at in range(m)]
-    near = _beginnings(read, members, n_shown)
-    far = _beginnings(read, [rows[::-1] for rows in members], n_shown)
-    shares = _shares(sources, labels, m)
-    return [
-        Card(
-            name=titles[at],
-            size=len(members[at]),
-            eval_size=0 if eval_sizes is None else int(eval_sizes[at]),
-            terms=terms[at],
-            nearest=near[at],
-            # Of a domain of five both lists would be the same.
-            strangest=[text for text in far[at] if text not in near[at]],
-            sources=shares[at],
-        )
-        for at in range(m)
-    ]
+        parts.append(rows if len(rows) <= most else np.sort(rng.choice(rows, most, replace=False)))
+    return np.concatenate(parts)
 
 
 def _titles(terms: Sequence[Sequence[str]], names: Sequence[str | None] | None) -> list[str]:
     given = list(names) if names is not None else [None] * len(terms)
-    taken = [name for name in given if name is not None]
-    made = iter(
-        unique_names([t for t, name in zip(terms, given, strict=True) if name is None], taken=taken)
-    )
+    unnamed = [words for words, name in zip(terms, given, strict=True) if name is None]
+    made = iter(unique_names(unnamed, taken=[name for name in given if name is not None]))
     return [name if name is not None else next(made) for name in given]
 
 
-def _density(
-    counts: TermCounts, weights: NDArray[np.float64], labels: NDArray[np.integer[Any]]
-) -> NDArray[np.float64]:
-    """How densely each example says the terms of its domain."""
-    density = np.zeros(len(labels))
-    own = np.asarray(labels)[counts.rows]
-    length = np.maximum(np.asarray(counts.counts.sum(axis=1)).ravel(), 1)
-    for at in range(len(weights)):
-        inside = np.flatnonzero(own == at)
-        # The square root keeps a two-word text from being the most typical one.
-        density[counts.rows[inside]] = counts.counts[inside] @ weights[at] / np.sqrt(length[inside])
-    return density
-
-
-def _beginnings(read: Read, members: Sequence[NDArray[np.int64]], wanted: int) -> list[list[str]]:
+def _beginnings(
+    read: Callable[[NDArray[np.int64]], list[str]],
+    members: Sequence[NDArray[np.int64]],
+    wanted: int,
+) -> list[list[str]]:
     """Beginnings of the first `wanted` different texts of each group; one read for all."""
-    looked = [rows[: max(wanted, 1) * 4] for rows in members]
-    texts = iter(read(np.concatenate(looked)) if looked else [])
-    found: list[list[str]] = []
-    for rows, all_rows in zip(looked, members, strict=True):
-        shown = _different([next(texts) for _ in rows], wanted)
-        if len(shown) < min(wanted, len(all_rows)):  # many copies of one text
-            shown = _different(read(all_rows[:_LOOK_AT]), wanted)
-        found.append(shown)
-    return found
 
+    def different(texts: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys(beginning(text) for text in texts))[:wanted]
 
-def _different(texts: Sequence[str], wanted: int) -> list[str]:
-    return list(dict.fromkeys(beginning(text) for text in texts))[:wanted]
+    first = [rows[: max(wanted, 1) * 4] for rows in members]
+    texts = iter(read(np.concatenate(first)) if first else [])
+    shown = []
+    for rows, all_rows in zip(first, members, strict=True):
+        some = different([next(texts) for _ in rows])
+        if len(some) < min(wanted, len(all_rows)):  # many copies of one text
+            some = different(read(all_rows[:_READ_AT_MOST]))
+        shown.append(some)
+    return shown
 
 
 def beginning(text: str, length: int = _SHOWN) -> str:
@@ -395,16 +304,3 @@ def beginning(text: str, length: int = _SHOWN) -> str:
     """
     text = " ".join(text[: 4 * length].split())
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
-
-
-def _shares(
-    sources: NDArray[np.str_], labels: NDArray[np.integer[Any]], m: int
-) -> list[dict[str, float]]:
-    names, codes = np.unique(sources, return_inverse=True)
-    inside = labels >= 0
-    table = np.bincount(labels[inside] * len(names) + codes[inside], minlength=m * len(names))
-    shares = []
-    for row in table.reshape(m, len(names)):
-        order = [at for at in np.argsort(-row, kind="stable") if row[at]]
-        shares.append({str(names[at]): float(row[at] / row.sum()) for at in order})
-    return shares

@@ -1,4 +1,4 @@
-"""The product of Regroup: which example is in which domain, and what each domain is about."""
+"""The product of Regroup: the domain of every example, and what each domain is about."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, json_ready, read_json, sha256_of_file, write_json
-from rbkit.regroup.prepare import Material
+from rbkit.regroup.preparation import Material, prepare
 
+_FORMAT = "rbkit-domains/1"
+_HEADER, _ASSIGNMENTS, _CENTROIDS = "domains.json", "assignments.parquet", "centroids.parquet"
+_REMEDY = "restore it from a copy, or regroup again"
 _CSS = (
     "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif}"
     "table.rbkit-domains :is(th,td){padding:3px 12px 3px 0;text-align:left;vertical-align:top;"
@@ -27,166 +30,6 @@ _CSS = (
     ".rbkit-domains summary{cursor:pointer}.rbkit-domains blockquote{margin:4px 0 4px 12px;"
     "opacity:.75;max-width:70ch}</style>"
 )
-
-_WHERE = {"nearest": "to the nearest domain", "own": "a domain of its own", "drop": "left out"}
-
-
-def title(domains: Domains) -> str:
-    """One line: how many domains, over what, made how, how good."""
-    made = domains.method.get("name", "by hand")
-    examples = f"{len(domains.train_labels):,} train and {len(domains.eval_labels):,} eval examples"
-    parts = [f"{domains.m} domains over {examples}", made]
-    if (score := domains.quality.get("silhouette")) is not None:
-        parts.append(f"silhouette {score:.3f}")
-    if (score := domains.quality.get("stability_ari")) is not None:
-        parts.append(f"reseed ARI {score:.2f}")
-    steps = len((domains.method.get("edits") or {}).get("ops", [])) - 1
-    if steps > 0:
-        parts.append(f"edited by hand ({steps} {'step' if steps == 1 else 'steps'})")
-    if noise := domains.quality.get("noise"):
-        where = _WHERE.get(str(noise.get("policy")), "")
-        parts.append(f"noise {noise['share']:.1%} {where}".rstrip())
-    far = domains.quality.get("far_eval", {})
-    if far.get("apart"):
-        parts.append(f"{far['far']:,} far eval examples kept apart")
-    return " · ".join(parts)
-
-
-def as_text(domains: Domains) -> str:
-    """Return the title and one line per domain."""
-    shares = _shares(domains)
-    width = min(40, max(len(name) for name in domains.names))
-    lines = [f"{'domain':<{width}}  {'train':>8}  {'share':>6}  {'q':>6}"]
-    for name, size, (p, q) in zip(domains.names, domains.sizes, shares, strict=True):
-        lines.append(f"{name[:width]:<{width}}  {size:>8,}  {p:>6.1%}  {q:>6.1%}")
-    return "\n".join([title(domains), *lines])
-
-
-def as_html(domains: Domains) -> str:
-    """Return an HTML table; whatever comes from the corpus is escaped."""
-    shares = _shares(domains)
-    widest = max(float(shares.max()), 1e-9)
-    rows = []
-    for at, name in enumerate(domains.names):
-        bars = "".join(
-            f'<td class="n">{share:.1%}<i style="width:{60 * share / widest:.0f}px"></i></td>'
-            for share in shares[at]
-        )
-        about = _about(domains.cards[at]) if domains.cards else ""
-        rows.append(
-            f'<tr><td>{escape(name)}</td><td class="n">{domains.sizes[at]:,}</td>{bars}'
-            f"<td>{about}</td></tr>"
-        )
-    head = "<tr><th>domain</th><th>train</th><th>share</th><th>eval share q</th><th>about</th></tr>"
-    return (
-        f"{_CSS}<p>{escape(title(domains))}</p>"
-        f'<table class="rbkit-domains"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
-    )
-
-
-def _about(card: Card) -> str:
-    terms = escape(", ".join(card.terms[:8]))
-    sources = ", ".join(f"{name} {share:.0%}" for name, share in list(card.sources.items())[:4])
-    quotes = "".join(f"<blockquote>{escape(text)}</blockquote>" for text in card.nearest)
-    return f"<details><summary>{terms or 'examples'}</summary>{escape(sources)}{quotes}</details>"
-
-
-def _shares(domains: Domains) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    pairs = [counts / max(1, counts.sum()) for counts in (domains.sizes, domains.eval_sizes)]
-    return np.stack(pairs, axis=1)
-
-
-FORMAT = "rbkit-domains/1"
-_ASSIGNMENTS, _CENTROIDS = "assignments.parquet", "centroids.parquet"
-REMEDY = "restore it from a copy, or regroup again"
-
-
-def save(domains: Domains, folder: Path) -> Path:
-    """Write `domains` to `folder`; the JSON file, written last, makes them valid."""
-    header = folder / "domains.json"
-    header.unlink(missing_ok=True)
-    split = ["train"] * len(domains.train_labels) + ["eval"] * len(domains.eval_labels)
-    lengths = (len(domains.train_labels), len(domains.eval_labels))
-    assignments = pa.table(
-        {
-            "split": pa.array(split, pa.string()).dictionary_encode(),
-            "row": np.concatenate([np.arange(n, dtype=np.int64) for n in lengths]),
-            "domain": np.concatenate([domains.train_labels, domains.eval_labels]),
-        }
-    )
-    files = {_ASSIGNMENTS: assignments}
-    if domains.centroids is None:
-        (folder / _CENTROIDS).unlink(missing_ok=True)
-    else:
-        files[_CENTROIDS] = _table_of(domains.centroids, domains.centroid_domains)
-    for name, table in files.items():
-        with atomic_path(folder / name) as tmp:
-            pq.write_table(table, tmp)
-    facts = {
-        "format": FORMAT,
-        "names": domains.names,
-        "n_train": lengths[0],
-        "n_eval": lengths[1],
-        "method": domains.method,
-        "quality": domains.quality,
-        "cards": [asdict(card) for card in domains.cards],
-        "sha256": {name: sha256_of_file(folder / name) for name in files},
-    }
-    write_json(header, json_ready(facts))
-    return folder
-
-
-def load(folder: Path) -> dict[str, Any]:
-    """Read the arguments of :class:`Domains` from `folder`, checked against their hashes."""
-    header = folder / "domains.json"
-    if not header.is_file():
-        raise InputError(
-            str(header), "no such file, so no saved domains", "give another folder, or regroup"
-        )
-    facts = read_json(header)
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise InputError(str(header), f"not of the format {FORMAT}", REMEDY)
-    try:
-        # Two known names, not whatever the header lists: it may come from a stranger.
-        sums = facts["sha256"]
-        assignments = _read(folder / _ASSIGNMENTS, sums[_ASSIGNMENTS])
-        centroids = _read(folder / _CENTROIDS, sums[_CENTROIDS]) if _CENTROIDS in sums else None
-        labels = assignments["domain"].to_numpy()
-        train = np.asarray(assignments["split"].to_pylist(), dtype=str) == "train"
-        return {
-            "names": facts["names"],
-            "train_labels": labels[train],
-            "eval_labels": labels[~train],
-            "centroids": None if centroids is None else _matrix_of(centroids),
-            "centroid_domains": None if centroids is None else centroids["domain"].to_numpy(),
-            "method": facts["method"],
-            "quality": facts["quality"],
-            "cards": facts["cards"],
-        }
-    except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise InputError(str(header), f"not what was saved ({error!r})", REMEDY) from error
-
-
-def _read(path: Path, sha256: str) -> pa.Table:
-    if not path.is_file():
-        raise InputError(str(path), "no such file", REMEDY)
-    if sha256_of_file(path) != sha256:
-        raise InputError(str(path), "damaged: it is not the file that was saved", REMEDY)
-    return pq.read_table(path)
-
-
-def _table_of(matrix: NDArray[np.float32], owners: NDArray[np.int32] | None) -> pa.Table:
-    rows = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-    return pa.table({"domain": owners, "centroid": rows})
-
-
-def _matrix_of(table: pa.Table) -> NDArray[np.float32]:
-    column = table["centroid"].combine_chunks()
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat.reshape(len(table), -1), dtype=np.float32)
-
-
-DROPPED = -1  # label of an example that is in no domain and takes no part
 
 
 @dataclass
@@ -266,29 +109,27 @@ class Domains:
         if not self.names:
             raise InputError("names", "there are no domains", "give at least one")
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
-            raise InputError(
-                "names", f"{twice[0]!r} occurs twice", "give every domain its own name"
-            )
+            what = f"{twice[0]!r} occurs twice"
+            raise InputError("names", what, "give every domain its own name")
         self.train_labels = _checked_labels("train_labels", self.train_labels, self.m)
         self.eval_labels = _checked_labels("eval_labels", self.eval_labels, self.m)
         if self.centroids is not None:
-            self.centroids = np.asarray(self.centroids, dtype=np.float32)
-            self.centroid_domains = self._checked_owners(self.centroids)
+            self._check_centroids()
         if len(self.cards) not in (0, self.m):
             what = f"{len(self.cards)} cards for {self.m} domains"
             raise InputError("cards", what, "give one per domain, or none")
 
-    def _checked_owners(self, centroids: NDArray[np.float32]) -> NDArray[np.int32]:
+    def _check_centroids(self) -> None:
+        self.centroids = centroids = np.asarray(self.centroids, dtype=np.float32)
         owners = self.centroid_domains
         if owners is None and centroids.ndim == 2 and len(centroids) == self.m:
-            return np.arange(self.m, dtype=np.int32)
+            owners = np.arange(self.m, dtype=np.int32)
         if owners is None or centroids.ndim != 2 or len(centroids) != len(owners):
             what = f"shape {centroids.shape} for {self.m} domains"
             raise InputError("centroids", what, "give one row per domain, or centroid_domains")
-        owners = np.asarray(owners, dtype=np.int32)
+        self.centroid_domains = owners = np.asarray(owners, dtype=np.int32)
         if ((owners < 0) | (owners >= self.m)).any():
             raise InputError("centroid_domains", f"not in 0 to {self.m - 1}", "check them")
-        return owners
 
     @classmethod
     def from_labels(
@@ -305,9 +146,14 @@ class Domains:
             `centroids`, `method`, `quality`, `cards`.
         """
         more.setdefault("method", {"name": "by hand", "params": {}, "embedder": None, "seed": None})
-        labels = [np.asarray(train_labels), np.asarray(eval_labels)]
-        domains = cls(list(names), labels[0], labels[1], **more)
-        domains.warn_of_gaps()
+        domains = cls(list(names), np.asarray(train_labels), np.asarray(eval_labels), **more)
+        share = domains.eval_sizes / max(1, domains.eval_sizes.sum())
+        for at in np.flatnonzero(domains.sizes == 0):
+            message = (
+                f"domain {domains.names[at]!r} has no training example: its proportion stays 0, "
+                f"with {share[at]:.1%} of the eval set"
+            )
+            warnings.warn(message, RbkitWarning, stacklevel=2)
         return domains
 
     @property
@@ -318,12 +164,12 @@ class Domains:
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Training examples per domain: int64, shape (m,)."""
-        return _counts(self.train_labels, self.m)
+        return np.bincount(self.train_labels[self.train_labels >= 0], minlength=self.m)
 
     @property
     def eval_sizes(self) -> NDArray[np.int64]:
         """Eval examples per domain: int64, shape (m,)."""
-        return _counts(self.eval_labels, self.m)
+        return np.bincount(self.eval_labels[self.eval_labels >= 0], minlength=self.m)
 
     @property
     def q(self) -> NDArray[np.float64]:
@@ -339,47 +185,13 @@ class Domains:
             raise InputError("eval_labels", "no eval example is in any domain", "give an eval set")
         return np.asarray(sizes / sizes.sum(), dtype=np.float64)
 
-    def warn_of_gaps(self) -> None:
-        """Warn of every domain that holds no training example."""
-        share = self.eval_sizes / max(1, self.eval_sizes.sum())
-        for at in np.flatnonzero(self.sizes == 0):
-            told = f"domain {self.names[at]!r} has no training example: its proportion stays 0"
-            warnings.warn(
-                f"{told}, with {share[at]:.1%} of the eval set", RbkitWarning, stacklevel=3
-            )
-
-    def save(self, folder: str | Path) -> Path:
-        """Write ``assignments.parquet``, ``centroids.parquet`` and ``domains.json`` to `folder`.
-
-        ``domains.json`` comes last and holds the checksums of the others, so that after a
-        kill the folder holds all of it or, to :meth:`load`, nothing.
-        """
-        return save(self, Path(folder))
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
-
-        Raises
-        ------
-        InputError
-            A file is missing, cut short or otherwise damaged: it names the file.
-        """
-        parts = load(Path(folder))
-        try:
-            parts["cards"] = [Card(**card) for card in parts["cards"]]
-            return cls(**parts)
-        except (InputError, TypeError) as error:
-            raise InputError(str(folder), str(error), REMEDY) from error
-
     @property
     def edits(self) -> dict[str, Any] | None:
         """The log of how they were made and edited, to be replayed; None if not known."""
-        found: dict[str, Any] | None = self.method.get("edits")
-        return found
+        return self.method.get("edits")
 
     def attach(self, corpus: Any, **options: Any) -> Self:
-        """Bring the corpus and its vectors back to loaded domains: from the cache, if they can.
+        """Bring the corpus and its vectors back to loaded domains, from the cache if possible.
 
         Parameters
         ----------
@@ -393,38 +205,190 @@ class Domains:
         InputError
             Another corpus.
         """
-        from rbkit.regroup.prepare import prepare
-
         options.setdefault("embedder", self.method.get("embedder") or "minilm")
         material, _ = prepare(corpus, **options)
-        made_from = self.method.get("corpus")
-        if made_from not in (None, "", material.origin):
-            what = f"made from the corpus {made_from}, not from this one ({material.origin})"
-            remedy = "load that corpus, with the seed and sizes of then"
+        origin = self.method.get("corpus")
+        if origin not in (None, "", material.origin):
+            what = f"made from the corpus {origin}, not from this one ({material.origin})"
+            remedy = "load that corpus, with the same seed and sizes"
             raise InputError("domains", what, remedy)
         self.material = material
         return self
 
+    def save(self, folder: str | Path) -> Path:
+        """Write ``assignments.parquet``, ``centroids.parquet`` and ``domains.json`` to `folder`.
+
+        ``domains.json`` comes last and holds the checksums of the others, so that after a
+        kill the folder holds all of it or, to :meth:`load`, nothing.
+        """
+        folder = Path(folder)
+        (folder / _HEADER).unlink(missing_ok=True)
+        n_train, n_eval = len(self.train_labels), len(self.eval_labels)
+        split = pa.array(["train"] * n_train + ["eval"] * n_eval, pa.string())
+        rows = [np.arange(n, dtype=np.int64) for n in (n_train, n_eval)]
+        tables = {
+            _ASSIGNMENTS: pa.table(
+                {
+                    "split": split.dictionary_encode(),
+                    "row": np.concatenate(rows),
+                    "domain": np.concatenate([self.train_labels, self.eval_labels]),
+                }
+            )
+        }
+        if self.centroids is None:
+            (folder / _CENTROIDS).unlink(missing_ok=True)
+        else:
+            flat, width = pa.array(self.centroids.ravel()), self.centroids.shape[1]
+            matrix = pa.FixedSizeListArray.from_arrays(flat, width)
+            tables[_CENTROIDS] = pa.table({"domain": self.centroid_domains, "centroid": matrix})
+        for name, table in tables.items():
+            with atomic_path(folder / name) as tmp:
+                pq.write_table(table, tmp)
+        facts = {
+            "format": _FORMAT,
+            "names": self.names,
+            "n_train": n_train,
+            "n_eval": n_eval,
+            "method": self.method,
+            "quality": self.quality,
+            "cards": [asdict(card) for card in self.cards],
+            "sha256": {name: sha256_of_file(folder / name) for name in tables},
+        }
+        write_json(folder / _HEADER, json_ready(facts))
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            A file is missing, cut short or otherwise damaged: it names the file.
+        """
+        folder = Path(folder)
+        header = folder / _HEADER
+        if not header.is_file():
+            what = "no such file, so no saved domains"
+            raise InputError(str(header), what, "give another folder, or regroup")
+        facts = read_json(header)
+        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+            raise InputError(str(header), f"not of the format {_FORMAT}", _REMEDY)
+        centroids = owners = None
+        try:
+            # Two known names, not whatever the header lists: it may come from a stranger.
+            sums = facts["sha256"]
+            table = _read_table(folder / _ASSIGNMENTS, sums[_ASSIGNMENTS])
+            labels = table["domain"].to_numpy()
+            train = np.asarray(table["split"].to_pylist(), dtype=str) == "train"
+            if _CENTROIDS in sums:
+                table = _read_table(folder / _CENTROIDS, sums[_CENTROIDS])
+                flat = table["centroid"].combine_chunks().flatten()
+                centroids = flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+                owners = table["domain"].to_numpy()
+            names, method, quality = facts["names"], facts["method"], facts["quality"]
+            cards = facts["cards"]
+        except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            raise InputError(str(header), f"not what was saved ({error!r})", _REMEDY) from error
+        try:
+            return cls(
+                names=names,
+                train_labels=labels[train],
+                eval_labels=labels[~train],
+                centroids=centroids,
+                centroid_domains=owners,
+                method=method,
+                quality=quality,
+                cards=[Card(**card) for card in cards],
+            )
+        except (InputError, TypeError) as error:
+            raise InputError(str(folder), str(error), _REMEDY) from error
+
+    def _title(self) -> str:
+        """One line: how many domains, over which examples, made how, how good."""
+        examples = f"{len(self.train_labels):,} train and {len(self.eval_labels):,} eval examples"
+        parts = [f"{self.m} domains over {examples}", self.method.get("name", "by hand")]
+        if (score := self.quality.get("silhouette")) is not None:
+            parts.append(f"silhouette {score:.3f}")
+        if (score := self.quality.get("stability_ari")) is not None:
+            parts.append(f"reseed ARI {score:.2f}")
+        steps = len((self.edits or {}).get("ops", [])) - 1
+        if steps > 0:
+            parts.append(f"edited by hand ({steps} {'step' if steps == 1 else 'steps'})")
+        if noise := self.quality.get("noise"):
+            where = NOISE_POLICIES.get(str(noise.get("policy")), "")
+            parts.append(f"noise {noise['share']:.1%} {where}".rstrip())
+        far = self.quality.get("far_eval", {})
+        if far.get("apart"):
+            parts.append(f"{far['far']:,} far eval examples kept apart")
+        return " · ".join(parts)
+
+    def _shares(self) -> NDArray[np.float64]:
+        """Shares of each domain in train and in eval: (m, 2)."""
+        both = [counts / max(1, counts.sum()) for counts in (self.sizes, self.eval_sizes)]
+        return np.stack(both, axis=1)
+
     def __repr__(self) -> str:
-        return as_text(self)
+        width = min(40, max(len(name) for name in self.names))
+        lines = [self._title(), f"{'domain':<{width}}  {'train':>8}  {'share':>6}  {'q':>6}"]
+        for name, size, (p, q) in zip(self.names, self.sizes, self._shares(), strict=True):
+            lines.append(f"{name[:width]:<{width}}  {size:>8,}  {p:>6.1%}  {q:>6.1%}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return as_html(self)
+        shares = self._shares()
+        widest = max(float(shares.max()), 1e-9)
+        rows = []
+        for at, name in enumerate(self.names):
+            bars = "".join(
+                f'<td class="n">{share:.1%}<i style="width:{60 * share / widest:.0f}px"></i></td>'
+                for share in shares[at]
+            )
+            card = _card_html(self.cards[at]) if self.cards else ""
+            rows.append(
+                f'<tr><td>{escape(name)}</td><td class="n">{self.sizes[at]:,}</td>{bars}'
+                f"<td>{card}</td></tr>"
+            )
+        columns = ("domain", "train", "share", "eval share q", "about")
+        head = "".join(f"<th>{column}</th>" for column in columns)
+        return (
+            f"{_CSS}<p>{escape(self._title())}</p><table class="
+            f'"rbkit-domains"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        )
 
 
-def _counts(labels: NDArray[np.int32], m: int) -> NDArray[np.int64]:
-    return np.bincount(labels[labels >= 0], minlength=m).astype(np.int64)
+# What becomes of noise under each policy, in words.
+NOISE_POLICIES = {
+    "nearest": "to the nearest domain",
+    "own": "a domain of its own",
+    "drop": "left out",
+}
+
+
+def _card_html(card: Card) -> str:
+    terms = escape(", ".join(card.terms[:8]))
+    sources = ", ".join(f"{name} {share:.0%}" for name, share in list(card.sources.items())[:4])
+    quotes = "".join(f"<blockquote>{escape(text)}</blockquote>" for text in card.nearest)
+    return f"<details><summary>{terms or 'examples'}</summary>{escape(sources)}{quotes}</details>"
+
+
+def _read_table(path: Path, sha256: str) -> pa.Table:
+    if not path.is_file():
+        raise InputError(str(path), "no such file", _REMEDY)
+    if sha256_of_file(path) != sha256:
+        raise InputError(str(path), "damaged: it is not the file that was saved", _REMEDY)
+    return pq.read_table(path)
 
 
 def _checked_labels(where: str, labels: ArrayLike, m: int) -> NDArray[np.int32]:
-    found = np.asarray(labels)
-    if found.size == 0:
-        found = found.astype(np.int32)
-    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
-        what = f"shape {found.shape} and type {found.dtype}"
+    array = np.asarray(labels)
+    if array.size == 0:
+        array = array.astype(np.int32)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        what = f"shape {array.shape} and type {array.dtype}"
         raise InputError(where, what, "give one whole number per example")
-    wrong = np.flatnonzero((found < DROPPED) | (found >= m))
+    wrong = np.flatnonzero((array < -1) | (array >= m))
     if wrong.size:
-        what = f"example {wrong[0]} is in domain {found[wrong[0]]} of {m}"
+        what = f"example {wrong[0]} is in domain {array[wrong[0]]} of {m}"
         raise InputError(where, what, f"use 0 to {m - 1}, or -1 for examples to leave out")
-    return found.astype(np.int32)
+    return array.astype(np.int32)

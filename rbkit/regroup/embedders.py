@@ -1,15 +1,17 @@
-"""Embedding with a transformer: any sentence-transformers or plain encoder model."""
+"""Embedders: TF-IDF with SVD, transformers, and pictures, with scikit-learn's conventions.
+
+torch is imported when a model is first used, so that TF-IDF starts in no time.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.decomposition import PCA, TruncatedSVD
@@ -19,60 +21,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from rbkit.errors import InputError
 from rbkit.files import fingerprint, sha256_of_file
+from rbkit.regroup.embedding import Embedder
 
 # All that sentence-transformers and transformers read, and nothing that needs unpickling.
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
-
-
-def content_of(folder: Path, *, code: bool = False) -> str:
-    """Fingerprint of weights, configuration and tokenizer: 0.1 s per 100 MB.
-
-    Parameters
-    ----------
-    folder : Path
-    code : bool
-        Python files count too (``trust_remote_code``).
-    """
-    patterns = (*_MODEL_FILES, "*.py") if code else _MODEL_FILES
-    files = sorted({path for pattern in patterns for path in folder.rglob(pattern)})
-    return fingerprint(
-        f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}" for path in files
-    )
-
-
-def resolve_model(model: str, *, trust_remote_code: bool = False) -> Path:
-    """Return the folder of a model given as ``"minilm"``, a path or a hub id.
-
-    Raises
-    ------
-    InputError
-        The folder does not exist, or the hub (or its cache) has no such model.
-    """
-    if model == "minilm":
-        from rbkit.data.assets import model_folder
-
-        return Path(model_folder("minilm"))
-    folder = Path(model).expanduser()
-    if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
-        return folder
-    if (
-        folder.is_dir()
-        or folder.is_absolute()
-        or model.startswith((".", "~"))
-        or os.sep * 2 in model
-    ):
-        what = "no model in this folder (neither modules.json nor config.json)"
-        raise InputError(model, what, "give a folder written by save_pretrained, or a hub id")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    patterns = [*_MODEL_FILES, *(["*.py"] if trust_remote_code else [])]
-    try:
-        return Path(snapshot_download(model, allow_patterns=patterns))
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
-        what = f"neither a folder nor a model that the hub or its cache gives ({error})"
-        remedy = 'check the name and the connection, or use "minilm" or "tfidf"'
-        raise InputError(model, what, remedy) from error
 
 
 class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -109,20 +61,18 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Learn vocabulary, document frequencies and directions from `texts`."""
         # In a corpus of thousands a word seen once says nothing about domains; in a tiny
         # one it may be all there is.
-        min_df = 2 if len(texts) >= 1000 else 1
         self.vectorizer_ = TfidfVectorizer(
             stop_words="english",
             sublinear_tf=True,
-            min_df=min_df,
+            min_df=2 if len(texts) >= 1000 else 1,
             max_features=self.max_features,
             dtype=np.float32,
         )
         try:
             counts = self.vectorizer_.fit_transform(texts)
         except ValueError as error:  # "empty vocabulary": only stop words, digits or blanks
-            raise InputError(
-                "texts", f"no usable word in them ({error})", "check the text column"
-            ) from error
+            what = f"no usable word in them ({error})"
+            raise InputError("texts", what, "check the text column") from error
         dim = max(1, min(self.dim, counts.shape[1] - 1, counts.shape[0] - 1))
         self.svd_ = TruncatedSVD(dim, random_state=self.seed) if counts.shape[1] > 1 else None
         if self.svd_ is not None:
@@ -130,7 +80,7 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors of shape (n, dim); zero for a text with no known word."""
+        """Return unit vectors of shape (n, dim); zero for a text without a known word."""
         check_is_fitted(self)
         vectors = self.vectorizer_.transform(texts)
         vectors = vectors.toarray() if self.svd_ is None else self.svd_.transform(vectors)
@@ -139,7 +89,7 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the vectors depend on: parameters and, once fitted, what was learnt."""
+        """The vectors depend on this: the parameters and, once fitted, what was learnt."""
         learnt = None
         if hasattr(self, "vectorizer_"):
             parts = [self.vectorizer_.idf_.tobytes()]
@@ -211,6 +161,8 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
 
     def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (n, d), float32, in the order of `texts`."""
+        import torch
+
         texts = list(texts)
         model = self._load()
         vectors: NDArray[np.float32] | None = None
@@ -236,10 +188,10 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the vectors depend on: the model's content (not its name) and parameters."""
+        """The vectors depend on this: the model's content (not its name) and the parameters."""
         return {
             "embedder": "TransformerEmbedder",
-            "model": content_of(self._folder(), code=self.trust_remote_code),
+            "model": _content_of(self._folder(), code=self.trust_remote_code),
             "max_tokens": self.max_tokens,
             "prefix": self.prefix,
             "normalize": self.normalize,
@@ -248,11 +200,12 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
 
     def _folder(self) -> Path:
         if not hasattr(self, "_resolved"):
-            self._resolved = resolve_model(self.model, trust_remote_code=self.trust_remote_code)
+            self._resolved = _model_folder(self.model, trust_remote_code=self.trust_remote_code)
         return self._resolved
 
     def _load(self) -> Any:
         if not hasattr(self, "_loaded"):
+            import torch
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging
 
@@ -294,25 +247,29 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
         )
         return np.array([len(ids) for ids in encoded["input_ids"]])
 
-    def _device(self) -> torch.device:
-        if self.device is not None:
-            return torch.device(self.device)
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    def _device(self) -> Any:
+        return _device_or_default(self.device)
 
     def _precision(self) -> str:
+        import torch
+
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
-            what = f"{self.precision!r} is none of auto, fp32, bf16, fp16"
+            what = f"{self.precision!r} is not one of auto, fp32, bf16, fp16"
             raise InputError("precision", what, "choose one of them")
         if self.precision != "auto":
             return self.precision
         kind = self._device().type
         if kind == "cuda":
             return "bf16" if torch.cuda.get_device_capability(self._device())[0] >= 8 else "fp16"
-        return "bf16" if kind == "cpu" and cpu_multiplies_bf16() else "fp32"
+        # Without bf16 matrix instructions bf16 is 6 times slower. torch has no public name for
+        # these two checks yet; where they are absent, fp32 it is.
+        checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+        return "bf16" if kind == "cpu" and native else "fp32"
 
     def _autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
         precision = self._precision()
         if precision == "fp32":
             return nullcontext()
@@ -323,7 +280,7 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
 def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
     """Yield row numbers, longest texts first, so that a padded batch holds `budget` tokens.
 
-    A text longer than the budget makes a batch of its own.
+    A text longer than the budget makes its own batch.
 
     Examples
     --------
@@ -338,17 +295,10 @@ def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int6
         start += size
 
 
-def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU has bf16 matrix instructions; without them bf16 is 6 times slower."""
-    # torch has no public name for these two yet; absent, we stay with fp32.
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
-
-
 class PixelEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Colours and coarse shapes: small pictures, the outlines in them, then PCA.
 
-    Needs no model, tells drawings by look and not by meaning. For meaning use
+    Needs no model; groups pictures by appearance and not by meaning. For meaning use
     :class:`ClipEmbedder`. Never cached: it is cheaper than a look-up.
 
     Parameters
@@ -377,32 +327,23 @@ class PixelEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, pictures: Sequence[Any], y: None = None) -> Self:
         """Learn the main directions of `pictures`, a sequence of :class:`PIL.Image.Image`."""
         rows = self._pixels(pictures)
-        dim = max(1, min(self.dim, *rows.shape))
-        self.pca_ = PCA(dim, random_state=0).fit(rows)
+        self.pca_ = PCA(max(1, min(self.dim, *rows.shape)), random_state=0).fit(rows)
         return self
 
     def transform(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
         """Return unit vectors of shape (n, dim)."""
         check_is_fitted(self)
-        unit: NDArray[np.float32] = normalize(self.pca_.transform(self._pixels(pictures))).astype(
-            np.float32
-        )
-        return unit
+        vectors = normalize(self.pca_.transform(self._pixels(pictures)))
+        return np.asarray(vectors, dtype=np.float32)
 
     def _pixels(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
         if not len(pictures):
             raise InputError("pictures", "there are none", "give at least one")
-        small = np.stack(
-            [
-                np.asarray(on_white(picture).resize((self.side, self.side)), dtype=np.float32) / 255
-                for picture in pictures
-            ]
-        )
-        grey = small.mean(axis=-1)
-        edges = np.hypot(*np.gradient(grey, axis=(1, 2)))
-        return np.concatenate(
-            [small.reshape(len(small), -1), 2 * edges.reshape(len(small), -1)], axis=1
-        )
+        shrunk = [on_white(picture).resize((self.side, self.side)) for picture in pictures]
+        small = np.stack([np.asarray(picture, dtype=np.float32) / 255 for picture in shrunk])
+        edges = np.hypot(*np.gradient(small.mean(axis=-1), axis=(1, 2)))
+        n = len(small)
+        return np.concatenate([small.reshape(n, -1), 2 * edges.reshape(n, -1)], axis=1)
 
 
 class ClipEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -443,8 +384,10 @@ class ClipEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return unit vectors of shape (n, d), in the order of `pictures`."""
         import torch
 
+        if not len(pictures):
+            raise InputError("pictures", "there are none", "give at least one")
         model, processor = self._load()
-        found = []
+        vectors = []
         for start in range(0, len(pictures), self.batch_size):
             batch = [on_white(picture) for picture in pictures[start : start + self.batch_size]]
             inputs = processor(images=batch, return_tensors="pt").to(model.device)
@@ -452,23 +395,19 @@ class ClipEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 features = model.get_image_features(**inputs)
             # transformers 5 returns an output object, older ones the tensor.
             features = getattr(features, "pooler_output", features)
-            found.append(torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy())
-        if not found:
-            raise InputError("pictures", "there are none", "give at least one")
-        return np.concatenate(found)
+            vectors.append(torch.nn.functional.normalize(features.float(), dim=1).cpu().numpy())
+        return np.concatenate(vectors)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the vectors depend on: the content of the model."""
-        return {"embedder": "ClipEmbedder", "model": content_of(resolve_model(self.model))}
+        """The vectors depend on this: the content of the model."""
+        return {"embedder": "ClipEmbedder", "model": _content_of(_model_folder(self.model))}
 
     def _load(self) -> Any:
         if not hasattr(self, "_loaded"):
-            import torch
             from transformers import CLIPModel, CLIPProcessor
 
-            folder = str(resolve_model(self.model))
-            device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+            folder = str(_model_folder(self.model))
             try:
                 model = CLIPModel.from_pretrained(
                     folder, local_files_only=True, use_safetensors=True
@@ -477,6 +416,7 @@ class ClipEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             except (OSError, ValueError, KeyError) as error:
                 remedy = "give a folder or hub id of a CLIP model"
                 raise InputError(self.model, f"cannot be loaded ({error})", remedy) from error
+            device = _device_or_default(self.device)
             self._loaded = (model.to(device).eval(), processor.image_processor)
         return self._loaded
 
@@ -490,3 +430,98 @@ def on_white(picture: Any) -> Any:
     paper = Image.new("RGBA", picture.size, "white")
     paper.alpha_composite(picture.convert("RGBA"))
     return paper.convert("RGB")
+
+
+_BY_CLASS: dict[str, Callable[..., Embedder]] = {
+    "TfidfEmbedder": TfidfEmbedder,
+    "TransformerEmbedder": TransformerEmbedder,
+    "PixelEmbedder": PixelEmbedder,
+    "ClipEmbedder": ClipEmbedder,
+}
+
+
+def make_embedder(embedder: str | Mapping[str, Any] | Embedder) -> Embedder:
+    """Return the embedder that a name or a description stands for.
+
+    Parameters
+    ----------
+    embedder : str, mapping or Embedder
+        ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder or a hub id; or ``{"name": class,
+        **parameters}``, as in saved domains; or an embedder, which is returned.
+
+    Raises
+    ------
+    InputError
+        A description that does not stand for one of rbkit's embedders.
+    """
+    if isinstance(embedder, str):
+        if embedder in ("tfidf", "pixels"):
+            return TfidfEmbedder() if embedder == "tfidf" else PixelEmbedder()
+        return TransformerEmbedder(embedder)
+    if not isinstance(embedder, Mapping):
+        return embedder
+    params = {key: value for key, value in embedder.items() if key != "name"}
+    name = str(embedder.get("name"))
+    if name not in _BY_CLASS:
+        what = f"{name!r} cannot be made from its name"
+        raise InputError("embedder", what, "pass the embedder= or vectors= used originally")
+    if params.get("trust_remote_code"):  # a saved file must not switch that on
+        what = f"{name} of {params.get('model')!r} ran code that came with the model"
+        raise InputError("embedder", what, "pass that embedder yourself if you trust it")
+    try:
+        return _BY_CLASS[name](**params)
+    except TypeError as error:
+        raise InputError("embedder", f"{name}: {error}", "pass embedder= yourself") from error
+
+
+def params_of(estimator: Any) -> dict[str, Any]:
+    """Return the parameters of an estimator; none if it has no ``get_params``."""
+    return dict(estimator.get_params()) if hasattr(estimator, "get_params") else {}
+
+
+def _device_or_default(device: str | None) -> Any:
+    import torch
+
+    if device is not None:
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _content_of(folder: Path, *, code: bool = False) -> str:
+    """Fingerprint of weights, configuration and tokenizer (and code): 0.1 s per 100 MB."""
+    patterns = (*_MODEL_FILES, "*.py") if code else _MODEL_FILES
+    files = sorted({path for pattern in patterns for path in folder.rglob(pattern)})
+    return fingerprint(
+        f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}" for path in files
+    )
+
+
+def _model_folder(model: str, *, trust_remote_code: bool = False) -> Path:
+    """Return the folder of a model given as ``"minilm"``, a path or a hub id."""
+    if model == "minilm":
+        from rbkit.data.assets import model_folder
+
+        return Path(model_folder("minilm"))
+    folder = Path(model).expanduser()
+    if (folder / "config.json").is_file() or (folder / "modules.json").is_file():
+        return folder
+    if (
+        folder.is_dir()
+        or folder.is_absolute()
+        or model.startswith((".", "~"))
+        or os.sep * 2 in model
+    ):
+        what = "no model in this folder (neither modules.json nor config.json)"
+        raise InputError(model, what, "give a folder written by save_pretrained, or a hub id")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    patterns = [*_MODEL_FILES, *(["*.py"] if trust_remote_code else [])]
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except (OSError, HfHubHTTPError, HFValidationError, ValueError) as error:
+        what = f"neither a folder nor a model that the hub or its cache provides ({error})"
+        remedy = 'check the name and the connection, or use "minilm" or "tfidf"'
+        raise InputError(model, what, remedy) from error

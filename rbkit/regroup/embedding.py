@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self
 
 import numpy as np
 from datasets import DatasetDict
@@ -18,151 +18,10 @@ from tqdm import tqdm
 from rbkit.errors import InputError
 from rbkit.files import atomic_path, cache_dir, fingerprint, write_json
 
-KEY_BYTES = 16  # 128 bits: among 10^9 texts two agree by chance with probability 10^-21
-
-
-def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    """Content hash of every text: an array of shape (n,) of 16-byte strings.
-
-    Examples
-    --------
-    >>> keys = text_keys(["a", "b", "a"])
-    >>> bool(keys[0] == keys[2]), bool(keys[0] == keys[1])
-    (True, False)
-    """
-    # Corpora scraped from the web hold lone surrogates; they must not stop the run.
-    digests = [
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
-        for text in texts
-    ]
-    return np.array(digests, dtype=f"S{KEY_BYTES}")
-
-
-def picture_keys(pictures: Sequence[Any]) -> NDArray[np.bytes_]:
-    """Content hash of every picture (:class:`PIL.Image.Image`), as :func:`text_keys`."""
-    digests = []
-    for picture in pictures:
-        digest = hashlib.blake2b(f"{picture.mode} {picture.size}".encode(), digest_size=KEY_BYTES)
-        digest.update(picture.tobytes())
-        digests.append(digest.digest())
-    return np.array(digests, dtype=f"S{KEY_BYTES}")
-
-
-class VectorStore:
-    """Vectors of one embedder, kept in `folder`.
-
-    Parameters
-    ----------
-    folder : path
-        Created when the first shard is written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> store = VectorStore(tempfile.mkdtemp())
-    >>> keys = text_keys(["sun", "moon"])
-    >>> store.append(keys[:1], np.ones((1, 3), dtype=np.float16))
-    >>> found, vectors = store.read(keys)
-    >>> found.tolist(), vectors[0].tolist()
-    ([True, False], [1.0, 1.0, 1.0])
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def describe(self, identity: dict[str, Any]) -> None:
-        """Write beside the shards, for people, whose vectors these are."""
-        path = self.folder / "embedder.json"
-        if not path.exists():
-            write_json(path, identity)
-
-    def append(
-        self, keys: NDArray[np.bytes_], vectors: NDArray[np.float16], seconds: float = 0.0
-    ) -> None:
-        """Add one shard: `keys` (n,), `vectors` (n, d) in float16, and what they took."""
-        path = self.folder / f"shard-{fingerprint(keys.tobytes())}.npz"
-        with atomic_path(path) as tmp:
-            # A zip archive carries a CRC-32 of each array: damage is found when reading.
-            np.savez(
-                tmp,
-                keys=keys.view(np.uint8).reshape(-1, KEY_BYTES),
-                vectors=vectors,
-                seconds=np.float64(seconds),
-            )
-
-    def read(
-        self, keys: NDArray[np.bytes_]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
-        """Return what the store has for `keys`.
-
-        Parameters
-        ----------
-        keys : ndarray of shape (n,)
-            From :func:`text_keys`, without repetitions.
-
-        Returns
-        -------
-        found : ndarray of bool, shape (n,)
-        vectors : ndarray of float32, shape (n, d), or None
-            Zero where not found; None while the store is empty.
-
-        Raises
-        ------
-        InputError
-            A shard is damaged, or does not fit the others.
-        """
-        order = np.argsort(keys)
-        wanted = keys[order]
-        found = np.zeros(len(keys), dtype=bool)
-        vectors: NDArray[np.float32] | None = None
-        for path in sorted(self.folder.glob("shard-*.npz")):
-            shard_keys, shard_vectors, _ = _read_shard(path)
-            if vectors is None:
-                vectors = np.zeros((len(keys), shard_vectors.shape[1]), dtype=np.float32)
-            elif vectors.shape[1] != shard_vectors.shape[1]:
-                what = f"vectors of {shard_vectors.shape[1]} numbers among {vectors.shape[1]}"
-                raise InputError(str(path), what, _REMEDY)
-            at = np.searchsorted(wanted, shard_keys).clip(max=len(keys) - 1)
-            hit = wanted[at] == shard_keys
-            rows = order[at[hit]]
-            vectors[rows] = shard_vectors[hit]
-            found[rows] = True
-        return found, vectors
-
-    def seconds(self, keys: NDArray[np.bytes_]) -> float:
-        """Return how long computing the vectors of `keys` took, whenever that was."""
-        total = 0.0
-        for path in sorted(self.folder.glob("shard-*.npz")):
-            shard_keys, _, seconds = _read_shard(path)
-            total += seconds * float(np.isin(shard_keys, keys).mean())
-        return total
-
-
-_REMEDY = "delete this file; its vectors will be computed again"
-
-
-def _read_shard(path: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float16], float]:
-    try:
-        # Opened here: np.load leaves its own handle open when the archive is broken.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            keys, vectors = archive["keys"], archive["vectors"]
-            seconds = float(archive["seconds"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(str(path), f"damaged cache file ({error})", _REMEDY) from error
-    if (
-        keys.dtype != np.uint8
-        or vectors.dtype != np.float16
-        or keys.shape != (len(vectors), KEY_BYTES)
-        or vectors.ndim != 2
-        or not np.isfinite(vectors).all()
-    ):
-        raise InputError(str(path), "damaged cache file (not a shard of vectors)", _REMEDY)
-    return np.ascontiguousarray(keys).view(f"S{KEY_BYTES}").reshape(-1), vectors, seconds
-
-
+_KEY_BYTES = 16  # 128 bits: among 10^9 texts two agree by chance with probability 10^-21
 # Texts given to the embedder at once: many full batches, yet a bar that moves.
 _CHUNK = 256
-# A shard is written after this many seconds or texts: what a kill can cost.
+# A shard is written after this many seconds or texts: a kill costs no more.
 _SECONDS_PER_SHARD = 15.0
 _TEXTS_PER_SHARD = 16_384
 
@@ -181,6 +40,132 @@ class Embedder(Protocol):
     def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (n, d)."""
         ...
+
+
+def text_keys(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Content hash of every text: an array of shape (n,) of 16-byte strings.
+
+    Examples
+    --------
+    >>> keys = text_keys(["a", "b", "a"])
+    >>> bool(keys[0] == keys[2]), bool(keys[0] == keys[1])
+    (True, False)
+    """
+    # Corpora scraped from the web hold lone surrogates; they must not stop the run.
+    return _keys(text.encode("utf-8", "surrogatepass") for text in texts)
+
+
+def _keys(contents: Any) -> NDArray[np.bytes_]:
+    digests = [hashlib.blake2b(each, digest_size=_KEY_BYTES).digest() for each in contents]
+    return np.array(digests, dtype=f"S{_KEY_BYTES}")
+
+
+class VectorStore:
+    """Vectors of one embedder by content of the text, kept in `folder`.
+
+    Parameters
+    ----------
+    folder : path
+        Created when the first shard is written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> store = VectorStore(tempfile.mkdtemp())
+    >>> keys = text_keys(["sun", "moon"])
+    >>> store.append(keys[:1], np.ones((1, 3), dtype=np.float16))
+    >>> stored, vectors = store.read(keys)
+    >>> stored.tolist(), vectors[0].tolist()
+    ([True, False], [1.0, 1.0, 1.0])
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def append(
+        self, keys: NDArray[np.bytes_], vectors: NDArray[np.float16], seconds: float = 0.0
+    ) -> None:
+        """Add one shard: `keys` (n,), `vectors` (n, d) in float16, and the time they took."""
+        path = self.folder / f"shard-{fingerprint(keys.tobytes())}.npz"
+        with atomic_path(path) as tmp:
+            # A zip archive carries a CRC-32 of each array: damage shows when it is read.
+            np.savez(
+                tmp,
+                keys=keys.view(np.uint8).reshape(-1, _KEY_BYTES),
+                vectors=vectors,
+                seconds=np.float64(seconds),
+            )
+
+    def read(
+        self, keys: NDArray[np.bytes_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+        """Return what the store has for `keys`.
+
+        Parameters
+        ----------
+        keys : ndarray of shape (n,)
+            From :func:`text_keys`, without repetitions.
+
+        Returns
+        -------
+        stored : ndarray of bool, shape (n,)
+        vectors : ndarray of float32, shape (n, d), or None
+            Zero where not stored; None while the store is empty.
+
+        Raises
+        ------
+        InputError
+            A shard is damaged, or does not fit the others.
+        """
+        order = np.argsort(keys)
+        wanted = keys[order]
+        stored = np.zeros(len(keys), dtype=bool)
+        vectors: NDArray[np.float32] | None = None
+        for path in self._shards():
+            shard_keys, shard_vectors, _ = _read_shard(path)
+            if vectors is None:
+                vectors = np.zeros((len(keys), shard_vectors.shape[1]), dtype=np.float32)
+            elif vectors.shape[1] != shard_vectors.shape[1]:
+                what = f"vectors of {shard_vectors.shape[1]} numbers among {vectors.shape[1]}"
+                raise InputError(str(path), what, _REMEDY)
+            at = np.searchsorted(wanted, shard_keys).clip(max=len(keys) - 1)
+            hit = wanted[at] == shard_keys
+            rows = order[at[hit]]
+            vectors[rows] = shard_vectors[hit]
+            stored[rows] = True
+        return stored, vectors
+
+    def seconds(self, keys: NDArray[np.bytes_]) -> float:
+        """Return how long computing the vectors of `keys` took, whenever that was."""
+        shards = (_read_shard(path) for path in self._shards())
+        return sum(
+            seconds * float(np.isin(shard_keys, keys).mean()) for shard_keys, _, seconds in shards
+        )
+
+    def _shards(self) -> list[Path]:
+        return sorted(self.folder.glob("shard-*.npz"))
+
+
+_REMEDY = "delete this file; its vectors will be computed again"
+
+
+def _read_shard(path: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float16], float]:
+    try:
+        # Opened here: np.load leaves its own handle open when the archive is broken.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            keys, vectors = archive["keys"], archive["vectors"]
+            seconds = float(archive["seconds"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(str(path), f"damaged cache file ({error})", _REMEDY) from error
+    if (
+        keys.dtype != np.uint8
+        or vectors.dtype != np.float16
+        or keys.shape != (len(vectors), _KEY_BYTES)
+        or vectors.ndim != 2
+        or not np.isfinite(vectors).all()
+    ):
+        raise InputError(str(path), "damaged cache file (not a shard of vectors)", _REMEDY)
+    return np.ascontiguousarray(keys).view(f"S{_KEY_BYTES}").reshape(-1), vectors, seconds
 
 
 def embed(
@@ -222,17 +207,17 @@ def embed(
     """
     texts = list(texts)
     keys, first, inverse = np.unique(
-        _keys_of(texts, embedder), return_index=True, return_inverse=True
+        _checked_keys(texts, embedder), return_index=True, return_inverse=True
     )
-    store = _store(embedder, cache)
-    found = np.zeros(len(keys), dtype=bool)
-    vectors: NDArray[np.float32] | None = None
-    if store is not None:
-        found, vectors = store.read(keys)
+    store = _store_of(embedder, cache)
+    stored, vectors = (
+        store.read(keys) if store is not None else (np.zeros(len(keys), dtype=bool), None)
+    )
     # Longest first: batches hold texts of one length, memory peaks at the start and not
     # after an hour, and the estimate of the time left errs on the safe side.
-    lengths = np.array([_length(texts[at]) for at in first])
-    missing = np.flatnonzero(~found)
+    items = [texts[at] for at in first]
+    lengths = np.array([len(item) if isinstance(item, str) else 0 for item in items])
+    missing = np.flatnonzero(~stored)
     todo = missing[np.argsort(-lengths[missing], kind="stable")]
     pending: list[NDArray[np.float16]] = []
     saved, written, spent = 0, time.monotonic(), 0.0
@@ -246,7 +231,7 @@ def embed(
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
             began = time.monotonic()
-            fresh = _as_float16(embedder.transform([texts[first[at]] for at in chunk]), embedder)
+            fresh = _as_float16(embedder.transform([items[at] for at in chunk]), embedder)
             spent += time.monotonic() - began
             if vectors is None:
                 vectors = np.zeros((len(keys), fresh.shape[1]), dtype=np.float32)
@@ -267,12 +252,12 @@ def embed(
 def embedding_seconds(
     texts: Sequence[str], embedder: Embedder, *, cache: Path | str | bool | None = True
 ) -> float:
-    """Return what computing the cached vectors of `texts` took, in seconds, whenever that was.
+    """Return how long computing the cached vectors of `texts` took, in seconds, whenever it was.
 
-    A second run reads them in no time; what regrouping costs is this. 0 without a cache.
+    A second run reads them in no time; regrouping costs this. 0 without a cache.
     """
-    store = _store(embedder, cache)
-    return 0.0 if store is None else store.seconds(_keys_of(list(texts), embedder))
+    store = _store_of(embedder, cache)
+    return 0.0 if store is None else store.seconds(_checked_keys(list(texts), embedder))
 
 
 def embed_corpus(
@@ -303,26 +288,26 @@ def embed_corpus(
         if column not in corpus[split].column_names:
             what = f"no column {column!r} in the split {split!r}"
             raise InputError("corpus", what, f"{type(embedder).__name__} reads it: add it")
-    texts = {split: list(corpus[split][column]) for split in ("train", "eval")}
-    embedder.fit(texts["train"])
+    train, eval_ = (list(corpus[split][column]) for split in ("train", "eval"))
+    embedder.fit(train)
     # One call for both, so that a person sees one bar, and a repeated text is computed once.
-    both = embed(texts["train"] + texts["eval"], embedder, cache=cache, progress=progress)
-    cut = len(texts["train"])
-    return {"train": both[:cut], "eval": both[cut:]}
+    both = embed(train + eval_, embedder, cache=cache, progress=progress)
+    return {"train": both[: len(train)], "eval": both[len(train) :]}
 
 
-def _store(embedder: Embedder, cache: Path | str | bool | None) -> VectorStore | None:
+def _store_of(embedder: Embedder, cache: Path | str | bool | None) -> VectorStore | None:
     identity = getattr(embedder, "identity", None)
     if not cache or not getattr(embedder, "cacheable", True) or identity is None:
         return None
     root = cache_dir() / "embeddings" if cache is True else Path(cache)
-    store = VectorStore(root / fingerprint(json.dumps(identity, sort_keys=True)))
-    store.describe(cast("dict[str, Any]", identity))
-    return store
+    folder = root / fingerprint(json.dumps(identity, sort_keys=True))
+    if not (folder / "embedder.json").exists():  # for people, who look whose vectors these are
+        write_json(folder / "embedder.json", identity)
+    return VectorStore(folder)
 
 
-def _keys_of(items: Sequence[Any], embedder: Embedder) -> NDArray[np.bytes_]:
-    """Return content hashes of texts, or of pictures, each checked for being one."""
+def _checked_keys(items: Sequence[Any], embedder: Embedder) -> NDArray[np.bytes_]:
+    """Return content hashes of texts, or of pictures (:class:`PIL.Image.Image`)."""
     reads = getattr(embedder, "reads", "text")
     if not items:
         raise InputError(f"{reads}s", "there are none", f"give at least one {reads}")
@@ -331,11 +316,9 @@ def _keys_of(items: Sequence[Any], embedder: Embedder) -> NDArray[np.bytes_]:
         if item is None or not isinstance(item, kind):
             what = f"row {row} is {type(item).__name__}, not {name}"
             raise InputError(f"{reads}s", what, "drop the row, or convert it")
-    return text_keys(items) if reads == "text" else picture_keys(items)
-
-
-def _length(item: Any) -> int:
-    return len(item) if isinstance(item, str) else 0
+    if reads == "text":
+        return text_keys(items)
+    return _keys(f"{item.mode} {item.size}".encode() + item.tobytes() for item in items)
 
 
 def _as_float16(vectors: NDArray[np.float32], embedder: Embedder) -> NDArray[np.float16]:

@@ -1,7 +1,7 @@
 """Domains in the making: cells of examples, and the domain that each cell belongs to.
 
-A cell is a group that is not taken apart: a cluster, a micro-cluster of the hierarchy, or
-the rows that a hand moved. A domain is a union of cells, so a merge forgets nothing: an eval
+A cell is a group that stays together: a cluster, a micro-cluster of the hierarchy, or rows
+that were moved by hand. A domain is a union of cells, so a merge forgets nothing: an eval
 example goes to the domain of the nearest *cell*, not to a mean between two far ones.
 """
 
@@ -18,6 +18,7 @@ from rbkit.errors import InputError
 from rbkit.regroup.kmeans import assign
 
 Labels = NDArray[np.int32]
+_BLOCK = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Grouping:
     names : tuple of str or None, length m
         Names that a person gave; None for a domain that is named by its terms.
     noise : ndarray of bool, shape (n_train,), or None
-        What the clusterer left as noise and no hand has moved since.
+        Examples that the clusterer left as noise and that were not moved by hand since.
     noise_domain : int or None
         The domain that holds the noise, under the policy "own".
     by_source : bool
@@ -66,25 +67,20 @@ class Grouping:
         X: Any,
         X_eval: Any,
         *,
-        cells: NDArray[np.integer[Any]] | None = None,
+        m: int | None = None,
         centers: NDArray[np.floating[Any]] | None = None,
-        owners: NDArray[np.integer[Any]] | None = None,
         names: Sequence[str | None] | None = None,
-        **more: Any,
+        by_source: bool = False,
     ) -> Grouping:
-        """Make a grouping from labels (a cell per domain), or from cells and their owners."""
-        if cells is None:
-            cells, owners = labels, np.arange(int(np.max(labels, initial=-1)) + 1)
-        assert owners is not None
-        if centers is None:
-            centers = means(X, cells, len(owners))
+        """Make a grouping of one cell per domain from labels 0 to m - 1, and -1."""
+        m = int(np.max(labels, initial=-1)) + 1 if m is None else m
         made = cls(
-            np.asarray(cells, dtype=np.int32),
+            np.asarray(labels, dtype=np.int32),
             np.zeros(len(X_eval), dtype=np.int32),
-            np.asarray(centers, dtype=np.float32),
-            np.asarray(owners, dtype=np.int32),
-            tuple(names) if names is not None else (None,) * (int(np.max(owners, initial=-1)) + 1),
-            **more,
+            means(X, labels, m) if centers is None else np.asarray(centers, dtype=np.float32),
+            np.arange(m, dtype=np.int32),
+            (None,) * m if names is None else tuple(names),
+            by_source=by_source,
         )
         return made.compact().place_eval(X_eval)
 
@@ -96,12 +92,12 @@ class Grouping:
     @property
     def labels(self) -> Labels:
         """Domain of every training example, -1 for none."""
-        return _through(self.owners, self.cells)
+        return _owners_of(self.cells, self.owners)
 
     @property
     def eval_labels(self) -> Labels:
         """Domain of every eval example, -1 for none."""
-        return _through(self.owners, self.eval_cells)
+        return _owners_of(self.eval_cells, self.owners)
 
     @property
     def live(self) -> NDArray[np.int64]:
@@ -121,30 +117,29 @@ class Grouping:
     def distances(self, split: str, vectors: Any) -> NDArray[np.float32]:
         """Return the squared distance of every example of a split to the centre of its cell."""
         cells = self.cells if split == "train" else self.eval_cells
-        found = np.full(len(cells), np.nan, dtype=np.float32)
-        for start in range(0, len(cells), 65_536):
-            own = cells[start : start + 65_536]
+        distances = np.full(len(cells), np.nan, dtype=np.float32)
+        for start in range(0, len(cells), _BLOCK):
+            own = cells[start : start + _BLOCK]
             inside = own >= 0
-            X = np.asarray(vectors[start : start + 65_536], dtype=np.float32)[inside]
-            found[start : start + 65_536][inside] = np.sum(
-                (X - self.centers[own[inside]]) ** 2, axis=1
-            )
-        return found
+            gaps = np.asarray(vectors[start : start + _BLOCK], dtype=np.float32)[inside]
+            gaps -= self.centers[own[inside]]
+            distances[start : start + _BLOCK][inside] = np.sum(gaps**2, axis=1)
+        return distances
 
     def compact(self) -> Grouping:
         """Return the same without empty cells' domains, domains numbered without gaps."""
         filled = np.bincount(self.cells[self.cells >= 0], minlength=len(self.owners)) > 0
         owners = np.where(filled, self.owners, -1).astype(np.int32)
-        kept = np.unique(owners[owners >= 0])
-        if not len(kept):
+        filled_domains = np.unique(owners[owners >= 0])
+        if not len(filled_domains):
             raise InputError("domains", "none would be left", "keep at least one")
         number = np.full(len(self.names), -1, dtype=np.int32)
-        number[kept] = np.arange(len(kept))
+        number[filled_domains] = np.arange(len(filled_domains))
         noise = self.noise_domain
         return replace(
             self,
-            owners=_through(number, owners),
-            names=tuple(self.names[int(at)] for at in kept),
+            owners=_owners_of(owners, number),
+            names=tuple(self.names[int(at)] for at in filled_domains),
             noise_domain=None if noise is None or number[noise] < 0 else int(number[noise]),
         )
 
@@ -155,7 +150,7 @@ class Grouping:
         rows: NDArray[np.int64],
         owners: Sequence[int],
     ) -> Grouping:
-        """Take rows out of their cells into new ones: part i becomes a cell of ``owners[i]``."""
+        """Move rows from their cells into new ones: part i becomes a cell of ``owners[i]``."""
         first = len(self.owners)
         cells = self.cells.copy()
         left = np.unique(cells[rows])
@@ -163,7 +158,7 @@ class Grouping:
         centers = np.concatenate(
             [self.centers, means(X[rows], np.asarray(parts), len(owners))]
         ).astype(np.float32)
-        for cell in left[left >= 0]:  # what is left of a cell has another mean
+        for cell in left[left >= 0]:  # the rest of a cell has another mean
             rest = np.flatnonzero(cells == cell)
             if len(rest):
                 centers[cell] = np.asarray(X[rest], dtype=np.float32).mean(axis=0)
@@ -205,19 +200,20 @@ def means(X: Any, labels: NDArray[np.integer[Any]], m: int) -> NDArray[np.float3
     >>> means(np.array([[1.0], [3.0], [8.0]]), np.array([0, 0, -1]), 2).tolist()
     [[2.0], [0.0]]
     """
+    labels = np.asarray(labels)
     totals = np.zeros((m, X.shape[1]))
-    for start in range(0, len(labels), 65_536):
-        own = np.asarray(labels[start : start + 65_536])
-        part = np.asarray(X[start : start + 65_536], dtype=np.float32)
+    for start in range(0, len(labels), _BLOCK):
+        own = labels[start : start + _BLOCK]
+        part = np.asarray(X[start : start + _BLOCK], dtype=np.float32)
         order = np.argsort(own, kind="stable")
-        kept = order[own[order] >= 0]
-        if len(kept):
-            found, first = np.unique(own[kept], return_index=True)
-            totals[found] += np.add.reduceat(part[kept].astype(np.float64), first, axis=0)
-    counts = np.bincount(np.asarray(labels)[np.asarray(labels) >= 0], minlength=m)
+        order = order[own[order] >= 0]
+        if len(order):
+            present, first = np.unique(own[order], return_index=True)
+            totals[present] += np.add.reduceat(part[order].astype(np.float64), first, axis=0)
+    counts = np.bincount(labels[labels >= 0], minlength=m)
     return (totals / np.maximum(counts, 1)[:, None]).astype(np.float32)
 
 
-def _through(owners: Labels, cells: Labels) -> Labels:
+def _owners_of(cells: Labels, owners: Labels) -> Labels:
     # One more entry at the end, so that -1 (no cell) means -1 (no domain).
     return np.append(owners, np.int32(-1))[cells].astype(np.int32)

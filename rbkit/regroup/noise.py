@@ -1,8 +1,8 @@
-"""Noise is a stated policy: where the examples go that belong to no cluster, and what it does.
+"""Noise is a stated policy: where the examples of no cluster go, and how domains change.
 
 HDBSCAN leaves a part of a corpus outside all clusters. Given silently to the nearest domain it
 inflates some of them; dropped silently it shrinks the corpus. So the policy has a name, and
-the outcome says what it did to the sizes.
+the outcome reports the sizes before and after.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK = 16_384
 
 @dataclass(frozen=True)
 class NoiseOutcome:
-    """Labels after a policy, and what it did.
+    """Labels after a policy, and its effect.
 
     Attributes
     ----------
@@ -61,17 +61,17 @@ class NoiseOutcome:
 
     def __str__(self) -> str:
         n, joined = len(self.labels), int(self.joined.sum())
-        said = [f"noise: {self.noise_before:,} of {n:,} examples ({self.noise_before / n:.1%})"]
+        parts = [f"noise: {self.noise_before:,} of {n:,} examples ({self.noise_before / n:.1%})"]
         if joined:
             most = int(np.argmax(self.growth))
-            said.append(
+            parts.append(
                 f"{joined:,} joined the nearest domain "
                 f"(domain {most} grew most, {self.growth[most]:.2f} times)"
             )
         if self.noise_after:
             where = {"own": "are a domain of their own", "drop": "are left out"}[self.policy]
-            said.append(f"{self.noise_after:,} ({self.noise_after / n:.1%}) {where}")
-        return "; ".join(said)
+            parts.append(f"{self.noise_after:,} ({self.noise_after / n:.1%}) {where}")
+        return "; ".join(parts)
 
 
 def settle_noise(
@@ -137,7 +137,14 @@ def settle_noise(
         if m == 0:
             what = "all examples are noise: there is no domain to join"
             raise InputError("labels", what, "choose a smaller min_cluster_size")
-        nearest, distances = _nearest(X, given, rows)
+        filled = np.unique(given[given >= 0])
+        centers = means(X, given, m)[filled]
+        parts = [
+            assign(np.asarray(X[rows[at : at + _BLOCK]], dtype=np.float32), centers)
+            for at in range(0, len(rows), _BLOCK)
+        ]
+        nearest = filled[np.concatenate([part[0] for part in parts])]
+        distances = np.concatenate([part[1] for part in parts])
         first = np.argsort(distances, kind="stable")[:joining]
         settled[rows[first]] = nearest[first]
         joined[rows[first]] = True
@@ -156,16 +163,7 @@ def settle_noise(
 
 
 def warn_of_shape(sizes: ArrayLike, *, largest: float = 0.5, stacklevel: int = 2) -> bool:
-    """Warn when one of several domains holds more than the share `largest` of the examples.
-
-    Parameters
-    ----------
-    sizes : array of int, shape (m,)
-
-    Returns
-    -------
-    bool
-        Whether it warned.
+    """Warn when one of several domains holds more than the share `largest`; whether it did.
 
     Examples
     --------
@@ -173,17 +171,17 @@ def warn_of_shape(sizes: ArrayLike, *, largest: float = 0.5, stacklevel: int = 2
     False
     """
     counts = np.asarray(sizes)
-    # Of two domains one always holds at least half: that alone is nothing to warn of.
-    most_allowed = max(largest, 0.9) if len(counts) == 2 else largest
-    if len(counts) < 2 or not counts.sum() or counts.max() <= most_allowed * counts.sum():
+    # Of two domains one always holds at least half: that alone is not worth a warning.
+    limit = max(largest, 0.9) if len(counts) == 2 else largest
+    if len(counts) < 2 or not counts.sum() or counts.max() <= limit * counts.sum():
         return False
     most = int(np.argmax(counts))
-    said = (
+    message = (
         f"domain {most} holds {counts[most] / counts.sum():.0%} of the examples "
-        f"({counts[most]:,} of {counts.sum():,}) beside {len(counts) - 1} others; split it, cut "
-        "finer (k, min_cluster_size), or look at what noise was given to it"
+        f"({counts[most]:,} of {counts.sum():,}) and {len(counts) - 1} others the rest; split "
+        "it, cut finer (k, min_cluster_size), or look at the noise that joined it"
     )
-    warnings.warn(said, RbkitWarning, stacklevel=stacklevel + 1)
+    warnings.warn(message, RbkitWarning, stacklevel=stacklevel + 1)
     return True
 
 
@@ -193,7 +191,7 @@ def cliff(
     """Find the steepest fall in the number of clusters along a sweep, if it is a cliff.
 
     Clusters should thin out in proportion as `min_cluster_size` grows. Where k falls to less
-    than half of that, by 3 or more, or where the largest cluster suddenly takes in another
+    than half of that, by 3 or more, or where the largest cluster suddenly gains another
     quarter of the corpus, a small change of the parameter makes another regrouping.
 
     Parameters
@@ -229,42 +227,27 @@ def cliff(
     if worst is None:
         return None
     before, after = worst
-    found = {
+    if warn:
+        message = (
+            f"a cliff: min_cluster_size {before['min_cluster_size']} gives {before['k']} clusters "
+            f"and {after['min_cluster_size']} gives {after['k']}, the largest with "
+            f"{after['largest_share']:.0%} of the examples; keep well below it, or use k-means"
+        )
+        warnings.warn(message, RbkitWarning, stacklevel=stacklevel + 1)
+    return {
         "from_size": before["min_cluster_size"],
         "to_size": after["min_cluster_size"],
         "from_k": before["k"],
         "to_k": after["k"],
         "largest_share": after["largest_share"],
     }
-    if warn:
-        said = (
-            f"a cliff: min_cluster_size {found['from_size']} gives {found['from_k']} clusters and "
-            f"{found['to_size']} gives {found['to_k']}, the largest with "
-            f"{found['largest_share']:.0%} of the examples; keep well below it, or use k-means"
-        )
-        warnings.warn(said, RbkitWarning, stacklevel=stacklevel + 1)
-    return found
-
-
-def _nearest(
-    X: NDArray[np.floating[Any]], labels: NDArray[np.int32], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return the nearest of the domains that have examples, and the squared distance."""
-    filled = np.unique(labels[labels >= 0])
-    centers = means(X, labels, int(filled[-1]) + 1)[filled]
-    parts = [
-        assign(np.asarray(X[rows[at : at + _BLOCK]], dtype=np.float32), centers)
-        for at in range(0, len(rows), _BLOCK)
-    ]
-    nearest = filled[np.concatenate([part[0] for part in parts])]
-    return nearest, np.concatenate([part[1] for part in parts])
 
 
 def _check(labels: NDArray[np.int32], X: Any, policy: str, max_noise: float | None) -> None:
     if policy not in POLICIES:
         raise InputError("noise policy", f"{policy!r} is unknown", f"use {', '.join(POLICIES)}")
     if max_noise is not None and not 0 <= max_noise <= 1:
-        raise InputError("max_noise", f"{max_noise} is no share", "choose 0 <= max_noise <= 1")
+        raise InputError("max_noise", f"{max_noise} is not a share", "choose 0 <= max_noise <= 1")
     if labels.ndim != 1 or len(labels) != len(X) or not len(labels):
         what = f"labels of shape {labels.shape} for {len(X)} vectors"
         raise InputError("labels", what, "give one label per example")

@@ -1,7 +1,7 @@
-"""What a hand can do to domains: merge, split, move, rename, drop, settle noise, refine.
+"""Edits of domains: merge, split, move, rename, drop, settle noise, refine; and their log.
 
 Each operation is a function of a grouping, its material and plain JSON values; it returns a
-new grouping and changes nothing. That is why a session can be undone, and replayed.
+new grouping and changes nothing. So a session can be undone, and replayed.
 """
 
 from __future__ import annotations
@@ -20,27 +20,20 @@ from numpy.typing import NDArray
 
 from rbkit.errors import InputError
 from rbkit.files import fingerprint, json_ready, read_json, write_json
+from rbkit.regroup.domains import NOISE_POLICIES
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.kmeans import KMeans, assign
 from rbkit.regroup.noise import settle_noise
-from rbkit.regroup.prepare import Material
+from rbkit.regroup.preparation import Material
 
-LONGEST_NAME = 200
-_TURNING = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_LONGEST_NAME = 200
+_DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def merge(
     now: Grouping, material: Material, *, domains: Sequence[int], name: str | None = None
 ) -> Grouping:
-    """Make one domain of several; it takes the lowest number.
-
-    Examples
-    --------
-    >>> from rbkit.regroup.operations import merge
-    >>> X = np.array([[0.0], [1.0], [9.0]])
-    >>> merge(Grouping.of(np.array([0, 1, 2]), X, X), None, domains=[0, 2]).labels.tolist()
-    [0, 1, 0]
-    """
+    """Make one domain of several; it takes the lowest number."""
     chosen = sorted({_domain(now, at) for at in domains})
     if len(chosen) < 2:
         raise InputError("merge", f"{len(chosen)} domain given", "choose at least two domains")
@@ -64,10 +57,11 @@ def split(
         what = f"{parts} parts of a domain of {len(rows)} examples"
         raise InputError("split", what, f"choose 2 to {len(rows)}")
     X = np.asarray(material.train[rows], dtype=np.float32)
-    found = KMeans(parts, seed=seed).fit(X).labels_
-    if (got := len(np.unique(found))) < parts:
-        what = f"the domain's examples have only {got} different vectors"
-        raise InputError("split", what, f"choose {got} parts" if got > 1 else "it stays whole")
+    labels = KMeans(parts, seed=seed).fit(X).labels_
+    if (filled := len(np.unique(labels))) < parts:
+        what = f"the domain's examples have only {filled} different vectors"
+        remedy = f"choose {filled} parts" if filled > 1 else "leave it whole"
+        raise InputError("split", what, remedy)
     later = now.owners > domain
     owners = np.where(later, now.owners + parts - 1, now.owners).astype(np.int32)
     names = (*now.names[:domain], *[None] * parts, *now.names[domain + 1 :])
@@ -75,7 +69,7 @@ def split(
     if noise is not None:  # its parts are domains like others
         noise = None if noise == domain else noise + (parts - 1) * (noise > domain)
     moved = replace(now, owners=owners, names=names, noise_domain=noise).with_cells(
-        material.train, found, rows, range(domain, domain + parts)
+        material.train, labels, rows, range(domain, domain + parts)
     )
     touched = now.owners == domain
     return moved.compact().place_eval(material.eval, touched)
@@ -90,7 +84,14 @@ def move(
     name: str | None = None,
 ) -> Grouping:
     """Move training examples to a domain, or (`to` is None) to a new one at the end."""
-    at = unpack(rows, len(now.cells)) if isinstance(rows, str) else _whole(rows)
+    if isinstance(rows, str):
+        at = unpack(rows, len(now.cells))
+    else:
+        given = np.asarray(rows)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            what = f"{str(rows)[:40]} are not row numbers"
+            raise InputError("rows", what, "give a list of whole numbers")
+        at = np.unique(given).astype(np.int64)
     if not len(at):
         raise InputError("move", "no examples are selected", "select some on the map")
     if at[0] < 0 or at[-1] >= len(now.cells):
@@ -111,7 +112,7 @@ def move(
 
 
 def rename(now: Grouping, material: Material, *, domain: int, name: str) -> Grouping:
-    """Give a domain a name of one's own; an empty one takes it back."""
+    """Name a domain; an empty name goes back to its terms."""
     domain = _domain(now, domain)
     names = list(now.names)
     names[domain] = _name(now, name, free=[domain]) if str(name).strip() else None
@@ -125,7 +126,7 @@ def drop(now: Grouping, material: Material, *, domain: int) -> Grouping:
         raise InputError("drop", "it is the only domain", "keep at least one")
     touched = now.owners == domain
     owners = np.where(touched, -1, now.owners).astype(np.int32)
-    # What a hand dropped is no noise any more: a later noise policy must not bring it back.
+    # Dropped examples are no longer noise: a later noise policy must not bring them back.
     noise = None if now.noise is None else now.noise & (now.labels != domain)
     dropped = replace(now, owners=owners, noise=noise)
     return dropped.compact().place_eval(material.eval, touched)
@@ -137,7 +138,9 @@ def settle(
     """Treat what the clusterer left as noise by another policy (:func:`settle_noise`)."""
     if now.noise is None or not now.noise.any():
         raise InputError("noise", "this grouping has no noise", "cut with HDBSCAN to get some")
-    bare = _without_noise(now)
+    cells = now.cells.copy()
+    cells[now.noise] = -1
+    bare = replace(now, cells=cells, noise_domain=None).compact()
     outcome = settle_noise(
         bare.labels, material.train, policy, max_noise=max_noise, noise=now.noise
     )
@@ -145,7 +148,7 @@ def settle(
 
 
 def with_noise(bare: Grouping, material: Material, outcome: Any, policy: str) -> Grouping:
-    """Put noise where an outcome of :func:`settle_noise` says; `bare` has it in no cell."""
+    """Put noise into domains as :func:`settle_noise` decided; in `bare` it has no cell."""
     assert bare.noise is not None
     labels, noise = outcome.labels, bare.noise
     cells = bare.cells.copy()
@@ -180,16 +183,14 @@ def refine(now: Grouping, material: Material) -> Grouping:
         max_points_per_centroid=len(X),
         min_points_per_centroid=1,
     )
-    kept = now.labels >= 0  # what was dropped stays out
-    engine.train(X[kept], init_centroids=means(X, now.labels, now.m))
+    inside = now.labels >= 0  # dropped examples stay out
+    engine.train(X[inside], init_centroids=means(X, now.labels, now.m))
     labels = np.full(len(X), -1, dtype=np.int32)
-    labels[kept] = assign(X[kept], np.array(engine.centroids))[0]
-    return Grouping.of(
-        labels, X, material.eval, cells=labels, owners=np.arange(now.m), names=now.names
-    )
+    labels[inside] = assign(X[inside], np.array(engine.centroids))[0]
+    return Grouping.of(labels, X, material.eval, m=now.m, names=now.names)
 
 
-HAND: dict[str, Callable[..., Grouping]] = {
+EDITS: dict[str, Callable[..., Grouping]] = {
     "merge": merge,
     "split": split,
     "move": move,
@@ -229,20 +230,13 @@ def unpack(ranges: str, n: int) -> NDArray[np.int64]:
 
 def _spans(ranges: str) -> list[tuple[int, int]]:
     """Return first and last row of each range in ``"3-5,9"``."""
-    found = []
+    spans = []
     for part in filter(None, ranges.split(",")):
         first, _, last = part.partition("-")
         if not (first.isdecimal() and (last or first).isdecimal() and len(part) < 40):
-            raise InputError("rows", f"{part[:40]!r} are no ranges", "write 3-5,9")
-        found.append((int(first), int(last or first)))
-    return found
-
-
-def _whole(rows: Sequence[int]) -> NDArray[np.int64]:
-    found = np.asarray(rows)
-    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
-        raise InputError("rows", f"{str(rows)[:40]} are no rows", "give a list of whole numbers")
-    return np.unique(found).astype(np.int64)
+            raise InputError("rows", f"{part[:40]!r} is not a range", "write 3-5,9")
+        spans.append((int(first), int(last or first)))
+    return spans
 
 
 def pack_labels(labels: NDArray[np.integer[Any]]) -> str:
@@ -271,7 +265,7 @@ def unpack_labels(packed: str, n: int) -> NDArray[np.int32]:
 
 
 def describe(op: Mapping[str, Any]) -> str:
-    """Say an operation in words, for a log and for the undo button.
+    """Describe an operation in words, for a log and for the undo button.
 
     Examples
     --------
@@ -279,78 +273,75 @@ def describe(op: Mapping[str, Any]) -> str:
     'rename army to war'
     """
     try:
-        return _in_words(op)
+        if op["op"] == "cut":
+            return _cut_in_words(op)
+        return _edit_in_words(op)
     except (TypeError, ValueError, KeyError, AttributeError):  # a log that somebody wrote by hand
         return f"{op.get('op')}, with parameters that it does not have"
 
 
-def _in_words(op: Mapping[str, Any]) -> str:
-    kind, names = op["op"], [str(name) for name in op.get("names", [])]
-    said = " + ".join(names) or f"domain {op.get('domain', '')}".strip()
-    if kind == "cut":
-        return describe_cut(op)
-    if kind == "move":
-        rows = op["rows"]
-        spans = _spans(rows) if isinstance(rows, str) else [(1, len(rows))]
-        count = sum(last - first + 1 for first, last in spans)
-        where = (
-            f"to {said}" if op.get("to") is not None else f"to a new domain {op.get('name') or ''}"
-        )
-        return f"move {count:,} examples {where}".strip()
-    if kind == "noise":
-        limit = op.get("max_noise")
-        most = "" if limit is None else f", at most {limit:.0%} left"
-        return f"noise: {_POLICY.get(op.get('policy', 'nearest'), '?')}{most}"
-    tails = {
-        "rename": f" to {op.get('name') or 'its terms'}",
-        "split": f" into {op.get('parts', 2)}",
-    }
-    return "refine with k-means" if kind == "refine" else f"{kind} {said}{tails.get(kind, '')}"
-
-
-_POLICY = {"nearest": "to the nearest domain", "own": "a domain of its own", "drop": "left out"}
-
-
-def describe_cut(op: Mapping[str, Any]) -> str:
-    """Say a cut in words."""
-    method = op.get("method")
+def _cut_in_words(op: Mapping[str, Any]) -> str:
+    method = str(op.get("method"))
     if method == "hdbscan":
         return f"HDBSCAN, at least {op.get('min_cluster_size') or 'n/200'} examples a domain"
-    if method in ("sources", "column", "labels"):
-        return {"sources": "sources", "column": f"column {op.get('column')}"}.get(method, "labels")
-    title = {"ward": "hierarchy", "kmeans": "k-means"}.get(str(method), str(method))
+    if method == "column":
+        return f"column {op.get('column')}"
+    if method in ("sources", "labels"):
+        return method
+    title = {"ward": "hierarchy", "kmeans": "k-means"}.get(method, method)
     return f"{title}: {op.get('k')} domains"
 
 
-def _without_noise(now: Grouping) -> Grouping:
-    assert now.noise is not None
-    cells = now.cells.copy()
-    cells[now.noise] = -1
-    return replace(now, cells=cells, noise_domain=None).compact()
+def _edit_in_words(op: Mapping[str, Any]) -> str:
+    kind = op["op"]
+    names = " + ".join(str(name) for name in op.get("names", []))
+    names = names or f"domain {op.get('domain', '')}".strip()
+    match kind:
+        case "move":
+            rows = op["rows"]
+            spans = _spans(rows) if isinstance(rows, str) else [(1, len(rows))]
+            count = sum(last - first + 1 for first, last in spans)
+            new = f"a new domain {op.get('name') or ''}"
+            return (
+                f"move {count:,} examples to {names if op.get('to') is not None else new}".strip()
+            )
+        case "noise":
+            limit = op.get("max_noise")
+            most = "" if limit is None else f", at most {limit:.0%} left"
+            return f"noise: {NOISE_POLICIES.get(op.get('policy', 'nearest'), '?')}{most}"
+        case "rename":
+            return f"rename {names} to {op.get('name') or 'its terms'}"
+        case "split":
+            return f"split {names} into {op.get('parts', 2)}"
+        case "refine":
+            return "refine with k-means"
+    return f"{kind} {names}"
 
 
 def _domain(now: Grouping, at: Any) -> int:
     if isinstance(at, bool) or not isinstance(at, int | np.integer) or not 0 <= at < now.m:
-        raise InputError("domain", f"{at!r} is none of the {now.m}", f"give 0 to {now.m - 1}")
+        raise InputError("domain", f"{at!r} is not one of the {now.m}", f"give 0 to {now.m - 1}")
     return int(at)
 
 
 def _name(now: Grouping, name: str, free: Sequence[int] = ()) -> str:
-    # Control and direction marks could hide a name, or turn round what stands beside it; the
+    # Control and direction marks could hide a name, or reverse the text next to it; the
     # joiners that make one emoji of several may stay.
-    odd = [c in _TURNING or unicodedata.category(c) in ("Cc", "Cs") for c in str(name)]
-    plain = "".join(" " if bad else c for c, bad in zip(str(name), odd, strict=True))
-    clean = " ".join(plain.split())
-    if not clean or len(clean) > LONGEST_NAME:
+    clean = "".join(
+        " " if c in _DIRECTION_MARKS or unicodedata.category(c) in ("Cc", "Cs") else c
+        for c in str(name)
+    )
+    clean = " ".join(clean.split())
+    if not clean or len(clean) > _LONGEST_NAME:
         what = "it is empty" if not clean else f"{len(clean)} characters"
-        raise InputError("name", what, f"give 1 to {LONGEST_NAME} characters")
+        raise InputError("name", what, f"give 1 to {_LONGEST_NAME} characters")
     others = {now.names[at] for at in range(now.m) if at not in free}
     if clean in others:
         raise InputError("name", f"{clean!r} is taken", "give every domain its own name")
     return clean
 
 
-FORMAT = "rbkit-edits/1"
+_FORMAT = "rbkit-edits/1"
 _REMEDY = "save it again from the explorer, or repair it"
 
 
@@ -387,11 +378,11 @@ class EditLog:
             raise InputError("edits", "there are no operations", "begin with a cut")
         for at, op in enumerate(self.ops):
             kind = op.get("op") if isinstance(op, Mapping) else op
-            if kind != "cut" and not (isinstance(kind, str) and kind in HAND):
-                known = ", ".join(["cut", *HAND])
-                raise InputError(f"edits, step {at + 1}", f"{kind!r} is unknown", f"use {known}")
+            if kind != "cut" and not (isinstance(kind, str) and kind in EDITS):
+                remedy = f"use {', '.join(['cut', *EDITS])}"
+                raise InputError(f"edits, step {at + 1}", f"{kind!r} is unknown", remedy)
         if self.ops[0]["op"] != "cut":
-            raise InputError("edits", "the first operation is no cut", "begin with a cut")
+            raise InputError("edits", "the first operation is not a cut", "begin with a cut")
 
     def save(self, path: str | Path) -> Path:
         """Write the log as JSON, whole or not at all."""
@@ -411,19 +402,19 @@ class EditLog:
         if path.is_dir():
             header = path / "domains.json"
             facts = read_json(header) if header.is_file() else {}
-            found = facts.get("method", {}).get("edits") if isinstance(facts, dict) else None
-            if not found:
+            edits = facts.get("method", {}).get("edits") if isinstance(facts, dict) else None
+            if not edits:
                 raise InputError(str(path), "no domains with a log there", "give a log's file")
-            return cls.of(found, str(header))
+            return cls.of(edits, str(header))
         if not path.is_file():
             raise InputError(str(path), "no such file", "give a log saved by the explorer")
         return cls.of(read_json(path), str(path))
 
     @classmethod
     def of(cls, facts: Any, where: str = "edits") -> EditLog:
-        """Make a log of what JSON says; `where` names it in errors."""
-        if not isinstance(facts, Mapping) or facts.get("format") != FORMAT:
-            raise InputError(where, f"not of the format {FORMAT}", _REMEDY)
+        """Make a log from JSON values; `where` names it in errors."""
+        if not isinstance(facts, Mapping) or facts.get("format") != _FORMAT:
+            raise InputError(where, f"not of the format {_FORMAT}", _REMEDY)
         try:
             return cls(
                 [dict(op) for op in facts["ops"]],
@@ -431,22 +422,22 @@ class EditLog:
                 str(facts.get("corpus", "")),
                 dict(facts.get("result", {})),
             )
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(where, f"not what was saved ({error!r})", _REMEDY) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the log as plain JSON values."""
         facts = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "corpus": self.corpus,
             "embedder": self.embedder,
             "ops": self.ops,
             "result": self.result,
         }
-        found: dict[str, Any] = json_ready(facts)
-        return found
+        as_json: dict[str, Any] = json_ready(facts)
+        return as_json
 
     @property
     def by_hand(self) -> int:
@@ -458,13 +449,7 @@ class EditLog:
 
 
 def result_of(labels: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Describe an end state: a hash of the labels, sizes and names.
-
-    Examples
-    --------
-    >>> result_of(np.array([0, 1, 1]), ["a", "b"])["sizes"]
-    [1, 2]
-    """
+    """Describe an end state: a hash of the labels, sizes and names."""
     inside = labels[labels >= 0]
     return {
         "labels": fingerprint(np.ascontiguousarray(labels, dtype="<i4").tobytes()),
@@ -475,10 +460,10 @@ def result_of(labels: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[st
 
 def noise_policy(ops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the policy in force: that of the cut, or of the last operation on noise."""
-    found: dict[str, Any] = {"policy": "nearest", "max_noise": None}
+    policy: dict[str, Any] = {"policy": "nearest", "max_noise": None}
     for op in ops:
         if op["op"] == "cut":
-            found = {"policy": op.get("noise") or "nearest", "max_noise": op.get("max_noise")}
+            policy = {"policy": op.get("noise") or "nearest", "max_noise": op.get("max_noise")}
         elif op["op"] == "noise":
-            found = {"policy": op.get("policy"), "max_noise": op.get("max_noise")}
-    return found
+            policy = {"policy": op.get("policy"), "max_noise": op.get("max_noise")}
+    return policy

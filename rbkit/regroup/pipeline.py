@@ -19,76 +19,12 @@ from rbkit.regroup.choose import DEFAULT_GRID, choose_k
 from rbkit.regroup.distances import distance_profile, far_eval
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
+from rbkit.regroup.embedders import params_of
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.noise import warn_of_shape
 from rbkit.regroup.operations import EditLog, pack_labels
-from rbkit.regroup.prepare import check_columns, prepare
+from rbkit.regroup.preparation import check_columns, prepare
 from rbkit.regroup.sources import SourceLabels, by_source
-
-
-def finish(
-    editor: Editor,
-    quality: Mapping[str, Any] | None = None,
-    *,
-    seconds: Mapping[str, float] | None = None,
-    far: str = "keep",
-    warn: bool = True,
-) -> Domains:
-    """Return the editor's domains with everything measured on them.
-
-    Parameters
-    ----------
-    editor : Editor
-    quality : mapping, optional
-        What is known already, such as the grid that k was chosen from.
-    seconds : mapping, optional
-        ``{"embed", "cluster"}``: what Regroup cost.
-    far : {"keep", "apart"}
-        Eval examples that lie far from all domains: in q, or apart (label -1).
-    warn : bool
-        Warn of a domain that holds half of the corpus, and of many far examples.
-    """
-    domains = editor.domains(quality)
-    if seconds is not None:
-        domains.method["seconds"] = dict(seconds)
-    assert domains.centroids is not None
-    domains.quality["distances"] = distance_profile(
-        editor.material.train,
-        domains.train_labels,
-        domains.centroids,
-        domains.centroid_domains,
-        m=domains.m,
-    )
-    effect, noise = editor.noise_effect, editor.grouping.noise
-    if effect is not None and noise is not None:
-        n = len(effect.labels)
-        domains.quality["noise"] = json_ready(
-            {
-                "share": effect.noise_before / n,
-                "left": float(np.mean(noise & (effect.labels < 0))),
-                "policy": effect.policy,
-                "max_noise": effect.max_noise,
-                "sizes_before": effect.sizes_before,
-                "sizes_after": effect.sizes_after,
-            }
-        )
-    domains.quality["dropped_share"] = float(np.mean(domains.train_labels < 0))
-    if warn:
-        warn_of_shape(domains.sizes)
-    found = far_eval(domains)
-    domains.quality["far_eval"] = json_ready(found.to_dict())
-    domains.quality["eval_far_share"] = found.share
-    if warn and far == "keep":
-        found.warn(stacklevel=3)
-    if far == "apart":
-        labels = found.apart()
-        sizes = np.bincount(labels[labels >= 0], minlength=domains.m)
-        cards = [
-            replace(card, eval_size=int(n)) for card, n in zip(domains.cards, sizes, strict=True)
-        ]
-        domains = replace(domains, eval_labels=labels, cards=cards)
-        domains.quality["far_eval"]["apart"] = True
-    return domains
 
 
 def regroup(
@@ -126,7 +62,7 @@ def regroup(
     cluster : {"kmeans", "ward", "hdbscan", "sources"} or estimator
         k-means is the paper's; ``ward`` is a hierarchy that can be cut again at any k;
         ``hdbscan`` finds dense groups on a UMAP, and noise. An estimator has scikit-learn's
-        `fit` and `labels_`; it is cloned. ``SourceLabels(column=...)`` takes labels of your own.
+        `fit` and `labels_`; it is cloned. ``SourceLabels(column=...)`` takes any column of labels.
     k : int or sequence of int, optional
         Number of domains, or the grid to choose it from. By default 5 to 40, up to one
         domain per 20 training examples. With ``hdbscan`` an int asks for the
@@ -136,16 +72,16 @@ def regroup(
     min_cluster_size : int, optional
         Of HDBSCAN.
     noise : {"nearest", "own", "drop"}, optional
-        What becomes of examples that the clusterer leaves as noise: they join the nearest
-        domain, make one of their own, or take no part. ``nearest`` for ``hdbscan``; for
-        another estimator that leaves noise it has to be said.
+        Examples that the clusterer leaves as noise join the nearest domain, make one of
+        their own, or take no part. ``nearest`` for ``hdbscan``; for
+        another estimator that leaves noise it has to be given.
     max_noise : float, optional
         At most this share of all examples stays noise: the nearest ones join their domain
         first, `noise` says what becomes of the rest.
     far : {"keep", "apart"}
         Eval examples that lie far from all domains: in q, or apart (label -1).
     edits : EditLog or path, optional
-        A log of edits made by hand, to be repeated; it says how to cut, and by which embedder.
+        A log of edits made by hand, to be repeated, with its first cut and its embedder.
     vectors : mapping, optional
         ``{"train": (n_train, d), "eval": (n_eval, d)}``, instead of an embedder's.
     seed : int
@@ -185,14 +121,18 @@ def regroup(
     check_columns(corpus)
     if far not in ("keep", "apart"):
         raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
-    if isinstance(cluster, str) and cluster == "sources":
-        cluster = SourceLabels()
+    if isinstance(cluster, str):
+        if cluster == "sources":
+            cluster = SourceLabels()
+        elif cluster not in ("kmeans", "ward", "hdbscan"):
+            remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
+            raise InputError("cluster", f"{cluster!r} is unknown", remedy)
     if isinstance(cluster, SourceLabels) and edits is None:
         return by_source(corpus, cluster, unseen, seed)
     log = None
     if edits is not None:
         log = edits if isinstance(edits, EditLog) else EditLog.load(edits)
-        if embedder == "minilm" and log.embedder:  # nothing was asked for: what the log says
+        if embedder == "minilm" and log.embedder:  # the default: then the log's own
             embedder = log.embedder  # type: ignore[assignment]
     material, seconds = prepare(
         corpus, embedder, vectors=vectors, cache=cache, num_proc=num_proc, progress=progress
@@ -203,54 +143,56 @@ def regroup(
     if log is not None:
         editor.replay(log)
     elif isinstance(cluster, str):
-        quality |= _cut(
-            editor, cluster, k, rule, min_cluster_size, noise, max_noise, seed, progress
-        )
+        if cluster == "hdbscan":
+            _cut_by_density(editor, k, min_cluster_size, noise, max_noise, seed)
+        elif noise is not None or max_noise is not None:
+            remedy = 'leave noise and max_noise out, or use "hdbscan"'
+            raise InputError("noise", f"{cluster} leaves none", remedy)
+        else:
+            quality |= _cut_by_k(editor, cluster, k, rule, seed, progress)
     else:
-        _estimate(editor, clone(cluster), noise, max_noise)
+        _cut_by_estimator(editor, clone(cluster), noise, max_noise)
     seconds["cluster"] = perf_counter() - began
-    domains = finish(editor, quality, seconds=seconds, far=far)
+    domains = measured_domains(editor, quality, seconds=seconds, far=far)
     if log is None and not isinstance(cluster, str):
-        params = dict(cluster.get_params()) if hasattr(cluster, "get_params") else {}
-        domains.method |= {"name": type(cluster).__name__, "params": params, "seed": seed}
+        name, params = type(cluster).__name__, params_of(cluster)
+        domains.method |= {"name": name, "params": params, "seed": seed}
     return domains
 
 
-def _cut(
+def _cut_by_density(
     editor: Editor,
-    cluster: str,
     k: int | Sequence[int] | None,
-    rule: str,
     min_cluster_size: int | None,
     noise: str | None,
     max_noise: float | None,
     seed: int,
+) -> None:
+    fitted = editor.clusterings.density(seed=seed)
+    if min_cluster_size is None and k is not None:
+        if not isinstance(k, int | np.integer):
+            remedy = "give one k, or min_cluster_size"
+            raise InputError("k", "HDBSCAN takes no grid of k", remedy)
+        min_cluster_size = fitted.size_for(int(k))
+    size = fitted.min_cluster_size_ if min_cluster_size is None else int(min_cluster_size)
+    noise = noise or "nearest"
+    editor.cut("hdbscan", min_cluster_size=size, seed=seed, noise=noise, max_noise=max_noise)
+
+
+def _cut_by_k(
+    editor: Editor,
+    cluster: str,
+    k: int | Sequence[int] | None,
+    rule: str,
+    seed: int,
     progress: bool,
 ) -> dict[str, Any]:
+    """Cut by k-means or Ward's tree with the best k of the grid; return the grid's measures."""
     X, X_eval = editor.material.train, editor.material.eval
-    if cluster == "hdbscan":
-        fitted = editor.clusterings.density(seed=seed)
-        if min_cluster_size is None and k is not None:
-            if not isinstance(k, int | np.integer):
-                remedy = "give one k, or min_cluster_size"
-                raise InputError("k", "HDBSCAN takes no grid of k", remedy)
-            min_cluster_size = fitted.size_for(int(k))
-        size = fitted.min_cluster_size_ if min_cluster_size is None else int(min_cluster_size)
-        editor.cut(
-            "hdbscan",
-            min_cluster_size=size,
-            seed=seed,
-            noise=noise or "nearest",
-            max_noise=max_noise,
-        )
-        return {}
-    if cluster not in ("kmeans", "ward"):
-        remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
-        raise InputError("cluster", f"{cluster!r} is unknown", remedy)
-    if noise is not None or max_noise is not None:
-        remedy = 'leave noise and max_noise out, or use "hdbscan"'
-        raise InputError("noise", f"{cluster} leaves none", remedy)
-    grid = _grid(k, len(X))
+    if k is None:
+        grid = [at for at in DEFAULT_GRID if at <= len(X) // 20] or [min(2, len(X))]
+    else:
+        grid = [int(k)] if isinstance(k, int | np.integer) else list(k)
     tree = editor.clusterings.tree(seed=seed, least=max(grid)) if cluster == "ward" else None
     choice = choose_k(
         X, grid, tree=tree, eval_vectors=X_eval, seed=seed, rule=rule, progress=progress
@@ -263,20 +205,73 @@ def _cut(
     return best | ({"verdict": choice.verdict} if len(grid) > 1 else {})
 
 
-def _estimate(editor: Editor, estimator: Any, noise: str | None, max_noise: float | None) -> None:
-    """Cut by an estimator of the user's own; its labels go into the log."""
-    found = np.asarray(estimator.fit(editor.material.train).labels_)
-    left = found < 0
-    if left.any() and noise is None:
-        what = f"{type(estimator).__name__} leaves {np.mean(left):.1%} of the examples as noise"
-        remedy = 'say noise="nearest", "own" or "drop"; or use an estimator that places all'
+def _cut_by_estimator(
+    editor: Editor, estimator: Any, noise: str | None, max_noise: float | None
+) -> None:
+    """Cut by the user's estimator; its labels go into the log."""
+    labels = np.asarray(estimator.fit(editor.material.train).labels_)
+    outside = labels < 0
+    if outside.any() and noise is None:
+        what = f"{type(estimator).__name__} leaves {np.mean(outside):.1%} of the examples as noise"
+        remedy = 'give noise="nearest", "own" or "drop"; or use an estimator that places all'
         raise InputError("cluster", what, remedy)
-    full = np.full(len(found), -1, dtype=np.int32)
-    full[~left] = np.unique(found[~left], return_inverse=True)[1]  # 0 to m - 1 without gaps
+    full = np.full(len(labels), -1, dtype=np.int32)
+    full[~outside] = np.unique(labels[~outside], return_inverse=True)[1]  # 0 to m - 1, no gaps
     editor.cut("labels", labels=pack_labels(full), noise=noise, max_noise=max_noise)
 
 
-def _grid(k: int | Sequence[int] | None, n: int) -> list[int]:
-    if k is None:
-        return [at for at in DEFAULT_GRID if at <= n // 20] or [min(2, n)]
-    return [int(k)] if isinstance(k, int | np.integer) else list(k)
+def measured_domains(
+    editor: Editor,
+    quality: Mapping[str, Any] | None = None,
+    *,
+    seconds: Mapping[str, float] | None = None,
+    far: str = "keep",
+    warn: bool = True,
+) -> Domains:
+    """Return the editor's domains with distances, noise and far eval examples measured.
+
+    `quality` holds measures made before, such as the grid that k was chosen from; `seconds`
+    is ``{"embed", "cluster"}``; `far` as in :func:`regroup`; `warn` of a domain that holds
+    half of the corpus, and of many far examples.
+    """
+    domains = editor.domains(quality)
+    if seconds is not None:
+        domains.method["seconds"] = dict(seconds)
+    assert domains.centroids is not None
+    domains.quality["distances"] = distance_profile(
+        editor.material.train,
+        domains.train_labels,
+        domains.centroids,
+        domains.centroid_domains,
+        m=domains.m,
+    )
+    effect, noise = editor.noise_effect, editor.grouping.noise
+    if effect is not None and noise is not None:
+        n = len(effect.labels)
+        domains.quality["noise"] = json_ready(
+            {
+                "share": effect.noise_before / n,
+                "left": float(np.mean(noise & (effect.labels < 0))),
+                "policy": effect.policy,
+                "max_noise": effect.max_noise,
+                "sizes_before": effect.sizes_before,
+                "sizes_after": effect.sizes_after,
+            }
+        )
+    domains.quality["dropped_share"] = float(np.mean(domains.train_labels < 0))
+    if warn:
+        warn_of_shape(domains.sizes)
+    examples = far_eval(domains)
+    domains.quality["far_eval"] = json_ready(examples.to_dict())
+    domains.quality["eval_far_share"] = examples.share
+    if warn and far == "keep":
+        examples.warn(stacklevel=3)
+    if far == "apart":
+        labels = examples.apart()
+        sizes = np.bincount(labels[labels >= 0], minlength=domains.m)
+        cards = [
+            replace(card, eval_size=int(n)) for card, n in zip(domains.cards, sizes, strict=True)
+        ]
+        domains = replace(domains, eval_labels=labels, cards=cards)
+        domains.quality["far_eval"]["apart"] = True
+    return domains

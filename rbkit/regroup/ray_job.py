@@ -20,14 +20,7 @@ from tqdm import tqdm
 from rbkit.errors import InputError
 from rbkit.ray_cluster import connected_ray, quiet_ray_data
 from rbkit.regroup.embedding import Embedder
-from rbkit.regroup.shards import (
-    ROWS_PER_SHARD,
-    Assignment,
-    InWorker,
-    ShardedVectors,
-    ShardWork,
-    make_work,
-)
+from rbkit.regroup.shards import ROWS_PER_SHARD, Assignment, ShardedVectors, ShardWork
 
 
 def embed_shards_on_ray(
@@ -67,15 +60,8 @@ def embed_shards_on_ray(
     InputError
         Ray is not installed, or as in :func:`~rbkit.regroup.shards.embed_shards`.
     """
-    work = make_work(dataset, embedder, folder, column, corpus, rows_per_shard)
-    drive_on_ray(
-        work,
-        workers=workers,
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        address=address,
-        progress=progress,
-    )
+    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard)
+    _do_all_on_ray(work, workers, num_cpus, num_gpus, address, progress)
     return ShardedVectors(folder)
 
 
@@ -99,36 +85,26 @@ def assign_shards_on_ray(
     Parameters are those of :func:`embed_shards_on_ray`; returned are labels (int32) and squared
     distances (float32), both of shape (n,).
     """
-    work = make_work(dataset, embedder, folder, column, corpus, rows_per_shard, centroids)
-    drive_on_ray(
-        work,
-        workers=workers,
-        num_cpus=num_cpus,
-        num_gpus=num_gpus,
-        address=address,
-        progress=progress,
-    )
+    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard, centroids)
+    _do_all_on_ray(work, workers, num_cpus, num_gpus, address, progress)
     return work.assignment()
 
 
-def drive_on_ray(
+def _do_all_on_ray(
     work: ShardWork,
-    *,
-    workers: int = 2,
-    num_cpus: float = 1,
-    num_gpus: float = 0,
-    address: str | None = None,
-    progress: bool = True,
+    workers: int,
+    num_cpus: float,
+    num_gpus: float,
+    address: str | None,
+    progress: bool,
 ) -> None:
-    """Do all shards that are not done, by `workers` workers of Ray Data."""
     if workers < 1:
         raise InputError("workers", f"is {workers}", "give 1 or more")
     todo = work.todo()
     if not todo:
         return
-    header = work.folder.header
-    rows = sum(stop - start for start, stop in map(header.span, todo))
-    job = InWorker(work.for_workers(), threads=max(1, int(num_cpus)))
+    rows = work.rows_of(todo)
+    job = work.for_workers(threads=max(1, int(num_cpus)))
     with (
         connected_ray(address, cpus=workers * num_cpus + 1, gpus=workers * num_gpus) as ray,
         quiet_ray_data(ray),
@@ -155,13 +131,13 @@ def drive_on_ray(
 class _Worker:
     """Lives in a Ray actor: the model stays loaded from shard to shard."""
 
-    def __init__(self, job: InWorker) -> None:
+    def __init__(self, job: ShardWork) -> None:
         self.job = job
 
     def __call__(self, batch: dict[str, NDArray[np.int64]]) -> dict[str, list[Any]]:
         rows, failed = 0, ""
         try:
-            rows = self.job({"shard": int(batch["shard"][0])})["rows"]
-        except InputError as error:  # as data: Ray would wrap it and lose what it says
+            rows = self.job.in_worker({"shard": int(batch["shard"][0])})["rows"]
+        except InputError as error:  # as data: Ray would wrap it and lose the message
             failed = json.dumps([error.where, error.what, error.remedy])
         return {"rows": [rows], "failed": [failed]}

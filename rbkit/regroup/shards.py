@@ -1,9 +1,8 @@
 """Embed a corpus larger than memory, shard by shard, and place every row in a domain.
 
-One function, :class:`ShardWork`, does one shard: read its texts from Arrow, embed them, write
-them, assign them. What differs is who calls it: a loop, the processes of ``datasets.map``
-(`num_proc`), or the workers of Ray (:mod:`rbkit.regroup.ray_job`). What is on disk is not
-computed again, whoever wrote it.
+:class:`ShardWork` does one shard: read its texts from Arrow, embed them, write them, assign
+them. It is called by a loop, by the processes of ``datasets.map`` (`num_proc`), or by the
+workers of Ray (:mod:`rbkit.regroup.ray_job`). Shards that are on disk are not computed again.
 
 The whole job for a corpus of millions, with `KMeans` on a subset of the vectors:
 
@@ -24,6 +23,8 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import os
+import sys
 import threading
 import time
 import uuid
@@ -40,6 +41,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from sklearn.base import clone
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from rbkit.data.corpus import about
@@ -48,23 +50,24 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, read_npz, write_json
 from rbkit.regroup.embedding import Embedder, embed
 from rbkit.regroup.kmeans import assign
-from rbkit.regroup.workers import forks_leave_with_us, prepare_worker
 
 _FORMAT = "rbkit-shards/1"
-AGAIN = "embed again: this shard is computed anew, the others are kept"
+_AGAIN = "embed again: this shard is then recomputed, the others are kept"
+# 6 MB at 384 numbers; a kill costs about a minute of a small model on a slow CPU.
+ROWS_PER_SHARD = 8_192
+# An embedder that learns from the corpus (TF-IDF) is fitted on this many rows at most.
+_FIT_ROWS = 200_000
+# A mapped file costs a descriptor, of which a process has 1,024 or fewer.
+_MAPPED = 32
+
+Assignment = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class ShardHeader:
     """Whose vectors a folder holds, and how they are cut into shards.
 
-    Parameters
-    ----------
-    embedder : dict
-        The embedder's `identity`.
-    corpus : str
-        Fingerprint of the texts.
-    rows, rows_per_shard : int
+    `embedder` is the embedder's `identity`, `corpus` a fingerprint of the texts.
     """
 
     embedder: dict[str, Any]
@@ -74,12 +77,12 @@ class ShardHeader:
 
     @property
     def key(self) -> str:
-        """Hash of all this: written into every shard, so that none is taken for another's."""
+        """Hash of all fields: written into every shard, so that none is taken for another's."""
         return fingerprint(json.dumps(asdict(self), sort_keys=True))
 
     @property
     def shards(self) -> int:
-        """How many there are."""
+        """Number of shards."""
         return -(-self.rows // self.rows_per_shard)
 
     def span(self, shard: int) -> tuple[int, int]:
@@ -89,43 +92,57 @@ class ShardHeader:
 
 
 class ShardFolder:
-    """The writing side of a folder of shards; :class:`ShardedVectors` is the reading side.
+    """Shards on disk, each whole or absent: ``vectors-00000.npy`` and, written after it, ``.json``.
 
-    Parameters
-    ----------
-    folder : path
-    header : ShardHeader
-
-    Raises
-    ------
-    InputError
-        The folder belongs to another embedder or corpus.
+    The JSON file names the owner (the header's key), shape, checksum and seconds.
     """
 
     def __init__(self, folder: str | Path, header: ShardHeader) -> None:
         self.folder, self.header = Path(folder), header
 
     @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Open a folder by its ``shards.json``."""
+        path = Path(folder) / "shards.json"
+        if not path.exists():
+            raise InputError(str(folder), "holds no shards", "make them with embed_shards")
+        facts = read_json(path)
+        remedy = "delete the folder, and embed again"
+        if not isinstance(facts, dict) or facts.pop("format", None) != _FORMAT:
+            raise InputError(str(path), f"not a header of {_FORMAT}", remedy)
+        try:
+            header = ShardHeader(**facts)
+            sound = header.rows >= 1 and header.rows_per_shard >= 1
+        except TypeError as error:
+            raise InputError(str(path), f"not a header of shards ({error})", remedy) from error
+        if not sound or not isinstance(header.embedder, dict):
+            raise InputError(str(path), "not a header of shards", remedy)
+        return cls(folder, header)
+
+    @classmethod
     def claim(cls, folder: str | Path, header: ShardHeader) -> Self:
-        """Open a folder for these vectors; one that is there keeps its rows per shard."""
+        """Open a folder for these vectors; an existing one keeps its rows per shard."""
         path = Path(folder) / "shards.json"
         if not path.exists():
             write_json(path, {"format": _FORMAT, **asdict(header)})
             return cls(folder, header)
-        found = read_header(folder)
-        for what in ("embedder", "corpus", "rows"):
-            ours, theirs = getattr(header, what), getattr(found, what)
+        existing = cls.open(folder)
+        for field in ("embedder", "corpus", "rows"):
+            ours, theirs = (
+                json.dumps(getattr(each, field), sort_keys=True)
+                for each in (header, existing.header)
+            )
             if ours != theirs:
-                told = f"holds vectors of another {what} ({_short(theirs)}, not {_short(ours)})"
-                raise InputError(str(folder), told, "choose another folder, or delete this one")
-        return cls(folder, found)
+                what = f"holds vectors of another {field} ({theirs[:120]}, not {ours[:120]})"
+                raise InputError(str(folder), what, "choose another folder, or delete this one")
+        return existing
 
     def write(self, shard: int, vectors: NDArray[np.float16], seconds: float = 0.0) -> None:
-        """Write one shard: `vectors` of shape (rows of the shard, d), and what they took."""
+        """Write one shard: `vectors` of shape (rows of the shard, d), and the time they took."""
         vectors = np.ascontiguousarray(vectors, dtype=np.float16)
-        facts = _facts_path(self.folder, shard)
+        facts = self._path(shard, "json")
         facts.unlink(missing_ok=True)
-        with atomic_path(_vectors_path(self.folder, shard)) as tmp:
+        with atomic_path(self._path(shard, "npy")) as tmp:
             np.save(tmp, vectors)
         write_json(
             facts,
@@ -137,102 +154,67 @@ class ShardFolder:
             },
         )
 
-    def read(self, shard: int) -> NDArray[np.float16]:
-        """Return one shard, memory-mapped and checked."""
-        return read_shard(self.folder, shard, read_facts(self.folder, self.header, shard))
+    def facts(self, shard: int) -> dict[str, Any]:
+        """Read the JSON file of a shard; raise :class:`InputError` if it is not of this header."""
+        path = self._path(shard, "json")
+        if not path.exists():
+            raise InputError(str(self._path(shard, "npy")), "is missing", _AGAIN)
+        facts = read_json(path)
+        if isinstance(facts, dict) and facts.get("of", self.header.key) != self.header.key:
+            raise InputError(str(path), "is of another embedder or corpus", _AGAIN)
+        start, stop = self.header.span(shard)
+        try:
+            length, width = facts["shape"]
+            sound = length == stop - start and width >= 1
+            sound = sound and {"of", "crc32", "seconds"} <= set(facts)
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise InputError(str(path), "does not describe this shard", _AGAIN)
+        return dict(facts)
+
+    def read(
+        self, shard: int, facts: dict[str, Any] | None = None, *, crc: bool = True
+    ) -> NDArray[np.float16]:
+        """Map one shard into memory; raise :class:`InputError` if it is not as described."""
+        facts = self.facts(shard) if facts is None else facts
+        path = self._path(shard, "npy")
+        try:
+            vectors: NDArray[np.float16]
+            vectors = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(str(path), f"damaged shard ({error})", _AGAIN) from error
+        if vectors.dtype != np.float16 or list(vectors.shape) != facts["shape"]:
+            what = f"damaged shard ({vectors.dtype}, {vectors.shape})"
+            raise InputError(str(path), what, _AGAIN)
+        if crc and zlib.crc32(vectors.data) != facts["crc32"]:
+            what = "damaged shard (its checksum is not the one written)"
+            raise InputError(str(path), what, _AGAIN)
+        return vectors
 
     def missing(self) -> tuple[list[int], list[str]]:
-        """Return the shards to be computed, and what is wrong with those that are there."""
-        todo, wrong = [], []
+        """Return the shards to be computed, and the defects of those that are there."""
+        todo, defects = [], []
         for shard in range(self.header.shards):
-            if not _facts_path(self.folder, shard).exists():
+            if not self._path(shard, "json").exists():
                 todo.append(shard)
                 continue
             try:
                 self.read(shard)
             except InputError as error:
                 todo.append(shard)
-                wrong.append(f"{error.where}: {error.what}")
-        return todo, wrong
+                defects.append(f"{error.where}: {error.what}")
+        return todo, defects
 
-
-def read_header(folder: str | Path) -> ShardHeader:
-    """Read ``shards.json``; raise :class:`InputError` if it is no header of shards."""
-    path = Path(folder) / "shards.json"
-    if not path.exists():
-        raise InputError(str(folder), "holds no shards", "make them with embed_shards")
-    found = read_json(path)
-    remedy = "delete the folder, and embed again"
-    if not isinstance(found, dict) or found.pop("format", None) != _FORMAT:
-        raise InputError(str(path), f"not a header of {_FORMAT}", remedy)
-    try:
-        header = ShardHeader(**found)
-        sound = header.rows >= 1 and header.rows_per_shard >= 1
-    except TypeError as error:
-        raise InputError(str(path), f"not a header of shards ({error})", remedy) from error
-    if not sound or not isinstance(header.embedder, dict):
-        raise InputError(str(path), "not a header of shards", remedy)
-    return header
-
-
-def read_facts(folder: Path, header: ShardHeader, shard: int) -> dict[str, Any]:
-    """Read what is written beside a shard, and refuse what does not belong to `header`."""
-    path = _facts_path(folder, shard)
-    if not path.exists():
-        raise InputError(str(_vectors_path(folder, shard)), "is missing", AGAIN)
-    facts = read_json(path)
-    rows = np.subtract(*header.span(shard)[::-1])
-    if isinstance(facts, dict) and facts.get("of", header.key) != header.key:
-        raise InputError(str(path), "is of another embedder or corpus", AGAIN)
-    try:
-        length, width = facts["shape"]
-        sound = length == rows and width >= 1 and {"of", "crc32", "seconds"} <= set(facts)
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise InputError(str(path), "does not describe this shard", AGAIN)
-    return dict(facts)
-
-
-def read_shard(
-    folder: Path, shard: int, facts: dict[str, Any], crc: bool = True
-) -> NDArray[np.float16]:
-    """Map one shard into memory; raise :class:`InputError` if it is not what `facts` say."""
-    path = _vectors_path(folder, shard)
-    try:
-        vectors: NDArray[np.float16]
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(str(path), f"damaged shard ({error})", AGAIN) from error
-    if vectors.dtype != np.float16 or list(vectors.shape) != facts["shape"]:
-        raise InputError(str(path), f"damaged shard ({vectors.dtype}, {vectors.shape})", AGAIN)
-    if crc and zlib.crc32(vectors.data) != facts["crc32"]:
-        raise InputError(str(path), "damaged shard (its checksum is not the one written)", AGAIN)
-    return vectors
-
-
-def _vectors_path(folder: Path, shard: int) -> Path:
-    return folder / f"vectors-{shard:05d}.npy"
-
-
-def _facts_path(folder: Path, shard: int) -> Path:
-    return folder / f"vectors-{shard:05d}.json"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else str(value)
-    return text if len(text) <= 120 else text[:117] + "..."
-
-
-# A mapped file costs a descriptor, of which a process has 1,024 or fewer.
-_MAPPED = 32
+    def _path(self, shard: int, suffix: str) -> Path:
+        return self.folder / f"vectors-{shard:05d}.{suffix}"
 
 
 class ShardedVectors:
     """A folder of shards as one array of shape (n, d), float16, which stays on disk.
 
-    It is indexed by rows, as an array is: with a number, a slice, row numbers or a mask. What
-    lies within one shard comes without a copy. :class:`~rbkit.regroup.KMeans` and
+    It is indexed by rows, as an array is: with a number, a slice, row numbers or a mask. Rows
+    within one shard come without a copy. :class:`~rbkit.regroup.KMeans` and
     :func:`~rbkit.regroup.kmeans.assign` take it as it is; ``np.asarray`` reads all of it.
 
     Parameters
@@ -248,12 +230,12 @@ class ShardedVectors:
     key : str
         Content hash of all vectors, from the checksums.
     seconds : float
-        What computing them took, in all processes together.
+        Time to compute them, summed over all processes.
 
     Raises
     ------
     InputError
-        A shard is missing, damaged (found when it is first read) or another corpus's.
+        A shard is missing, damaged (noticed when it is first read) or another corpus's.
 
     Examples
     --------
@@ -274,13 +256,12 @@ class ShardedVectors:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.header = read_header(folder)
-        self._facts = [
-            read_facts(self.folder, self.header, shard) for shard in range(self.header.shards)
-        ]
+        self._files = ShardFolder.open(folder)
+        self.header = self._files.header
+        self._facts = [self._files.facts(shard) for shard in range(self.header.shards)]
         widths = {facts["shape"][1] for facts in self._facts}
         if len(widths) != 1:
-            raise InputError(str(folder), f"has vectors of {sorted(widths)} numbers", AGAIN)
+            raise InputError(str(folder), f"has vectors of {sorted(widths)} numbers", _AGAIN)
         self.shape = (self.header.rows, widths.pop())
         self.size = self.shape[0] * self.shape[1]
         self.key = fingerprint(self.header.key, [str(facts["crc32"]) for facts in self._facts])
@@ -315,8 +296,7 @@ class ShardedVectors:
         if isinstance(rows, tuple) or rows is None or rows is Ellipsis:
             raise IndexError("shards are indexed by rows: read them, then take the columns")
         if not isinstance(rows, list | np.ndarray):
-            row = _in_bounds(np.array([operator.index(rows)]), n)
-            return self._take(row).reshape(-1)
+            return self._take(np.array([operator.index(rows)])).reshape(-1)
         wanted = np.asarray(rows)
         if wanted.dtype == bool:
             if wanted.shape != (n,):
@@ -324,7 +304,7 @@ class ShardedVectors:
             return self._take(np.flatnonzero(wanted))
         if wanted.ndim != 1 or not (np.issubdtype(wanted.dtype, np.integer) or not wanted.size):
             raise IndexError("rows are chosen by a list of whole numbers, or by a mask")
-        return self._take(_in_bounds(wanted.astype(np.int64), n))
+        return self._take(wanted.astype(np.int64))
 
     def chunks(self) -> Iterator[tuple[int, NDArray[np.float16]]]:
         """Yield, shard by shard, the number of the first row and the rows, without a copy."""
@@ -348,10 +328,14 @@ class ShardedVectors:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        wrapped = np.where(rows < 0, rows + len(self), rows)
+        outside = (wrapped < 0) | (wrapped >= len(self))
+        if outside.any():
+            raise IndexError(f"row {rows[outside][0]} of {len(self)}")
         taken = np.empty((len(rows), self.shape[1]), dtype=np.float16)
         # By shard, whatever the order asked for, so that each file is mapped once.
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
+        order = np.argsort(wrapped, kind="stable")
+        ordered = wrapped[order]
         size = self.header.rows_per_shard
         for shard in np.unique(ordered // size):
             low, high = np.searchsorted(ordered, [shard * size, (shard + 1) * size])
@@ -362,7 +346,7 @@ class ShardedVectors:
         with self._one_reader:  # the explorer reads from two threads
             if shard not in self._mapped:
                 check = shard not in self._checked  # once: it reads the whole file
-                self._mapped[shard] = read_shard(self.folder, shard, self._facts[shard], crc=check)
+                self._mapped[shard] = self._files.read(shard, self._facts[shard], crc=check)
                 self._checked.add(shard)
                 if len(self._mapped) > _MAPPED:
                     self._mapped.popitem(last=False)
@@ -370,20 +354,9 @@ class ShardedVectors:
             return self._mapped[shard]
 
 
-def _in_bounds(rows: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    wrapped = np.where(rows < 0, rows + n, rows)
-    bad = (wrapped < 0) | (wrapped >= n)
-    if bad.any():
-        raise IndexError(f"row {rows[bad][0]} of {n}")
-    return wrapped
-
-
-Assignment = tuple[NDArray[np.int32], NDArray[np.float32]]
-
-
 @dataclass
 class ShardWork:
-    """What has to be done for a shard; calling it with the shard's number does it.
+    """The work on every shard; calling it with a shard's number does that one.
 
     It travels to other processes: `dataset` as the names of its files if it is memory-mapped,
     `embedder` without the model it has loaded.
@@ -394,6 +367,38 @@ class ShardWork:
     embedder: Embedder
     folder: ShardFolder
     centroids: NDArray[np.float32] | None = None
+    threads: int = 1  # of a worker process
+
+    @classmethod
+    def claim(
+        cls,
+        dataset: Dataset,
+        embedder: Embedder,
+        folder: str | Path,
+        column: str = "text",
+        corpus: str | None = None,
+        rows_per_shard: int = ROWS_PER_SHARD,
+        centroids: NDArray[np.floating[Any]] | None = None,
+    ) -> Self:
+        """Check the arguments of :func:`embed_shards`, and claim the folder."""
+        if column not in dataset.column_names:
+            what = f"no column {column!r}; it has {', '.join(map(repr, dataset.column_names))}"
+            raise InputError("dataset", what, "name the column of the texts")
+        if not len(dataset):
+            raise InputError("dataset", "has no rows", "give at least one")
+        if rows_per_shard < 1:
+            raise InputError("rows_per_shard", f"is {rows_per_shard}", "give at least 1")
+        if centroids is not None:
+            centroids = np.ascontiguousarray(centroids, dtype=np.float32)
+            if centroids.ndim != 2 or not np.isfinite(centroids).all():
+                raise InputError("centroids", f"of shape {centroids.shape}", "give finite (m, d)")
+        header = ShardHeader(
+            _identity_of(embedder),
+            corpus or _text_fingerprint(dataset, column),
+            len(dataset),
+            rows_per_shard,
+        )
+        return cls(dataset, column, embedder, ShardFolder.claim(folder, header), centroids)
 
     def __call__(self, shard: int) -> int:
         """Embed, write and assign one shard, as far as that is missing; return its rows."""
@@ -407,25 +412,35 @@ class ShardWork:
                 what = f"have {self.centroids.shape[1]} numbers, the vectors {vectors.shape[1]}"
                 raise InputError("centroids", what, "find them on these vectors")
             labels, distances = assign(vectors, self.centroids)
-            with self._writing(), atomic_path(self._assigned(shard)) as tmp:
+            with self._room_on_disk(), atomic_path(self._assigned_path(shard)) as tmp:
                 np.savez(tmp, labels=labels, distances=distances)
         return stop - start
 
-    def for_workers(self) -> Self:
+    def for_workers(self, threads: int = 1) -> Self:
         """Return the same work to be sent away: without a loaded model."""
-        return replace(self, embedder=portable(self.embedder))
+        return replace(self, embedder=portable(self.embedder), threads=threads)
+
+    def in_worker(self, row: dict[str, int]) -> dict[str, int]:
+        """Do the shard that `row` names, in a worker process."""
+        _prepare_worker(self.threads)
+        return {"rows": self(row["shard"])}
 
     def todo(self) -> list[int]:
-        """Return the shards that are not done; warn of those that are there and no good."""
-        missing, wrong = self.folder.missing()
-        if wrong:
-            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            told = f"{wrong[0]}{more}; computing it anew"
-            warnings.warn(told, RbkitWarning, stacklevel=4)
+        """Return the shards that are not done; warn of damaged ones."""
+        missing, defects = self.folder.missing()
+        if defects:
+            more = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
+            message = f"{defects[0]}{more}; computing it again"
+            warnings.warn(message, RbkitWarning, stacklevel=4)
         if self.centroids is None:
             return missing
         done = set(range(self.folder.header.shards)) - set(missing)
         return missing + [shard for shard in sorted(done) if not self._is_assigned(shard)]
+
+    def rows_of(self, shards: Sequence[int]) -> int:
+        """Return the number of rows in some shards."""
+        spans = map(self.folder.header.span, shards)
+        return sum(stop - start for start, stop in spans)
 
     def assignment(self) -> Assignment:
         """Return labels and distances of all rows, from the files."""
@@ -443,12 +458,12 @@ class ShardWork:
                 what = f"row {row} is {type(text).__name__}, not a string"
                 raise InputError(f"column {self.column!r}", what, "drop or convert it")
         vectors = embed(texts, self.embedder, cache=None, progress=False).astype(np.float16)
-        with self._writing():
+        with self._room_on_disk():
             self.folder.write(shard, vectors, time.perf_counter() - began)
         return vectors
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _room_on_disk(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -456,18 +471,18 @@ class ShardWork:
             remedy = "make room there and call again; finished shards are kept"
             raise InputError(str(self.folder.folder), what, remedy) from error
 
-    def _assigned(self, shard: int) -> Path:
+    def _assigned_path(self, shard: int) -> Path:
         assert self.centroids is not None
         name = fingerprint(str(self.centroids.shape), self.centroids.tobytes())
         return self.folder.folder / f"domains-{name}" / f"{shard:05d}.npz"
 
     def _read_assigned(self, shard: int) -> dict[str, NDArray[Any]]:
-        path = self._assigned(shard)
-        found = read_npz(path, "delete it and call again")
-        rows = np.subtract(*self.folder.header.span(shard)[::-1])
-        if {name: len(part) for name, part in found.items()} != dict.fromkeys(_ASSIGNED, rows):
+        path = self._assigned_path(shard)
+        arrays = read_npz(path, "delete it and call again")
+        rows = dict.fromkeys(("labels", "distances"), self.rows_of([shard]))
+        if {name: len(array) for name, array in arrays.items()} != rows:
             raise InputError(str(path), "is of other vectors", "delete it and call again")
-        return found
+        return arrays
 
     def _is_assigned(self, shard: int) -> bool:
         try:
@@ -475,98 +490,6 @@ class ShardWork:
         except (InputError, OSError):
             return False
         return True
-
-
-_ASSIGNED = ("labels", "distances")
-
-
-def make_work(
-    dataset: Dataset,
-    embedder: Embedder,
-    folder: str | Path,
-    column: str = "text",
-    corpus: str | None = None,
-    rows_per_shard: int = 8_192,
-    centroids: NDArray[np.floating[Any]] | None = None,
-) -> ShardWork:
-    """Check what :func:`embed_shards` was given, claim the folder, return the work."""
-    if column not in dataset.column_names:
-        what = f"no column {column!r}; it has {', '.join(map(repr, dataset.column_names))}"
-        raise InputError("dataset", what, "name the column of the texts")
-    if not len(dataset):
-        raise InputError("dataset", "has no rows", "give at least one")
-    if rows_per_shard < 1:
-        raise InputError("rows_per_shard", f"is {rows_per_shard}", "give at least 1")
-    header = ShardHeader(
-        identity_of(embedder),
-        corpus or text_fingerprint(dataset, column),
-        len(dataset),
-        rows_per_shard,
-    )
-    if centroids is not None:
-        centroids = np.ascontiguousarray(centroids, dtype=np.float32)
-        if centroids.ndim != 2 or not np.isfinite(centroids).all():
-            raise InputError("centroids", f"of shape {centroids.shape}", "give finite (m, d)")
-    return ShardWork(dataset, column, embedder, ShardFolder.claim(folder, header), centroids)
-
-
-@dataclass
-class InWorker:
-    """:class:`ShardWork` as a worker process runs it: in one thread."""
-
-    work: ShardWork
-    threads: int = 1
-
-    def __call__(self, row: dict[str, int]) -> dict[str, int]:
-        """Do the shard that `row` names."""
-        prepare_worker(self.threads)
-        return {"rows": self.work(row["shard"])}
-
-
-def portable(embedder: Embedder) -> Embedder:
-    """Return a copy for other processes: parameters and what was learnt, no loaded model.
-
-    By scikit-learn's convention what was learnt has a name that ends with an underscore.
-    """
-    if not hasattr(embedder, "get_params"):
-        return embedder
-    copy: Any = clone(embedder)
-    for name, value in vars(embedder).items():
-        if name.endswith("_") and not name.startswith("_"):
-            setattr(copy, name, value)
-    return copy if identity_of(copy) == identity_of(embedder) else embedder
-
-
-def text_fingerprint(dataset: Dataset, column: str = "text") -> str:
-    """Content hash of a column of texts, in one pass that holds few of them at a time.
-
-    Examples
-    --------
-    >>> rows = Dataset.from_dict({"text": ["a", "b"]})
-    >>> text_fingerprint(rows) == text_fingerprint(rows.select([1, 0]))
-    False
-    """
-    digest = hashlib.sha256()
-    for batch in dataset.select_columns([column]).iter(batch_size=1_000):
-        digest.update(fingerprint(map(str, batch[column])).encode())
-    return digest.hexdigest()[:16]
-
-
-def identity_of(embedder: Embedder) -> dict[str, Any]:
-    """Return an embedder's `identity`, or raise :class:`InputError` if it has none."""
-    identity: dict[str, Any] | None = getattr(embedder, "identity", None)
-    if identity is None:
-        remedy = "give it a dict `identity` that changes whenever its vectors would"
-        raise InputError(type(embedder).__name__, "cannot be told from other embedders", remedy)
-    # As it will be read back from JSON, so that it can be compared.
-    plain: dict[str, Any] = json.loads(json.dumps(identity))
-    return plain
-
-
-# 6 MB at 384 numbers; a minute of a small model on a slow CPU is what a kill can cost.
-ROWS_PER_SHARD = 8_192
-# What an embedder that learns from the corpus (TF-IDF) is fitted on, at most.
-_FIT_ROWS = 200_000
 
 
 def embed_shards(
@@ -597,7 +520,7 @@ def embed_shards(
         Fingerprint of the texts, as ``about(corpus)["fingerprint"]``; by default one pass over
         the texts makes it.
     rows_per_shard : int
-        For a new folder; one that is there keeps its own.
+        For a new folder; an existing one keeps its own.
     num_proc : int
         Processes on this machine, of one thread each; by ``datasets.map``. A GPU wants 1.
     progress : bool
@@ -605,21 +528,21 @@ def embed_shards(
     Returns
     -------
     ShardedVectors
-        float16, shape (n, d). Vectors are those of :func:`~rbkit.regroup.embed`.
+        float16, shape (n, d): the same vectors as :func:`~rbkit.regroup.embed` gives.
 
     Raises
     ------
     InputError
-        The folder is of another embedder or corpus, a row is no text, the disk is full, a
+        The folder is of another embedder or corpus, a row is not a text, the disk is full, a
         worker died. Shards that were written are kept: call again.
 
     Warns
     -----
     RbkitWarning
-        A damaged or foreign shard is computed anew.
+        A damaged or foreign shard is computed again.
     """
-    work = make_work(dataset, embedder, folder, column, corpus, rows_per_shard)
-    drive(work, num_proc, progress)
+    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard)
+    _do_all(work, num_proc, progress)
     return ShardedVectors(folder)
 
 
@@ -650,8 +573,8 @@ def assign_shards(
         Squared distances to the centroid, as :func:`~rbkit.regroup.kmeans.assign` gives them.
         Both are kept in the folder, under the hash of the centroids.
     """
-    work = make_work(dataset, embedder, folder, column, corpus, rows_per_shard, centroids)
-    drive(work, num_proc, progress)
+    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard, centroids)
+    _do_all(work, num_proc, progress)
     return work.assignment()
 
 
@@ -690,11 +613,10 @@ def embed_corpus_sharded(
         train = train.select(np.sort(rows))
     embedder.fit(train["text"])  # a column is read as it is walked through
     origin = str(about(corpus)["fingerprint"])
-    name = fingerprint(json.dumps(identity_of(embedder), sort_keys=True))
+    name = fingerprint(json.dumps(_identity_of(embedder), sort_keys=True))
     root = cache_dir() / "shards" if folder is None else Path(folder)
-    vectors = {}
-    for split in ("train", "eval"):
-        vectors[split] = embed_shards(
+    return {
+        split: embed_shards(
             corpus[split],
             embedder,
             root / f"{origin}-{name}" / split,
@@ -703,10 +625,43 @@ def embed_corpus_sharded(
             num_proc=num_proc,
             progress=progress,
         )
-    return vectors
+        for split in ("train", "eval")
+    }
 
 
-def drive(work: ShardWork, num_proc: int = 1, progress: bool = True) -> None:
+def portable(embedder: Embedder) -> Embedder:
+    """Return a copy for other processes: parameters and what was learnt, without a loaded model.
+
+    By scikit-learn's convention what was learnt has a name that ends with an underscore.
+    """
+    if not hasattr(embedder, "get_params"):
+        return embedder
+    copy: Any = clone(embedder)
+    for name, value in vars(embedder).items():
+        if name.endswith("_") and not name.startswith("_"):
+            setattr(copy, name, value)
+    return copy if _identity_of(copy) == _identity_of(embedder) else embedder
+
+
+def _identity_of(embedder: Embedder) -> dict[str, Any]:
+    identity: dict[str, Any] | None = getattr(embedder, "identity", None)
+    if identity is None:
+        remedy = "give it a dict `identity` that changes whenever its vectors would"
+        raise InputError(type(embedder).__name__, "cannot be told from other embedders", remedy)
+    # As it will be read back from JSON, so that it can be compared.
+    as_read: dict[str, Any] = json.loads(json.dumps(identity))
+    return as_read
+
+
+def _text_fingerprint(dataset: Dataset, column: str = "text") -> str:
+    """Content hash of a column of texts, in one pass that holds few of them at a time."""
+    digest = hashlib.sha256()
+    for batch in dataset.select_columns([column]).iter(batch_size=1_000):
+        digest.update(fingerprint(map(str, batch[column])).encode())
+    return digest.hexdigest()[:16]
+
+
+def _do_all(work: ShardWork, num_proc: int = 1, progress: bool = True) -> None:
     """Do all shards that are not done, here or in `num_proc` processes."""
     if num_proc < 1:
         raise InputError("num_proc", f"is {num_proc}", "give the number of processes, 1 or more")
@@ -714,23 +669,22 @@ def drive(work: ShardWork, num_proc: int = 1, progress: bool = True) -> None:
     if num_proc > 1 and len(todo) > 1:
         _in_processes(work, todo, min(num_proc, len(todo)), progress)
         return
-    header = work.folder.header
-    rows = sum(stop - start for start, stop in map(header.span, todo))
+    rows = work.rows_of(todo)
     with tqdm(total=rows, desc="embed", unit="doc", disable=not (progress and todo)) as bar:
         for shard in todo:
             bar.update(work(shard))
 
 
 def _in_processes(work: ShardWork, todo: Sequence[int], num_proc: int, progress: bool) -> None:
-    with quiet(progress), warnings.catch_warnings(), forks_leave_with_us():
+    with quiet(progress), warnings.catch_warnings(), _forks_leave_with_us():
         # Python 3.12 and later: a fork of a process with threads. Workers keep to one thread.
         warnings.filterwarnings("ignore", "This process.*fork", DeprecationWarning)
         try:
             Dataset.from_dict({"shard": list(todo)}).map(
-                InWorker(work.for_workers()),
+                work.for_workers().in_worker,
                 num_proc=num_proc,
                 desc=f"embed, {num_proc} processes",
-                # What is done is known from the folder, not from this table's history.
+                # The folder tells what is done, not this table's history.
                 new_fingerprint=uuid.uuid4().hex,
                 load_from_cache_file=False,
             )
@@ -743,3 +697,54 @@ def _in_processes(work: ShardWork, todo: Sequence[int], num_proc: int, progress:
             what = "a worker died; it may have been killed for its memory"
             remedy = "call again, with fewer processes if so; finished shards are kept"
             raise InputError(f"num_proc={num_proc}", what, remedy) from error
+
+
+_prepared: int | None = None  # the process in which _prepare_worker was done
+_owner: int | None = None  # the process whose forks leave with it
+
+
+def _prepare_worker(threads: int) -> None:
+    """Keep a worker to its threads, and let it go when the process that started it is gone."""
+    global _prepared
+    if _prepared == os.getpid():
+        return
+    # A forked process that wakes a second OpenMP thread hangs, and workers share the cores.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threadpool_limits(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    _leave_when_gone(os.getppid())
+    _prepared = os.getpid()
+
+
+@contextmanager
+def _forks_leave_with_us() -> Iterator[None]:
+    """Have all that is forked in the block end when this process does, even if it is killed.
+
+    A pool starts more than workers: the process that keeps their queue runs no code of ours,
+    and would wait for its killed owner for ever.
+    """
+    global _owner
+    before, _owner = _owner, os.getpid()
+    try:
+        yield
+    finally:
+        _owner = before
+
+
+def _after_fork() -> None:
+    if _owner is not None and _owner == os.getppid():
+        _leave_when_gone(_owner)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _leave_when_gone(parent: int) -> None:
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

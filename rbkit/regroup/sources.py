@@ -15,11 +15,11 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.regroup.cards import CardMaker
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.prepare import Material, check_columns
+from rbkit.regroup.preparation import Material, check_columns, label_column
 
 
 class SourceLabels(ClusterMixin, BaseEstimator):  # type: ignore[misc]
-    """One domain per source: what regrouping is compared with.
+    """One domain per source: the baseline that regrouping is compared with.
 
     A clusterer that looks at `sources` and ignores the vectors. Domains are numbered from
     the largest source to the smallest, then by name.
@@ -27,7 +27,7 @@ class SourceLabels(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     column : str
-        Column of the corpus with the labels; ``"source"``, or one of your own.
+        Column of the corpus with the labels; ``"source"``, or any other.
 
     Attributes
     ----------
@@ -77,53 +77,33 @@ class SourceLabels(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         """
         labels = self.match(sources or [])
         if (labels < 0).any():
-            unseen = [str(s) for s, label in zip(sources or [], labels, strict=True) if label < 0]
-            raise InputError("eval", unseen_sources(unseen, len(labels)), _REMEDY)
+            unseen = sorted({str(s) for s, at in zip(sources or [], labels, strict=True) if at < 0})
+            shown = ", ".join(map(repr, unseen[:8])) + (", ..." if len(unseen) > 8 else "")
+            what = f"{(labels < 0).mean():.1%} of its examples come from sources that training"
+            remedy = 'pass unseen="drop" to leave them out, or regroup with KMeans, '
+            remedy += "which places every example"
+            raise InputError("eval", f"{what} lacks ({shown})", remedy)
         return labels
 
 
-_REMEDY = 'pass unseen="drop" to leave them out, or regroup with KMeans, which places every example'
-
-
-def unseen_sources(unseen: Sequence[str], total: int) -> str:
-    """Say which sources training lacks, and how much of the eval set they are.
-
-    Examples
-    --------
-    >>> unseen_sources(["mail", "mail", "chat"], 6)
-    "50.0% of its examples come from sources that training lacks ('chat', 'mail')"
-    """
-    names = sorted(set(unseen))
-    shown = ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
-    share = f"{len(unseen) / total:.1%}"
-    return f"{share} of its examples come from sources that training lacks ({shown})"
-
-
 def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int) -> Domains:
-    """Make a domain of every label; eval examples go where their label says.
-
-    Raises
-    ------
-    InputError
-        A missing column, an unknown option, or eval labels that training lacks.
-    """
+    """Make a domain of every label; eval examples follow their own label."""
     if unseen not in ("error", "drop"):
         raise InputError("unseen", f"{unseen!r} is unknown", 'use "error" or "drop"')
     check_columns(corpus)
-    labels = {split: label_column(corpus, split, cluster.column) for split in ("train", "eval")}
-    clusters = SourceLabels(cluster.column).fit(sources=labels["train"])
+    train, eval_ = (label_column(corpus, split, cluster.column) for split in ("train", "eval"))
+    clusters = SourceLabels(cluster.column).fit(sources=train)
     if unseen == "error":
-        eval_labels = clusters.predict(sources=labels["eval"])
+        eval_labels = clusters.predict(sources=eval_)
     else:
-        eval_labels = clusters.match(labels["eval"])
+        eval_labels = clusters.match(eval_)
         if (eval_labels < 0).all():
             what = "all of its examples come from sources that training lacks"
             raise InputError("eval", what, "regroup with KMeans, which places every example")
     m = len(clusters.sources_)
     origin = about(corpus)["fingerprint"]
-    nothing = (np.zeros((len(corpus[split]), 0)) for split in ("train", "eval"))
-    maker = CardMaker(Material(corpus, *nothing, embedder={}, origin=origin), seed=seed)
-    cards = maker.cards(
+    no_vectors = (np.zeros((len(corpus[split]), 0)) for split in ("train", "eval"))
+    cards = CardMaker(Material(corpus, *no_vectors, embedder={}, origin=origin), seed=seed).cards(
         clusters.labels_,
         m,
         names=clusters.sources_,
@@ -149,14 +129,3 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
         },
         cards=cards,
     )
-
-
-def label_column(corpus: DatasetDict, split: str, column: str) -> list[str]:
-    """Return a column as labels; a missing ``source`` is "unknown" throughout."""
-    data = corpus[split]
-    if column not in data.column_names:
-        if column == "source":
-            return ["unknown"] * len(data)
-        have = ", ".join(data.column_names)
-        raise InputError("column", f"no {column!r} in the split {split!r}", f"it has {have}")
-    return ["unknown" if value is None else str(value) for value in data[column]]

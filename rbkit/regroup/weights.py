@@ -508,21 +508,6 @@ def training_table(
     return table
 
 
-def smallest_size(
-    p: ArrayLike, *, steps: int, batch_size: int, max_epochs: float = MAX_EPOCHS
-) -> Floats:
-    """Return the examples that a domain of share p needs, so as not to be repeated too often.
-
-    ``p * steps * batch_size / max_epochs``, the shape of `p`: a guard for merging and cutting.
-
-    Examples
-    --------
-    >>> smallest_size([0.5, 0.01], steps=300, batch_size=16).tolist()
-    [600.0, 12.0]
-    """
-    return np.asarray(p, dtype=np.float64) * steps * batch_size / max_epochs
-
-
 def _note(epochs: float | None, batches: float | None) -> str:
     said = [] if epochs is None else [f"seen {epochs:.3g} times"]
     if batches is not None:

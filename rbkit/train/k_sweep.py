@@ -29,7 +29,7 @@ from rbkit.regroup.choose import Verdict, choose_k, judge
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.kmeans import KMeans
 from rbkit.regroup.pipeline import regroup
-from rbkit.regroup.prepare import prepare
+from rbkit.regroup.preparation import prepare
 from rbkit.train.propose.runs import check_options, cost_of, train_once
 from rbkit.train.run import Run
 

@@ -19,6 +19,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.balance.mixers.base import effective_number
+from rbkit.balance.signals import noise_share
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
 from rbkit.train.recorder import Throttle
@@ -95,7 +97,7 @@ class TrackedValues:
         if t < len(p):
             found |= self._by_domain("rb/p", [_finite(v) for v in p[t]])
             if np.isfinite(p[t]).all():  # else nobody told
-                found["rb/effective_domains"] = effective_domains(p[t])
+                found["rb/effective_domains"] = effective_number(p[t])
         gram = history.get("gram", np.empty(0))
         if len(gram) == len(history["step"]):  # else it cannot be said whose they are
             found |= _of_gram(gram[t])
@@ -126,22 +128,6 @@ def hyperparameters(info: Mapping[str, Any]) -> dict[str, bool | int | float | s
     if rbkit := (info.get("versions") or {}).get("rbkit"):
         found["rbkit"] = str(rbkit)
     return found
-
-
-def effective_domains(p: NDArray[Any]) -> float:
-    """Effective number of domains exp(H(p)) of proportions p, shape (m,)."""
-    p = np.asarray(p, dtype=np.float64)
-    p = p[p > 0]
-    return float(np.exp(-(p * np.log(p)).sum()))
-
-
-def noise_share(gram: NDArray[Any], noise_floor: NDArray[Any]) -> float | None:
-    """Share of the diagonal of G (m, m) that is noise of the examples drawn; None if unknown."""
-    diagonal = np.diagonal(np.asarray(gram, dtype=np.float64))
-    floor = np.asarray(noise_floor, dtype=np.float64)
-    known = np.isfinite(diagonal) & np.isfinite(floor)
-    whole = float(diagonal[known].sum())
-    return float(floor[known].sum()) / whole if whole > 0 else None
 
 
 def _of_gram(gram: NDArray[Any]) -> dict[str, float]:

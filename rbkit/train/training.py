@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import (
@@ -21,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from rbkit.balance.mixers.base import Mixer
+from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
@@ -360,10 +359,9 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         assert self.bar is not None
         if self.trainer.shown_loss is not None:
-            p = self.trainer.mixture.p
-            entropy = -float((p[p > 0] * np.log(p[p > 0])).sum())
+            effective = effective_number(self.trainer.mixture.p)
             self.bar.set_postfix_str(
-                f"loss {self.trainer.shown_loss:.3f}, {np.exp(entropy):.1f} effective domains",
+                f"loss {self.trainer.shown_loss:.3f}, {effective:.1f} effective domains",
                 refresh=False,
             )
         self.bar.update(1)

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+from datasets import Dataset, DatasetDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbkit.regroup import make_cards
-from rbkit.regroup.cards import unique_names
+from rbkit.regroup import Material
+from rbkit.regroup.cards import CardMaker, unique_names
+
+
+def make_cards(texts, sources, labels, m, **more):
+    rows = Dataset.from_dict({"text": texts, "source": sources})
+    vectors = np.zeros((len(texts), 1))
+    corpus = DatasetDict({"train": rows, "eval": rows})
+    material = Material(corpus, vectors, vectors, embedder={}, origin="")
+    return CardMaker(material).cards(labels, m, **more)
 
 
 def test_terms_are_those_of_the_domain(make_texts):

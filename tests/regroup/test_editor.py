@@ -11,12 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import Domains, TfidfEmbedder, regroup
-from rbkit.regroup.clusterings import Clusterings
-from rbkit.regroup.editor import Editor
+from rbkit.regroup import Domains, EditLog, Editor, Material, TfidfEmbedder, prepare, regroup
+from rbkit.regroup.editor import Clusterings
 from rbkit.regroup.grouping import Grouping, means
-from rbkit.regroup.operations import EditLog, pack, pack_labels, unpack, unpack_labels
-from rbkit.regroup.prepare import Material, prepare
+from rbkit.regroup.operations import pack, pack_labels, unpack, unpack_labels
 
 
 @pytest.fixture(scope="session")
@@ -111,11 +109,11 @@ def test_refining_keeps_numbers_and_names(editor):
     ("op", "message"),
     [
         ({"op": "merge", "domains": [1]}, "at least two"),
-        ({"op": "merge", "domains": [1, 99]}, "99 is none of the 6"),
+        ({"op": "merge", "domains": [1, 99]}, "99 is not one of the 6"),
         ({"op": "split", "domain": 0, "parts": 10_000}, "parts of a domain"),
         ({"op": "move", "rows": "", "to": 1}, "no examples are selected"),
         ({"op": "move", "rows": "5-900", "to": 1}, "of 120 training examples"),
-        ({"op": "move", "rows": "a-b", "to": 1}, "no ranges"),
+        ({"op": "move", "rows": "a-b", "to": 1}, "not a range"),
         ({"op": "rename", "domain": 0, "name": "x" * 500}, "500 characters"),
         ({"op": "drop", "domain": True, "why": 1}, "why"),
         ({"op": "noise", "policy": "drop"}, "has no noise"),
@@ -256,7 +254,7 @@ def test_a_replay_that_ends_elsewhere_is_told(editor, material):
 
 def test_a_step_that_fails_in_a_replay_is_named(editor, material):
     log = EditLog([*editor.ops, {"op": "drop", "domain": 50}])
-    with pytest.raises(InputError, match=r"step 2 \(drop domain 50\).*50 is none of the 6"):
+    with pytest.raises(InputError, match=r"step 2 \(drop domain 50\).*50 is not one of the 6"):
         Editor(material).replay(log)
 
 
@@ -267,7 +265,7 @@ def test_a_step_that_fails_in_a_replay_is_named(editor, material):
         ({"format": "rbkit-edits/1"}, "not what was saved"),
         ({"format": "rbkit-edits/1", "ops": []}, "no operations"),
         ({"format": "rbkit-edits/1", "ops": [3]}, "not what was saved"),
-        ({"format": "rbkit-edits/1", "ops": [{"op": "drop", "domain": 1}]}, "is no cut"),
+        ({"format": "rbkit-edits/1", "ops": [{"op": "drop", "domain": 1}]}, "is not a cut"),
         ({"format": "rbkit-edits/1", "ops": [{"op": "cut"}, {"op": "exec"}]}, "'exec' is unknown"),
     ],
 )

@@ -113,7 +113,7 @@ def test_a_memory_map_in_half_precision_is_read_in_blocks(tmp_path):
     ("options", "message"),
     [
         ({"policy": "ignore"}, "'ignore' is unknown; use nearest, own, drop"),
-        ({"max_noise": 5}, "max_noise: 5 is no share"),
+        ({"max_noise": 5}, "max_noise: 5 is not a share"),
         ({"labels": [-1, -1]}, "all examples are noise.*smaller min_cluster_size"),
         ({"labels": [0]}, r"labels of shape \(1,\) for 2 vectors"),
     ],

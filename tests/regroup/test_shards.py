@@ -383,7 +383,7 @@ class TestFaults:
         with pytest.raises(InputError, match=r"vectors-00001.*; (embed again|delete or repair)"):
             ShardedVectors(tmp_path)[:]
         log = Letters(log=str(tmp_path / "log"))
-        with pytest.warns(RbkitWarning, match=r"vectors-00001.*computing it anew"):
+        with pytest.warns(RbkitWarning, match=r"vectors-00001.*computing it again"):
             again = embed_shards(rows_of(), log, tmp_path, progress=False)
         assert np.array_equal(again, good)
         assert len(log.seen()) == 40
@@ -398,7 +398,7 @@ class TestFaults:
             (mine / name).write_bytes((theirs / name).read_bytes())
         with pytest.raises(InputError, match="another embedder or corpus"):
             ShardedVectors(mine)
-        with pytest.warns(RbkitWarning, match="another embedder or corpus; computing it anew"):
+        with pytest.warns(RbkitWarning, match="another embedder or corpus; computing it again"):
             assert np.array_equal(embed_shards(rows_of(), Letters(), mine, progress=False), good)
 
     @pytest.mark.parametrize("header", ["{", "[]", '{"format": "rbkit-shards/1"}', "{}"])

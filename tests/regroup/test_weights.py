@@ -19,7 +19,6 @@ from rbkit.regroup.weights import (
     add_weights,
     proportions_of,
     sampling_weights,
-    smallest_size,
     token_counts,
     tokens_by_domain,
     training_table,
@@ -201,7 +200,7 @@ def test_the_table_adds_up(mixture, steps, batch_size):
     assert np.allclose(table["epochs"] * table["examples"], table["drawn"])
     used = table[(table["p"] > 0)]
     assert np.allclose(used["lasts"] * used["epochs"], steps)
-    enough = table["examples"] >= smallest_size(p, steps=steps, batch_size=batch_size)
+    enough = table["examples"] >= p * steps * batch_size / 4  # four epochs are allowed
     assert (table["note"].str.contains("seen") == ~enough.to_numpy()).all()
 
 

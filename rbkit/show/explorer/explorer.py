@@ -22,8 +22,8 @@ from rbkit.files import inside
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
 from rbkit.regroup.operations import EditLog
-from rbkit.regroup.pipeline import finish
-from rbkit.regroup.prepare import prepare
+from rbkit.regroup.pipeline import measured_domains
+from rbkit.regroup.preparation import prepare
 from rbkit.regroup.weights import sampling_weights, write_weighted
 from rbkit.show.explorer.session import Session
 from rbkit.show.explorer.widget import ExplorerWidget
@@ -169,7 +169,7 @@ class Explorer:
         """The domains as they are now, ready for training."""
         grouping = self.editor.grouping
         if self._domains is None or self._domains[0] is not grouping:
-            self._domains = (grouping, finish(self.editor, far=self.far, warn=False))
+            self._domains = (grouping, measured_domains(self.editor, far=self.far, warn=False))
         return self._domains[1]
 
     @property

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError
-from rbkit.regroup.clusterings import DENSITY, Progress
-from rbkit.regroup.editor import Editor
+from rbkit.regroup.editor import DENSITY, Editor, Progress
 from rbkit.regroup.grouping import Grouping
 from rbkit.regroup.noise import cliff
 from rbkit.regroup.operations import noise_policy, pack

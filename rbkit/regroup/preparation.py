@@ -1,0 +1,208 @@
+"""From a corpus and an embedder to vectors: what every regrouping starts from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import DatasetDict
+from numpy.typing import ArrayLike, NDArray
+
+from rbkit.data.corpus import about
+from rbkit.errors import InputError
+from rbkit.files import json_ready
+from rbkit.regroup.embedders import make_embedder, params_of
+from rbkit.regroup.embedding import Embedder, embed_corpus, embedding_seconds
+from rbkit.regroup.shards import embed_corpus_sharded
+
+_BATCH = 10_000
+_IN_MEMORY = 200_000  # examples; the vectors of more stay on disk
+
+
+class Material:
+    """A corpus with the vectors of its examples; columns are read once.
+
+    Texts stay in Arrow and are read by row. It is never saved: vectors come back from the
+    cache of embeddings.
+
+    Parameters
+    ----------
+    corpus : datasets.DatasetDict
+        Splits ``train`` and ``eval`` with a column ``text`` and, perhaps, ``source`` and
+        ``image``.
+    train, eval : array of shape (n_train, d) and (n_eval, d)
+        In memory, or a memory map of float16.
+    embedder : mapping
+        ``{"name", ...}``: class and parameters of the embedder that made the vectors.
+    origin : str
+        Fingerprint of the corpus (:func:`rbkit.data.corpus.about`).
+
+    Examples
+    --------
+    >>> from datasets import Dataset
+    >>> rows = Dataset.from_dict({"text": ["oak", "elm tree"], "source": ["a", "b"]})
+    >>> corpus = DatasetDict({"train": rows, "eval": rows.select([1])})
+    >>> material = Material(corpus, np.eye(2), np.eye(2)[1:], embedder={}, origin="")
+    >>> material.texts("train", [1]), material.lengths("train").tolist()
+    (['elm tree'], [3, 8])
+    """
+
+    def __init__(
+        self,
+        corpus: DatasetDict,
+        train: Any,
+        eval: Any,
+        *,
+        embedder: Mapping[str, Any],
+        origin: str,
+    ) -> None:
+        self.corpus, self.train, self.eval = corpus, train, eval
+        self.embedder, self.origin = dict(embedder), origin
+        self._sources: dict[str, list[str]] = {}
+        self._lengths: dict[str, NDArray[np.int64]] = {}
+        for split, vectors in (("train", train), ("eval", eval)):
+            if len(vectors) != len(corpus[split]):
+                what = f"{len(vectors)} vectors for the {len(corpus[split])} examples of {split!r}"
+                raise InputError("vectors", what, "give one vector per example, in their order")
+
+    def vectors(self, split: str) -> Any:
+        """Return the vectors of one split."""
+        return self.train if split == "train" else self.eval
+
+    def texts(self, split: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
+        """Return the texts of some rows, in their order."""
+        at = np.asarray(rows, dtype=np.int64)
+        return [str(text) for text in self.corpus[split][at]["text"]] if len(at) else []
+
+    def sources(self, split: str) -> list[str]:
+        """Return the source of every example; "unknown" where the corpus has no sources."""
+        if split not in self._sources:
+            self._sources[split] = label_column(self.corpus, split, "source")
+        return self._sources[split]
+
+    def lengths(self, split: str) -> NDArray[np.int64]:
+        """Return the number of characters of every text."""
+        if split not in self._lengths:
+            texts = self.corpus[split].select_columns(["text"]).with_format("arrow")
+            parts = [
+                pc.utf8_length(pc.fill_null(table.column(0).cast(pa.large_string()), ""))
+                for table in texts.iter(batch_size=_BATCH)
+            ]
+            self._lengths[split] = np.concatenate([np.zeros(0, np.int64), *parts])
+        return self._lengths[split]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the examples are images."""
+        return "image" in self.corpus["train"].column_names
+
+    def image(self, split: str, row: int) -> Any:
+        """Return the picture of one example: a :class:`PIL.Image.Image`, or None."""
+        return self.corpus[split][int(row)]["image"] if self.has_images else None
+
+    @cached_property
+    def key(self) -> str:
+        """Content hash of the training vectors, for caches."""
+        digest = hashlib.sha256(str(self.train.shape).encode())
+        for start in range(0, len(self.train), _BATCH):
+            part = np.ascontiguousarray(self.train[start : start + _BATCH], dtype=np.float32)
+            digest.update(part.tobytes())
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def source_ids(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+        """Names of the sources, and the source number of each train and eval example."""
+        train, both = self.sources("train"), self.sources("train") + self.sources("eval")
+        names, codes = np.unique(np.asarray(both, dtype=str), return_inverse=True)
+        return [str(name) for name in names], codes[: len(train)], codes[len(train) :]
+
+
+def prepare(
+    corpus: DatasetDict,
+    embedder: str | Mapping[str, Any] | Embedder = "minilm",
+    *,
+    vectors: Mapping[str, ArrayLike] | None = None,
+    cache: Path | str | bool | None = True,
+    num_proc: int = 1,
+    progress: bool = True,
+) -> tuple[Material, dict[str, float]]:
+    """Embed a corpus, or take the vectors given; also return the seconds that it cost.
+
+    Parameters
+    ----------
+    corpus, embedder, vectors, cache, num_proc, progress
+        As in :func:`rbkit.regroup.regroup`; an embedder may also be given by its description
+        in ``domains.method["embedder"]``.
+
+    Examples
+    --------
+    >>> from datasets import Dataset
+    >>> rows = Dataset.from_dict({"text": ["oak tree", "elm tree", "car engine"]})
+    >>> material, seconds = prepare(DatasetDict({"train": rows, "eval": rows}), "tfidf",
+    ...                             progress=False)
+    >>> material.train.shape, material.embedder["name"]
+    ((3, 2), 'TfidfEmbedder')
+    """
+    check_columns(corpus)
+    origin = about(corpus)["fingerprint"]
+    if vectors is not None:
+        train, eval_ = (_checked_vectors(vectors, split) for split in ("train", "eval"))
+        description = {"name": "vectors", "shape": list(train.shape)}
+        return Material(corpus, train, eval_, embedder=description, origin=origin), {}
+    tool = make_embedder(embedder)
+    column = getattr(tool, "reads", "text")
+    both: Mapping[str, Any]
+    if cache and column == "text" and (num_proc > 1 or len(corpus["train"]) > _IN_MEMORY):
+        folder = Path(cache) if isinstance(cache, str | Path) else None
+        shards = embed_corpus_sharded(corpus, tool, folder, num_proc=num_proc, progress=progress)
+        both, seconds = shards, shards["train"].seconds + shards["eval"].seconds
+    else:
+        began = perf_counter()
+        both = embed_corpus(corpus, tool, cache=cache, progress=progress)
+        seconds = perf_counter() - began
+        items = [item for split in ("train", "eval") for item in corpus[split][column]]
+        seconds = max(seconds, embedding_seconds(items, tool, cache=cache))
+    description = json_ready({"name": type(tool).__name__, **params_of(tool)})
+    material = Material(corpus, both["train"], both["eval"], embedder=description, origin=origin)
+    return material, {"embed": seconds}
+
+
+def check_columns(corpus: DatasetDict) -> None:
+    """Raise :class:`InputError` where a corpus lacks a split, examples, or the column ``text``."""
+    remedy = "make the corpus with rbkit.data.load_corpus"
+    for split in ("train", "eval"):
+        if split not in corpus:
+            raise InputError("corpus", f"no split {split!r}", remedy)
+        if not len(corpus[split]):
+            raise InputError("corpus", f"the split {split!r} is empty", "give it examples")
+        if "text" not in corpus[split].column_names:
+            raise InputError("corpus", f"no column 'text' in the split {split!r}", remedy)
+
+
+def label_column(corpus: DatasetDict, split: str, column: str) -> list[str]:
+    """Return a column as labels; a missing ``source`` is "unknown" throughout."""
+    data = corpus[split]
+    if column not in data.column_names:
+        if column == "source":
+            return ["unknown"] * len(data)
+        have = ", ".join(data.column_names)
+        raise InputError("column", f"no {column!r} in the split {split!r}", f"it has {have}")
+    return ["unknown" if value is None else str(value) for value in data[column]]
+
+
+def _checked_vectors(vectors: Mapping[str, ArrayLike], split: str) -> Any:
+    if split not in vectors:
+        raise InputError("vectors", f"none for the split {split!r}", "give train and eval")
+    given: Any = vectors[split]
+    if not hasattr(given, "shape"):
+        given = np.asarray(given, dtype=np.float32)
+    if len(given.shape) != 2:
+        raise InputError("vectors", f"{split!r} has shape {given.shape}", "give (n, d)")
+    return given
