@@ -13,7 +13,6 @@ __getattr__, __dir__, __all__ = lazy(
         "notebook_to_html": ".html",
         "assert_offline": ".html",
         "mathml": ".html",
-        "write_index": ".page.page",
         "write_report": ".page.page",
     },
 )
