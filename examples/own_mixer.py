@@ -1,4 +1,4 @@
-"""A mixer of one's own: train more on the domains whose eval loss has stopped falling."""
+"""Your own mixer: train more on the domains whose eval loss has stopped falling."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from rbkit.balance.mixers.base import Mixer, normalise
 class Stalled(Mixer):
     """Weigh a domain up by ``rate`` for each round in which its eval loss did not fall."""
 
-    signals = frozenset({"eval_losses"})  # the trainer evaluates each round, and notes the price
+    signals = frozenset({"eval_losses"})  # the trainer evaluates each round and records the price
     cost = "an evaluation each round"
 
     def __init__(self, rate=1.5):
@@ -21,19 +21,19 @@ class Stalled(Mixer):
 
     def update(self, seen):
         """Return the proportions of the next round."""
-        if self.losses is not None:  # a loss that is not known (NaN) has not stalled
+        if self.losses is not None:  # an unknown loss (NaN) has not stalled
             self.weights = np.where(seen.eval_losses >= self.losses, self.rate, 1) * self.weights
         self.losses = seen.eval_losses.copy()
         return normalise(self.weights, seen.available)
 
     def state_dict(self):
-        """Return what must survive a restart."""
+        """Return the state that must survive a restart."""
         return {} if self.losses is None else {"losses": self.losses, "weights": self.weights}
 
     def load_state_dict(self, state):
-        """Go on from there."""
+        """Resume from a saved state."""
         self.losses, self.weights = state.get("losses"), state.get("weights", self.weights)
 
     def options(self):
-        """Return what is to be recorded with a run."""
+        """Return the options that are recorded with a run."""
         return {"rate": self.rate}

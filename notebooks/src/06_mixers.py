@@ -26,7 +26,7 @@ from rbkit import Observation, show
 from rbkit.balance.mixers import MIXERS, Mixer, Rule
 from rbkit.balance.mixers.ado import fit_scaling_law
 from rbkit.balance.mixers.base import tilt
-from rbkit.balance.mixers.check import made_up_world, run_through
+from rbkit.balance.mixers.check import made_up_run, run_through
 from rbkit.balance.signals import SIGNALS, FreshGradients, ProbeRuns, TrainLosses
 from rbkit.show.facts import NOT_ADAPTING
 from rbkit.train.counterfactual import replay
@@ -78,15 +78,15 @@ pd.DataFrame(rows).T
 # second time with $q$ reversed.
 
 # %%
-world = made_up_world(3)
-q_reversed = world.q[::-1].copy()
-other = replace(world, q=q_reversed, rounds=tuple(replace(r, q=q_reversed) for r in world.rounds))
+run = made_up_run(3)
+q_reversed = run.q[::-1].copy()
+other = replace(run, q=q_reversed, rounds=tuple(replace(r, q=q_reversed) for r in run.rounds))
 
 # %%
 gram_rules = ["RnB"] + (["MGDA", "UPGrad"] if find_spec("torchjd") else [])
 adaptive = [*gram_rules, "SkillIt", "Aioli", "DGA", "DoGE", "DoReMi", "ADO", "ODM", "GroupDRO"]
 notice = [name for name in adaptive if not np.allclose(
-    run_through(MIXERS[name](), world), run_through(MIXERS[name](), other))]  # fmt: skip
+    run_through(MIXERS[name](), run), run_through(MIXERS[name](), other))]  # fmt: skip
 print("notice q:", notice)
 
 # %% [markdown]

@@ -1,4 +1,4 @@
-"""Balance: from what training shows of the domains to the share of each.
+"""Balance: from the signals of training to the share of each domain.
 
 ``GramTracker`` watches a linear layer and gives the Gram matrix of domain gradients,
 a ``Mixer`` turns it into proportions, a ``MixtureSampler`` draws the examples. The room

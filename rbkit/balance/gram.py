@@ -4,12 +4,12 @@ For a linear layer ``y = x W^T`` with inputs ``H`` (T, d) and gradients at its o
 ``Delta`` (T, V), the gradient of W is ``Delta^T H``, a sum over rows; the part that
 domain i contributed is the same sum over the rows of its examples,
 
-.. math:: A_i = \\Delta_i^T H_i ,
+.. math:: A_i = \Delta_i^T H_i ,
 
 as in Appendix E.1 of R&B (arXiv 2505.00358). No second backward pass is needed. The
 tracker adds these up over a round of K steps and then forms
 
-.. math:: G_{ij} = \\langle A_i, A_j \rangle / (n_i n_j)    \\qquad \text{(Algorithm 1)}.
+.. math:: G_{ij} = \langle A_i, A_j \rangle / (n_i n_j)    \qquad \text{(Algorithm 1)}.
 
 Three things are easy to get wrong here:
 
@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -35,232 +36,21 @@ from torch import Tensor, nn
 
 from rbkit.balance.grouped import GroupedLayer
 from rbkit.balance.signals import FloatArray, GramEstimate, IntArray
-from rbkit.balance.sketch import default_buckets
+from rbkit.balance.sketch import CountSketch, default_buckets
 from rbkit.balance.watched import (
     Groups,
     Ids,
-    Price,
     Watch,
     WatchedLayer,
     alternate,
-    amounts,
     check_halves,
     check_ids,
+    group_counts,
 )
 from rbkit.errors import InputError
 
-
-def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
-    """Return the layer called `layer`, or the model's last linear layer (an LM's head).
-
-    Examples
-    --------
-    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
-    >>> find_layer(net)
-    Linear(in_features=3, out_features=4, bias=True)
-    >>> find_layer(net, "0").out_features
-    3
-    """
-    if layer is not None:
-        try:
-            return model.get_submodule(layer)
-        except AttributeError as error:
-            linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-            close = difflib.get_close_matches(layer, linear, 3, 0.3) or linear[-3:]
-            raise InputError(
-                "layer", f"the model has no module {layer!r}", f"try {' or '.join(close)}"
-            ) from error
-    head = getattr(model, "get_output_embeddings", lambda: None)()
-    if head is None:
-        head = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
-    if head is None:
-        raise InputError("layer", "the model has no linear layer", "name a module to watch")
-    assert isinstance(head, nn.Module)
-    return head
-
-
-_CHUNK = 1 << 20  # numbers that are summed at a time
-_DIMENSIONS = 5  # of a layer's sums: halves, domains, blocks, buckets, width
-
-
-def processes() -> int:
-    """Return the number of processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Return the number of this process, from 0."""
-    return dist.get_rank() if processes() > 1 else 0
-
-
-def pooled(values: FloatArray, device: torch.device) -> FloatArray:
-    """Return `values` summed over processes, float64.
-
-    Examples
-    --------
-    >>> pooled(np.array([1.0, 2.0]), torch.device("cpu"))
-    array([1., 2.])
-    """
-    if processes() == 1:
-        return values
-    tensor = torch.from_numpy(np.array(values, dtype=np.float64)).to(device)
-    dist.all_reduce(tensor)
-    return tensor.cpu().numpy()
-
-
-def layout(total: Tensor | None, device: torch.device) -> tuple[list[int], torch.dtype] | None:
-    """Return shape and dtype of a layer's sums in whichever process has some, else None."""
-    if processes() > 1:
-        mine = torch.zeros(_DIMENSIONS + 1, dtype=torch.int64, device=device)
-        if total is not None:
-            mine = torch.tensor([*total.shape, total.element_size()], device=device)
-        dist.all_reduce(mine, op=dist.ReduceOp.MAX)
-        *shape, size = mine.tolist()
-        return (shape, torch.float64 if size == 8 else torch.float32) if size else None
-    return (list(total.shape), total.dtype) if total is not None else None
-
-
-def halves(
-    total: Tensor | None, shape: list[int], device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the half-rounds' sums over all processes, (m, some) each, chunk by chunk.
-
-    Chunks are float64, since G is a small difference of large sums, and small, so that the
-    copies are. Apple's GPUs have no such numbers.
-    """
-    widest = torch.float32 if device.type == "mps" else torch.float64
-    m, numbers = shape[1], int(np.prod(shape[2:]))
-    step = max(1, _CHUNK // m)
-    flat = None if total is None else total.flatten(2)
-    for start in range(0, numbers, step):
-        some = min(step, numbers - start)
-        if flat is None:
-            chunk = torch.zeros(2, m, some, dtype=widest, device=device)
-        else:
-            chunk = flat[:, :, start : start + some].to(widest)
-        if processes() > 1:  # in a copy: the sums themselves stay this process's own
-            chunk = torch.clone(chunk, memory_format=torch.contiguous_format)
-            dist.all_reduce(chunk)
-        first, second = chunk
-        yield first, second
-
-
-def summed(total: Tensor | None, device: torch.device) -> Tensor | None:
-    """Return a layer's sums over all processes, in a tensor of their own; None if none has any."""
-    if processes() == 1:
-        return total
-    found = layout(total, device)
-    if found is None:
-        return None
-    shape, dtype = found
-    whole = torch.empty(shape, dtype=dtype, device=device)
-    flat, start = whole.flatten(2), 0
-    for pair in halves(total, shape, device):
-        chunk = torch.stack(pair)
-        flat[:, :, start : start + chunk.shape[2]] = chunk
-        start += chunk.shape[2]
-    return whole
-
-
-@torch.no_grad()
-def gram_estimate(
-    layers: Sequence[WatchedLayer], counts: FloatArray, examples: FloatArray
-) -> GramEstimate:
-    """Return the Gram matrix of the layers' sums over all processes, which call this together.
-
-    Parameters
-    ----------
-    layers : sequence of WatchedLayer
-    counts : ndarray of shape (2, m)
-        What the sums of each half-round are divided by.
-    examples : ndarray of shape (m,)
-        What is reported as the round's counts.
-    """
-    place, m = layers[0].device, counts.shape[1]
-    (n1, n2), examples = pooled(counts, place), pooled(examples, place)
-    whole, squares = np.zeros((m, m)), np.zeros((3, m))
-    for layer in layers:
-        found = layout(layer.total, layer.device)
-        if found is None:
-            if (n1 + n2).any():
-                raise InputError(
-                    "layers",
-                    "a watched layer took no part in the backward pass",
-                    "watch another, or use a loss that is not fused with it",
-                )
-            continue  # nothing was watched yet
-        for first, second in halves(layer.total, found[0], layer.device):
-            both = first + second
-            whole += (both @ both.T).cpu().numpy()
-            pairs = ((first, second), (first, first), (second, second))
-            squares += [torch.linalg.vecdot(a, b).cpu().numpy() for a, b in pairs]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cross, one, two = squares / np.array([n1 * n2, n1 * n1, n2 * n2])
-    n = np.where(n1 + n2 > 0, n1 + n2, np.nan)
-    split = np.where((n1 > 0) & (n2 > 0), 1.0, np.nan)
-    return GramEstimate(
-        gram=whole / np.outer(n, n),
-        counts=np.rint(examples).astype(np.int64),
-        diagonal_debiased=cross * split,
-        noise_floor=(one + two - 2 * cross) / 4 * split,
-    )
-
-
-def save(tracker: GramTracker) -> dict[str, Any]:
-    """Return the state, summed over processes, which call this together."""
-    layers = tracker._watched
-    device = layers[0].device
-    # One sum for all that is counted: rows are n of both halves, examples, and turns.
-    counted = np.stack((*tracker._counts, tracker._examples, tracker._turn.astype(np.float64)))
-    state: dict[str, Any] = {
-        "settings": _settings(tracker),
-        "round": tracker.round,
-        "calls": tracker._calls,
-        "operations": [tracker._price.products, tracker._price.additions],
-        "counts": torch.tensor(pooled(counted, device)),
-    }
-    for place, layer in enumerate(layers):
-        total = summed(layer.total, layer.device)
-        if total is not None:
-            state[f"total.{place}"] = total
-    return state
-
-
-def restore(tracker: GramTracker, state: Mapping[str, Any]) -> None:
-    """Take up a state: the first process has the sums, the others begin with none."""
-    for name, mine in _settings(tracker).items():
-        if state["settings"].get(name) != mine:
-            raise InputError(
-                "tracker state",
-                f"saved with {name} {state['settings'].get(name)}, not {mine}",
-                f"resume with the {name} of the checkpoint",
-            )
-    first = rank() == 0
-    tracker.round, tracker._calls = int(state["round"]), int(state["calls"])
-    tracker._price.products, tracker._price.additions = map(int, state["operations"])
-    counted = torch.as_tensor(state["counts"]).cpu().numpy() * float(first)
-    tracker._counts, tracker._examples = counted[:2], counted[2]
-    tracker._turn = counted[3].astype(np.int64)
-    for place, layer in enumerate(tracker._watched):
-        total = state.get(f"total.{place}") if first else None
-        layer.sketch, layer.total = None, None  # signs are drawn again from the seed
-        if total is not None:
-            layer.total = torch.as_tensor(total).clone().to(layer.device)
-
-
-def _settings(tracker: GramTracker) -> dict[str, Any]:
-    return {
-        "n_domains": tracker.n_domains,
-        "estimator": tracker.estimator,
-        "buckets": tracker.buckets,
-        "seed": tracker.seed,
-        "decay": tracker.decay,
-        "layers": [list(layer.shape) for layer in tracker._watched],
-    }
-
-
 Estimator = Literal["sketch", "exact", "grouped"]
-_LEAST = 1e-6  # examples: what decay leaves of a domain below this is forgotten
+_LEAST = 1e-6  # examples: a domain of which decay leaves less than this is forgotten
 
 
 class GramTracker:
@@ -269,8 +59,8 @@ class GramTracker:
     Parameters
     ----------
     layers : nn.Linear or sequence of nn.Linear
-        What to watch; gradients of several layers are concatenated, so G is the sum of
-        theirs. Any module works that maps (..., d) to (..., V) by a matrix; biases are left
+        The layers to watch; gradients of several are concatenated, so G is the sum of theirs.
+        Any module works that maps (..., d) to (..., V) by a matrix; biases are left
         out. ``grouped`` needs ``nn.Linear`` itself.
     n_domains : int
         m.
@@ -281,14 +71,14 @@ class GramTracker:
         weight gradient, made domain by domain (:mod:`rbkit.balance.grouped`): no further
         products, but V x d additions for each domain in a batch.
     buckets : int, optional
-        Size of the sketch; a layer with no more outputs is tracked exactly. By default what
-        gives 7,680 numbers (10 for d = 768), on which the error depends.
+        Size of the sketch; a layer with no more outputs is tracked exactly. The default gives
+        7,680 numbers (10 buckets for d = 768), on which the error depends.
     seed : int
-        Seed of the signs, and of which tokens are looked at.
+        Seed of the signs, and of which tokens are used.
     fraction : float
         Share, in (0, 1], of the batches that are tracked, evenly spaced.
     token_fraction : float
-        Share, in (0, 1], of the tokens of a batch that are looked at; the estimate of each
+        Share, in (0, 1], of the tokens of a batch that are used; the estimate of each
         A_i stays unbiased. Not with ``grouped``.
     decay : float
         Share, in [0, 1), of earlier rounds' sums and counts that :meth:`reset` keeps. With
@@ -300,13 +90,13 @@ class GramTracker:
         Rounds so far.
     watch_with : callable or None
         ``watch_with(device)`` gives a context manager that is put around each piece of the
-        tracker's own work, for whoever measures it.
+        tracker's own work, to measure it.
 
     Notes
     -----
     Works with padding and ignored labels (their rows of Delta are 0), gradient
     accumulation, gradient checkpointing (outputs are hooked, not forward calls), autocast
-    (products are taken in float32, but for ``grouped``), and tied embeddings. With
+    (products are taken in float32, except for ``grouped``), and tied embeddings. With
     activation checkpointing of the watched layer itself its input is kept alive.
 
     Several processes (``torch.distributed``): each tracks its own batches;
@@ -347,7 +137,7 @@ class GramTracker:
             raise InputError("buckets", f"{buckets} is not positive", "leave it out")
         for name, share in (("fraction", fraction), ("token_fraction", token_fraction)):
             if not 0 < share <= 1:
-                raise InputError(name, f"{share} is not in (0, 1]", "give 1 to look at all")
+                raise InputError(name, f"{share} is not in (0, 1]", "give 1 to use all")
         if token_fraction < 1 and estimator == "grouped":
             raise InputError(
                 "token_fraction",
@@ -356,19 +146,18 @@ class GramTracker:
             )
         if not 0 <= decay < 1:
             raise InputError("decay", f"{decay} is not in [0, 1)", "give 0 to keep nothing")
-        self.n_domains, self.estimator, self.buckets, self.seed = (
-            n_domains,
-            estimator,
-            buckets,
-            seed,
-        )
-        self.fraction, self.token_fraction, self.decay = fraction, token_fraction, decay
+        self.n_domains = n_domains
+        self.estimator = estimator
+        self.buckets = buckets
+        self.seed = seed
+        self.fraction = fraction
+        self.token_fraction = token_fraction
+        self.decay = decay
         self.round = 0
         self.watch_with: Callable[[torch.device], AbstractContextManager[Any]] | None = None
-        self._price = Price()
         kind = GroupedLayer if estimator == "grouped" else WatchedLayer
         self._watched = [
-            kind(layer, n_domains, self._buckets, self._signs(place), self._price)
+            kind(layer, n_domains, partial(self._make_sketch, place))
             for place, layer in enumerate(layers)
         ]
         self._counts: FloatArray = np.zeros((2, n_domains))  # n, of each half
@@ -377,22 +166,14 @@ class GramTracker:
         self._calls = 0
         self._hooks = [watched.hook() for watched in self._watched]
 
-    def _buckets(self, outputs: int, inputs: int) -> int:
-        if self.estimator != "sketch":
-            return outputs
-        return default_buckets(inputs) if self.buckets is None else self.buckets
-
-    def _signs(self, place: int) -> Callable[[], int]:
-        """Return what gives the seed of the signs of a layer in the present round."""
-
-        def seed() -> int:
-            entropy = [self.seed, 0 if self.decay else self.round, place]
-            words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-            return int(words[0] >> np.uint64(1))
-
-        return seed
-
-    # ------------------------------------------------------------------ watching
+    def _make_sketch(self, place: int, outputs: int, inputs: int) -> CountSketch:
+        """Return the sketch of layer number `place` in the present round."""
+        buckets = outputs
+        if self.estimator == "sketch":
+            buckets = default_buckets(inputs) if self.buckets is None else self.buckets
+        entropy = [self.seed, 0 if self.decay else self.round, place]
+        words = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
+        return CountSketch(outputs, inputs, buckets, seed=int(words[0] >> np.uint64(1)))
 
     @contextmanager
     def batch(
@@ -422,14 +203,14 @@ class GramTracker:
             not. Without it the tracker counts its calls.
         halves : integer tensor of the shape of `domains`, optional
             Half of the round, 0 or 1, that each example (or token) belongs to. By default
-            the examples of a domain take turns; so do documents, runs of equal ids in a row.
+            the examples of a domain alternate; so do documents, runs of equal ids in a row.
         counts : array of shape (m,) or (2, m), optional
             Examples of each domain (and half) that the batch adds to n. By default the ids
             are counted: examples, or tokens.
         """
         call = self._calls
         self._calls += 1
-        if not self._looks(call if step is None else step):
+        if not is_tracked(call if step is None else step, self.fraction):
             yield
             return
         ids = check_ids(domains, self.n_domains)
@@ -439,31 +220,51 @@ class GramTracker:
         else:
             half = check_halves(halves, ids)
         groups = Groups.of(ids, half)
-        added = amounts(groups, counts, self.n_domains)
+        added = group_counts(groups, counts, self.n_domains)
         start = float(np.random.default_rng([self.seed, rank(), call]).random())
-        watch = Watch(groups, float(scale), self.token_fraction, start)
+        watch = Watch(groups, float(scale), self.token_fraction, start, self.watch_with)
         with ExitStack() as stack:
             for watched in self._watched:
-                watched.watch_with = self.watch_with
                 stack.enter_context(watched.watching(watch))
             yield
         self._turn = turn
         np.add.at(self._counts, tuple(groups.keys.T), added)
         np.add.at(self._examples, groups.keys[:, 1], added)
 
-    def _looks(self, step: int) -> bool:
-        """Whether step `step` is among the tracked: the first, and then evenly spaced."""
-        share = Fraction(self.fraction).limit_denominator(10_000)
-        return math.ceil((step + 1) * share) > math.ceil(step * share)
-
-    # ----------------------------------------------------------------- estimating
-
+    @torch.no_grad()
     def estimate(self) -> GramEstimate:
         """Return the Gram matrix of the round so far; costs ``2 m^2`` per accumulated number."""
-        return gram_estimate(self._watched, self._counts, self._examples)
+        device, m = self._watched[0].device, self.n_domains
+        (n1, n2), examples = all_sum(self._counts, device), all_sum(self._examples, device)
+        whole, squares = np.zeros((m, m)), np.zeros((3, m))
+        for layer in self._watched:
+            layout = _layout(layer)
+            if layout is None:
+                if (n1 + n2).any():
+                    raise InputError(
+                        "layers",
+                        "a watched layer took no part in the backward pass",
+                        "watch another, or use a loss that is not fused with it",
+                    )
+                continue  # no batch was watched yet
+            for first, second in _half_rounds(layer, layout[0]):
+                both = first + second
+                whole += (both @ both.T).cpu().numpy()
+                pairs = ((first, second), (first, first), (second, second))
+                squares += [torch.linalg.vecdot(a, b).cpu().numpy() for a, b in pairs]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cross, one, two = squares / np.array([n1 * n2, n1 * n1, n2 * n2])
+        n = np.where(n1 + n2 > 0, n1 + n2, np.nan)
+        split = np.where((n1 > 0) & (n2 > 0), 1.0, np.nan)
+        return GramEstimate(
+            gram=whole / np.outer(n, n),
+            counts=np.rint(examples).astype(np.int64),
+            diagonal_debiased=cross * split,
+            noise_floor=(one + two - 2 * cross) / 4 * split,
+        )
 
     def reset(self) -> None:
-        """Start a new round: forget the gradients, but for `decay`; else draw new signs."""
+        """Start a new round: forget the gradients but for `decay`; without it, draw new signs."""
         self.round += 1
         self._counts *= self.decay
         self._counts[:, self._counts.sum(0) < _LEAST] = 0
@@ -475,20 +276,19 @@ class GramTracker:
                 watched.total[:, torch.from_numpy(self._counts.sum(0) == 0)] = 0
 
     @property
-    def flops(self) -> int:
-        """Operations so far: products, as torch counts them, and additions."""
-        return self._price.products + self._price.additions
-
-    @property
     def products(self) -> int:
         """Operations of products so far, as torch counts them."""
-        return self._price.products
+        return sum(watched.products for watched in self._watched)
+
+    @property
+    def flops(self) -> int:
+        """Operations so far: products, as torch counts them, and additions."""
+        return self.products + sum(watched.additions for watched in self._watched)
 
     @property
     def bytes(self) -> int:
         """Memory of the accumulators, in bytes (0 before the first batch)."""
-        totals = [w.total for w in self._watched if w.total is not None]
-        return sum(total.numel() * total.element_size() for total in totals)
+        return sum(watched.total.nbytes for watched in self._watched if watched.total is not None)
 
     @property
     def estimate_flops(self) -> int:
@@ -502,12 +302,171 @@ class GramTracker:
             if hook is not None:
                 hook.remove()
 
-    # -------------------------------------------------------------------- resuming
-
     def state_dict(self) -> dict[str, Any]:
-        """State in the middle of a round, summed over processes: tensors and integers."""
-        return save(self)
+        """Return the state in the middle of a round, summed over processes, as plain tensors.
+
+        All processes call this together.
+        """
+        # One sum for all that is counted: rows are n of both halves, examples, and turns.
+        counted = np.stack((*self._counts, self._examples, self._turn.astype(np.float64)))
+        state: dict[str, Any] = {
+            "settings": self._settings(),
+            "round": self.round,
+            "calls": self._calls,
+            "operations": [self.products, self.flops - self.products],
+            "counts": torch.tensor(all_sum(counted, self._watched[0].device)),
+        }
+        for place, layer in enumerate(self._watched):
+            total = _summed(layer)
+            if total is not None:
+                state[f"total.{place}"] = total
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state saved by :meth:`state_dict`, with any number of processes."""
-        restore(self, state)
+        """Resume from a state saved by :meth:`state_dict`, with any number of processes.
+
+        The first process gets the sums; the others begin with none.
+        """
+        for name, mine in self._settings().items():
+            if state["settings"].get(name) != mine:
+                raise InputError(
+                    "tracker state",
+                    f"saved with {name} {state['settings'].get(name)}, not {mine}",
+                    f"resume with the {name} of the checkpoint",
+                )
+        first = rank() == 0
+        self.round, self._calls = int(state["round"]), int(state["calls"])
+        counted = torch.as_tensor(state["counts"]).cpu().numpy() * float(first)
+        self._counts, self._examples = counted[:2], counted[2]
+        self._turn = counted[3].astype(np.int64)
+        for place, layer in enumerate(self._watched):
+            total = state.get(f"total.{place}") if first else None
+            layer.sketch, layer.total = None, None  # signs are drawn again from the seed
+            layer.products, layer.additions = map(int, state["operations"]) if not place else (0, 0)
+            if total is not None:
+                layer.total = torch.as_tensor(total).clone().to(layer.device)
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("n_domains", "estimator", "buckets", "seed", "decay")
+        layers = [list(layer.shape) for layer in self._watched]
+        return {**{name: getattr(self, name) for name in names}, "layers": layers}
+
+
+def is_tracked(step: int, fraction: float) -> bool:
+    """Whether `step` is among the tracked ones: the first, and then evenly spaced."""
+    share = Fraction(fraction).limit_denominator(10_000)
+    return math.ceil((step + 1) * share) > math.ceil(step * share)
+
+
+def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
+    """Return the layer called `layer`, or the model's last linear layer (an LM's head).
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
+    >>> find_layer(net)
+    Linear(in_features=3, out_features=4, bias=True)
+    >>> find_layer(net, "0").out_features
+    3
+    """
+    if layer is not None:
+        try:
+            return model.get_submodule(layer)
+        except AttributeError as error:
+            linear = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+            close = difflib.get_close_matches(layer, linear, 3, 0.3) or linear[-3:]
+            raise InputError(
+                "layer", f"the model has no module {layer!r}", f"try {' or '.join(close)}"
+            ) from error
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is None:
+        head = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+    if head is None:
+        raise InputError("layer", "the model has no linear layer", "name a module to watch")
+    assert isinstance(head, nn.Module)
+    return head
+
+
+# ------------------------------------------------------------------- sums over processes
+
+_CHUNK = 1 << 20  # numbers that are summed at a time
+_DIMENSIONS = 5  # of a layer's sums: halves, domains, blocks, buckets, width
+
+
+def processes() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def all_sum(values: FloatArray, device: torch.device) -> FloatArray:
+    """Return `values`, float64 of any shape, summed over processes.
+
+    `device` is where the processes communicate: the GPU for NCCL, the CPU for gloo.
+
+    >>> all_sum(np.array([1.0, 2.0]), torch.device("cpu"))
+    array([1., 2.])
+    """
+    if processes() == 1:
+        return values
+    tensor = torch.from_numpy(np.array(values, dtype=np.float64)).to(device)
+    dist.all_reduce(tensor)
+    return tensor.cpu().numpy()
+
+
+def _layout(layer: WatchedLayer) -> tuple[list[int], torch.dtype] | None:
+    """Return shape and dtype of a layer's sums in any process that has some, else None."""
+    total = layer.total
+    if processes() > 1:
+        mine = torch.zeros(_DIMENSIONS + 1, dtype=torch.int64, device=layer.device)
+        if total is not None:
+            mine = torch.tensor([*total.shape, total.element_size()], device=layer.device)
+        dist.all_reduce(mine, op=dist.ReduceOp.MAX)
+        *shape, size = mine.tolist()
+        return (shape, torch.float64 if size == 8 else torch.float32) if size else None
+    return (list(total.shape), total.dtype) if total is not None else None
+
+
+def _half_rounds(layer: WatchedLayer, shape: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the half-rounds' sums over all processes, (m, some) each, chunk by chunk.
+
+    Chunks are float64, since G is a small difference of large sums, and small, so that the
+    copies are. Apple's GPUs have no float64.
+    """
+    device = layer.device
+    widest = torch.float32 if device.type == "mps" else torch.float64
+    m, numbers = shape[1], int(np.prod(shape[2:]))
+    step = max(1, _CHUNK // m)
+    flat = None if layer.total is None else layer.total.flatten(2)
+    for start in range(0, numbers, step):
+        some = min(step, numbers - start)
+        if flat is None:
+            chunk = torch.zeros(2, m, some, dtype=widest, device=device)
+        else:
+            chunk = flat[:, :, start : start + some].to(widest)
+        if processes() > 1:  # in a copy: the sums themselves stay this process's own
+            chunk = torch.clone(chunk, memory_format=torch.contiguous_format)
+            dist.all_reduce(chunk)
+        first, second = chunk
+        yield first, second
+
+
+def _summed(layer: WatchedLayer) -> Tensor | None:
+    """Return a layer's sums over all processes; None if no process has any."""
+    if processes() == 1:
+        return layer.total
+    layout = _layout(layer)
+    if layout is None:
+        return None
+    shape, dtype = layout
+    whole = torch.empty(shape, dtype=dtype, device=layer.device)
+    flat, start = whole.flatten(2), 0
+    for pair in _half_rounds(layer, shape):
+        chunk = torch.stack(pair)
+        flat[:, :, start : start + chunk.shape[2]] = chunk
+        start += chunk.shape[2]
+    return whole

@@ -5,8 +5,9 @@ function of our own, whose backward pass makes that product one group of rows at
 
 .. math:: W.grad = \sum_g \Delta_g^T H_g,
 
-and hands each part to the sums of its domain: exact, and not one product more. The price is
-additions, V d for each group of each batch, and memory, V d numbers for each domain and half.
+and adds each part to the sums of its domain: exact, and without a single extra product. The
+price is additions, V d for each group of each batch, and memory, V d numbers for each domain
+and half.
 
 Parts are as precise as the gradients of training themselves: bfloat16 under such an autocast.
 """
@@ -35,7 +36,7 @@ class GroupedLayer(WatchedLayer):
         self._check()
 
     def _check(self) -> None:
-        # What computes its product in a way of its own (quantised, low-rank) must go on so.
+        # A layer that computes its product its own way (quantised, low-rank) must keep doing so.
         if type(self.layer).forward is not nn.Linear.forward or "forward" in vars(self.layer):
             raise InputError(
                 "layers",
@@ -52,13 +53,13 @@ class GroupedLayer(WatchedLayer):
         def forward(x: Tensor) -> Tensor:
             hidden = check_input((x,), watch.groups)
             kind = hidden.device.type
-            matrix, shift = self.layer.weight, self.layer.bias
+            weight, bias = self.layer.weight, self.layer.bias
             autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
             if autocast and hidden.dtype != torch.float64:
                 dtype = torch.get_autocast_dtype(kind)
-                hidden, matrix = hidden.to(dtype), matrix.to(dtype)
-                shift = None if shift is None else shift.to(dtype)
-            product: Tensor = _Product.apply(hidden, matrix, shift, self, watch)  # type: ignore[no-untyped-call]
+                hidden, weight = hidden.to(dtype), weight.to(dtype)
+                bias = None if bias is None else bias.to(dtype)
+            product: Tensor = _Product.apply(hidden, weight, bias, self, watch)  # type: ignore[no-untyped-call]
             return product
 
         self.layer.forward = forward
@@ -73,29 +74,29 @@ class GroupedLayer(WatchedLayer):
 
     def add_gradient(self, x: Tensor, delta: Tensor, watch: Watch, needed: bool) -> Tensor | None:
         """Add the parts of a batch; return their sum, the gradient of the weight, if `needed`."""
-        rows, bounds = watch.groups.tokens(watch.each(len(delta)))
-        rest = torch.ones(len(delta), dtype=torch.bool, device="cpu")
-        rest[rows] = False  # left out of all domains, but not of the gradient
-        members = [rows[a:b] for a, b in pairwise(bounds)]
+        rows, bounds = watch.groups.rows(len(delta) // max(1, watch.groups.size))
         whole = None
         if needed:
             dtype = torch.promote_types(delta.dtype, torch.float32)
             whole = delta.new_zeros((delta.shape[-1], x.shape[-1]), dtype=dtype)
+            rest = torch.ones(len(delta), dtype=torch.bool, device="cpu")
+            rest[rows] = False  # left out of all domains, but not of the gradient
             if rest.any():
                 at = rest.nonzero()[:, 0].to(delta.device)
                 whole += delta[at].mT @ x[at]
-        with self.measured(delta.device):
+        with watch.own_work(delta.device):
             self.prepare(delta, x.shape[-1])
+        members = [rows[a:b] for a, b in pairwise(bounds)]
         for (half, domain), own in zip(watch.groups.keys.tolist(), members, strict=True):
             at = own.to(delta.device)
             if whole is not None:
                 part = delta[at].mT @ x[at]
                 whole += part
-                self.price.additions += part.numel()
-            with self.measured(delta.device):
+                self.additions += part.numel()
+            with watch.own_work(delta.device):
                 if whole is None:  # a frozen weight: this product is the tracker's
                     part = delta[at].mT @ x[at]
-                    self.price.products += 2 * len(at) * part.numel()
+                    self.products += 2 * len(at) * part.numel()
                 self.add_part(half, domain, part[None], watch.scale)
         return whole
 

@@ -1,9 +1,9 @@
-"""Counterfactual replay: what another rule would have chosen, from recorded signals alone.
+"""Counterfactual replay: the proportions of another rule, from recorded signals alone.
 
-A run that tracked the Gram matrix holds all that a Gram-based rule looks at, so the
-proportions that it would have chosen cost no training. Mind what this is: the *signals* stay
+A run that tracked the Gram matrix holds all that a Gram-based rule uses, so the
+proportions that it would have chosen cost no training. But the *signals* stay
 those of the run that was made. A model trained on other proportions would have shown other
-gradients, so a replay says how rules read the same evidence, not which would have won.
+gradients, so a replay shows how rules read the same evidence, not which would have won.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def replay_history(
     """Return the proportions that `mixer` would have chosen, (T + 1, m), round by round.
 
     The rule's own proportions are fed back as the `p` of the next round; everything else is
-    what the recorded run showed.
+    as recorded.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def replay_history(
     eval_losses : array of shape (T, m), optional
         Eval loss of each domain at the end of each round, in nats.
     gram_decay : float
-        That of the mixer which the recorded matrices were summed for.
+        That of the mixer whose run was recorded.
     round_steps : int, optional
         K of the recorded run, for rules that plan their rounds themselves; the longest
         round's steps if not given.
@@ -84,12 +84,12 @@ def replay_history(
     recorded = {name: np.asarray(history[name]) for name in _OF_GRAM if name in history}
     if eval_losses is not None:
         recorded["eval_losses"] = np.asarray(eval_losses, dtype=np.float64)
-    for name, found in recorded.items():
+    for name, array in recorded.items():
         expected = shapes.get(name, (len(ends), len(q)))
-        if found.shape != expected:
+        if array.shape != expected:
             raise InputError(
                 f"history[{name!r}]",
-                f"shape {found.shape} instead of {expected}",
+                f"shape {array.shape} instead of {expected}",
                 "give one row per round, for the domains of q",
             )
     _check_signals(mixer, recorded)
@@ -103,7 +103,9 @@ def replay_history(
             p[-1],
             q,
             sizes,
-            gram=_estimate(recorded, t) if "gram" in mixer.signals else None,
+            gram=GramEstimate(*(recorded[name][t] for name in _OF_GRAM))
+            if "gram" in mixer.signals
+            else None,
             eval_losses=recorded["eval_losses"][t] if "eval_losses" in mixer.signals else None,
             step=int(end),
             steps=steps,
@@ -112,21 +114,17 @@ def replay_history(
     return np.array(p)
 
 
-def _estimate(recorded: Mapping[str, Any], t: int) -> GramEstimate:
-    return GramEstimate(*(recorded[name][t] for name in _OF_GRAM))
-
-
 def _check_signals(mixer: Mixer, recorded: Mapping[str, Any]) -> None:
-    there = {"eval_losses"} & recorded.keys()
+    available = {"eval_losses"} & recorded.keys()
     if set(_OF_GRAM) <= recorded.keys():
-        there.add("gram")
-    if missing := sorted(set(mixer.signals) - there):
+        available.add("gram")
+    if missing := sorted(set(mixer.signals) - available):
         what = "; ".join(f"{name!r} ({SIGNALS.get(name, 'unknown')})" for name in missing)
-        kept = " and ".join(sorted(there)) or "no signal at all"
+        signals = " and ".join(sorted(available)) or "no signal at all"
         raise InputError(
             f"replay of {mixer.name}",
-            f"it needs {what}, and the run recorded {kept}",
-            f"train with {mixer.name}, or replay a rule that needs no more than what is there",
+            f"it needs {what}, and the run recorded {signals}",
+            f"train with {mixer.name}, or replay a rule that needs no more than was recorded",
         )
 
 

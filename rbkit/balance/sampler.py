@@ -4,7 +4,7 @@ At position s a domain is drawn from the proportions in force there, then the ne
 of that domain in its shuffled order: without replacement until the domain is used up, then
 reshuffled. The random number of position s and the order of epoch e of domain i come from
 counters, not from a running generator, so a restored sampler, or one on another number of
-workers, goes on with the identical sequence.
+workers, continues with the identical sequence.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class MixtureSampler:
         Seed of the sequence.
     max_epochs : float, optional
         Repetition cap: a domain is drawn at most this often its size (rounded down to whole
-        examples); later its share goes to the others. An error once all are used up.
+        examples); after that its share goes to the others. Raises once all are used up.
 
     Attributes
     ----------
@@ -102,20 +102,20 @@ class MixtureSampler:
         self.history.append((self.position, p))
 
     def take(self, count: int) -> IntArray:
-        """Return the row numbers of the next `count` examples, and move on."""
+        """Return the row numbers of the next `count` examples, and advance."""
         rows, drawn = self.peek(count)
         self.position, self.drawn = self.position + count, drawn
         return rows
 
     def peek(self, count: int) -> tuple[IntArray, IntArray]:
-        """Return the next `count` rows, and `drawn` after them, without moving on."""
+        """Return the next `count` rows, and `drawn` after them, without advancing."""
         rows, _, drawn = self._next(count)
         return rows, drawn
 
     def plan(self, count: int) -> tuple[IntArray, IntArray]:
-        """Return the next `count` rows, and the half that each belongs to, without moving on.
+        """Return the next `count` rows, and the half that each belongs to, without advancing.
 
-        The examples of a domain go by turns to half 0 and half 1.
+        The examples of a domain go alternately to half 0 and half 1.
         """
         rows, halves, _ = self._next(count)
         return rows, halves
@@ -148,7 +148,7 @@ class MixtureSampler:
         return int(np.flatnonzero(edges > inside)[0])
 
     def __iter__(self) -> Iterator[int]:
-        """Yield row numbers without end."""
+        """Yield row numbers endlessly."""
         while True:
             yield int(self.take(1)[0])
 
@@ -181,7 +181,7 @@ class MixtureSampler:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where the saved sampler stood."""
+        """Resume exactly where the saved sampler stood."""
         proportions = np.asarray(state["proportions"], dtype=np.float64)
         if proportions.shape[1] != len(self.sizes):
             raise InputError(

@@ -1,4 +1,4 @@
-"""What a mixer is shown at the end of a round: plain arrays, nothing of torch."""
+"""Observations: the signals that a mixer gets at the end of a round, as plain arrays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Every signal that a mixer may declare, and what it is.
+# Every signal that a mixer may declare, with a description.
 SIGNALS: dict[str, str] = {
     "gram": "Gram matrix of the domain gradients that training yields",
     "eval_losses": "eval loss of each domain at the end of the round",
@@ -58,6 +58,19 @@ class GramEstimate:
         index = np.flatnonzero(known)
         gram[index, index] = self.diagonal_debiased[known]
         return gram
+
+
+def noise_share(gram: FloatArray, noise_floor: FloatArray) -> float | None:
+    """Return the share of the diagonal of G, (m, m), that is sampling noise; None if unknown.
+
+    >>> noise_share(np.diag([3.0, 1.0, np.nan]), np.array([1.0, 1.0, 1.0]))
+    0.5
+    """
+    diagonal = np.diagonal(np.asarray(gram, dtype=np.float64))
+    floor = np.asarray(noise_floor, dtype=np.float64)
+    known = np.isfinite(diagonal) & np.isfinite(floor)
+    whole = float(diagonal[known].sum())
+    return float(floor[known].sum()) / whole if whole > 0 else None
 
 
 @dataclass(frozen=True)

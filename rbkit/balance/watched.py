@@ -1,4 +1,4 @@
-"""One watched layer: its sums over the round, and the hook that feeds them."""
+"""One watched layer: which rows of a batch belong to which domain, and their sums over a round."""
 
 from __future__ import annotations
 
@@ -17,53 +17,38 @@ from rbkit.balance.sketch import CountSketch
 from rbkit.errors import InputError
 
 Ids = Tensor | Sequence[int] | IntArray
-_HALVES = 2
+
+# ---------------------------------------------------------------- the domains of a batch
 
 
 @dataclass(frozen=True)
 class Groups:
-    """The ids of a batch, sorted by (half, domain).
+    """The domain ids of a batch, sorted by (half-round, domain); ids of -1 are left out.
 
-    Attributes
-    ----------
-    size : int
-        Number of ids in the batch, with those left out.
-    shape : tuple of int
-        Shape of the ids: (B,) for examples, (B, T) for tokens.
-    order : ndarray of shape (n,), int64
-        Places of the ids, one group after the other; ids of -1 are not among them.
-    keys : ndarray of shape (g, 2), int64
-        Half and domain of each group.
-    bounds : ndarray of shape (g + 1,), int64
-        Where the groups begin in `order`; at the end, n.
-
-    Examples
-    --------
     >>> groups = Groups.of(np.array([4, 2, -1, 4]), np.array([0, 0, 0, 1]))
     >>> groups.keys.tolist(), groups.order.tolist(), groups.bounds.tolist()
     ([[0, 2], [0, 4], [1, 4]], [1, 0, 3], [0, 1, 2, 3])
     """
 
-    shape: tuple[int, ...]
-    order: IntArray
-    keys: IntArray
-    bounds: IntArray
+    shape: tuple[int, ...]  # of the ids: (B,) for examples, (B, T) for tokens
+    order: IntArray  # (n,) positions of the ids, one group after the other
+    keys: IntArray  # (g, 2) half and domain of each group
+    bounds: IntArray  # (g + 1,) where the groups begin in `order`; at the end, n
 
     @classmethod
     def of(cls, ids: IntArray, halves: IntArray) -> Groups:
-        """Sort `ids`, with the half of each, into groups."""
         flat = ids.ravel()
         span = int(flat.max(initial=0)) + 1
         inside = np.flatnonzero(flat >= 0)
         key = halves.ravel()[inside].astype(np.int64) * span + flat[inside]
         order = np.argsort(key, kind="stable")
-        found, starts = np.unique(key[order], return_index=True)
-        keys = np.stack(np.divmod(found, span), axis=1)
+        present, starts = np.unique(key[order], return_index=True)
+        keys = np.stack(np.divmod(present, span), axis=1)
         return cls(ids.shape, inside[order], keys, np.append(starts, len(order)))
 
     @property
     def size(self) -> int:
-        """Number of ids, with those left out."""
+        """Number of ids, including those left out."""
         return int(np.prod(self.shape))
 
     @property
@@ -71,18 +56,12 @@ class Groups:
         """Number of ids in each group, (g,)."""
         return np.diff(self.bounds)
 
-    def tokens(self, each: int, share: float = 1.0, start: float = 0.0) -> tuple[Tensor, IntArray]:
-        """Return rows of tokens, sorted by group, and where the groups begin.
+    def rows(self, each: int, share: float = 1.0, start: float = 0.0) -> tuple[Tensor, IntArray]:
+        """Return rows of a layer's input, sorted by group, and where the groups begin.
 
-        Parameters
-        ----------
-        each : int
-            Tokens per id: the length of an example, or 1.
-        share : float
-            Take every ``1 / share``-th of the sorted tokens, so each with this probability
-            and from each group its part.
-        start : float
-            In [0, 1): where to begin; random, for an unbiased sample.
+        Each id owns `each` rows: the length of an example, or 1. Every ``1 / share``-th of the
+        sorted rows is taken, so each with this probability and from each group its part; a
+        random `start` in [0, 1) makes the sample unbiased.
         """
         rows = (self.order[:, None] * each + np.arange(each)).ravel()
         bounds = self.bounds * each
@@ -94,7 +73,7 @@ class Groups:
 
 
 def check_ids(domains: Ids, n_domains: int) -> IntArray:
-    """Return the ids of a batch as an integer array, (B,) or (B, T), or say what is wrong."""
+    """Return the ids of a batch as an integer array, (B,) or (B, T)."""
     ids = torch.as_tensor(domains).detach().cpu().numpy()
     if ids.ndim not in (1, 2) or not np.issubdtype(ids.dtype, np.integer):
         raise InputError(
@@ -112,7 +91,7 @@ def check_ids(domains: Ids, n_domains: int) -> IntArray:
 
 
 def check_halves(halves: Ids, ids: IntArray) -> IntArray:
-    """Return the given halves of a batch, of the same shape as its ids."""
+    """Return the given halves of a batch, which must have the shape of its ids."""
     given = torch.as_tensor(halves).detach().cpu().numpy()
     if given.shape != ids.shape or not np.isin(given[ids >= 0], (0, 1)).all():
         raise InputError(
@@ -124,21 +103,12 @@ def check_halves(halves: Ids, ids: IntArray) -> IntArray:
 
 
 def alternate(ids: IntArray, turn: IntArray, first: int = 0) -> IntArray:
-    """Send the examples of each domain by turns to half 0 and half 1; return the halves.
+    """Send the examples of each domain alternately to half 0 and half 1; return the halves.
 
-    Where ids are of tokens, documents take turns: runs of equal ids within a row, which are
-    never divided. (Two documents of one domain that touch count as one.)
+    Where ids are of tokens, documents alternate: runs of equal ids within a row, which are
+    never divided. (Two adjacent documents of one domain count as one.) `turn`, (m,), is how
+    many each domain has had so far and is updated in place; `first` is the half to begin with.
 
-    Parameters
-    ----------
-    ids : ndarray of shape (B,) or (B, T), int64
-    turn : ndarray of shape (m,), int64
-        How many each domain has had so far; brought up to date here.
-    first : int
-        Half of the first one.
-
-    Examples
-    --------
     >>> alternate(np.array([7, 7, 3, 7]), np.zeros(8, dtype=np.int64))
     array([0, 1, 0, 0])
     >>> alternate(np.array([[7, 7, 3, 7]]), np.zeros(8, dtype=np.int64))
@@ -149,16 +119,16 @@ def alternate(ids: IntArray, turn: IntArray, first: int = 0) -> IntArray:
         begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
     domain = ids[begins]
     order = np.argsort(domain, kind="stable")
-    sorted_ = domain[order]
+    in_order = domain[order]
     place = np.empty(len(domain), dtype=np.int64)  # of a document among those of its domain
-    place[order] = np.arange(len(domain)) - np.searchsorted(sorted_, sorted_)
-    half = (first + place + turn[domain]) % _HALVES
+    place[order] = np.arange(len(domain)) - np.searchsorted(in_order, in_order)
+    half = (first + place + turn[domain]) % 2
     np.add.at(turn, domain[domain >= 0], 1)
     each: IntArray = half[np.cumsum(begins.ravel()) - 1].reshape(ids.shape)
     return each
 
 
-def amounts(groups: Groups, counts: ArrayLike | Tensor | None, m: int) -> FloatArray:
+def group_counts(groups: Groups, counts: ArrayLike | Tensor | None, m: int) -> FloatArray:
     """Return what each group adds to n, (g,): its ids, or its part of the given `counts`.
 
     Counts of shape (2, m) are those of the two halves. Counts of shape (m,) are shared
@@ -168,20 +138,21 @@ def amounts(groups: Groups, counts: ArrayLike | Tensor | None, m: int) -> FloatA
         return groups.lengths.astype(np.float64)
     given: Any = counts.detach().cpu().numpy() if isinstance(counts, Tensor) else counts
     given = np.asarray(given, dtype=np.float64)
-    if given.shape not in ((m,), (_HALVES, m)) or not (given >= 0).all():
+    if given.shape not in ((m,), (2, m)) or not (given >= 0).all():
         raise InputError(
             "counts",
             f"shape {given.shape} for {m} domains, or negative",
             "give the examples of each domain, (m,), or of each half and domain, (2, m)",
         )
     half, domain = groups.keys.T
+    without = given.copy()
     if given.ndim > 1:
-        part, without = given[half, domain], given.copy()
+        part = given[half, domain]
         without[half, domain] = 0
     else:
         names, which = np.unique(domain, return_inverse=True)
         ids = np.bincount(which, groups.lengths, len(names))
-        part, without = given[domain] * groups.lengths / ids[which], given.copy()
+        part = given[domain] * groups.lengths / ids[which]
         without[domain] = 0
     if without.any():
         raise InputError(
@@ -192,56 +163,39 @@ def amounts(groups: Groups, counts: ArrayLike | Tensor | None, m: int) -> FloatA
     return np.asarray(part)
 
 
-_watched_HALVES = 2
-
-
-@dataclass
-class Price:
-    """Operations of tracking so far: those that torch's counter sees, and additions."""
-
-    products: int = 0
-    additions: int = 0
+# ---------------------------------------------------------------------- the watched layer
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What is to be known of a batch while its forward and backward pass run."""
+    """What a layer needs to know of a batch while its forward and backward pass run."""
 
     groups: Groups
     scale: float  # what the summed loss was divided by
-    share: float  # of the tokens that are looked at
+    share: float  # of the tokens that are used
     start: float  # in [0, 1): which of them
+    measure: Callable[[torch.device], AbstractContextManager[Any]] | None
 
-    def each(self, rows: int) -> int:
-        """Return how many rows of the layer's input belong to one id."""
-        return rows // max(1, self.groups.size)
+    @contextmanager
+    def own_work(self, device: torch.device) -> Iterator[None]:
+        """Do work that is not training's: without gradients or autocast, measured if asked."""
+        measured = nullcontext() if self.measure is None else self.measure(device)
+        with torch.no_grad(), without_autocast(device), measured:
+            yield
 
 
 @dataclass(eq=False)
 class WatchedLayer:
-    """A linear layer, and the sums of its domain gradients: (2, m, blocks, buckets, width).
-
-    Attributes
-    ----------
-    layer : module
-    n_domains : int
-    buckets : callable
-        Buckets of the sketch for a layer of (outputs, inputs).
-    signs : callable
-        Seed of the round's signs.
-    price : Price
-        Where operations are counted.
-    """
+    """A linear layer, and the sums of its domain gradients: (2, m, blocks, buckets, width)."""
 
     layer: nn.Module
     n_domains: int
-    buckets: Callable[[int, int], int]
-    signs: Callable[[], int]
-    price: Price
+    make_sketch: Callable[[int, int], CountSketch]  # of a layer of (outputs, inputs), this round
+    products: int = 0  # operations so far that torch's counter sees
+    additions: int = 0  # and those that it does not
     sketch: CountSketch | None = field(default=None, init=False)
     total: Tensor | None = field(default=None, init=False)
     watch: Watch | None = field(default=None, init=False)
-    watch_with: Callable[[torch.device], AbstractContextManager[Any]] | None = None
 
     def __post_init__(self) -> None:
         matrices = [n for n, p in self.layer.named_parameters(recurse=False) if p.ndim == 2]
@@ -281,38 +235,33 @@ class WatchedLayer:
         def on_gradient(delta: Tensor) -> None:
             # A hook on the tensor, not on the module: it fires once, also when gradient
             # checkpointing runs the forward pass twice.
-            with self.measured(delta.device):
-                self.add_rows(hidden, delta, watch)
+            with watch.own_work(delta.device):
+                self._add_batch(hidden, delta, watch)
 
         output.register_hook(on_gradient)
 
-    @contextmanager
-    def measured(self, device: torch.device) -> Iterator[None]:
-        """Do work that is not training's: without gradients, in full precision, timed if asked."""
-        with torch.no_grad(), without_autocast(device):
-            if self.watch_with is None:
-                yield
-            else:
-                with self.watch_with(device):
-                    yield
-
-    def add_rows(self, hidden: Tensor, delta: Tensor, watch: Watch) -> None:
+    def _add_batch(self, hidden: Tensor, delta: Tensor, watch: Watch) -> None:
         """Add a batch, from the layer's input (..., d) and the gradient of its output (..., V)."""
         hidden = hidden.reshape(-1, hidden.shape[-1])
         delta = delta.reshape(-1, delta.shape[-1])
-        sketch, _ = self.prepare(delta, hidden.shape[-1])
-        rows, bounds = watch.groups.tokens(watch.each(len(delta)), watch.share, watch.start)
+        sketch = self.prepare(delta, hidden.shape[-1])
+        each = len(delta) // max(1, watch.groups.size)
+        rows, bounds = watch.groups.rows(each, watch.share, watch.start)
         at: Tensor | slice = rows.to(delta.device)
-        if watch.share < 1:  # what is left out is not even read
+        if watch.share < 1:  # rows that are left out are not even read
             delta, hidden, at = delta[at], hidden[at], slice(None)
         left, right = sketch.fold(delta, at), sketch.split(hidden[at])
         right = right.to(left.dtype)
-        self.price.additions += sketch.additions * len(delta)
+        self.additions += sketch.additions * len(delta)
         gain = watch.scale * sketch.gain / watch.share
-        for (half, domain), first, last in _spans(watch.groups, bounds):
-            part = torch.bmm(left[:, first:last].mT, right[:, first:last])
-            self.price.products += 2 * (last - first) * part.numel()
-            self.add_part(half, domain, part, gain)
+        limits = bounds.tolist()
+        for (half, domain), first, last in zip(
+            watch.groups.keys.tolist(), limits[:-1], limits[1:], strict=True
+        ):
+            if last > first:
+                part = torch.bmm(left[:, first:last].mT, right[:, first:last])
+                self.products += 2 * (last - first) * part.numel()
+                self.add_part(half, domain, part, gain)
 
     def add_part(self, half: int, domain: int, part: Tensor, gain: float) -> None:
         """Add a domain's part of the gradient, (blocks, buckets, width)."""
@@ -320,19 +269,17 @@ class WatchedLayer:
         # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
         part = torch.where(part.isfinite().all(), gain * part.to(self.total.dtype), 0.0)
         self.total[half, domain] += part
-        self.price.additions += 2 * part.numel()  # and the factor
+        self.additions += 2 * part.numel()  # and the factor
 
-    def prepare(self, like: Tensor, inputs: int) -> tuple[CountSketch, Tensor]:
+    def prepare(self, like: Tensor, inputs: int) -> CountSketch:
         """Make sketch and sums at their first use, from a gradient (..., V) of the output."""
         if self.sketch is None:
-            outputs = like.shape[-1]
-            buckets = self.buckets(outputs, inputs)
-            self.sketch = CountSketch(outputs, inputs, buckets, self.signs())
+            self.sketch = self.make_sketch(like.shape[-1], inputs)
         if self.total is None:
-            shape = (_watched_HALVES, self.n_domains, self.sketch.blocks, self.sketch.buckets)
+            shape = (2, self.n_domains, self.sketch.blocks, self.sketch.buckets, self.sketch.width)
             dtype = torch.promote_types(like.dtype, torch.float32)
-            self.total = torch.zeros(*shape, self.sketch.width, dtype=dtype, device=like.device)
-        return self.sketch, self.total
+            self.total = torch.zeros(shape, dtype=dtype, device=like.device)
+        return self.sketch
 
     def next_round(self, decay: float) -> None:
         """Keep `decay` of the sums; new signs where nothing is kept."""
@@ -350,7 +297,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def check_input(args: tuple[Tensor, ...], groups: Groups) -> Tensor:
-    """Return the input of a layer if its rows are those that the ids speak of."""
+    """Return the input of a layer if its rows are those that the ids describe."""
     if not args:
         raise InputError(
             "layers",
@@ -369,13 +316,3 @@ def check_input(args: tuple[Tensor, ...], groups: Groups) -> Tensor:
             "give one id for each example, the first dimension, or for each token of each example",
         )
     return hidden
-
-
-def _spans(groups: Groups, bounds: Any) -> Iterator[tuple[tuple[int, int], int, int]]:
-    """Yield half, domain, begin and end of each group that has rows."""
-    limits = bounds.tolist()
-    for (half, domain), first, last in zip(
-        groups.keys.tolist(), limits[:-1], limits[1:], strict=True
-    ):
-        if last > first:
-            yield (half, domain), first, last

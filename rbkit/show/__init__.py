@@ -42,7 +42,6 @@ __getattr__, __dir__, __all__ = lazy(
         "drift_distances": ".figures.domains",
         "costs": ".figures.costs",
         "cost_table": ".figures.costs",
-        "overhead_audit": ".audit_figure",
         "final_figure": ".live.final",
         "attach": ".live.panel",
         "scrub": ".scrub.scrubber",

@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rbkit.balance.mixers.base import Mixer
+from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
-from rbkit.balance.mixers.rnb import effective_number
 from rbkit.balance.replay import replay_history
 from rbkit.balance.signals import FloatArray, IntArray
 from rbkit.errors import InputError

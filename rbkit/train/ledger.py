@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rbkit.train.cost_audit import table1 as table1
 from rbkit.train.costs import modelled_overhead as modelled_overhead
 from rbkit.train.costs import table4 as table4
 

@@ -22,8 +22,9 @@ from rbkit.errors import InputError
 from rbkit.regroup.domains import Domains
 from rbkit.train.losses import Window
 from rbkit.train.parallel import any_of, is_first, processes, wait
-from rbkit.train.recorder import Recorder, StopRequest, Watcher, watchers
+from rbkit.train.recorder import Recorder, StopRequest, Watcher
 from rbkit.train.run import Run
+from rbkit.train.trackers import watchers
 
 _ROUNDING = 1e-3  # of a sum of proportions in single or half precision
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,7 @@ from tqdm import tqdm
 
 from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses
 from rbkit.errors import InputError
-from rbkit.train.mixture import DOMAIN
 from rbkit.train.parallel import all_sum, is_first, processes, rank
-
-if TYPE_CHECKING:
-    from rbkit.train.trainer import MixtureTrainer
 
 LossOf = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
 
@@ -304,57 +300,6 @@ def shares(plan: list[np.ndarray[Any, Any]]) -> Iterator[tuple[np.ndarray[Any, A
         yield plan[min(mine, len(plan) - 1)], mine < len(plan)
 
 
-class DomainEvaluator:
-    """Evaluates a trainer's model on its eval set, by domain, in all processes together."""
-
-    def __init__(self, trainer: MixtureTrainer) -> None:
-        self.trainer = trainer
-        self._plan: list[np.ndarray[Any, Any]] | None = None  # rows of each batch
-
-    def measure(self, name: str | None = None) -> EvalLosses:
-        """Evaluate now; the price goes to the ledger entry `name`.
-
-        By default to the mixer, if it asks for eval losses, or to the curves.
-        """
-        trainer = self.trainer
-        if trainer.eval_dataset is None:
-            raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
-        wanted = "eval_losses" in trainer.mixer.signals
-        entry = name or ("eval_losses" if wanted else "eval")
-        with ExitStack() as watching:
-            watching.enter_context(trainer.compute_loss_context_manager())
-            if name:  # one of several parts of an entry
-                watching.enter_context(trainer.ledger.time(entry))
-                watching.enter_context(trainer.ledger.count_all(entry))
-            else:
-                watching.enter_context(trainer.ledger.measure(entry))
-            return evaluate(
-                trainer.model,
-                self._batches(),
-                np.asarray(trainer.domains.eval_labels),
-                trainer.domains.m,
-                loss_of=trainer.loss_of,
-            )
-
-    def metrics(self) -> dict[str, float]:
-        """Evaluate, and return the losses by name."""
-        losses = self.measure()
-        metrics = {"eval_loss": losses.token, "eval_loss_example": losses.example}
-        for name, value in zip(self.trainer.domains.names, losses.by_domain_token, strict=True):
-            metrics[f"eval_loss/{name}"] = float(value)
-        return metrics
-
-    def _batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
-        trainer = self.trainer
-        data = trainer._used_columns(trainer.eval_dataset, "evaluation")
-        if self._plan is None:
-            lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
-            self._plan = length_batches(np.array(lengths), trainer.args.eval_batch_size)
-        for rows, counts in shares(self._plan):
-            batch = trainer.eval_collator([data[int(i)] for i in rows])
-            yield rows if counts else rows[:0], trainer._prepare_inputs(dict(batch))
-
-
 _STREAM = 2  # keeps this use of a seed apart from those of the sampler
 _TARGET = 1 << 20  # in place of a domain's number
 
@@ -485,53 +430,6 @@ def _products(gradients: list[Tensor | None]) -> np.ndarray[Any, Any]:
             if left is not None and right is not None:
                 gram[i, j] = gram[j, i] = float(left.double() @ right.double())
     return gram
-
-
-class Weighing:
-    """The losses of a trainer's steps, weighed by domain if its mixer acts that way."""
-
-    def __init__(self, trainer: MixtureTrainer) -> None:
-        self.trainer = trainer
-        self.by_domain = trainer.mixer.acts == "loss"
-        self._total = 1.0  # weights of all tokens of the step, over all processes
-
-    def plan(self, batches: list[dict[str, Any]]) -> None:
-        """Take in the micro-batches of the coming step, before the first is trained on."""
-        if not (self.by_domain and self.trainer.mixer.normalise_loss):
-            return
-        weights = self.trainer.mixture.weights
-        total = sum(float((weights(b[DOMAIN]) * predictions(b)).sum()) for b in batches)
-        self._total = float(all_sum(np.array([total]), self.trainer.args.device)[0])
-
-    def loss(self, losses: Tensor, tokens: Tensor, domains: Tensor, items: Any) -> Tensor:
-        """Return the loss of a micro-batch, from the sums and tokens of its examples, (B,) each."""
-        trainer, args = self.trainer, self.trainer.args
-        of_step = items is not None and trainer.model_accepts_loss_kwargs
-        if self.by_domain:
-            losses = losses * trainer.mixture.weights(domains).to(losses.device)
-            if trainer.mixer.normalise_loss:
-                # Not told of the step's items, the library divides by its micro-batches.
-                parts = 1 if of_step else trainer.current_gradient_accumulation_steps
-                total: Tensor = losses.sum() / self._total * args.world_size * parts
-                return total
-        mean: Tensor = losses.sum() / (items / self._processes if of_step else tokens.sum())
-        return mean
-
-    def divisor(self, inputs: Mapping[str, Any], items: Any) -> float:
-        """Return what the summed loss of a micro-batch was divided by before ``backward``."""
-        trainer = self.trainer
-        scaler = getattr(trainer.accelerator, "scaler", None)
-        gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
-        of_step = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
-        if items is not None and of_step:
-            return float(items) / self._processes / gain
-        here = int(predictions(inputs).sum())
-        return float(here * trainer.current_gradient_accumulation_steps / gain)
-
-    @property
-    def _processes(self) -> int:
-        args = self.trainer.args
-        return int(args.world_size) if args.average_tokens_across_devices else 1
 
 
 def predictions(inputs: Mapping[str, Any]) -> Tensor:

@@ -29,7 +29,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
@@ -56,43 +55,6 @@ class Watcher(Protocol):
 
 
 Live = bool | str | Watcher | Sequence[bool | str | Watcher]
-
-
-def watchers(live: Live = False, report_to: str | Sequence[str] = "none") -> list[Watcher]:
-    """Return those who are to watch a run, or say at once why that is not possible.
-
-    Parameters
-    ----------
-    live : bool, str, Watcher, or a sequence of them
-        True: the live panel, in the mode that ``$RBKIT_DISPLAY`` says. ``"live"``,
-        ``"batch"``, ``"final"`` or ``"off"``: in that mode. Or a watcher of your own.
-    report_to : str or sequence of str
-        Names of trackers: see :class:`rbkit.train.trackers.TrackerWatcher`.
-
-    Examples
-    --------
-    >>> watchers(live=False, report_to="none")
-    []
-    """
-    from rbkit.train.trackers import TrackerWatcher, tracker_names
-
-    found: list[Watcher] = []
-    for one in live if isinstance(live, list | tuple) else [live]:
-        if isinstance(one, bool | str):
-            if one and one != "off":
-                found.append(_panel(None if one is True else one))
-        elif isinstance(one, Watcher):
-            found.append(one)
-        else:
-            raise InputError("live", f"{type(one).__name__} cannot watch", "give True or False")
-    return [*found, *(TrackerWatcher(name) for name in tracker_names(report_to))]
-
-
-def _panel(mode: str | None) -> Watcher:
-    for entry in entry_points(group="rbkit.watcher", name="panel"):
-        panel: Watcher = entry.load()(mode)
-        return panel
-    raise InputError("live", "no panel is installed", "install rbkit again: pip install -e .")
 
 
 def shows_progress(watcher: Watcher) -> bool:

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,9 +20,11 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.balance.mixers.base import effective_number
+from rbkit.balance.signals import noise_share
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
-from rbkit.train.recorder import Throttle
+from rbkit.train.recorder import Live, Throttle, Watcher
 from rbkit.train.run import Run
 
 DOMAINS_BY_NAME = 100  # of more domains the largest: nobody reads a list of a thousand curves
@@ -29,6 +32,46 @@ _LONGEST = 80  # characters of a name; some trackers refuse more than 250 in all
 _TRAIN = {"loss": "train/loss", "lr": "train/learning_rate", "examples": "train/examples"}
 _EVAL = {"loss_token": "eval/loss", "loss_example": "eval/loss_per_example"}
 _FIDELITY = {"correlation": "rb/fidelity", "tv": "rb/fidelity_distance"}
+
+
+def watchers(live: Live = False, report_to: str | Sequence[str] = "none") -> list[Watcher]:
+    """Return the watchers of a run: the live panel, and trackers.
+
+    Parameters
+    ----------
+    live : bool, str, Watcher, or a sequence of them
+        True: the live panel, in the mode that ``$RBKIT_DISPLAY`` names. ``"live"``,
+        ``"batch"``, ``"final"`` or ``"off"``: in that mode. Or your own watcher.
+    report_to : str or sequence of str
+        Names of trackers: see :class:`TrackerWatcher`.
+
+    Raises
+    ------
+    InputError
+        For a mode, a tracker or an object that cannot watch.
+
+    Examples
+    --------
+    >>> watchers(live=False, report_to="none")
+    []
+    """
+    chosen: list[Watcher] = []
+    for one in live if isinstance(live, list | tuple) else [live]:
+        if isinstance(one, bool | str):
+            if one and one != "off":
+                chosen.append(_panel(None if one is True else one))
+        elif isinstance(one, Watcher):
+            chosen.append(one)
+        else:
+            raise InputError("live", f"{type(one).__name__} cannot watch", "give True or False")
+    return [*chosen, *(TrackerWatcher(name) for name in tracker_names(report_to))]
+
+
+def _panel(mode: str | None) -> Watcher:
+    for entry in entry_points(group="rbkit.watcher", name="panel"):
+        panel: Watcher = entry.load()(mode)
+        return panel
+    raise InputError("live", "no panel is installed", "install rbkit again: pip install -e .")
 
 
 def tag_names(names: Sequence[str]) -> list[str]:
@@ -95,7 +138,7 @@ class TrackedValues:
         if t < len(p):
             found |= self._by_domain("rb/p", [_finite(v) for v in p[t]])
             if np.isfinite(p[t]).all():  # else nobody told
-                found["rb/effective_domains"] = effective_domains(p[t])
+                found["rb/effective_domains"] = effective_number(p[t])
         gram = history.get("gram", np.empty(0))
         if len(gram) == len(history["step"]):  # else it cannot be said whose they are
             found |= _of_gram(gram[t])
@@ -126,22 +169,6 @@ def hyperparameters(info: Mapping[str, Any]) -> dict[str, bool | int | float | s
     if rbkit := (info.get("versions") or {}).get("rbkit"):
         found["rbkit"] = str(rbkit)
     return found
-
-
-def effective_domains(p: NDArray[Any]) -> float:
-    """Effective number of domains exp(H(p)) of proportions p, shape (m,)."""
-    p = np.asarray(p, dtype=np.float64)
-    p = p[p > 0]
-    return float(np.exp(-(p * np.log(p)).sum()))
-
-
-def noise_share(gram: NDArray[Any], noise_floor: NDArray[Any]) -> float | None:
-    """Share of the diagonal of G (m, m) that is noise of the examples drawn; None if unknown."""
-    diagonal = np.diagonal(np.asarray(gram, dtype=np.float64))
-    floor = np.asarray(noise_floor, dtype=np.float64)
-    known = np.isfinite(diagonal) & np.isfinite(floor)
-    whole = float(diagonal[known].sum())
-    return float(floor[known].sum()) / whole if whole > 0 else None
 
 
 def _of_gram(gram: NDArray[Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rbkit.balance.mixers.base import Mixer, normalise
-from rbkit.balance.mixers.check import check_in_world, check_mixer, made_up_world, saved_and_read
+from rbkit.balance.mixers.check import check_in_run, check_mixer, made_up_run, saved_and_read
 from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
 from rbkit.balance.mixers.rnb import RnB, effective_number, lambda_for_effective_domains, tilt
 from rbkit.balance.signals import SIGNALS, GramEstimate, Observation
@@ -67,7 +67,7 @@ each_mixer = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 def test_a_mixer_passes_the_public_checks(name, options):
     check_mixer(
         lambda: mixer_by_name(name, options),
-        worlds=2 if options.get("grid") else 12,
+        runs=2 if options.get("grid") else 12,
         equivariant=name not in DRAW_AN_ORDER,
     )
 
@@ -78,9 +78,9 @@ def test_a_mixer_passes_the_public_checks(name, options):
 @given(seed=st.integers(0, 2**32), m=st.integers(1, 9), rounds=st.integers(1, 7))
 @settings(max_examples=8)
 def test_a_mixer_behaves_in_any_made_up_run(name, options, seed, m, rounds):
-    world = made_up_world(seed, n_domains=m, rounds=rounds)
+    run = made_up_run(seed, n_domains=m, rounds=rounds)
     equivariant = name not in DRAW_AN_ORDER
-    check_in_world(lambda: mixer_by_name(name, options), world, equivariant=equivariant)
+    check_in_run(lambda: mixer_by_name(name, options), run, equivariant=equivariant)
 
 
 @each_mixer
@@ -269,8 +269,8 @@ def test_the_checks_pass_a_sound_rule():
         (FirstFirst, "the order of domains"),
         (Counting, "domains without training data change"),
         (Helpless, "raises ValueError: no usable weight"),
-        (Meddling, "changed what it was shown"),
-        (Unsaved, "values that are no JSON"),
+        (Meddling, "changed its observation"),
+        (Unsaved, "values that are not JSON"),
         (Undeclared, "unknown signals"),
         (Unrecorded, "options"),
         (Lottery, "decides otherwise"),

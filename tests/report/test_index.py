@@ -6,10 +6,20 @@ from datetime import UTC, datetime
 import pytest
 from bs4 import BeautifulSoup
 
+from rbkit.report import write_report
 from rbkit.report.html import assert_offline
-from rbkit.report.page.page import write_index
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+def report(folder, **options):
+    """Text of the page of the runs in a folder."""
+    return write_report(folder, folder / "index.html", progress=False, **options).read_text()
+
+
+def record(run, **changes):
+    """Change what a run has recorded."""
+    (run.path / "run.json").write_text(json.dumps({**run.info, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +27,7 @@ def page(tmp_path_factory, write_run):
     folder = tmp_path_factory.mktemp("report")
     runs = [write_run(folder / "runs" / mixer, mixer) for mixer in ("Stratified", "Target", "RnB")]
     (runs[2].path / "run.html").write_text("report")
-    out = write_index(runs, folder / "index.html", title="A comparison")
-    return out.read_text()
+    return report(folder, title="A comparison")
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +97,15 @@ def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
             error=HOSTILE,
         ),
     ]
-    runs[0].info["corpus"] |= {"name": HOSTILE, "licences": [{"asset": HOSTILE, "url": HOSTILE}]}
-    runs[0].info["versions"] = {HOSTILE: HOSTILE}
-    for card in runs[0].domains.cards:
-        card.terms, card.nearest, card.sources = [HOSTILE], [HOSTILE], {HOSTILE: 1.0}
-    page = write_index(runs, tmp_path / "index.html", title=HOSTILE, intro_html=HOSTILE).read_text()
+    licences = [{"asset": HOSTILE, "url": HOSTILE}]
+    corpus = {**runs[0].info["corpus"], "name": HOSTILE, "licences": licences}
+    record(runs[0], corpus=corpus, versions={HOSTILE: HOSTILE})
+    domains = runs[0].path / "domains" / "domains.json"
+    saved = json.loads(domains.read_text())
+    for card in saved["cards"]:
+        card |= {"terms": [HOSTILE], "nearest": [HOSTILE], "sources": {HOSTILE: 1.0}}
+    domains.write_text(json.dumps(saved))
+    page = report(tmp_path, title=HOSTILE, intro=HOSTILE)
     soup = BeautifulSoup(page, "html.parser")
     assert assert_offline(page) == []
     assert len(soup.find_all("script")) == 2  # the frames and our own
@@ -104,20 +117,20 @@ def test_text_of_a_stranger_is_never_markup(tmp_path, write_run):
 
 @pytest.mark.parametrize("status", ["failed", "killed", "interrupted", "running"])
 def test_runs_that_did_not_end_well_are_shown_as_such(tmp_path, write_run, status, monkeypatch):
-    monkeypatch.setattr("rbkit.report.page.page._drawn", lambda *_: {})  # not about figures
+    monkeypatch.setattr("rbkit.report.page.page.drawings", lambda *_: {})  # not about figures
     run = write_run(tmp_path / "run", status=status, error=None if status == "killed" else "why")
     if status == "running":
-        run.info["pid"] = os.getpid()
-        run.info["heartbeat"] = datetime.now(UTC).isoformat()
-    soup = BeautifulSoup(write_index([run], tmp_path / "i.html").read_text(), "html.parser")
+        record(run, pid=os.getpid(), heartbeat=datetime.now(UTC).isoformat())
+    soup = BeautifulSoup(report(tmp_path), "html.parser")
     assert soup.select_one(".status").get_text() == status
     assert bool(soup.select_one("#failures")) == (status != "running")
     assert bool(soup.select_one(".notice")) == (status == "running")
 
 
-def test_a_page_of_no_runs_says_so(tmp_path):
-    page = write_index([], tmp_path / "index.html").read_text()
-    assert "No run has finished yet" in page
+def test_a_page_without_a_finished_run_says_so(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr("rbkit.report.page.page.drawings", lambda *_: {})
+    write_run(tmp_path / "run", status="failed", rounds=2)
+    assert "No run has finished yet" in report(tmp_path)
 
 
 def test_runs_without_history_domains_or_ledger_have_a_page(tmp_path, write_run):
@@ -125,15 +138,15 @@ def test_runs_without_history_domains_or_ledger_have_a_page(tmp_path, write_run)
     for name in ("history.npz", "metrics.jsonl"):
         (run.path / name).unlink()
     (run.path / "domains").rename(tmp_path / "elsewhere")
-    run = type(run).open(run.path)
-    run.info |= {"ledger": None, "versions": None, "corpus": None, "final": None, "domains": None}
-    page = write_index([run], tmp_path / "index.html").read_text()
+    absent = ("ledger", "versions", "corpus", "final", "domains")
+    record(run, **dict.fromkeys(absent))
+    page = report(run.path)
     assert assert_offline(page) == []
 
 
 def test_no_half_written_page_is_left(tmp_path, write_run, monkeypatch):
-    run = write_run(tmp_path / "run", rounds=2)
-    monkeypatch.setattr("rbkit.report.page.page.sentences", lambda *_: 1 / 0)
+    write_run(tmp_path / "run", rounds=2)
+    monkeypatch.setattr("rbkit.report.page.page.findings", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_index([run], tmp_path / "index.html")
+        report(tmp_path)
     assert not list(tmp_path.glob("*.html"))

@@ -4,17 +4,17 @@ import shutil
 
 import pytest
 
-from rbkit.report.page.page import write_index
+from rbkit.report import write_report
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, write_run):
     folder = tmp_path_factory.mktemp("browser")
-    runs = [write_run(folder / mixer, mixer) for mixer in ("Stratified", "Target", "RnB")]
-    runs.append(write_run(folder / "bad", "Bad", status="failed", error="ValueError: <b>no</b>"))
-    runs.append(write_run(folder / "two", "RnB", seed=1, rounds=2))
-    runs[-1].info["parameters"]["k"] = 7
-    yield write_index(runs, folder / "index.html").as_uri()
+    for mixer in ("Stratified", "Target", "RnB"):
+        write_run(folder / mixer, mixer)
+    write_run(folder / "bad", "Bad", status="failed", error="ValueError: <b>no</b>")
+    write_run(folder / "two", "RnB", seed=1, rounds=2, parameters={"k": 7})
+    yield write_report(folder, folder / "index.html", progress=False).as_uri()
     shutil.rmtree(folder)
 
 

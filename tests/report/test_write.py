@@ -13,9 +13,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report import html
+from rbkit.report import html, write_report
 from rbkit.report.html import assert_offline
-from rbkit.report.page.page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +29,7 @@ def folder(tmp_path_factory, write_run):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without figures: drawing is most of the time, and tested elsewhere."""
-    monkeypatch.setattr("rbkit.report.page.page._drawn", lambda *_: {})
+    monkeypatch.setattr("rbkit.report.page.page.drawings", lambda *_: {})
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pytest
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.train import Run
-from rbkit.train.recorder import Audience, Recorder, Throttle, watchers
+from rbkit.train.recorder import Audience, Recorder, Throttle
+from rbkit.train.trackers import watchers
 
 
 class Diary:

@@ -3,17 +3,17 @@ r"""ADO: sample the domains whose loss is predicted to fall fastest.
 Adaptive data optimization (Jiang et al., arXiv 2410.11820), as in the authors' code
 (``yidingjiang/ado``). Each domain's training loss is fitted by
 :math:`L_i(n) = e^{\varepsilon_i} + e^{a_i} n^{-\alpha_i}` (see
-:mod:`rbkit.balance.mixers.ado`), every `refit_steps` steps, on the smoothed history
-(Savitzky-Golay, 101 steps, order 3, every 10th point). With :math:`\\mu` the domains' shares of the
+:func:`fit_scaling_law`), every `refit_steps` steps, on the smoothed history
+(Savitzky-Golay, 101 steps, order 3, every 10th point). With :math:`\mu` the domains' shares of the
 corpus and h a running share of what was drawn, every step t from 0 has
 
-.. math:: \rho_i \\propto \\mu_i\\, h_i^{1/2}\\,
-          \frac{\\max(\alpha_i, 0.05)\\,(L_i(n) - e^{\varepsilon_i})}{n}, \\quad
-          p = 0.9\\,\bar p + 0.1\\,\rho, \\quad
-          \bar p \\leftarrow (1 - \tfrac1{t+1})\\,\bar p + \tfrac1{t+1}\\,\rho, \\quad
-          h \\leftarrow 0.9\\,h + 0.1\\,\text{batch share}
+.. math:: \rho_i \propto \mu_i\, h_i^{1/2}\,
+          \frac{\max(\alpha_i, 0.05)\,(L_i(n) - e^{\varepsilon_i})}{n}, \quad
+          p = 0.9\,\bar p + 0.1\,\rho, \quad
+          \bar p \leftarrow (1 - \tfrac1{t+1})\,\bar p + \tfrac1{t+1}\,\rho, \quad
+          h \leftarrow 0.9\,h + 0.1\,\text{batch share}
 
-with :math:`\rho_i \\ge 0.01` before its last normalisation. Until the first fit p = mu.
+with :math:`\rho_i \ge 0.01` before its last normalisation. Until the first fit p = mu.
 
 Defaults are those of the code and its ``pile_ado.yaml``: start, ignore and refit at 1000 steps,
 and n the same for all domains (``same_step_size``): all examples drawn. A fit needs more points
@@ -52,7 +52,14 @@ _GRIDS: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = {
 def fit_scaling_law(
     n: FloatArray, loss: FloatArray, grid: Literal["full", "coarse"] = "full"
 ) -> FloatArray:
-    """Return ``(a, e, alpha)`` of the best fit, (3,); NaN if there is no point to fit.
+    r"""Fit :math:`L(n) = e^{\varepsilon} + e^{a} n^{-\alpha}` to a loss curve, robustly.
+
+    As ADO (arXiv 2410.11820) does in its code: the Huber loss (width 1e-3) of
+    :math:`\log L - \mathrm{LSE}(a - \alpha \log n, \varepsilon)`, summed over points, with
+    penalties that keep :math:`0 \le \alpha \le 0.8`, :math:`\varepsilon \ge 0.5`,
+    :math:`a \le 6.5`; quasi-Newton descent from a grid of starts, and the best of them. Here all
+    starts descend at once, as rows of an array, with BFGS: for 3 parameters its matrix is as
+    small as L-BFGS's memory.
 
     Parameters
     ----------
@@ -62,6 +69,11 @@ def fit_scaling_law(
         Loss at each point, in nats; points that are not above 0 are left out.
     grid : {"full", "coarse"}
         The published 8 x 8 x 8 starts, or 2 x 2 x 2 of them for trying things out.
+
+    Returns
+    -------
+    ndarray of shape (3,)
+        ``a``, ``e`` (:math:`\varepsilon`) and ``alpha``; NaN if there is no point to fit.
 
     Examples
     --------
@@ -75,8 +87,8 @@ def fit_scaling_law(
         return np.full(3, np.nan)
     log_n, log_loss = np.log(n[usable]), np.log(loss[usable])
     starts = np.stack(np.meshgrid(*_GRIDS[grid], indexing="ij"), axis=-1).reshape(-1, 3)
-    found, values = _descend(lambda x: _objective(x, log_n, log_loss), starts)
-    best: FloatArray = found[np.argmin(np.where(np.isfinite(values), values, np.inf))]
+    points, values = _descend(lambda x: _objective(x, log_n, log_loss), starts)
+    best: FloatArray = points[np.argmin(np.where(np.isfinite(values), values, np.inf))]
     return best
 
 
@@ -144,10 +156,10 @@ def _search(
     left = np.arange(len(x))
     for _ in range(20):
         trial = x[left] + length[left, None] * direction[left]
-        found, its_gradient = objective(trial)
-        good = found <= value[left] + length[left] * fall[left]
+        trial_value, trial_gradient = objective(trial)
+        good = trial_value <= value[left] + length[left] * fall[left]
         at = left[good]
-        x[at], value[at], new_gradient[at] = trial[good], found[good], its_gradient[good]
+        x[at], value[at], new_gradient[at] = trial[good], trial_value[good], trial_gradient[good]
         left = left[~good]
         length = length / 2
         if not len(left):

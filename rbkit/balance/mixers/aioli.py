@@ -157,7 +157,7 @@ class Aioli(Rule):
         if self._drops is None:
             self._drops = np.zeros((m, m))
         if 0 <= self._segment < len(order) and self._last is not None:
-            # A loss that is not known (NaN) tells of no drop.
+            # An unknown loss (NaN) counts as no drop.
             self._drops[:, order[self._segment]] += np.nan_to_num(self._last - seen.eval_losses)
         self._last = seen.eval_losses.copy()
         self._segment += 1

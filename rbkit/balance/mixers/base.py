@@ -1,4 +1,4 @@
-"""The one interface of all mixers."""
+"""The one interface of all mixers, and the arithmetic that rules share."""
 
 from __future__ import annotations
 
@@ -14,107 +14,12 @@ from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
 from rbkit.errors import InputError
 
 
-def remember(last: FloatArray | None, fresh: FloatArray) -> FloatArray:
-    """Return the products of `fresh`, (m, m), and the last known ones where it has NaN.
-
-    Examples
-    --------
-    >>> nan = np.nan
-    >>> remember(np.array([[1., 2.], [2., 8.]]), np.array([[3., nan], [nan, nan]]))
-    array([[3., 2.],
-           [2., 8.]])
-    """
-    if last is None or last.shape != fresh.shape:
-        last = np.full(fresh.shape, np.nan)
-    return np.where(np.isfinite(fresh), fresh, last)
-
-
-def ever_seen(gram: FloatArray) -> NDArray[np.bool_]:
-    """Return which domains a remembered Gram matrix knows, (m,)."""
-    known: NDArray[np.bool_] = np.isfinite(np.diag(gram))
-    return known
-
-
-def tilt(prior: FloatArray, score: FloatArray, lam: float) -> FloatArray:
-    """Return ``prior * exp(lam * score)``, normalised; zero where the prior is zero.
-
-    Examples
-    --------
-    >>> tilt(np.array([.5, .5, 0.]), np.array([0., np.log(3), 9.]), 1.0)
-    array([0.25, 0.75, 0.  ])
-    """
-    inside = prior > 0
-    logits = lam * score[inside] + np.log(prior[inside])
-    # Shifting by the largest keeps exp from overflowing; it cancels.
-    weights = np.zeros(len(prior))
-    weights[inside] = np.exp(logits - logits.max())
-    total: FloatArray = weights / weights.sum()
-    return total
-
-
-def fill_unknown(score: FloatArray, among: NDArray[np.bool_]) -> FloatArray:
-    """Return `score` with each NaN replaced by the mean of the known scores in `among`.
-
-    So a domain without evidence is neither favoured nor dropped for want of it. All zeros
-    where nothing is known.
-
-    Examples
-    --------
-    >>> fill_unknown(np.array([1., np.nan, 3., 9.]), np.array([True, True, True, False]))
-    array([1., 2., 3., 0.])
-    """
-    known = among & np.isfinite(score)
-    middle = score[known].mean() if known.any() else 0.0
-    return np.where(known, score, np.where(among, middle, 0.0))
-
-
-def effective_number(p: FloatArray) -> float:
-    """Return ``exp(H(p))``: m for uniform proportions, 1 when one domain has them all.
-
-    Examples
-    --------
-    >>> round(effective_number(np.array([.25, .25, .25, .25, 0.])), 6)
-    4.0
-    """
-    inside = p[p > 0]
-    return float(np.exp(-(inside * np.log(inside)).sum()))
-
-
-def lambda_for_effective_domains(wanted: float, prior: FloatArray, score: FloatArray) -> float:
-    """Return the smallest bracketed lambda at which ``tilt`` has `wanted` effective domains.
-
-    0 if the prior has no more than `wanted`; by bisection otherwise, since the effective
-    number falls continuously from the prior's to that of the best-scored domains.
-
-    Examples
-    --------
-    >>> u, s = np.full(4, .25), np.array([0., 0., 0., 1.])
-    >>> lam = lambda_for_effective_domains(2.0, u, s)
-    >>> round(effective_number(tilt(u, s, lam)), 6)
-    2.0
-    """
-    if effective_number(prior) <= wanted:
-        return 0.0
-    low, high = 0.0, 1.0
-    while effective_number(tilt(prior, score, high)) > wanted:
-        low, high = high, 2 * high
-        if high > 1e12:  # ties at the top: fewer effective domains than `wanted` do not exist
-            return low
-    for _ in range(200):
-        middle = (low + high) / 2
-        if effective_number(tilt(prior, score, middle)) > wanted:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
 class Mixer(ABC):
     """A rule that turns what a round showed into the proportions of the next.
 
-    A rule of one's own is a subclass with an :meth:`update`. It declares in `signals`
+    To write your own, subclass it with an :meth:`update` and declare in `signals`
     what it needs (see :data:`rbkit.balance.signals.SIGNALS`); the trainer produces just
-    that, and the ledger writes down its price. The trainer checks what comes back: finite,
+    that, and the ledger records its price. The trainer checks the result: finite,
     on the simplex, zero where a domain has no training data.
 
     Attributes
@@ -144,7 +49,7 @@ class Mixer(ABC):
 
     Examples
     --------
-    Train more on what is still badly predicted:
+    Train more on domains that are still badly predicted:
 
     >>> class LossSeeking(Mixer):
     ...     signals = frozenset({"eval_losses"})
@@ -174,17 +79,17 @@ class Mixer(ABC):
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
         """Begin a run: forget any earlier one, and return the proportions of the first round.
 
-        Uniform over the domains with data, (m,), unless a rule says otherwise.
+        Uniform over the domains with data, (m,), unless a rule overrides it.
         """
         return normalise(np.ones(len(q)), np.asarray(sizes) > 0)
 
     def probe_steps(self) -> int:
         """Return the steps of each probe run, for rules with the signal ``"probe_runs"``."""
-        raise NotImplementedError(f"{self.name} asks for probe runs: say how long")
+        raise NotImplementedError(f"{self.name} needs probe runs: define how long they are")
 
-    def prepare(self, found: ProbeRuns) -> FloatArray:
+    def prepare(self, probes: ProbeRuns) -> FloatArray:
         """Take up the probe runs, made after :meth:`start`; return the first proportions."""
-        raise NotImplementedError(f"{self.name} asks for probe runs: say what they mean")
+        raise NotImplementedError(f"{self.name} needs probe runs: define how they are used")
 
     def round_length(self, round_steps: int) -> int:
         """Return how many steps the coming round has; `round_steps` unless planned finer.
@@ -209,7 +114,7 @@ class Mixer(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state saved by :meth:`state_dict`."""
+        """Resume from a state saved by :meth:`state_dict`."""
         if state:
             raise ValueError(f"{self.name} has no state, but was given {sorted(state)}")
 
@@ -218,70 +123,11 @@ class Mixer(ABC):
         return {}
 
 
-def normalise(weights: FloatArray, available: np.ndarray[Any, np.dtype[np.bool_]]) -> FloatArray:
-    """Scale non-negative `weights` to proportions over the `available` domains.
-
-    Examples
-    --------
-    >>> normalise(np.array([2.0, 1.0, 1.0]), np.array([True, True, False])).round(3)
-    array([0.667, 0.333, 0.   ])
-    """
-    weights = np.where(available, np.asarray(weights, dtype=np.float64), 0.0)
-    total = weights.sum()
-    if not (np.isfinite(total) and total > 0):
-        raise ValueError(f"no usable weight on a domain with training data: {weights}")
-    p: FloatArray = weights / total
-    return p
-
-
-def limit(p: FloatArray, most: FloatArray) -> FloatArray:
-    """Return `p` with no entry above `most`; what is cut off goes to the others, in proportion.
-
-    If `most` sums to less than 1, which nothing on the simplex can satisfy, the result is
-    `most` scaled up.
-
-    Examples
-    --------
-    >>> limit(np.array([0.6, 0.3, 0.1]), np.array([0.2, 1.0, 1.0]))
-    array([0.2, 0.6, 0.2])
-    """
-    p, most = np.asarray(p, dtype=np.float64), np.asarray(most, dtype=np.float64)
-    if most.sum() <= 1:
-        scaled_up: FloatArray = most / most.sum()
-        return scaled_up
-    limited = np.zeros(len(p), dtype=bool)
-    scaled = p
-    while (over := ~limited & (scaled > most)).any():
-        limited |= over
-        rest = p[~limited].sum()
-        left = 1 - most[limited].sum()
-        if rest > 0:
-            scaled = np.where(limited, most, p * (left / rest))
-        else:  # only domains without a share are left: by what they may still give
-            room = np.where(limited, 0.0, most)
-            scaled = np.where(limited, most, room * (left / room.sum()))
-    return scaled
-
-
-def check_proportions(p: FloatArray, available: np.ndarray[Any, np.dtype[np.bool_]]) -> FloatArray:
-    """Return `p` as float64 if it is on the simplex and zero where nothing can be sampled."""
-    p = np.asarray(p, dtype=np.float64)
-    if p.shape != available.shape:
-        raise ValueError(
-            f"proportions have shape {p.shape}, but there are {len(available)} domains"
-        )
-    if not np.isfinite(p).all() or (p < 0).any() or abs(p.sum() - 1) > 1e-9:
-        raise ValueError(f"proportions must be finite, non-negative and sum to 1: {p}")
-    if (p[~available] > 0).any():
-        raise ValueError(f"proportions of domains without training data must be 0: {p[~available]}")
-    return p
-
-
 class Rule(Mixer):
     """A mixer written as a dataclass: public fields are options, ``_fields`` are its memory.
 
     The memory (fields with ``init=False`` and a plain default) is forgotten by :meth:`start`,
-    saved and taken up under the fields' names without the underscore.
+    and saved and loaded under the fields' names without the underscore.
 
     Examples
     --------
@@ -304,37 +150,34 @@ class Rule(Mixer):
         self._forget()
         return super().start(q, sizes)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory: arrays and JSON values, by name."""
+        memory = {f.name: getattr(self, f.name) for f in self._fields(public=False)}
+        return {
+            name.removeprefix("_"): value.copy() if isinstance(value, np.ndarray) else value
+            for name, value in memory.items()
+            if value is not None
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume from a memory saved by :meth:`state_dict`."""
+        names = {f.name.removeprefix("_") for f in self._fields(public=False)}
+        if unknown := set(state) - names:
+            raise ValueError(f"{self.name} has no state {sorted(unknown)}")
+        self._forget()
+        for name, value in state.items():
+            setattr(self, f"_{name}", value.copy() if isinstance(value, np.ndarray) else value)
+
+    def options(self) -> dict[str, Any]:
+        """Return the parameters of the rule."""
+        return {f.name: getattr(self, f.name) for f in self._fields(public=True)}
+
     def _forget(self) -> None:
         for each in self._fields(public=False):
             setattr(self, each.name, each.default)
 
     def _fields(self, *, public: bool) -> list[Field[Any]]:
         return [f for f in fields(cast(Any, self)) if f.name.startswith("_") is not public]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory: arrays and JSON values, by name."""
-        held = {f.name: getattr(self, f.name) for f in self._fields(public=False)}
-        return {
-            name.removeprefix("_"): value.copy() if isinstance(value, np.ndarray) else value
-            for name, value in held.items()
-            if value is not None
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a memory saved by :meth:`state_dict`."""
-        known = {f.name.removeprefix("_") for f in self._fields(public=False)}
-        if unknown := set(state) - known:
-            raise ValueError(f"{self.name} has no state {sorted(unknown)}")
-        self._forget()
-        for name, value in state.items():
-            held = value.copy() if isinstance(value, np.ndarray) else value
-            setattr(self, f"_{name}", held)
-
-    def options(self) -> dict[str, Any]:
-        """Return the parameters of the rule."""
-        return {f.name: getattr(self, f.name) for f in self._fields(public=True)}
-
-    # ------------------------------------------------------------------ checking options
 
     def _check_number(
         self,
@@ -348,7 +191,7 @@ class Rule(Mixer):
         whole: bool = False,
         optional: bool = False,
     ) -> None:
-        """Refuse an option that is no number in ``[least, most]``, nor below `below`."""
+        """Refuse an option that is not a number in ``[least, most]`` and below `below`."""
         value = getattr(self, name)
         if value is None and optional:
             return
@@ -357,26 +200,151 @@ class Rule(Mixer):
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise InputError(where, f"{value!r} is not a {'whole ' * whole}number", remedy)
         if not (np.isfinite(value) and least <= value <= most and value < below):
-            high = (
-                f", {below})" if below < np.inf else f", {most}]" if most < np.inf else " or more"
-            )
-            span = f"{least}{high}" if high == " or more" else f"[{least}{high}"
-            raise InputError(where, f"{value} is not {'in ' * (span[0] == '[')}{span}", remedy)
+            span = f"{least} or more"
+            if below < np.inf:
+                span = f"in [{least}, {below})"
+            elif most < np.inf:
+                span = f"in [{least}, {most}]"
+            raise InputError(where, f"{value} is not {span}", remedy)
         if positive and value <= 0:
             raise InputError(where, f"{value} is not above 0", remedy)
         setattr(self, name, int(value) if isinstance(value, np.integer) else value)
 
     def _check_choice(self, name: str, *choices: str) -> None:
-        """Refuse an option that is none of `choices`."""
         value = getattr(self, name)
         if value not in choices:
             listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
             raise InputError(f"{self.name}({name}=...)", f"{value!r} is unknown", f"use {listed}")
 
     def _check_flag(self, name: str) -> None:
-        """Refuse an option that is neither True nor False."""
         value = getattr(self, name)
         if not isinstance(value, bool):
             raise InputError(
-                f"{self.name}({name}=...)", f"{value!r} is no yes or no", "use True or False"
+                f"{self.name}({name}=...)", f"{value!r} is not a boolean", "use True or False"
             )
+
+
+# ------------------------------------------------------------------------ proportions
+
+
+def normalise(weights: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
+    """Scale non-negative `weights`, (m,), to proportions over the `available` domains.
+
+    Examples
+    --------
+    >>> normalise(np.array([2.0, 1.0, 1.0]), np.array([True, True, False])).round(3)
+    array([0.667, 0.333, 0.   ])
+    """
+    weights = np.where(available, np.asarray(weights, dtype=np.float64), 0.0)
+    total = weights.sum()
+    if not (np.isfinite(total) and total > 0):
+        raise ValueError(f"no usable weight on a domain with training data: {weights}")
+    p: FloatArray = weights / total
+    return p
+
+
+def tilt(prior: FloatArray, score: FloatArray, lam: float) -> FloatArray:
+    """Return ``prior * exp(lam * score)``, normalised, (m,); zero where the prior is zero.
+
+    Examples
+    --------
+    >>> tilt(np.array([.5, .5, 0.]), np.array([0., np.log(3), 9.]), 1.0)
+    array([0.25, 0.75, 0.  ])
+    """
+    inside = prior > 0
+    logits = lam * score[inside] + np.log(prior[inside])
+    # Shifting by the largest keeps exp from overflowing; it cancels.
+    weights = np.zeros(len(prior))
+    weights[inside] = np.exp(logits - logits.max())
+    total: FloatArray = weights / weights.sum()
+    return total
+
+
+def effective_number(p: FloatArray) -> float:
+    """Return ``exp(H(p))``: m for uniform proportions, 1 when one domain has them all.
+
+    Examples
+    --------
+    >>> round(effective_number(np.array([.25, .25, .25, .25, 0.])), 6)
+    4.0
+    """
+    p = np.asarray(p, dtype=np.float64)
+    inside = p[p > 0]
+    return float(np.exp(-(inside * np.log(inside)).sum()))
+
+
+def limit(p: FloatArray, most: FloatArray) -> FloatArray:
+    """Return `p` with no entry above `most`; the excess goes to the others, in proportion.
+
+    If `most` sums to less than 1, which nothing on the simplex can satisfy, the result is
+    `most` scaled up.
+
+    >>> limit(np.array([0.6, 0.3, 0.1]), np.array([0.2, 1.0, 1.0]))
+    array([0.2, 0.6, 0.2])
+    """
+    p, most = np.asarray(p, dtype=np.float64), np.asarray(most, dtype=np.float64)
+    if most.sum() <= 1:
+        scaled_up: FloatArray = most / most.sum()
+        return scaled_up
+    limited = np.zeros(len(p), dtype=bool)
+    scaled = p
+    while (over := ~limited & (scaled > most)).any():
+        limited |= over
+        rest = p[~limited].sum()
+        left = 1 - most[limited].sum()
+        if rest > 0:
+            scaled = np.where(limited, most, p * (left / rest))
+        else:  # only domains without a share are left: by what they may still give
+            room = np.where(limited, 0.0, most)
+            scaled = np.where(limited, most, room * (left / room.sum()))
+    return scaled
+
+
+def check_proportions(p: FloatArray, available: NDArray[np.bool_]) -> FloatArray:
+    """Return `p` as float64 if it is on the simplex and zero where nothing can be sampled."""
+    p = np.asarray(p, dtype=np.float64)
+    if p.shape != available.shape:
+        raise ValueError(
+            f"proportions have shape {p.shape}, but there are {len(available)} domains"
+        )
+    if not np.isfinite(p).all() or (p < 0).any() or abs(p.sum() - 1) > 1e-9:
+        raise ValueError(f"proportions must be finite, non-negative and sum to 1: {p}")
+    if (p[~available] > 0).any():
+        raise ValueError(f"proportions of domains without training data must be 0: {p[~available]}")
+    return p
+
+
+# ----------------------------------------------------- domains that a round did not show
+
+
+def fill_unknown(score: FloatArray, among: NDArray[np.bool_]) -> FloatArray:
+    """Return `score` with each NaN replaced by the mean of the finite scores in `among`.
+
+    So a domain without evidence is neither favoured nor dropped for want of it. All zeros
+    where no score is finite.
+
+    >>> fill_unknown(np.array([1., np.nan, 3., 9.]), np.array([True, True, True, False]))
+    array([1., 2., 3., 0.])
+    """
+    known = among & np.isfinite(score)
+    middle = score[known].mean() if known.any() else 0.0
+    return np.where(known, score, np.where(among, middle, 0.0))
+
+
+def remember(last: FloatArray | None, fresh: FloatArray) -> FloatArray:
+    """Return the Gram matrix `fresh`, (m, m), with the last finite products where it has NaN.
+
+    >>> nan = np.nan
+    >>> remember(np.array([[1., 2.], [2., 8.]]), np.array([[3., nan], [nan, nan]]))
+    array([[3., 2.],
+           [2., 8.]])
+    """
+    if last is None or last.shape != fresh.shape:
+        last = np.full(fresh.shape, np.nan)
+    return np.where(np.isfinite(fresh), fresh, last)
+
+
+def ever_seen(gram: FloatArray) -> NDArray[np.bool_]:
+    """Return which domains a remembered Gram matrix knows, (m,)."""
+    known: NDArray[np.bool_] = np.isfinite(np.diag(gram))
+    return known

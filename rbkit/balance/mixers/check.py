@@ -1,4 +1,4 @@
-"""Checks that every mixer must pass, for rules of one's own too."""
+"""Checks that every mixer must pass, including your own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import copy
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rbkit.balance.mixers.base import Mixer, check_proportions
 from rbkit.balance.signals import (
@@ -24,10 +25,177 @@ from rbkit.balance.signals import (
 )
 
 _STEPS = 4  # of a round
+_LONG_ROUND = 10_000  # steps: enough for any rule that plans finer
+
+
+def check_mixer(
+    make: Callable[[], Mixer], *, runs: int = 20, seed: int = 0, equivariant: bool = True
+) -> None:
+    """Check that a mixer does what trainers, checkpoints and replays rely on.
+
+    In a number of made-up runs of a few rounds, with domains that lack training data, eval
+    examples, or a draw in some round:
+
+    - its proportions are finite, on the simplex, and 0 where there is no training data;
+    - it leaves its observations unchanged;
+    - it decides the same again after :meth:`~rbkit.balance.mixers.base.Mixer.start`, and in
+      another instance;
+    - saved in the middle of a run, as arrays and JSON, and restored, it decides the same;
+    - domains without training data change nothing for the others;
+    - it survives rounds in which nothing could be measured;
+    - the order of domains does not matter (unless ``equivariant=False``);
+    - its options are JSON values, and its signals known ones.
+
+    Parameters
+    ----------
+    make : callable
+        Makes a mixer: a class, or a function without arguments.
+    runs : int
+        Number of made-up runs.
+    seed : int
+        Seed of the first run; each later run adds 1.
+    equivariant : bool
+        Whether to check the order; False for rules that draw an order themselves.
+
+    Raises
+    ------
+    AssertionError
+        With what is wrong, and in which made-up run.
+
+    Examples
+    --------
+    >>> from rbkit.balance.mixers.rnb import RnB
+    >>> check_mixer(RnB)
+    >>> class Leaky(RnB):
+    ...     def state_dict(self):
+    ...         return {}
+    >>> check_mixer(Leaky)
+    Traceback (most recent call last):
+        ...
+    AssertionError: Leaky: decides otherwise after it was restored ... (made-up run ...)
+    """
+    _check_declarations(make())
+    for number in range(seed, seed + runs):
+        try:
+            check_in_run(make, made_up_run(number), equivariant=equivariant)
+        except AssertionError as error:
+            raise AssertionError(f"{make().name}: {error} (made-up run {number})") from None
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise AssertionError(f"{make().name}: raises {what} (made-up run {number})") from error
+
+
+def check_in_run(make: Callable[[], Mixer], run: MadeUpRun, *, equivariant: bool = True) -> None:
+    """Make the checks of :func:`check_mixer` that concern one made-up run."""
+    mixer = make()
+    path = run_through(mixer, run)
+    _same(path, run_through(mixer, run), 0, "decides otherwise in a second run: start() forgets")
+    _same(path, run_through(make(), run), 0, "another instance decides otherwise")
+    at = int(run.sizes.sum()) % len(run.rounds)  # any round, but the same one each time
+    restored = run_through(make(), run, restart_at=(at, make))
+    _same(path, restored, 0, f"decides otherwise after it was restored in round {at}")
+    with_data = np.flatnonzero(run.available)
+    alone = run_through(make(), run.take(with_data))
+    _same(path[:, with_data], alone, 1e-6, "domains without training data change the others' p")
+    run_through(make(), run.blank())
+    if equivariant:
+        order = np.random.default_rng(len(path)).permutation(len(run.q))
+        other = run_through(make(), run.take(order))
+        _same(path[:, order], other, 1e-5, "the order of domains matters")
+
+
+def run_through(
+    mixer: Mixer, run: MadeUpRun, restart_at: tuple[int, Callable[[], Mixer]] | None = None
+) -> FloatArray:
+    """Return the proportions that `mixer` chooses in `run`, (rounds + 1, m), checking each.
+
+    ``restart_at=(t, make)``: before round t, continue with a new mixer that loads the saved
+    state, as a killed run would.
+    """
+    path = [_checked(mixer.start(run.q.copy(), run.sizes.copy()), run, "start()")]
+    if "probe_runs" in mixer.signals:
+        if mixer.probe_steps() < 1:
+            raise AssertionError(f"probe_steps() is {mixer.probe_steps()}")
+        path[0] = _checked(mixer.prepare(copy.deepcopy(run.probes)), run, "prepare()")
+    for t, observed in enumerate(run.rounds):
+        if restart_at is not None and restart_at[0] == t:
+            state = saved_and_read(mixer.state_dict())
+            mixer = restart_at[1]()
+            # As a trainer that resumes: it starts every run, then loads.
+            mixer.start(run.q.copy(), run.sizes.copy())
+            mixer.load_state_dict(state)
+        length = mixer.round_length(_LONG_ROUND)
+        if not 1 <= length <= _LONG_ROUND:
+            raise AssertionError(f"round_length({_LONG_ROUND}) is {length}")
+        seen = replace(observed, p=path[-1])
+        before = copy.deepcopy(seen)
+        path.append(_checked(mixer.update(seen), run, f"update() of round {t}"))
+        if not _equal(vars(seen), vars(before)):
+            raise AssertionError(f"update() of round {t} changed its observation")
+        path[-1] = path[-1].copy()
+    proposed = mixer.proposal()
+    if proposed is not None:
+        _checked(proposed, run, "proposal()")
+    return np.array(path)
+
+
+def saved_and_read(state: dict[str, Any]) -> dict[str, Any]:
+    """Return `state` after a round trip through files: arrays in npz, everything else in JSON."""
+    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    rest = {name: value for name, value in state.items() if name not in arrays}
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    file.seek(0)
+    try:
+        values: dict[str, Any] = json.loads(json.dumps(rest, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"state_dict() has values that are not JSON ({error})") from error
+    with np.load(file, allow_pickle=False) as read:
+        return {**values, **{name: read[name] for name in read.files}}
+
+
+def _check_declarations(mixer: Mixer) -> None:
+    if unknown := set(mixer.signals) - set(SIGNALS):
+        raise AssertionError(f"{mixer.name}: unknown signals {sorted(unknown)}")
+    if mixer.acts not in ("sampling", "loss"):
+        raise AssertionError(f"{mixer.name}: acts is {mixer.acts!r}, not 'sampling' or 'loss'")
+    try:
+        same = json.loads(json.dumps(mixer.options(), allow_nan=False)) == mixer.options()
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{mixer.name}: options() are not JSON values ({error})") from error
+    if not same:
+        raise AssertionError(f"{mixer.name}: options() change on the way through JSON")
+
+
+def _checked(p: Any, run: MadeUpRun, where: str) -> FloatArray:
+    try:
+        return check_proportions(p, run.available)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{where}: {error}") from error
+
+
+def _same(one: FloatArray, other: FloatArray, tolerance: float, wrong: str) -> None:
+    far = np.abs(one - other).max(axis=1)
+    if (far > tolerance).any():
+        t = int(np.argmax(far > tolerance))
+        raise AssertionError(f"{wrong}: p differs by {far[t]:.2g} after {t} rounds")
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    if isinstance(one, dict):
+        return all(_equal(one[name], other[name]) for name in one)
+    if hasattr(one, "__dict__"):
+        return _equal(vars(one), vars(other))
+    return bool(one == other or (one != one and other != other))
+
+
+# ------------------------------------------------------------------------ made-up runs
 
 
 @dataclass(frozen=True)
-class World:
+class MadeUpRun:
     """What a run of a few rounds would show, apart from the proportions that a mixer chooses.
 
     Some domains have no training data, some no eval examples; in some rounds and steps some
@@ -51,39 +219,63 @@ class World:
     rounds: tuple[Observation, ...]
 
     @property
-    def available(self) -> Any:
+    def available(self) -> NDArray[np.bool_]:
         """Which domains have training data, (m,)."""
-        return self.sizes > 0
+        return np.asarray(self.sizes > 0)
 
-    def take(self, index: Any) -> World:
-        """Return the world of the domains `index`, in that order."""
-        index = np.asarray(index)
+    def take(self, index: Any) -> MadeUpRun:
+        """Return the run of the domains `index`, in that order."""
         pair = np.ix_(index, index)
-        probes = ProbeRuns(self.probes.before[index], self.probes.after[pair], self.probes.steps)
-        rounds = tuple(_taken(seen, index, pair) for seen in self.rounds)
-        return World(self.q[index], self.sizes[index], probes, rounds)
 
-    def blank(self) -> World:
-        """Return the world in which nothing could be measured: all signals are NaN."""
-        nothing = np.full(len(self.q), np.nan)
-        probes = ProbeRuns(nothing, np.full_like(self.probes.after, np.nan), self.probes.steps)
-        return replace(self, probes=probes, rounds=tuple(_blank(seen) for seen in self.rounds))
+        def taken(name: str, value: Any) -> Any:
+            if not isinstance(value, np.ndarray):
+                return value
+            return value[pair] if name in ("gram", "after") else value[..., index]
+
+        taken_run: MadeUpRun = _mapped(self, taken)
+        return taken_run
+
+    def blank(self) -> MadeUpRun:
+        """Return the run in which nothing could be measured: all signals are NaN."""
+
+        def blank(name: str, value: Any) -> Any:
+            if isinstance(value, np.ndarray):
+                return np.full_like(value, np.nan if value.dtype.kind == "f" else 0)
+            return np.nan if isinstance(value, float) else value
+
+        signals = ("gram", "eval_losses", "train_losses", "gradients")
+        rates = ("learning_rate", "peak_learning_rate")
+        rounds = tuple(
+            replace(seen, **{n: _mapped(getattr(seen, n), blank, n) for n in (*signals, *rates)})
+            for seen in self.rounds
+        )
+        return replace(self, probes=_mapped(self.probes, blank), rounds=rounds)
 
 
-def made_up_world(seed: int, n_domains: int | None = None, rounds: int = 5) -> World:
-    """Return a world that is a function of `seed`; 1 to 6 domains unless `n_domains` is given.
+def _mapped(value: Any, change: Callable[[str, Any], Any], name: str = "") -> Any:
+    """Return `value` with ``change(field name, leaf)`` in place of each leaf."""
+    if isinstance(value, tuple):
+        return tuple(_mapped(item, change) for item in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {f.name: _mapped(getattr(value, f.name), change, f.name) for f in fields(value)}
+        return replace(value, **parts)
+    return change(name, value)
+
+
+def made_up_run(seed: int, n_domains: int | None = None, rounds: int = 5) -> MadeUpRun:
+    """Return a run that is a function of `seed`; 1 to 6 domains unless `n_domains` is given.
 
     Examples
     --------
-    >>> world = made_up_world(0, n_domains=3)
-    >>> len(world.rounds), world.rounds[0].gram.gram.shape
+    >>> run = made_up_run(0, n_domains=3)
+    >>> len(run.rounds), run.rounds[0].gram.gram.shape
     (5, (3, 3))
     """
     rng = np.random.default_rng(seed)
     m = int(rng.integers(1, 7)) if n_domains is None else n_domains
     sizes = rng.integers(1, 50, m)
     empty = rng.random(m) < 0.25
-    empty[rng.integers(m)] = False  # something must be there to train on
+    empty[rng.integers(m)] = False  # there must be something to train on
     sizes[empty] = 0
     q = rng.dirichlet(np.ones(m))
     without_eval = rng.random(m) < 0.2
@@ -96,7 +288,7 @@ def made_up_world(seed: int, n_domains: int | None = None, rounds: int = 5) -> W
     after = losses - rng.normal(0.2, 0.3, (m, m))
     after[empty] = np.nan
     observed = [_made_up_round(rng, t, q, sizes, scale, losses - 0.1 * t) for t in range(rounds)]
-    return World(q, sizes, ProbeRuns(losses, after, 20), tuple(observed))
+    return MadeUpRun(q, sizes, ProbeRuns(losses, after, 20), tuple(observed))
 
 
 def _made_up_round(
@@ -125,8 +317,7 @@ def _made_up_round(
     )
     steps = int(rng.integers(1, _STEPS + 1))
     examples = np.where(has_data & (rng.random((steps, m)) < 0.7), rng.integers(1, 5, m), 0)
-    level = np.where(examples > 0, rng.uniform(1, 4) + rng.normal(0, 0.3, (steps, m)), nan)
-    excess = np.maximum(level - 2.0, 0.0)
+    loss = np.where(examples > 0, rng.uniform(1, 4) + rng.normal(0, 0.3, (steps, m)), nan)
     return Observation(
         t,
         np.zeros(m),
@@ -135,226 +326,9 @@ def _made_up_round(
         gram=estimate,
         eval_losses=losses + rng.normal(0, 0.05, m),
         gradients=gradients,
-        train_losses=TrainLosses(level, examples * 10, examples, excess),
+        train_losses=TrainLosses(loss, examples * 10, examples, np.maximum(loss - 2.0, 0.0)),
         step=_STEPS * (t + 1),
         steps=100,
         learning_rate=1e-3 / (t + 1),
         peak_learning_rate=1e-3,
     )
-
-
-def _taken(seen: Observation, index: Any, pair: Any) -> Observation:
-    gram, losses, fresh = seen.gram, seen.train_losses, seen.gradients
-    assert gram is not None
-    assert losses is not None
-    assert losses.excess is not None
-    assert seen.eval_losses is not None
-    assert fresh is not None
-    assert fresh.target is not None
-    assert fresh.gram is not None
-    return replace(
-        seen,
-        p=seen.p[index],
-        q=seen.q[index],
-        sizes=seen.sizes[index],
-        gram=GramEstimate(
-            gram.gram[pair],
-            gram.counts[index],
-            gram.diagonal_debiased[index],
-            gram.noise_floor[index],
-        ),
-        eval_losses=seen.eval_losses[index],
-        train_losses=TrainLosses(
-            losses.loss[:, index],
-            losses.tokens[:, index],
-            losses.examples[:, index],
-            losses.excess[:, index],
-        ),
-        gradients=FreshGradients(
-            fresh.norms[index], fresh.target[index], fresh.target_norm, fresh.gram[pair]
-        ),
-    )
-
-
-def _blank(seen: Observation) -> Observation:
-    m = len(seen.q)
-    nothing, square, zeros = np.full(m, np.nan), np.full((m, m), np.nan), np.zeros(m, np.int64)
-    assert seen.train_losses is not None
-    rows = np.full((len(seen.train_losses.loss), m), np.nan)
-    none = np.zeros(rows.shape, np.int64)
-    return replace(
-        seen,
-        gram=GramEstimate(square, zeros, nothing, nothing),
-        eval_losses=nothing,
-        train_losses=TrainLosses(rows, none, none, rows),
-        gradients=FreshGradients(nothing, nothing, float("nan"), square),
-        learning_rate=float("nan"),
-        peak_learning_rate=float("nan"),
-    )
-
-
-_LONG_ROUND = 10_000  # steps: enough for any rule that plans finer
-
-
-def check_mixer(
-    make: Callable[[], Mixer], *, worlds: int = 20, seed: int = 0, equivariant: bool = True
-) -> None:
-    """Check that a mixer does what trainers, checkpoints and replays rely on.
-
-    In `worlds` made-up runs of a few rounds, with domains that lack training data, eval
-    examples, or a draw in some round:
-
-    - its proportions are finite, on the simplex, and 0 where there is no training data;
-    - it leaves what it is shown as it was;
-    - it decides the same again after :meth:`~rbkit.balance.mixers.base.Mixer.start`, and in
-      another instance;
-    - saved in the middle of a run, as arrays and JSON, and restored, it decides the same;
-    - domains without training data change nothing for the others;
-    - it survives rounds in which nothing could be measured;
-    - the order of domains does not matter (unless ``equivariant=False``);
-    - its options are JSON values, and its signals known ones.
-
-    Parameters
-    ----------
-    make : callable
-        Makes a mixer: a class, or a function without arguments.
-    worlds : int
-        Made-up runs to check in.
-    seed : int
-        Of the made-up runs.
-    equivariant : bool
-        Whether to check the order; False for rules that draw an order themselves.
-
-    Raises
-    ------
-    AssertionError
-        With what is wrong, and in which made-up run.
-
-    Examples
-    --------
-    >>> from rbkit.balance.mixers.rnb import RnB
-    >>> check_mixer(RnB)
-    >>> class Leaky(RnB):
-    ...     def state_dict(self):
-    ...         return {}
-    >>> check_mixer(Leaky)
-    Traceback (most recent call last):
-        ...
-    AssertionError: Leaky: decides otherwise after it was restored ... (made-up run ...)
-    """
-    _check_declarations(make())
-    for number in range(seed, seed + worlds):
-        world = made_up_world(number)
-        try:
-            check_in_world(make, world, equivariant=equivariant)
-        except AssertionError as error:
-            raise AssertionError(f"{make().name}: {error} (made-up run {number})") from None
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            raise AssertionError(f"{make().name}: raises {what} (made-up run {number})") from error
-
-
-def check_in_world(make: Callable[[], Mixer], world: World, *, equivariant: bool = True) -> None:
-    """Make the checks of :func:`check_mixer` that concern one made-up run."""
-    mixer = make()
-    path = run_through(mixer, world)
-    _same(path, run_through(mixer, world), 0, "decides otherwise in a second run: start() forgets")
-    _same(path, run_through(make(), world), 0, "another instance decides otherwise")
-    at = int(world.sizes.sum()) % len(world.rounds)  # any round, but the same one each time
-    restored = run_through(make(), world, restart_at=(at, make))
-    _same(path, restored, 0, f"decides otherwise after it was restored in round {at}")
-    kept = np.flatnonzero(world.available)
-    alone = run_through(make(), world.take(kept))
-    _same(path[:, kept], alone, 1e-6, "domains without training data change the others' shares")
-    run_through(make(), world.blank())
-    if equivariant:
-        order = np.random.default_rng(len(path)).permutation(len(world.q))
-        other = run_through(make(), world.take(order))
-        _same(path[:, order], other, 1e-5, "the order of domains matters")
-
-
-def run_through(
-    mixer: Mixer, world: World, restart_at: tuple[int, Callable[[], Mixer]] | None = None
-) -> FloatArray:
-    """Return the proportions that `mixer` chooses in `world`, (rounds + 1, m), checking each.
-
-    ``restart_at=(t, make)``: before round t, go on with a new mixer that takes up the saved
-    state, as a killed run would.
-    """
-    path = [_checked(mixer.start(world.q.copy(), world.sizes.copy()), world, "start()")]
-    if "probe_runs" in mixer.signals:
-        if mixer.probe_steps() < 1:
-            raise AssertionError(f"probe_steps() is {mixer.probe_steps()}")
-        path[0] = _checked(mixer.prepare(copy.deepcopy(world.probes)), world, "prepare()")
-    for t, shown in enumerate(world.rounds):
-        if restart_at is not None and restart_at[0] == t:
-            state = saved_and_read(mixer.state_dict())
-            mixer = restart_at[1]()
-            # As a trainer that resumes: it starts every run, then loads.
-            mixer.start(world.q.copy(), world.sizes.copy())
-            mixer.load_state_dict(state)
-        length = mixer.round_length(_LONG_ROUND)
-        if not 1 <= length <= _LONG_ROUND:
-            raise AssertionError(f"round_length({_LONG_ROUND}) is {length}")
-        seen = Observation(**{**vars(shown), "p": path[-1]})
-        before = copy.deepcopy(seen)
-        path.append(_checked(mixer.update(seen), world, f"update() of round {t}"))
-        if not _equal(vars(seen), vars(before)):
-            raise AssertionError(f"update() of round {t} changed what it was shown")
-        path[-1] = path[-1].copy()
-    proposed = mixer.proposal()
-    if proposed is not None:
-        _checked(proposed, world, "proposal()")
-    return np.array(path)
-
-
-def saved_and_read(state: dict[str, Any]) -> dict[str, Any]:
-    """Return `state` after a way through files: arrays in npz, everything else in JSON."""
-    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-    rest = {name: value for name, value in state.items() if name not in arrays}
-    file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-    file.seek(0)
-    try:
-        values: dict[str, Any] = json.loads(json.dumps(rest, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise AssertionError(f"state_dict() has values that are no JSON ({error})") from error
-    with np.load(file, allow_pickle=False) as read:
-        return {**values, **{name: read[name] for name in read.files}}
-
-
-def _check_declarations(mixer: Mixer) -> None:
-    if unknown := set(mixer.signals) - set(SIGNALS):
-        raise AssertionError(f"{mixer.name}: unknown signals {sorted(unknown)}")
-    if mixer.acts not in ("sampling", "loss"):
-        raise AssertionError(f"{mixer.name}: acts is {mixer.acts!r}, not 'sampling' or 'loss'")
-    try:
-        same = json.loads(json.dumps(mixer.options(), allow_nan=False)) == mixer.options()
-    except (TypeError, ValueError) as error:
-        raise AssertionError(f"{mixer.name}: options() are no JSON values ({error})") from error
-    if not same:
-        raise AssertionError(f"{mixer.name}: options() change on the way through JSON")
-
-
-def _checked(p: Any, world: World, where: str) -> FloatArray:
-    try:
-        return check_proportions(p, world.available)
-    except (TypeError, ValueError) as error:
-        raise AssertionError(f"{where}: {error}") from error
-
-
-def _same(one: FloatArray, other: FloatArray, tolerance: float, wrong: str) -> None:
-    far = np.abs(one - other).max(axis=1)
-    if (far > tolerance).any():
-        t = int(np.argmax(far > tolerance))
-        raise AssertionError(f"{wrong}: p differs by {far[t]:.2g} after {t} rounds")
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
-    if isinstance(one, dict):
-        return all(_equal(one[name], other[name]) for name in one)
-    if hasattr(one, "__dict__"):
-        return _equal(vars(one), vars(other))
-    return bool(one == other or (one != one and other != other))

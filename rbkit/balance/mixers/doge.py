@@ -113,19 +113,19 @@ class DoGE(Rule):
         self._sum = p if self._sum is None else self._sum + p
         return p.copy()
 
-    def _help(self, found: FreshGradients, available: NDArray[np.bool_]) -> FloatArray:
+    def _help(self, fresh: FreshGradients, available: NDArray[np.bool_]) -> FloatArray:
         """Return the sum of products with the targets over the mean norm, (m,), all clipped."""
-        norms = np.where(available, found.norms, np.nan)
+        norms = np.where(available, fresh.norms, np.nan)
         cut = np.minimum(1.0, self.clip / (norms + _TINY))
         if self.target == "eval":
-            if found.target is None or found.target_norm is None:
+            if fresh.target is None or fresh.target_norm is None:
                 raise ValueError("DoGE(target='eval') needs the signal 'target_gradient'")
-            cut_target = min(1.0, self.clip / (found.target_norm + _TINY))
-            total = found.target * cut * cut_target
+            cut_target = min(1.0, self.clip / (fresh.target_norm + _TINY))
+            total = fresh.target * cut * cut_target
         else:
-            if found.gram is None:
+            if fresh.gram is None:
                 raise ValueError("DoGE needs the signal 'domain_gradients'")
-            products = found.gram * cut[:, None] * cut
+            products = fresh.gram * cut[:, None] * cut
             if self.diagonal == "dropped":
                 np.fill_diagonal(products, 0.0)
             total = np.where(np.isfinite(norms), np.nansum(products, axis=1), np.nan)

@@ -1,11 +1,37 @@
-r"""Group DRO: the domains with the largest training loss weigh most.
+r"""Distributionally robust mixtures: DoReMi, and the online group DRO that it builds on.
+
+**DoReMi** weighs domains by how far a proxy model is from what a reference model reaches.
+
+Algorithm 1 of Xie et al. (arXiv 2305.10429). A reference model is trained first. Then, in each
+step of the proxy's training, with :math:`\lambda_i` the mean over domain i's tokens of
+:math:`\max(\ell_{proxy} - \ell_{ref}, 0)`,
+
+.. math:: p \leftarrow (1 - c)\,\mathrm{softmax}(\log p + \eta \lambda) + c / m
+
+and the proxy descends :math:`\sum_i p_i L_i`. The mixture for the real run is the mean of p over
+all steps: :meth:`DoReMi.proposal`.
+
+Defaults: eta = 1 and c = 1e-3 (paper and scripts; the code's own default of c is 1e-4). The
+authors' code divides the loss by the sum of the weights of the step's tokens, the paper by
+their number (issue #9 of their repository): ``normalise_loss``.
+
+Here the weights computed in a step apply from the next one on; theirs weigh the very
+step that they were computed from. A domain absent from a step keeps its last excess, as in their
+code; one never seen gets the mean of the others, where their code has ``log(vocabulary)``, which
+is neutral only as long as no domain has been seen.
+
+Cost: a reference run before, and a forward pass of the reference model for every training
+token. Known failure: near one-hot weights with small batches or large eta (their issue #5; the
+advice there: eta = 0.1, batches that hold all domains). The eval set plays no part.
+
+**Group DRO**: the domains with the largest training loss weigh most.
 
 Algorithm 1 of Sagawa et al. (arXiv 1911.08731): in each step, for the domains that it drew,
 
-.. math:: p_i \\leftarrow p_i \\exp\\left(\\eta\\,(L_i + C / \\sqrt{n_i})\right), \\quad
-          p \\leftarrow p / \\sum_j p_j
+.. math:: p_i \leftarrow p_i \exp\left(\eta\,(L_i + C / \sqrt{n_i})\right), \quad
+          p \leftarrow p / \sum_j p_j
 
-and the model descends :math:`\\sum_i p_i L_i`. The update is an ascent of the worst case over
+and the model descends :math:`\sum_i p_i L_i`. The update is an ascent of the worst case over
 mixtures. ``C`` favours small domains, whose training loss says least about unseen examples.
 
 Defaults are those of the authors' code (``step_size=0.01``, no adjustment). Their code counts an
@@ -85,13 +111,13 @@ class DoReMi(Rule):
         m, available = len(seen.q), seen.available
         even = self.smoothing * normalise(np.ones(m), available)
         p = seen.p if self._p is None else self._p
-        kept = np.full(m, np.nan) if self._excess is None else self._excess
+        last = np.full(m, np.nan) if self._excess is None else self._excess
         total = np.zeros(m) if self._sum is None else self._sum
         for excess in seen.train_losses.excess:
-            kept = np.where(np.isfinite(excess), excess, kept)
-            p = (1 - self.smoothing) * tilt(p, fill_unknown(kept, available), self.eta) + even
+            last = np.where(np.isfinite(excess), excess, last)
+            p = (1 - self.smoothing) * tilt(p, fill_unknown(last, available), self.eta) + even
             total = total + p
-        self._p, self._excess, self._sum = p, kept, total
+        self._p, self._excess, self._sum = p, last, total
         self._steps += len(seen.train_losses.excess)
         return p.copy()
 

@@ -91,7 +91,7 @@ class Fixed(_Fixed):
         self.p = [float(share) for share in p]
         shares = np.asarray(self.p)
         if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
-            raise InputError("Fixed(p=...)", f"{self.p} are no shares", "give numbers >= 0")
+            raise InputError("Fixed(p=...)", f"{self.p} are not shares", "give numbers >= 0")
 
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
         """Return the mixture, renormalised over the domains that have training data."""

@@ -45,7 +45,7 @@ _CANONICAL = {name.lower(): name for name in MIXERS}
 
 
 def canonical_mixer(name: str) -> str:
-    """Spell a mixer's name as its class does; what is no mixer's is left alone.
+    """Spell a mixer's name as its class does; any other name is returned unchanged.
 
     Examples
     --------
@@ -53,6 +53,22 @@ def canonical_mixer(name: str) -> str:
     ('RnB', 'mine')
     """
     return _CANONICAL.get(name.lower(), name)
+
+
+def known_mixer(name: str) -> str:
+    """Return a mixer's name as its class spells it; refuse one that is not a mixer's.
+
+    Examples
+    --------
+    >>> known_mixer("rnb")
+    'RnB'
+    """
+    name = canonical_mixer(name) if isinstance(name, str) else name
+    if not isinstance(name, str) or name not in MIXERS:
+        close = difflib.get_close_matches(str(name).lower(), _CANONICAL, 1, 0.5)
+        hint = f" (did you mean {_CANONICAL[close[0]]}?)" if close else ""
+        raise InputError("mixer", f"{name!r} is unknown", f"use one of {', '.join(MIXERS)}{hint}")
+    return name
 
 
 def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
@@ -67,15 +83,7 @@ def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
         ...
     rbkit.errors.InputError: mixer: 'RnBB' is unknown; use one of ... (did you mean RnB?)
     """
-    name = canonical_mixer(name)
-    if name not in MIXERS:
-        close = difflib.get_close_matches(name.lower(), [n.lower() for n in MIXERS], 1, 0.5)
-        hint = next(
-            (f" (did you mean {n}?)" for n in MIXERS if close and n.lower() == close[0]), ""
-        )
-        raise InputError(
-            "mixer", f"{name!r} is unknown", f"use one of {', '.join(sorted(MIXERS))}{hint}"
-        )
+    name = known_mixer(name)
     try:
         return MIXERS[name](**dict(options or {}))
     except TypeError as error:

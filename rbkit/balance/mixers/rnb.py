@@ -36,14 +36,11 @@ from rbkit.balance.mixers.base import (
     effective_number,
     ever_seen,
     fill_unknown,
-    lambda_for_effective_domains,
     normalise,
     remember,
     tilt,
 )
 from rbkit.balance.signals import FloatArray, Observation
-
-__all__ = ["RnB", "effective_number", "lambda_for_effective_domains", "tilt"]
 
 
 @dataclass(eq=False)
@@ -62,7 +59,7 @@ class RnB(Rule):
         Share of the mixture, in [0, 1], that is spread evenly over all domains with data,
         so that none is starved.
     effective_domains : float, optional
-        Choose lambda anew each round so that :math:`\exp H(p)` is this number (at most
+        Choose lambda in each round so that :math:`\exp H(p)` is this number (at most
         that of the prior), before the floor. Overrides `lam`.
     diagonal : {"paper", "debiased"}
         Plug-in diagonal of G, as printed, or its unbiased estimate from two half-rounds.
@@ -74,7 +71,7 @@ class RnB(Rule):
         Share, in [0, 1), of the earlier rounds' sums of gradients (and of their counts) that
         stays in the next round's; 0 in the paper. Sums are kept, not Gram matrices.
     max_epochs : float, optional
-        No domain is seen more often than this in a run; the trainer sees to it.
+        No domain is seen more often than this in a run; the trainer enforces it.
 
     Examples
     --------
@@ -121,9 +118,10 @@ class RnB(Rule):
         alignment = self.alignment(seen)
         norm = np.linalg.norm(alignment[available])
         if norm == 0:
-            return seen.p  # nothing is known of any domain: keep what is
+            return seen.p  # no evidence on any domain
         score = alignment / norm if self.form == "normalised" else self.eta * alignment
-        prior = self._prior(seen)
+        priors = {"uniform": np.ones(len(seen.q)), "target": seen.q, "previous": seen.p}
+        prior = normalise(priors[self.prior], available)
         lam = self.lam
         if self.effective_domains is not None:
             lam = lambda_for_effective_domains(self.effective_domains, prior, score)
@@ -134,16 +132,38 @@ class RnB(Rule):
         """Return ``G q``, (m,), with G's unseen entries filled from earlier rounds.
 
         A product never observed counts as 0; a domain never observed gets the mean score of
-        the others, so that it is neither favoured nor dropped for want of evidence.
+        the others.
         """
         if seen.gram is None:
             raise ValueError("RnB needs the signal 'gram', but the observation has none")
         fresh = seen.gram.gram if self.diagonal == "paper" else seen.gram.debiased()
         self._gram = remember(self._gram, fresh)
         score = np.where(ever_seen(self._gram), np.nan_to_num(self._gram) @ seen.q, np.nan)
-        filled = fill_unknown(score, seen.available)
-        return filled
+        return fill_unknown(score, seen.available)
 
-    def _prior(self, seen: Observation) -> FloatArray:
-        weights = {"uniform": np.ones(len(seen.q)), "target": seen.q, "previous": seen.p}
-        return normalise(weights[self.prior], seen.available)
+
+def lambda_for_effective_domains(wanted: float, prior: FloatArray, score: FloatArray) -> float:
+    """Return the smallest bracketed lambda at which ``tilt`` has `wanted` effective domains.
+
+    0 if the prior has no more than `wanted`; by bisection otherwise, since the effective
+    number falls continuously from the prior's to that of the best-scored domains.
+
+    >>> u, s = np.full(4, .25), np.array([0., 0., 0., 1.])
+    >>> lam = lambda_for_effective_domains(2.0, u, s)
+    >>> round(effective_number(tilt(u, s, lam)), 6)
+    2.0
+    """
+    if effective_number(prior) <= wanted:
+        return 0.0
+    low, high = 0.0, 1.0
+    while effective_number(tilt(prior, score, high)) > wanted:
+        low, high = high, 2 * high
+        if high > 1e12:  # ties at the top: fewer effective domains than `wanted` do not exist
+            return low
+    for _ in range(200):
+        middle = (low + high) / 2
+        if effective_number(tilt(prior, score, middle)) > wanted:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -95,7 +95,9 @@ class SkillIt(Rule):
                 self.targets = [int(i) for i in self.targets]
             except (TypeError, ValueError) as error:
                 raise InputError(
-                    "SkillIt(targets=...)", f"{self.targets!r} are no domains", "try targets=[0, 2]"
+                    "SkillIt(targets=...)",
+                    f"{self.targets!r} are not domain numbers",
+                    "try targets=[0, 2]",
                 ) from error
 
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
@@ -115,15 +117,15 @@ class SkillIt(Rule):
         """Return the steps of each run that the graph is learned from."""
         return self.graph_steps
 
-    def prepare(self, found: ProbeRuns) -> FloatArray:
+    def prepare(self, probes: ProbeRuns) -> FloatArray:
         """Take up the runs on single domains; return the first proportions, (m,)."""
         if self._available is None:
             raise ValueError("SkillIt.prepare() comes after start()")
-        before = found.before
+        before = probes.before
         # NaN: no eval examples, or no training data. No edge then.
-        graph = np.nan_to_num((before - found.after) / np.where(before > 0, before, np.nan))
-        apart = ~np.eye(len(graph), dtype=bool)
-        graph[apart & (graph == 1)] = 0.5
+        graph = np.nan_to_num((before - probes.after) / np.where(before > 0, before, np.nan))
+        off_diagonal = ~np.eye(len(graph), dtype=bool)
+        graph[off_diagonal & (graph == 1)] = 0.5
         self._graph, self._first = graph, before.copy()
         self._losses = before[None].copy()
         return self._weigh(self._counted(np.ones(len(before))), self.eta)
@@ -138,8 +140,8 @@ class SkillIt(Rule):
         if not np.isfinite(now).any():
             return seen.p
         self._losses = np.vstack([self._losses, now])[-self.window :]
-        known = np.nan_to_num(self._losses)
-        total = known.sum(axis=0) if self.targets is None else known.mean(axis=0)
+        window = np.nan_to_num(self._losses)
+        total = window.sum(axis=0) if self.targets is None else window.mean(axis=0)
         eta = self.eta
         if self.decay:
             both = self._counted(np.isfinite(now / self._first).astype(float)) > 0
@@ -153,7 +155,7 @@ class SkillIt(Rule):
         return p
 
     def _counted(self, losses: FloatArray) -> FloatArray:
-        """Return `losses` with 0 for domains that are no targets."""
+        """Return `losses` with 0 for domains that are not targets."""
         if self.targets is None:
             return losses.astype(float)
         return np.where(np.isin(np.arange(len(losses)), self.targets), losses, 0.0)

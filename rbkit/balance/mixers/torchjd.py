@@ -4,6 +4,46 @@ TorchJD's ``Weighting`` classes map a Gram matrix to weights of a combined gradi
 sum to 1, these are proportions: a batch drawn from p has the mean gradient
 :math:`\sum_i p_i g_i`. A Gram matrix that is partly remembered from earlier rounds need not be
 positive semi-definite, so its negative eigenvalues are set to 0 first.
+
+**MGDA**: the mixture whose gradient is the shortest, so that no domain is left behind.
+
+Multiple-gradient descent (Désidéri, Comptes Rendus 350, 2012; Frank-Wolfe form of Sener and Koltun,
+arXiv 1810.04650), by torchjd's ``MGDAWeighting``:
+
+.. math:: p = \arg\min_{w \in \Delta} w^T G w
+
+A step along the shortest gradient in the convex hull lowers the loss of *every* domain, as long
+as any direction does. Defaults are torchjd's: 100 iterations, stop below a step of 1e-3.
+
+**It ignores q**: the composition of the eval set plays no part. Scaling the gradients by q does
+not fix that, it does the opposite: the shortest vector gives a domain with a longer gradient
+*less* weight. So there is no such option; for a rule of this family that knows q, use
+:class:`UPGrad` with ``preference="target"``.
+
+Cost: as R&B's. Known failures: the domain with the smallest gradient, which is often the one
+that is learned already, takes nearly all the weight; the bias of G's diagonal (noise) counts in
+full; Frank-Wolfe with 100 iterations is a rough solver for many domains.
+
+**UPGrad**: project each domain's gradient so that it hurts no other, then combine.
+
+Quinton and Rey (arXiv 2406.16232), by torchjd's ``UPGradWeighting``: with a preference u,
+
+.. math:: w = \sum_i \arg\min_{v \ge u_i e_i} v^T G v, \qquad p = w / \sum_j w_j
+
+The combined gradient :math:`\sum_i w_i g_i` has a non-negative product with every domain's, so to
+first order a step along it raises no loss. Scaled to sum to 1, only its length changes.
+
+The published preference is uniform. With ``preference="target"`` it is q, which makes it a rule
+for the eval set's mixture: for domains that are not in conflict p = q.
+
+The quadratic programs are solved as non-negative least squares (scipy), on torchjd's
+:math:`G / \mathrm{tr}\,G + 10^{-4} I`: with :math:`G = L L^T` and :math:`v = u + s`, minimise
+:math:`\lVert L^T s + L^T u \rVert` over :math:`s \ge 0`. torchjd's own solver, quadprog, gives the
+same but is under the GPL, so it is not required.
+
+Cost: as R&B's, and m small least-squares problems a round. Known failures: with gradients that all
+agree, which is the usual case for a language model, it is the preference itself; noise that
+makes gradients look opposed counts as conflict.
 """
 
 from __future__ import annotations
@@ -43,7 +83,7 @@ class GramWeighting(Rule):
     _gram: FloatArray | None
 
     def update(self, seen: Observation) -> FloatArray:
-        """Return the next proportions, (m,); a round that tells nothing changes nothing."""
+        """Return the next proportions, (m,); a round without evidence changes nothing."""
         if seen.gram is None:
             raise ValueError(f"{self.name} needs the signal 'gram', but the observation has none")
         self._gram = remember(self._gram, seen.gram.gram)
@@ -53,7 +93,7 @@ class GramWeighting(Rule):
         trace = np.trace(gram)
         if not trace > 0:
             return seen.p
-        # By its trace: torchjd takes smaller ones than 1e-4 for zero.
+        # Scaled by its trace: torchjd treats values below 1e-4 as zero.
         weights = self._weights(_semidefinite(gram / trace), seen.q[known])
         p = normalise(np.ones(len(seen.q)), available)
         p[known] = len(known) / available.sum() * weights / weights.sum()

@@ -14,12 +14,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.balance.mixers.base import effective_number
+from rbkit.balance.signals import noise_share
 from rbkit.show.facts import Array, Overhead, RunLike, as_floats, domain_names, labels, target
 from rbkit.show.facts import overhead as overhead_of
 from rbkit.show.gram_layout import domain_order
 from rbkit.show.style import shorten
 from rbkit.text import duration, number, percent
-from rbkit.train.trackers import effective_domains, noise_share
 
 _RECENT = 20  # logged losses that speed is measured over
 
@@ -237,8 +238,8 @@ def live_facts(run: RunLike) -> LiveFacts:
         evaluation=by_evaluation(run),
         worst=of_domain(run, hardest),
         worst_name=None if hardest is None else names[hardest],
-        effective=effective_domains(p[-1]) if len(p) else None,
-        effective_target=None if q is None else effective_domains(q),
+        effective=effective_number(p[-1]) if len(p) else None,
+        effective_target=None if q is None else effective_number(q),
         noise_floor=floor,
         noise_share=None if gram is None or floor is None else noise_share(gram, floor),
         tokens_per_second=speed.tokens,

@@ -12,7 +12,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.balance.mixers.base import effective_number
 from rbkit.balance.mixers.registry import MIXERS
+from rbkit.balance.signals import noise_share
 from rbkit.show.facts import (
     Array,
     RunLike,
@@ -28,7 +30,6 @@ from rbkit.show.live.facts import Series, of_evaluations, of_training
 from rbkit.show.style import domain_colours
 from rbkit.show.widgets import packed
 from rbkit.train.counterfactual import why_not
-from rbkit.train.trackers import effective_domains, noise_share
 
 # Depends on what was drawn, which a replay does not know.
 _NOT_REPLAYED = ("max_epochs",)
@@ -247,9 +248,7 @@ def rounds_of(run: RunLike, like: Sequence[Key] = ()) -> Rounds:
         gram is not None and len(at) > 0,
         _scores(gram, q, at, kept),
         _noise(history, gram, at),
-        np.array(
-            [effective_domains(row) if np.isfinite(row).all() else np.nan for row in p[shown]]
-        ),
+        np.array([effective_number(row) if np.isfinite(row).all() else np.nan for row in p[shown]]),
         _train(run),
         evaluation,
         by_domain[:, kept],
