@@ -193,7 +193,7 @@ def _bounds(parts: list[Floats], quantile: float) -> Floats:
 
     (n_i, n_j), (r_i, r_j) = oriented(n), oriented(r)
     delta, most = np.abs(gap), np.minimum(n_i, n_j)
-    bound = np.zeros_like(delta)
+    bound: Floats = np.zeros_like(delta)
     for swapped in (n_i / 2, n_j / 2, most):
         c = np.minimum(swapped, most)
         gain = np.minimum(c, n_i - c) * r_i + np.minimum(c, n_j - c) * r_j - c * delta
