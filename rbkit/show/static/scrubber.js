@@ -867,7 +867,8 @@ class MixtureView extends StepPanel {
       pen.beginPath();
       for (const upper of [0, 1]) {
         for (let round = 0; round < this.columns; round++) {
-          const [left, right] = this.span(round), at = y(run.sharesBefore(place + upper, round, p));
+          const [left, right] = this.span(round);
+          const at = y(run.sharesBefore(place + upper, round, p));
           if (round) pen.lineTo(left, at);
           else pen.moveTo(left, at);
           pen.lineTo(right, at);
@@ -901,7 +902,8 @@ class MixtureView extends StepPanel {
     }
     const step = Math.max(plot.stepAt(Math.min(x, plot.x1)), 1e-9);
     const t = run.rounds ? run.roundAt(step) : 0, height = (y - plot.y0) / (plot.y1 - plot.y0);
-    const upTo = (i) => (onBar ? run.sharesBefore(i + 1, 0, run.q) : run.sharesBefore(i + 1, t, p));
+    const [round, shares] = onBar ? [0, run.q] : [t, p];
+    const upTo = (i) => run.sharesBefore(i + 1, round, shares);
     const place = run.ids.findIndex((_, i) => height <= upTo(i)), id = run.ids[place] ?? -1;
     store.setHover(id < 0 ? null : { domain: id });
     const rest = run.others ? Math.max(0, 1 - run.sharesBefore(run.m, t, p)) : 0;
