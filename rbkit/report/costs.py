@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
+from rich.console import Console
+from rich.table import Table
 from transformers import AutoTokenizer
 
 from rbkit.balance.mixers.base import Mixer
@@ -47,12 +49,21 @@ _STEPS = 100
 
 @dataclass(frozen=True)
 class Setup:
-    """How long, and with which options, a rule is run."""
+    """How long, and with which options, a rule is run.
+
+    >>> str(Setup("Aioli", {"lp_steps": 1}, 100, 25))
+    '100 steps, K = 25, lp_steps = 1'
+    """
 
     mixer: str
     options: dict[str, Any]
     steps: int
     round_steps: int
+
+    def __str__(self) -> str:
+        """Write the settings in a few words."""
+        options = [f"{name} = {value}" for name, value in self.options.items()]
+        return ", ".join([f"{self.steps} steps", f"K = {self.round_steps}", *options])
 
     def rule(self) -> Mixer:
         """Make the mixer."""
@@ -131,7 +142,7 @@ def costs(
     rows = []
     for number, each in enumerate(setups, 1):
         if progress:
-            print(f"{number} of {len(setups)}: {each.mixer}, {describe(each)}", file=sys.stderr)
+            print(f"{number} of {len(setups)}: {each.mixer}, {each}", file=sys.stderr)
         options |= {"steps": each.steps, "round_steps": each.round_steps}
         run = train_once(corpus, domains, out / "runs" / each.mixer, each.rule(), options)
         rows.append(cost_row(run, each, d_e))
@@ -179,16 +190,6 @@ def setup(name: str, params: RunParameters) -> Setup:
     return Setup(name, options, steps, round_steps)
 
 
-def describe(one: Setup) -> str:
-    """Write the settings in a few words.
-
-    >>> describe(Setup("Aioli", {"lp_steps": 1}, 100, 25))
-    '100 steps, K = 25, lp_steps = 1'
-    """
-    options = [f"{name} = {value}" for name, value in one.options.items()]
-    return ", ".join([f"{one.steps} steps", f"K = {one.round_steps}", *options])
-
-
 def eval_tokens(corpus: Any, params: RunParameters) -> int:
     """Count the tokens of the eval set, D_e."""
     if params.model in PRESETS:
@@ -202,54 +203,46 @@ def eval_tokens(corpus: Any, params: RunParameters) -> int:
 
 
 def cost_row(run: Run, one: Setup, d_e: int) -> CostRow:
-    """Return the prices of one finished run."""
+    """Return the prices of one finished run, with D_e tokens in its eval set."""
     entries = {entry["name"]: dict(entry) for entry in run.info["ledger"]["entries"]}
-    step = entries["step"]
-    ours = [entry for name, entry in entries.items() if name not in NOT_ADAPTING]
-    flops = sum(entry["flops_counted"] or 0 for entry in ours)
-    seconds = sum(entry["seconds"] or 0 for entry in ours)
-    held = [entry["bytes"] or 0 for entry in ours]
-    spent, rule = budget(run, one, d_e, entries.get("track", {})), one.rule()
-    # Where a rule divides its rounds, as Aioli does, the trainer has more of them to pay for.
-    asked = replace(spent, rounds=len(run.history["step"]))
-    return CostRow(
-        one.mixer,
-        describe(one),
-        ", ".join(sorted(rule.signals)) or "none",
-        100 * modelled_overhead(rule, spent),
-        100 * modelled_overhead(rule, asked, "rbkit"),
-        _percent(flops, step["flops_counted"]),
-        _percent(seconds, step["seconds"]),
-        int(max(held, default=0)),
-        1000 * step["seconds"] / max(step["calls"], 1),
-        one.steps,
-        one.round_steps,
-    )
-
-
-def budget(run: Run, one: Setup, d_e: int, track: Mapping[str, Any]) -> Budget:
-    """Return the quantities of the cost model, as this run had them."""
+    step, rule = entries["step"], one.rule()
+    extra = [entry for name, entry in entries.items() if name not in NOT_ADAPTING]
     sizes = np.asarray(run.info["domains"]["sizes"])
-    m = int((sizes > 0).sum())
-    probe = one.options.get("graph_steps", 1)  # else: one batch
     # Two half-rounds of float32 for each domain.
-    numbers = (track.get("bytes") or 0) / (8 * len(sizes))
-    return Budget(
+    tracked = (entries.get("track", {}).get("bytes") or 0) / (8 * len(sizes))
+    budget = Budget(
         params=run.info["model"]["parameters"],
         train_tokens=run.metrics("train")[-1]["tokens"],
-        domains=m,
+        domains=int((sizes > 0).sum()),
         eval_tokens=d_e,
         rounds=-(-one.steps // one.round_steps),
-        delta=probe / one.steps,
-        tracked=numbers or None,
+        delta=one.options.get("graph_steps", 1) / one.steps,  # a probe; else one batch
+        tracked=tracked or None,
+    )
+    # Where a rule divides its rounds, as Aioli does, the trainer has more of them to pay for.
+    in_rbkit = replace(budget, rounds=len(run.history["step"]))
+
+    def percent_of_steps(column: str) -> float | None:
+        total = sum(entry[column] or 0 for entry in extra)
+        return 100 * total / step[column] if step[column] else None
+
+    return CostRow(
+        mixer=one.mixer,
+        settings=str(one),
+        signals=", ".join(sorted(rule.signals)) or "none",
+        modelled=100 * modelled_overhead(rule, budget),
+        modelled_rbkit=100 * modelled_overhead(rule, in_rbkit, "rbkit"),
+        counted=percent_of_steps("flops_counted"),
+        measured=percent_of_steps("seconds"),
+        peak_bytes=int(max((entry["bytes"] or 0 for entry in extra), default=0)),
+        step_ms=1000 * step["seconds"] / max(step["calls"], 1),
+        steps=one.steps,
+        round_steps=one.round_steps,
     )
 
 
 def print_table(rows: Sequence[CostRow]) -> None:
     """Print the table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False)
     table.add_column("mixer", no_wrap=True)
     for name in ("modelled", "for rbkit", "counted", "measured", "peak", "K", "steps"):
@@ -266,10 +259,6 @@ def print_table(rows: Sequence[CostRow]) -> None:
         "between two updates.",
         soft_wrap=True,
     )
-
-
-def _percent(part: float, whole: float | None) -> float | None:
-    return 100 * part / whole if whole else None
 
 
 # Bars in their order: name, and a colour and hatch that differ without colour, too.

@@ -11,10 +11,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -158,16 +158,10 @@ def _labels(keys: Sequence[Key], otherwise: str) -> list[str]:
 # ------------------------------------------------------------------------------ what varies
 
 
-@dataclass(frozen=True)
-class _Differences:
-    """Settings of each run, names that make variants, the mixer first; other names that differ."""
-
-    settings: list[Settings]
-    varied: list[str]
-    incidental: list[str]
-
-
-def _differences(runs: Sequence[RunLike], finished: Sequence[bool]) -> _Differences:
+def _settings(
+    runs: Sequence[RunLike], finished: Sequence[bool]
+) -> tuple[list[Settings], list[str], list[str]]:
+    """Return the settings of each run, the names that make variants, and others that differ."""
     settings = _without_common_options(_completed(runs, finished))
     varied = _varied(settings)
     varied += _name_data(runs, settings, finished, varied)
@@ -175,22 +169,21 @@ def _differences(runs: Sequence[RunLike], finished: Sequence[bool]) -> _Differen
     for name in NOT_SETTINGS & values.keys():
         if any(name not in each for each, done in zip(settings, finished, strict=True) if done):
             values[name].add(NOT_RECORDED)
-    incidental = sorted(
-        name
-        for name, different in values.items()
-        if len(different) > 1 and name not in varied and name not in _DIFFERENT_IN_ANY_CASE
-    )
-    return _Differences(
-        settings, sorted(varied, key=lambda name: (name != "mixer", name)), incidental
-    )
+    differ = {name for name, distinct in values.items() if len(distinct) > 1}
+    incidental = sorted(differ - {*varied} - _DIFFERENT_IN_ANY_CASE)
+    return settings, sorted(varied, key=lambda name: (name != "mixer", name)), incidental
+
+
+def _distinct(pairs: Iterable[tuple[Hashable, Any]]) -> dict[Any, set[Hashable]]:
+    """Collect the distinct values of each key."""
+    values: dict[Any, set[Hashable]] = {}
+    for key, value in pairs:
+        values.setdefault(key, set()).add(hashable(value))
+    return values
 
 
 def _values_by_name(settings: Sequence[Settings]) -> dict[str, set[Hashable]]:
-    values: dict[str, set[Hashable]] = {}
-    for each in settings:
-        for name, value in each.items():
-            values.setdefault(name, set()).add(hashable(value))
-    return values
+    return _distinct(item for each in settings for item in each.items())
 
 
 def _completed(runs: Sequence[RunLike], finished: Sequence[bool]) -> list[Settings]:
@@ -236,15 +229,11 @@ def _completed(runs: Sequence[RunLike], finished: Sequence[bool]) -> list[Settin
             if len(usual) == 1:
                 yield from usual.values()
 
-    nothing = object()
-    added = [
-        {name: next(missing(i, name), nothing) for name in sorted(names - values.keys())}
-        for i, values in enumerate(recorded)
-    ]
-    return [
-        values | {name: value for name, value in more.items() if value is not nothing}
-        for values, more in zip(recorded, added, strict=True)
-    ]
+    completed = []
+    for i, values in enumerate(recorded):
+        added = {name: list(islice(missing(i, name), 1)) for name in sorted(names - values.keys())}
+        completed.append(values | {name: best[0] for name, best in added.items() if best})
+    return completed
 
 
 @cache
@@ -263,19 +252,17 @@ def _without_common_options(settings: Sequence[Settings]) -> list[Settings]:
         given = values.get("mixer_options")
         return given if isinstance(given, Mapping) else {}
 
-    seen: dict[tuple[str, str], set[Hashable]] = {}
-    for values in settings:
-        for name, value in options(values).items():
-            seen.setdefault((values["mixer"], name), set()).add(hashable(value))
-    return [
-        values
-        | {
-            "mixer_options": {
-                n: v for n, v in options(values).items() if len(seen[values["mixer"], n]) > 1
-            }
-        }
+    seen = _distinct(
+        ((values["mixer"], name), value)
         for values in settings
-    ]
+        for name, value in options(values).items()
+    )
+    without = []
+    for values in settings:
+        mine, mixer = options(values), values["mixer"]
+        differing = {name: value for name, value in mine.items() if len(seen[mixer, name]) > 1}
+        without.append(values | {"mixer_options": differing})
+    return without
 
 
 def _varied(settings: Sequence[Settings]) -> list[str]:
@@ -295,23 +282,23 @@ def _varied(settings: Sequence[Settings]) -> list[str]:
         names.append(name)
     # A folder of domains may be another for each run, and then says nothing; but where it is the
     # only difference of two runs of a seed, it is what was compared.
-    if len(values.get("domains", ())) > 1:
-        folders: dict[Hashable, set[Hashable]] = {}
-        for each in settings:
-            if "domains" in each:
-                rest = tuple(hashable(each.get(name)) for name in (*names, "seed"))
-                folders.setdefault(rest, set()).add(hashable(each["domains"]))
-        if any(len(different) > 1 for different in folders.values()):
-            names.append("domains")
+    folders = _distinct(
+        (tuple(hashable(each.get(name)) for name in (*names, "seed")), each["domains"])
+        for each in settings
+        if "domains" in each
+    )
+    if any(len(different) > 1 for different in folders.values()):
+        names.append("domains")
     return names
 
 
 def _follows(settings: Sequence[Settings], name: str, other: str) -> bool:
     """Whether runs with the same value of parameter `other` have the same one of `name`."""
-    values: dict[Hashable, set[Hashable]] = {}
-    for each in settings:
-        if name in each and each[name] != NOT_RECORDED:
-            values.setdefault(hashable(each.get(other)), set()).add(hashable(each[name]))
+    values = _distinct(
+        (hashable(each.get(other)), each[name])
+        for each in settings
+        if each.get(name, NOT_RECORDED) != NOT_RECORDED
+    )
     return all(len(same) == 1 for same in values.values())
 
 
@@ -351,11 +338,6 @@ def _corpus(run: RunLike) -> dict[str, Any]:
     return run.info.get("corpus") or {}
 
 
-def _corpus_size(run: RunLike) -> str:
-    sizes = [_corpus(run).get(name) for name in ("n_train", "n_eval")]
-    return "unknown" if None in sizes else f"{sizes[0]} + {sizes[1]} examples"
-
-
 def _clustering(run: RunLike) -> str:
     try:
         method = getattr(run.domains, "method", None) or {}
@@ -366,6 +348,11 @@ def _clustering(run: RunLike) -> str:
 
 def _domain_count(run: RunLike) -> str | int:
     return len(domain_names(run)) or "unknown"
+
+
+def _corpus_size(run: RunLike) -> str:
+    sizes = [_corpus(run).get(name) for name in ("n_train", "n_eval")]
+    return "unknown" if None in sizes else f"{sizes[0]} + {sizes[1]} examples"
 
 
 def _domain_digest(run: RunLike) -> str:
@@ -566,10 +553,10 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
     by_path = {str(run.path.resolve()): run for run in runs}  # each folder once
     runs = [by_path[path] for path in sorted(by_path)]  # and not in the caller's order
     finished = [is_finished(run) for run in runs]
-    differ = _differences(runs, finished)
+    settings, varied, incidental = _settings(runs, finished)
     groups: dict[Key, list[RunLike]] = {}
-    for run, values in zip(runs, differ.settings, strict=True):
-        key = tuple((name, hashable(values.get(name))) for name in differ.varied)
+    for run, values in zip(runs, settings, strict=True):
+        key = tuple((name, hashable(values.get(name))) for name in varied)
         groups.setdefault(key, []).append(run)
     mixers = {key: canonical_mixer(mixer_of(members[0])) for key, members in groups.items()}
 
@@ -583,18 +570,28 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
         latest, older = _one_per_seed([run for run in groups[key] if is_finished(run)])
         rest = tuple(run for run in groups[key] if not is_finished(run))
         variants.append(Variant(key, name, mixers[key], tuple(latest), rest, tuple(older)))
-    shared = _shared_settings(runs, differ)
+    # Of options, all are given where they are the same, also those that distinguish nothing.
+    whole = [
+        each
+        | ({"mixer_options": parameter(run, "mixer_options")} if "mixer_options" in each else {})
+        for run, each in zip(runs, settings, strict=True)
+    ]
+    shared = {
+        name: next(each[name] for each in whole if name in each)
+        for name, distinct in sorted(_values_by_name(whole).items())
+        if len(distinct) == 1 and name not in {*varied, *incidental}
+    }
     return Comparison(
         variants=tuple(variant for variant in variants if variant.runs),
-        varied=tuple(differ.varied),
-        incidental=tuple(differ.incidental),
+        varied=tuple(varied),
+        incidental=tuple(incidental),
         shared=shared,
         baseline=_baseline_values(baseline, variants, shared),
         runs=tuple(runs),
         unfinished=tuple(run for run in runs if not is_finished(run)),
         lost=tuple(variant for variant in variants if not variant.runs),
         repeated=tuple(run for variant in variants for run in variant.repeated),
-        _settings={str(run.path): each for run, each in zip(runs, differ.settings, strict=True)},
+        _settings={str(run.path): each for run, each in zip(runs, settings, strict=True)},
     )
 
 
@@ -618,21 +615,6 @@ def _one_per_seed(runs: Sequence[RunLike]) -> tuple[list[RunLike], list[RunLike]
             older.append(latest[place])
         latest[place] = run
     return sorted(latest.values(), key=lambda run: sort_key(parameter(run, "seed"))), older
-
-
-def _shared_settings(runs: Sequence[RunLike], differ: _Differences) -> Settings:
-    """Return settings with one value in all runs that have them, and all of a mixer's options."""
-    values: dict[str, dict[Hashable, Any]] = {}
-    for run, each in zip(runs, differ.settings, strict=True):
-        for name, value in each.items():
-            value = parameter(run, name) if name == "mixer_options" else value
-            values.setdefault(name, {})[hashable(value)] = value
-    different = {*differ.varied, *differ.incidental}
-    return {
-        name: next(iter(values[name].values()))
-        for name in sorted(values.keys() - different)
-        if len(values[name]) == 1
-    }
 
 
 # ------------------------------------------------------------------------------- the baseline
