@@ -189,8 +189,8 @@ def _values_by_name(settings: Sequence[Settings]) -> dict[str, set[Hashable]]:
 def _completed(runs: Sequence[RunLike], finished: Sequence[bool]) -> list[Settings]:
     """Return the parameters of each run with a value for every setting that some run records.
 
-    Runs record all of theirs, but folders of older versions do not, nor do runs of other kinds
-    (of ``rb.train``, of the run notebook), nor those that have not begun.
+    A run records all arguments of its training. The rest is for folders of older versions, for
+    parameters of the run notebook, which ``rb.train`` has not, and for runs that have not begun.
     """
     recorded = [
         {**(run.info.get("parameters") or {}), "mixer": canonical_mixer(mixer_of(run))}
@@ -213,6 +213,8 @@ def _completed(runs: Sequence[RunLike], finished: Sequence[bool]) -> list[Settin
 
     def missing(i: int, name: str) -> Iterator[Any]:
         """Values that setting `name` of run `i` may be taken for, the best first."""
+        if name in (arguments := runs[i].info.get("arguments") or {}):
+            yield arguments[name]
         yield from on_same_data(i, name)
         if name == "corpus" and corpora[i].get("name") is not None:
             yield corpora[i]["name"]

@@ -280,7 +280,8 @@ def hash_of(content: str) -> str:
 
 # ---------------------------------------------------------------------- runs put in order
 
-_MAPPINGS = ("parameters", "domains", "corpus", "ledger", "versions", "final", "model", "progress")
+_MAPPINGS = ["parameters", "arguments", "domains", "corpus", "ledger", "versions", "final"]
+_MAPPINGS += ["model", "progress"]
 _LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
 _BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
 _EXACT = 2**53  # integers beyond are not exact as numbers of JSON, nor do they fit a table
