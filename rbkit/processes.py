@@ -85,12 +85,7 @@ def kill_group(leader: Mapping[str, Any] | None) -> bool:
 
     While the leader is there, with the right time of birth, the group is the one meant. Once it
     has gone, its number may belong to others, above all after a reboot or in a copied folder;
-    then only processes with the mark of the sweep in their environment are killed.
-
-    Parameters
-    ----------
-    leader : dict, optional
-        ``{pid, born, mark}``: a :func:`process_identity` with the sweep's ``$RBKIT_SWEEP``.
+    then only processes with the `mark` of the leader as ``$RBKIT_SWEEP`` are killed.
     """
     if not leader or not isinstance(leader.get("pid"), int) or leader["pid"] <= 1:
         return False

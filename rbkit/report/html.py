@@ -33,40 +33,11 @@ from rbkit.report.engine import execute
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import Parameters
 
-# Elements that fetch or run something, or that change how the page is read.
-_FORBIDDEN = [
-    "script",
-    "iframe",
-    "frame",
-    "object",
-    "embed",
-    "applet",
-    "link",
-    "base",
-    "form",
-    "audio",
-    "video",
-    "source",
-    "track",
-    "portal",
-    "template",
-    "noscript",
-]
-_FETCHING = [
-    "src",
-    "srcset",
-    "href",
-    "xlink:href",
-    "data",
-    "poster",
-    "background",
-    "action",
-    "formaction",
-    "ping",
-    "manifest",
-    "cite",
-    "longdesc",
-]
+# Elements that run or fetch something, or that change how the page is read.
+_RUN = ["script", "iframe", "frame", "object", "embed", "applet", "portal", "form"]
+_FETCH = ["link", "base", "audio", "video", "source", "track", "template", "noscript"]
+_ADDRESSES = ["src", "srcset", "href", "xlink:href", "data", "poster", "background", "manifest"]
+_ADDRESSES += ["action", "formaction", "ping", "cite", "longdesc"]
 _CSS_FETCH = re.compile(r"url\(\s*['\"]?(?!data:|#)([^'\")]*)|@import\s+(?!url)([^;]*)", re.I)
 
 
@@ -89,7 +60,7 @@ def seal(html: str) -> str:
     for part in soup.find_all(string=lambda text: isinstance(text, PreformattedString)):
         if not isinstance(part, Doctype) or str(part).strip().lower() != "html":
             part.extract()
-    for tag in soup.find_all(_FORBIDDEN):
+    for tag in soup.find_all([*_RUN, *_FETCH]):
         tag.decompose()
     for tag in soup.find_all("meta"):
         if str(tag.get("http-equiv", "")).strip().lower() not in ("", "content-security-policy"):
@@ -117,7 +88,7 @@ def _seal_tag(soup: BeautifulSoup, tag: Tag) -> None:
         del tag[name]
     if "style" in tag.attrs and _CSS_FETCH.search(str(tag["style"])):
         del tag["style"]
-    for name in [n for n in tag.attrs if n.lower() in _FETCHING]:
+    for name in [n for n in tag.attrs if n.lower() in _ADDRESSES]:
         address = _address(tag[name])
         embedded = tag.name in ("img", "image") and re.match(r"data:image/[\w.+-]+[;,]", address)
         in_report = tag.name == "a" and not _SCHEME.match(address)  # relative, no host
@@ -153,7 +124,7 @@ def assert_offline(html: str) -> list[str]:
             text = " ".join(value) if isinstance(value, list) else str(value)
             address = _address(text)
             leads_away = (
-                name.lower() in _FETCHING
+                name.lower() in _ADDRESSES
                 and bool(_SCHEME.match(address))
                 and not address.lower().startswith("data:")
             )
@@ -200,22 +171,17 @@ def run_notebook(
 
     Parameters
     ----------
+    notebook, parameters, run_dir, **options
+        As of :func:`~rbkit.report.engine.execute`, which also says what is raised.
     title : str, optional
         Title of the page.
     on_end : callable, optional
         Called between notebook and page.
-    **options
-        Of :func:`~rbkit.report.engine.execute`, as the other parameters.
 
     Returns
     -------
     Path
         The page.
-
-    Raises
-    ------
-    InputError, NotebookError
-        As :func:`~rbkit.report.engine.execute`.
     """
     ran, page = Path(run_dir) / "run.ipynb", Path(run_dir) / "run.html"
     for path in (ran, page):  # of an earlier attempt
@@ -459,13 +425,7 @@ _QUIET = (
 
 
 def find_browser() -> str:
-    """Return the path of a Chromium or Chrome.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+    """Return the path of a Chromium or Chrome; refuse if there is none."""
     browsers = [place for name in _BROWSERS if (place := shutil.which(name))]
     browsers += [place for place in _PLACES if Path(place).is_file()]
     if not browsers:
@@ -484,28 +444,7 @@ def html_to_pdf(
     timeout: float = 120.0,
     browser: str | None = None,
 ) -> Path:
-    """Print an HTML file to PDF.
-
-    Parameters
-    ----------
-    page : path
-    out : path, optional
-        The PDF; next to the page if not given. Complete or absent.
-    timeout : float
-        Seconds that the browser may take.
-    browser : path, optional
-        The one of :func:`find_browser` if not given.
-
-    Returns
-    -------
-    Path
-        `out`.
-
-    Raises
-    ------
-    InputError
-        If the page or a browser is missing, or the browser fails.
-    """
+    """Print an HTML file to PDF with `browser`, next to the page if `out` is not given."""
     page = Path(page).resolve()
     out = page.with_suffix(".pdf") if out is None else Path(out)
     if not page.is_file():

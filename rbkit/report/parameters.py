@@ -55,15 +55,10 @@ class ShellText(str):
 
 
 def check(name: str, value: Any, hint: Any) -> Any:
-    """Return `value` as the type that `hint` says, converting only what is unambiguous.
+    """Return `value` in the type `hint`, converting only what is unambiguous; refuse other values.
 
     ``"1e-3"`` is a float (YAML reads it as a string), ``3`` is a float too, ``[8, 12]`` is a
     tuple, ``"300"`` an int and a ``Path`` a str. ``"007"``, ``1.5`` and ``True`` are not ints.
-
-    Raises
-    ------
-    InputError
-        Naming the parameter, the value and what is allowed.
     """
     try:
         return _adapter(hint).validate_python(value)
@@ -231,35 +226,15 @@ def hint_source(hint: Any) -> str:
     return str(getattr(hint, "__name__", hint))
 
 
-_NAMES: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "dict": dict,
-    "list": list,
-    "tuple": tuple,
-    "Any": Any,
-    "None": type(None),
-}
-_GENERIC: dict[str, Any] = {
-    "dict": dict,
-    "list": list,
-    "tuple": tuple,
-    "Literal": Literal,
-    "Optional": Optional,
-    "Union": Union,
-}
+_NAMES: dict[str, Any] = {t.__name__: t for t in (int, float, str, bool, dict, list, tuple)}
+_GENERIC: dict[str, Any] = {t.__name__: t for t in (dict, list, tuple)}
+_NAMES |= {"Any": Any, "None": type(None)}
+_GENERIC |= {"Literal": Literal, "Optional": Optional, "Union": Union}
 _KNOWN_HINTS = "int, float, str, bool, None, Any, dict, list, tuple, Literal and |"
 
 
 def read_hint(source: str) -> Any:
-    """Return the type that a hint says; nothing is evaluated.
-
-    Raises
-    ------
-    ValueError
-        The hint holds something other than the names of the closed set.
+    """Return the type of a hint; ValueError for other names than those of the closed set.
 
     Examples
     --------
@@ -445,19 +420,7 @@ class RunParameters(Parameters):
 
     def validate(self) -> None:
         """Refuse numbers that cannot work, by name."""
-        positive = (
-            "max_examples",
-            "eval_size",
-            "max_tokens",
-            "vocab_size",
-            "context",
-            "steps",
-            "round_steps",
-            "batch_size",
-            "learning_rate",
-            "fraction",
-        )
-        for name in positive:
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(name, f"{value} is not positive", "give a number above 0")
@@ -469,6 +432,8 @@ class RunParameters(Parameters):
             )
 
 
+_POSITIVE = ["max_examples", "eval_size", "max_tokens", "vocab_size", "context", "steps"]
+_POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction"]
 # A run of seconds that touches every part: no download, no model but a tiny one.
 _SMOKE: dict[str, Any] = {
     "corpus": "docstrings",
@@ -503,35 +468,18 @@ COMPUTED: Final = _Computed()
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of a notebook's cell of parameters.
-
-    Attributes
-    ----------
-    hint : type or None
-        None if the hint is outside of the closed set: such a parameter cannot be set.
-    written : str
-        The hint as it is written; the inferred one if there is none.
-    default : JSON value or COMPUTED
-    rule : callable, optional
-        Checks a value of the right type; see :func:`declare`.
-    """
+    """One line of a notebook's cell of parameters."""
 
     name: str
-    hint: Any
-    written: str
-    default: Any
+    hint: Any  # None if it is outside of the closed set: such a parameter cannot be set
+    written: str  # the hint in the cell; the inferred one if there is none
+    default: Any  # as JSON, or COMPUTED
     required: bool = False
     help: str = ""
-    rule: Callable[[Any], Any] | None = None
+    rule: Callable[[Any], Any] | None = None  # checks a value of the right type; see `declare`
 
     def check(self, value: Any) -> Any:
-        """Return `value` as JSON, in the type that is declared.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, the value and what is allowed.
-        """
+        """Return `value` as JSON, in the type that is declared; refuse others by name."""
         if self.hint is None:
             what = f"its type {self.written} cannot be checked"
             raise InputError(self.name, what, f"declare it by {_KNOWN_HINTS}")

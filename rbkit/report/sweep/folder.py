@@ -29,30 +29,17 @@ STATUSES = ("queued", "running", "ok", "failed", "killed", "timeout", "interrupt
 _AT_WORK = 30.0  # a launcher that is at work writes a heartbeat every few seconds
 
 # What a reader may rely on. The file may come from a stranger: everything else is refused.
-_JOB_TYPES: dict[str, tuple[type, ...]] = {
-    "id": (str,),
-    "template": (str,),
-    "parameters": (dict,),
-    "given": (dict,),
-    "varied": (dict,),
-    "content": (dict,),
-    "status": (str,),
-    "attempts": (int,),
-    "worker": (dict, type(None)),
-    "kernel": (dict, type(None)),
-    "launcher": (dict, type(None)),
-    "host": (str, type(None)),
-    "gpu": (str, int, type(None)),
-    "threads": (int, type(None)),
-    "queued": (str, type(None)),
-    "started": (str, type(None)),
-    "heartbeat": (str, type(None)),
-    "ended": (str, type(None)),
-    "seconds": (int, float, type(None)),
-    "error": (str, type(None)),
-    "cell": (str, type(None)),
-    "tail": (list,),
-    "command": (str,),
+_JOB_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("id", "template", "status", "command"), str),
+    **dict.fromkeys(("parameters", "given", "varied", "content"), dict),
+    **dict.fromkeys(("worker", "kernel", "launcher"), dict | None),
+    **dict.fromkeys(("queued", "started", "heartbeat", "ended"), str | None),
+    **dict.fromkeys(("host", "error", "cell"), str | None),
+    "attempts": int,
+    "threads": int | None,
+    "gpu": str | int | None,
+    "seconds": int | float | None,
+    "tail": list,
 }
 # Missing in files of the first versions.
 _JOB_DEFAULTS: dict[str, Any] = {"launcher": None, "given": {}, "content": {}}
@@ -90,19 +77,9 @@ def new_job(
         "content": dict(content or {}),
         "status": "queued",
         "attempts": 0,
-        "worker": None,
-        "kernel": None,
-        "launcher": None,
-        "host": None,
-        "gpu": None,
-        "threads": None,
+        **dict.fromkeys(("worker", "kernel", "launcher", "host", "gpu", "threads")),
         "queued": now(),
-        "started": None,
-        "heartbeat": None,
-        "ended": None,
-        "seconds": None,
-        "error": None,
-        "cell": None,
+        **dict.fromkeys(("started", "heartbeat", "ended", "seconds", "error", "cell")),
         "tail": [],
         "command": command,
     }
@@ -124,13 +101,13 @@ def read_job(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error})", "check its permissions") from error
     if not isinstance(job, dict) or job.get("format") != JOB_FORMAT:
-        kind = job.get("format") if isinstance(job, dict) else type(job).__name__
+        what = job.get("format") if isinstance(job, dict) else type(job).__name__
         raise InputError(
-            str(path), f"format {kind!r} instead of {JOB_FORMAT!r}", "give a run of a sweep"
+            str(path), f"format {what!r} instead of {JOB_FORMAT!r}", "give a run of a sweep"
         )
     job = {**_JOB_DEFAULTS, **job}
-    for name, types in _JOB_TYPES.items():
-        if name not in job or not isinstance(job[name], types):
+    for name, kind in _JOB_TYPES.items():
+        if name not in job or not isinstance(job[name], kind):
             raise InputError(str(path), f"{name} is missing or damaged", "delete it, or run again")
     if job["status"] not in STATUSES:
         raise InputError(
@@ -215,27 +192,14 @@ def clear(run_dir: Path) -> None:
 SWEEP_FORMAT = "rbkit-sweep/1"
 SWEEP_FILE = "sweep.json"
 _SWEEP_TYPES: dict[str, type] = {
-    "template": str,
-    "template_sha": str,
-    "grid": dict,
-    "parameters": dict,
-    "command": str,
-    "calls": list,
-    "jobs": list,
-    "superseded": list,
-    "machine": dict,
-    "versions": dict,
+    **dict.fromkeys(("template", "template_sha", "command"), str),
+    **dict.fromkeys(("grid", "parameters", "machine", "versions"), dict),
+    **dict.fromkeys(("calls", "jobs", "superseded"), list),
 }
 
 
 def read_sweep(out: str | Path) -> dict[str, Any]:
-    """Return the ``sweep.json`` of the folder `out`.
-
-    Raises
-    ------
-    InputError
-        There is none, or it is damaged, or not that of a sweep.
-    """
+    """Return the ``sweep.json`` of the folder `out`."""
     path = Path(out) / SWEEP_FILE
     if not path.is_file():
         raise InputError(str(out), f"no {SWEEP_FILE} there", "give the folder of a sweep")
@@ -254,15 +218,7 @@ def read_sweep(out: str | Path) -> dict[str, Any]:
 
 
 def resume_commands(info: Mapping[str, Any], statuses: Mapping[str, str]) -> list[str]:
-    """Return the commands that finish all runs which are not ok: the latest calls that have some.
-
-    Parameters
-    ----------
-    info : dict
-        ``sweep.json``.
-    statuses : mapping of str to str
-        Status of each run, by id.
-    """
+    """Return the commands that finish what is not ok: of the latest calls that had such runs."""
     left = {id for id, status in statuses.items() if status != "ok"}
     commands: list[str] = []
     for call in reversed(info["calls"]):
@@ -324,13 +280,7 @@ LAUNCHER_FOLDER = ".sweep"  # what belongs to the launcher alone
 
 @contextmanager
 def sweep_lock(out: Path) -> Iterator[None]:
-    """Hold the lock of the folder `out`; the death of its holder releases it, too.
-
-    Raises
-    ------
-    InputError
-        Another launcher has it, or the folder cannot be written.
-    """
+    """Hold the lock of the folder `out`; the death of its holder releases it, too."""
     try:
         (out / LAUNCHER_FOLDER).mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / LAUNCHER_FOLDER / "lock", timeout=0)

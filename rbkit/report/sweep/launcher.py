@@ -141,60 +141,52 @@ def run_plan(
     if timeout is not None and not timeout > 0:
         raise InputError("timeout", f"is {timeout} s", "give a number above 0")
     gpu_slots(gpus)  # whether it can be read
-    with sweep_lock(plan.out):
+    with sweep_lock(plan.out), _released_at_end(plan):
         try:
-            return _run_unfinished(plan, jobs, resume, timeout, retries, gpus, progress, ray)
-        finally:
-            with suppress(OSError, InputError):  # full: it names a process that has gone, then
-                plan.release()
+            template = _copy_template(plan)
+            plan.write()
+            queued, done = queue_unfinished(plan, resume=resume)
+        except OSError as error:
+            raise cannot_write(plan.out, error) from error
+        statuses = dict.fromkeys(done, "ok")
+        if not queued:
+            return SweepResult(plan.out, statuses)
+        jobs = min(jobs, len(queued))
+        if ray is None:
+            workers: Workers = LocalWorkers()
+            at_once, free_gpus = runs_at_once(jobs, gpus), gpu_slots(gpus)
+            threads = max(1, cores() // at_once)
+        else:
+            from rbkit.report.sweep.ray_workers import RayWorkers
 
-
-def _run_unfinished(
-    plan: Plan,
-    jobs: int,
-    resume: bool,
-    timeout: float | None,
-    retries: int,
-    gpus: str,
-    progress: bool,
-    ray: str | None,
-) -> SweepResult:
-    try:
-        template = _copy_template(plan)
-        plan.write()
-        queued, done = queue_unfinished(plan, resume=resume)
-    except OSError as error:
-        raise cannot_write(plan.out, error) from error
-    statuses = dict.fromkeys(done, "ok")
-    if not queued:
-        return SweepResult(plan.out, statuses)
-    jobs = min(jobs, len(queued))
-    if ray is None:
-        workers: Workers = LocalWorkers()
-        at_once, free_gpus = runs_at_once(jobs, gpus), gpu_slots(gpus)
-        threads = max(1, cores() // at_once)
-    else:
-        from rbkit.report.sweep.ray_workers import RayWorkers
-
-        workers = cluster = RayWorkers(ray, jobs=jobs, gpus=gpus)  # which hands out GPUs itself
-        at_once, free_gpus, threads = cluster.at_once, [], cluster.threads
-    launcher = Launcher(
-        workers,
-        [Task(job.id, job.run_dir, job.given, info) for job, info in queued],
-        out=plan.out,
-        template=template,
-        resumable="resume" in plan.declared,
-        at_once=at_once,
-        gpus=free_gpus,
-        env={**thread_environment(threads), **gpu_environment(gpus, None)},
-        threads=threads,
-        timeout=timeout,
-        retries=retries,
-        board=Board(len(plan.jobs), len(done), at_once, progress),
-    )
-    statuses |= launcher.run()
+            workers = cluster = RayWorkers(ray, jobs=jobs, gpus=gpus)  # which hands out GPUs
+            at_once, free_gpus, threads = cluster.at_once, [], cluster.threads
+        launcher = Launcher(
+            workers,
+            [Task(job.id, job.run_dir, job.given, info) for job, info in queued],
+            out=plan.out,
+            template=template,
+            resumable="resume" in plan.declared,
+            at_once=at_once,
+            gpus=free_gpus,
+            env={**thread_environment(threads), **gpu_environment(gpus, None)},
+            threads=threads,
+            timeout=timeout,
+            retries=retries,
+            board=Board(len(plan.jobs), len(done), at_once, progress),
+        )
+        statuses |= launcher.run()
     ended = {job.id: statuses[job.id] for job in plan.jobs}
     return SweepResult(plan.out, ended, launcher.stop_requests > 0, launcher.started)
+
+
+@contextmanager
+def _released_at_end(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError, InputError):  # full: it names a process that has gone, then
+            plan.release()
 
 
 def _copy_template(plan: Plan) -> Path:
@@ -218,35 +210,19 @@ _PATIENCE = GRACE + 5  # seconds from an interrupt to the kill
 
 @dataclass
 class Task:
-    """A run that is to be done, and its progress.
-
-    Attributes
-    ----------
-    info : dict
-        Its ``job.json``.
-    tries : int
-        Attempts of this call.
-    began : float or None
-        When its worker started; None while it waits for one.
-    stop_reason : str or None
-        Why it was made to stop: ``timeout`` or ``interrupted``.
-    kill_at : float or None
-        When it will be killed if it has not stopped.
-    broken : str or None
-        Why its folder cannot be written any more.
-    """
+    """A run that is to be done, and its progress."""
 
     id: str
     run_dir: Path
     parameters: Mapping[str, Any]
-    info: dict[str, Any]
-    tries: int = 0
-    began: float | None = None
-    stop_reason: str | None = None
-    kill_at: float | None = None
+    info: dict[str, Any]  # its job.json
+    tries: int = 0  # of this call
+    began: float | None = None  # None while it waits for its worker
+    stop_reason: str | None = None  # why it was made to stop: timeout or interrupted
+    kill_at: float | None = None  # if it has not stopped until then
     beat: float = 0.0
     oom: int | None = None
-    broken: str | None = None
+    broken: str | None = None  # why its folder cannot be written any more
 
     def write(self, **changes: Any) -> None:
         """Change some fields of the ``job.json``; OSError if it cannot be written."""
@@ -260,49 +236,36 @@ class Task:
         return 0.0 if self.began is None else time.monotonic() - self.began
 
 
+@dataclass
 class Launcher:
-    """Does tasks with workers; for the parameters see :func:`run_plan`.
+    """Does tasks with workers; see :func:`run_plan`."""
 
-    Attributes
-    ----------
-    stop_requests : int
-        How often Ctrl-C or SIGTERM came: the first interrupts the runs, a second kills them.
-    started : int
-        Runs that were begun.
-    """
+    workers: Workers
+    tasks: Sequence[Task]
+    out: Path
+    template: Path
+    resumable: bool
+    at_once: int
+    board: Board
+    gpus: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    timeout: float | None = None
+    retries: int = 0
+    # Ctrl-C or SIGTERM: the first one interrupts the runs, a second kills them.
+    stop_requests: int = 0
+    started: int = 0
 
-    def __init__(
-        self,
-        workers: Workers,
-        tasks: Sequence[Task],
-        *,
-        out: Path,
-        template: Path,
-        resumable: bool,
-        at_once: int,
-        board: Board,
-        gpus: Sequence[str] = (),
-        env: Mapping[str, str] | None = None,
-        threads: int | None = None,
-        timeout: float | None = None,
-        retries: int = 0,
-    ) -> None:
-        self.workers, self.queue, self.active = workers, deque(tasks), dict[str, Task]()
-        self.out, self.template = out, template
-        self.resumable, self.at_once = resumable, at_once
-        self.free_gpus, self.has_gpus = deque(gpus), bool(gpus)
-        self.env, self.threads = dict(env or {}), threads
-        self.timeout, self.retries, self.board = timeout, retries, board
-        self.statuses = {task.id: "queued" for task in tasks}
-        self.stop_requests = self.started = self._stops_handled = 0
+    def __post_init__(self) -> None:
+        self.queue, self.active = deque(self.tasks), dict[str, Task]()
+        self.free_gpus = deque(self.gpus)
+        self.statuses = {task.id: "queued" for task in self.tasks}
+        self._stops_handled = 0
 
     def run(self) -> dict[str, str]:
         """Do all tasks; return the status of each, by id.
 
-        Raises
-        ------
-        InputError
-            The sweep's folder cannot be written any more. All runs have been killed then.
+        If the sweep's folder cannot be written any more, all runs are killed.
         """
         try:
             with launcher_at_work(), self.board, self._counting_signals():
@@ -350,7 +313,7 @@ class Launcher:
                 self._give_up(task, error)
                 self._end(task, Verdict("failed", task.broken))
                 continue
-            gpu = self.free_gpus.popleft() if self.has_gpus else None
+            gpu = self.free_gpus.popleft() if self.gpus else None
             task.info["gpu"] = gpu
             task.began = task.stop_reason = task.kill_at = None
             task.tries += 1
@@ -397,7 +360,7 @@ class Launcher:
 
     def _judge(self, task: Task, result: Message | None, code: int | None) -> None:
         del self.active[task.id]
-        if self.has_gpus and task.info["gpu"] is not None:
+        if self.gpus and task.info["gpu"] is not None:
             self.free_gpus.append(task.info["gpu"])
         kills = oom_kills()
         verdict = Verdict("failed")
@@ -514,19 +477,9 @@ def judge(
 ) -> Verdict:
     """Decide how a run ended; only what worker, notebook and record agree on is ok.
 
-    Parameters
-    ----------
-    run_dir : Path
-    result : dict or None
-        What the worker reported at the end; None if it could not.
-    code : int or None
-        Its exit code, negative for a signal.
-    stop_reason : {"timeout", "interrupted"}, optional
-        Why the launcher made it stop, if it did.
-    limit : float, optional
-        Seconds that it had.
-    oom : bool
-        Whether memory ran out meanwhile, by the launcher's count.
+    `result` is what the worker reported at its end (None if it could not), `code` its exit code
+    (negative for a signal), `stop_reason` why the launcher made it stop, ``timeout`` or
+    ``interrupted``, `limit` the seconds that it had, and `oom` whether memory ran out meanwhile.
     """
     reasons = {
         "timeout": f"ran longer than the limit of {limit:g} s" if limit else "timeout",
@@ -615,18 +568,7 @@ def _log_tail(run_dir: Path) -> tuple[str, ...]:
 
 @dataclass
 class Board:
-    """Progress of a sweep on stderr.
-
-    Parameters
-    ----------
-    total : int
-        Runs of the sweep.
-    done : int
-        Those that were done before.
-    at_once : int
-        Runs at the same time.
-    shown : bool
-    """
+    """Progress on stderr of a sweep of `total` runs, of which `done` were done before."""
 
     total: int
     done: int

@@ -48,14 +48,8 @@ def thread_environment(threads: int) -> dict[str, str]:
 def gpu_slots(given: str, env: Mapping[str, str] | None = None) -> list[str]:
     """Return the ids of the GPUs that runs may have, one for each slot.
 
-    Parameters
-    ----------
-    given : str
-        ``auto``: those of ``CUDA_VISIBLE_DEVICES``, else those that ``nvidia-smi`` lists.
-        ``none``: none. Else ids with commas, as CUDA takes them; an id given twice (``0,0``)
-        is shared by two runs.
-    env : mapping, optional
-        Environment variables; those of this process by default.
+    ``auto``: those of ``CUDA_VISIBLE_DEVICES``, else those that ``nvidia-smi`` lists. ``none``:
+    none. Else ids with commas, as CUDA takes them; an id given twice is shared by two runs.
 
     Examples
     --------
@@ -134,15 +128,10 @@ def output_of(*command: str, folder: Path | None = None) -> list[str]:
 def oom_kills(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> int | None:
-    """Return how often memory ran out in the control group of this process.
+    """Return how many processes of this control group died for want of memory; None if unknown.
 
     A process that the system kills to get memory back sees SIGKILL, like any other; only these
     counters (Linux) tell one from the other.
-
-    Returns
-    -------
-    int or None
-        Processes killed so far; None where the system does not count.
     """
     try:
         groups = own.read_text(encoding="utf-8").splitlines()

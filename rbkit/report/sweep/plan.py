@@ -691,11 +691,7 @@ def queue_unfinished(
     """Queue what is not done; with ``resume=False`` everything, from nothing.
 
     Processes that a killed launcher left are ended first: two must not write to one folder.
-
-    Returns
-    -------
-    list of (Job, dict), list of str
-        The queued jobs with their ``job.json``, and the ids of those that are done.
+    Returns the queued jobs with their ``job.json``, and the ids of those that are done.
     """
     infos = {}
     for job in plan.jobs:

@@ -58,23 +58,10 @@ class _ActiveRun:
 
 
 class RayWorkers:
-    """:class:`~rbkit.report.sweep.worker.Workers` of a Ray cluster.
+    """:class:`~rbkit.report.sweep.worker.Workers` of a Ray cluster (``local``: a new one here).
 
-    Parameters
-    ----------
-    address : str
-        ``local``, or of a cluster.
-    jobs : int
-        Runs at the same time.
-    gpus : str
-        ``auto``: a GPU for each run if the cluster has any; ``none``.
-
-    Attributes
-    ----------
-    at_once : int
-        Runs that the cluster has room for at the same time, at most `jobs`.
-    threads : int
-        Cores of each.
+    `at_once` is how many runs the cluster has room for at the same time, at most `jobs`, and
+    `threads` the cores of each. With `gpus` ``auto`` each has a GPU if the cluster has any.
     """
 
     def __init__(self, address: str, *, jobs: int, gpus: str = "auto") -> None:

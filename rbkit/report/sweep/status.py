@@ -88,24 +88,11 @@ _REFRESH = 2.0  # seconds
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """The state of a sweep.
-
-    Attributes
-    ----------
-    template : str
-    statuses : dict of str to str
-        By id, in the order of the sweep.
-    rows : list of tuple of str
-        What the table shows, running ones first.
-    launcher : str or None
-        Who works on it.
-    commands : tuple of str
-        Finish what is not ok.
-    """
+    """The state of a sweep: who works on it, its runs, and the commands that finish it."""
 
     template: str
-    statuses: dict[str, str]
-    rows: list[tuple[str, ...]]
+    statuses: dict[str, str]  # by id, in the order of the sweep
+    rows: list[tuple[str, ...]]  # of the table, running ones first
     launcher: str | None
     commands: tuple[str, ...]
 
@@ -147,13 +134,7 @@ class SweepStatus:
 
 
 def sweep_status(out: str | Path) -> SweepStatus:
-    """Read the state of the sweep in the folder `out`.
-
-    Raises
-    ------
-    InputError
-        There is no sweep, or its ``sweep.json`` is damaged.
-    """
+    """Read the state of the sweep in the folder `out`."""
     out = Path(out)
     info = read_sweep(out)
     by_id = {id: _row(out / "runs" / id, id) for id in info["jobs"]}

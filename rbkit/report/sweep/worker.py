@@ -95,14 +95,10 @@ class Channel:
             self._read()
         return self._next()
 
-    def pending(self) -> list[Message]:
-        """Return what has arrived, after ``select`` has reported it."""
+    def pending(self, *, to_the_end: bool = False) -> list[Message]:
+        """Return what has arrived, after ``select`` has reported it; or all until the other end."""
         self._read()
-        return list(iter(self._next, None))
-
-    def remaining(self) -> list[Message]:
-        """Return what a process that has ended still sent."""
-        while not self.ended:
+        while to_the_end and not self.ended:
             self._read()
         return list(iter(self._next, None))
 
@@ -140,11 +136,7 @@ def work(channel: Channel, scratch: Path) -> None:
 
     In: ``{"template", "parameters", "run_dir", "cwd", "env"}``, later perhaps ``{"interrupt"}``.
     Out: ``{"kernel": {pid, born}}``, at the end ``{"result": {status, error, cell, tail, oom}}``.
-
-    Parameters
-    ----------
-    scratch : Path
-        A private folder for the sockets of the kernel; removed by the fork server.
+    Sockets of the kernel go to the private folder `scratch`, which the fork server removes.
     """
     os.setsid()  # a group of its own, to be found and killed by
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -522,7 +514,7 @@ class LocalWorkers:
         return []
 
     def _end(self, worker: _Worker, code: int | None) -> list[Event]:
-        events = self._from_worker(worker, worker.channel.remaining())
+        events = self._from_worker(worker, worker.channel.pending(to_the_end=True))
         kill_group(worker.kernel)  # where the fork server cannot adopt what is left of it
         worker.channel.close()
         self._workers.pop(worker.id, None)
