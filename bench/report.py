@@ -69,7 +69,7 @@ def main() -> None:
 def measure(folder: Path) -> dict[str, Any]:
     """Write the report of the sweep in `folder`; imports are part of it."""
     began, cpu = time.perf_counter(), time.process_time()
-    from rbkit.report.page.page import write_report
+    from rbkit.report import write_report
 
     page = write_report(folder, folder / "index.html", progress=False)
     numbers = sum(path.stat().st_size for path in (folder / "numbers").iterdir())

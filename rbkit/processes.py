@@ -1,7 +1,7 @@
-"""Ends processes by identity, with all that they started.
+"""Processes by identity: which one it is, whether it is alive, and ending it with all it started.
 
-A process number alone is not enough to kill by: numbers are used again. So a process is
-named by number and time of birth (:func:`~rbkit.processes.process_identity`).
+A process number alone is not enough to kill by: numbers are reused. So a process is identified
+by its number and its time of birth (:func:`process_identity`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
-MARK = "RBKIT_SWEEP"  # a variable of the environment that all processes of a sweep inherit
-_SAME = 2.0  # seconds by which times of birth may differ: the clock that dates them may be set
-STALE = 120.0  # seconds without a heartbeat after which a process elsewhere counts as killed
+STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
+MARK = "RBKIT_SWEEP"  # an environment variable that all processes of a sweep inherit
+GRACE = 15  # seconds that a kernel gets to end its cell after Ctrl-C, e.g. to write a checkpoint
+_SAME_BIRTH = 2.0  # seconds by which times of birth may differ: the clock may have been set
 _PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 
 
 def process_identity(pid: int | None = None) -> dict[str, Any]:
-    """Return ``{"pid", "born"}`` of a process (this one by default); numbers alone are reused."""
+    """Return ``{"pid", "born"}`` of a process, by default this one."""
     pid = os.getpid() if pid is None else pid
     try:
         return {"pid": pid, "born": psutil.Process(pid).create_time()}
@@ -33,22 +34,29 @@ def process_identity(pid: int | None = None) -> dict[str, Any]:
         return {"pid": pid, "born": 0.0}  # gone already: no process was born then
 
 
-def is_alive(process: Mapping[str, Any] | None) -> bool:
-    """Whether the process with this identity still runs, on this machine."""
-    if not process:
+def is_alive(identity: Mapping[str, Any] | None) -> bool:
+    """Whether the process with this identity still runs on this machine."""
+    if not identity:
         return False
-    pid, born = process.get("pid"), process.get("born")
+    pid, born = identity.get("pid"), identity.get("born")
     if type(pid) is not int or pid <= 0 or not isinstance(born, int | float):
         return False
     try:
-        found = psutil.Process(pid)
-        # The clock that dates processes may be set: two seconds are the same birth.
-        same = abs(found.create_time() - born) < 2
-        return bool(same and found.status() != psutil.STATUS_ZOMBIE)
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - born) < _SAME_BIRTH
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.AccessDenied:
         return True
     except (psutil.NoSuchProcess, OverflowError):
         return False
+
+
+def seconds_since(time: Any) -> float:
+    """Return the seconds since a time in ISO 8601 with a zone; infinity if it is not one."""
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(str(time))).total_seconds()
+    except (ValueError, TypeError):
+        return float("inf")
 
 
 def has_lived_since(pid: int, when: datetime) -> bool:
@@ -57,7 +65,7 @@ def has_lived_since(pid: int, when: datetime) -> bool:
         process = psutil.Process(pid)
         same = process.create_time() <= when.timestamp() + 1  # heartbeats are whole seconds
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.AccessDenied:  # somebody else's: it lives
+    except psutil.AccessDenied:  # another user's: it lives
         return True
     except psutil.NoSuchProcess:
         return False
@@ -66,71 +74,50 @@ def has_lived_since(pid: int, when: datetime) -> bool:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies (Linux).
 
-    So that what a killed kernel leaves behind can still be found, and ended, also when it
-    has made a session of its own.
+    So what a killed kernel leaves behind can be found and ended, even in a session of its own.
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def kill_group(leader: Mapping[str, Any] | None) -> bool:
     """Kill the process group that the process `leader` leads or led; whether there was one.
 
-    While the leader is there, with the right time of birth, the group is the one meant. When
-    it has gone, others may have its number, above all after a reboot or in a copied folder.
-    So then only those are killed that carry the mark of the sweep in their environment.
-
-    Parameters
-    ----------
-    leader : dict, optional
-        ``{pid, born, mark}``, by :func:`~rbkit.processes.process_identity`, with the
-        value of ``$RBKIT_SWEEP`` of the sweep.
+    While the leader is there, with the right time of birth, the group is the one meant. Once it
+    has gone, its number may belong to others, above all after a reboot or in a copied folder;
+    then only processes with the `mark` of the leader as ``$RBKIT_SWEEP`` are killed.
     """
     if not leader or not isinstance(leader.get("pid"), int) or leader["pid"] <= 1:
         return False
     pid, born = leader["pid"], leader.get("born")
-    if pid == os.getpgrp() or not isinstance(born, int | float) or not _is_group(pid):
+    if pid == os.getpgrp() or not isinstance(born, int | float) or not _group_exists(pid):
         return False
-    if 0 < born < psutil.boot_time() - _SAME:  # 0: it was gone before it could be dated
-        return False  # of another life of this machine, or of another machine
-    if is_alive(leader) or _died_just_now(pid, born):
+    if 0 < born < psutil.boot_time() - _SAME_BIRTH:  # 0: it was gone before it could be dated
+        return False  # from before a reboot, or from another machine
+    if is_alive(leader) or _is_zombie(pid, born):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
             return True
         return False
     if psutil.pid_exists(pid):
-        return False  # somebody else has the number now
+        return False  # another process has the number now
     return _kill_marked(pid, leader.get("mark"))
 
 
-def kill_process(identity: Mapping[str, Any] | None) -> bool:
-    """Kill one process if it is still the one meant; whether it was."""
-    if not identity or not is_alive(identity):
-        return False
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(int(identity["pid"]), signal.SIGKILL)
-        return True
-    return False
-
-
 def kill_descendants(but: set[int] | None = None) -> None:
-    """Kill whatever descends from this process, except the children `but` and theirs.
+    """Kill all descendants of this process, except the children `but` and theirs.
 
     Repeated until none is left: one may be starting another while it is being killed.
     """
     for _ in range(20):
         children = [c for c in psutil.Process().children() if c.pid not in (but or set())]
-        family = [p for child in children for p in (child, *_children(child))]
-        if not [p for p in family if _kill(p)]:
+        family = list(children)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                family += child.children(recursive=True)
+        if not [process for process in family if _kill(process)]:
             return
         psutil.wait_procs(family, timeout=0.2)
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        found: list[psutil.Process] = process.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return found
 
 
 def _kill(process: psutil.Process) -> bool:
@@ -143,7 +130,7 @@ def _kill(process: psutil.Process) -> bool:
     return True
 
 
-def _is_group(pid: int) -> bool:
+def _group_exists(pid: int) -> bool:
     try:
         os.killpg(pid, 0)
     except ProcessLookupError:
@@ -153,12 +140,11 @@ def _is_group(pid: int) -> bool:
     return True
 
 
-def _died_just_now(pid: int, born: float) -> bool:
-    """Whether it is there still, as a zombie."""
+def _is_zombie(pid: int, born: float) -> bool:
     try:
-        found = psutil.Process(pid)
-        zombie = found.status() == psutil.STATUS_ZOMBIE
-        return bool(zombie and abs(found.create_time() - born) < _SAME)
+        process = psutil.Process(pid)
+        zombie = process.status() == psutil.STATUS_ZOMBIE
+        return bool(zombie and abs(process.create_time() - born) < _SAME_BIRTH)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 
@@ -172,15 +158,6 @@ def _kill_marked(group: int, mark: Any) -> bool:
                 process.kill()
                 killed = True
     return killed
-
-
-def _prctl(option: int, value: int) -> None:
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
-
-
-# Seconds that a kernel gets to end its cell after Ctrl-C, e.g. to write a checkpoint.
-GRACE = 15
 
 
 def signal_name(number: int) -> str:
@@ -199,9 +176,9 @@ def signal_name(number: int) -> str:
 
 @contextmanager
 def terminate_by_interrupt() -> Iterator[None]:
-    """Have SIGTERM raise KeyboardInterrupt in the block, so that what was begun is put away.
+    """Have SIGTERM raise KeyboardInterrupt in the block, so that it can clean up.
 
-    Not where somebody else handles it, nor outside of the main thread.
+    Not where SIGTERM is handled already, nor outside of the main thread.
 
     Examples
     --------
@@ -209,11 +186,11 @@ def terminate_by_interrupt() -> Iterator[None]:
     ...     with terminate_by_interrupt():
     ...         signal.raise_signal(signal.SIGTERM)
     ... except KeyboardInterrupt:
-    ...     print("put away")
-    put away
+    ...     print("cleaned up")
+    cleaned up
     """
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -32,11 +32,10 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
     Parameters
     ----------
     address : str, optional
-        Of a Ray cluster (``"auto"``: the one this machine belongs to). By default the Ray that
-        this process is connected to, else one on this machine, on 127.0.0.1 and without its
-        dashboard and statistics, which ends with the block.
+        A Ray cluster (``"auto"``: the one this machine belongs to). By default the Ray that this
+        process is connected to, else a private one on 127.0.0.1 that ends with the block.
     cpus, gpus : float
-        Of the one on this machine.
+        Of the private one.
 
     Raises
     ------
@@ -56,10 +55,10 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
                 remedy = "pip install 'rbkit[ray]'"
                 raise InputError("Ray", f"is not installed ({error})", remedy) from error
             ours, before = not ray.is_initialized(), _children()
-            heeds = signal.getsignal(signal.SIGTERM)
+            handler = signal.getsignal(signal.SIGTERM)
             if ours:
                 _start(ray, address, cpus, gpus)
-            ray_heeds = signal.getsignal(signal.SIGTERM)
+            handler_of_ray = signal.getsignal(signal.SIGTERM)
             try:
                 yield ray
             finally:
@@ -68,7 +67,7 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
                     ray.shutdown()
                     # It does not wait for its processes: here they are gone when it is.
                     psutil.wait_procs(started, timeout=20)
-                    _heed_again(heeds, ray_heeds)
+                    _restore_sigterm(handler, handler_of_ray)
     finally:
         for name in set_here:
             del os.environ[name]
@@ -91,12 +90,12 @@ def quiet_ray_data(ray: Any) -> Iterator[Any]:
         context.enable_progress_bars = bars
 
 
-def _heed_again(heeds: Any, ray_heeds: Any) -> None:
+def _restore_sigterm(handler: Any, handler_of_ray: Any) -> None:
     # Ray leaves its handler, with which a later SIGTERM ends this process by SystemExit.
-    if threading.current_thread() is not threading.main_thread() or heeds is None:
+    if threading.current_thread() is not threading.main_thread() or handler is None:
         return
-    if signal.getsignal(signal.SIGTERM) is ray_heeds:  # else somebody has set another since
-        signal.signal(signal.SIGTERM, heeds)
+    if signal.getsignal(signal.SIGTERM) is handler_of_ray:  # else another was set since
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _children() -> set[psutil.Process]:
@@ -109,15 +108,15 @@ def _start(ray: Any, address: str | None, cpus: float, gpus: float) -> None:
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError) as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
                 "Ray",
-                f"no cluster at {address!r} ({said})",
+                f"no cluster at {address!r} ({why})",
                 "start one, or use the one on this machine",
             ) from error
         return
-    # Ray takes the address of the network card, also when told 127.0.0.1, and listens on all of
-    # them; except where it knows no clusters, as on macOS.
+    # Even with 127.0.0.1 Ray listens on all network cards, except where it supports no clusters,
+    # as on macOS.
     constants = ray._private.ray_constants
     clusters = getattr(constants, "ENABLE_RAY_CLUSTER", True)
     constants.ENABLE_RAY_CLUSTER = False

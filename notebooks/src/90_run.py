@@ -36,7 +36,7 @@ noise: Literal["nearest", "own", "drop"] | None = None  # what becomes of hdbsca
 max_noise: float | None = None  # at most this share of the examples stays noise
 far: Literal["keep", "apart"] = "keep"  # far eval examples: in q, or apart
 edits: str = ""  # log of edits made by hand, to be repeated
-domains: str = ""  # folder of saved domains; made anew if empty
+domains: str = ""  # folder of saved domains; new ones if empty
 mixer: str = "RnB"  # rule that sets the proportions
 mixer_options: dict[str, Any] = {}  # options of the mixer
 model: str = "tiny"  # preset, or a causal LM by id or path
@@ -51,7 +51,7 @@ fraction: float = 1.0  # share of the steps whose gradients are tracked
 layer: tuple[str, ...] | str | None = None  # tracked layers; the output layer if None
 fidelity_rounds: int = 0  # rounds between two checks of the tracked layer; 0: none
 seed: int = 0  # seed of everything random
-resume: bool = False  # go on from the last checkpoint of an unfinished run
+resume: bool = False  # continue from the last checkpoint of an unfinished run
 run_dir: str = ""  # run folder; a new one under reports/ if empty
 profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
 

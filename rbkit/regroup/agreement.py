@@ -1,15 +1,14 @@
 """Do domains made from embeddings behave as domains of gradients? An answer in numbers.
 
-R&B assumes it. Given a sketch of every example's gradient one can look: how much of the
-gradients' variance lies between the domains, what a mixer of these domains may regret
-(Lemma 1), and whether gradients would have been cut in the same way. Each figure is worth
-something only against that of random domains of the same sizes, which is given beside it.
+R&B assumes it. A sketch of every example's gradient can show it: how much of the gradients'
+variance lies between the domains, how much a mixer of these domains may regret (Lemma 1), and
+whether gradients would have been cut in the same way. Each number means something only against
+that of random domains of the same sizes, which is given with it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,16 +20,17 @@ from rbkit.errors import InputError
 from rbkit.regroup.kmeans import KMeans
 from rbkit.regroup.regret_bound import QUANTILE, alignments, regret
 
-_CENTRAL = (0.025, 0.975)
-
 
 @dataclass(frozen=True)
 class Baseline:
-    """The same figure for random domains of the same sizes: mean, and where 95 % of them lie."""
+    """The same number for random domains of the same sizes: mean, and where 95 % of them lie."""
 
     mean: float
     low: float
     high: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class GradientAgreement:
     explained_random : Baseline
     regret_bound : float or None
         Mean regret bound in gradient space, in standard deviations of the alignment, with
-        a quantile for the radius (:mod:`rbkit.regroup.regret`); None without eval sketches.
+        a quantile for the radius (:mod:`rbkit.regroup.regret_bound`); None without eval sketches.
     regret_bound_random : Baseline or None
     regret_exact : float or None
         Mean regret itself.
@@ -55,7 +55,7 @@ class GradientAgreement:
         Adjusted mutual information with k-means on the sketches, k = m: 1 the same domains,
         0 as random ones.
     ami_ceiling : float
-        That of two such k-means of different seeds: what could be reached at best.
+        That of two such k-means of different seeds: the best that could be reached.
     """
 
     m: int
@@ -73,25 +73,22 @@ class GradientAgreement:
     def answer(self) -> str:
         """The numbers in three sentences."""
         more = self.explained > self.explained_random.high
-        said = [
+        sentences = [
             f"The {self.m} domains explain {self.explained:.2%} of the gradients' variance, "
-            f"random ones {_range(self.explained_random, '.2%')}: "
-            + ("more than chance" if more else "no more than chance")
-            + "."
+            f"random ones {self.explained_random:.2%}: "
+            f"{'more than chance' if more else 'no more than chance'}."
         ]
         if self.regret_bound is not None and self.regret_bound_random is not None:
             less = self.regret_bound < self.regret_bound_random.low
-            said.append(
+            sentences.append(
                 f"The regret bound is {self.regret_bound:.2f} sd, of random ones "
-                f"{_range(self.regret_bound_random, '.2f')}: "
-                + ("lower" if less else "no lower")
-                + "."
+                f"{self.regret_bound_random:.2f}: {'lower' if less else 'no lower'}."
             )
-        said.append(
+        sentences.append(
             f"AMI with clusters of gradients is {self.ami:.2f}; two seeds of those have "
             f"{self.ami_ceiling:.2f}."
         )
-        return " ".join(said)
+        return " ".join(sentences)
 
 
 def gradient_agreement(
@@ -105,7 +102,7 @@ def gradient_agreement(
     seed: int = 0,
     progress: bool = True,
 ) -> GradientAgreement:
-    """Compare domains with what the gradients of their examples say.
+    """Compare domains with the gradients of their examples.
 
     Parameters
     ----------
@@ -137,72 +134,59 @@ def gradient_agreement(
     >>> rng = np.random.default_rng(0)
     >>> labels = np.repeat([0, 1, 2], 50)
     >>> sketches = 3 * np.eye(3)[labels] + rng.normal(size=(150, 3))
-    >>> found = gradient_agreement(labels, sketches, progress=False)
-    >>> found.explained > found.explained_random.high, found.ami > 0.5
+    >>> result = gradient_agreement(labels, sketches, progress=False)
+    >>> result.explained > result.explained_random.high, result.ami > 0.5
     (True, True)
     """
-    found, S = _checked(labels, sketches)
-    if permutations < 20:
-        raise InputError("permutations", f"{permutations} give no interval", "use 200")
-    if directions:
-        norms = np.linalg.norm(S, axis=1, keepdims=True)
-        S = S / np.where(norms > 0, norms, 1)
-    a = None if eval_sketches is None else alignments(S, eval_sketches)
-    m = int(found.max()) + 1
-    centred = S - S.mean(axis=0)
-    total = float(np.square(centred).sum(dtype=np.float64)) or 1.0
-    rng = np.random.default_rng(seed)
-
-    def figures(by: NDArray[np.int64]) -> list[float]:
-        members = csr_array((np.ones(len(by), np.float32), (by, np.arange(len(by)))))
-        sums = np.asarray(members @ centred, dtype=np.float64)
-        between = float((np.square(sums).sum(axis=1) / np.bincount(by)).sum())
-        own = [between / total]
-        if a is not None:
-            of = regret(by, a, quantile=quantile, seed=seed)
-            own += [of.bound, of.exact]
-        return own
-
-    true = figures(found)
-    rounds = tqdm(
-        range(permutations), desc="random domains", unit="draw", mininterval=1, disable=not progress
-    )
-    random = np.array([figures(rng.permutation(found)) for _ in rounds])
-    baselines = [_baseline(column) for column in random.T]
-    cuts = [KMeans(m, seed=at).fit(S).labels_ for at in (seed, seed + 1000)]
-    return GradientAgreement(
-        m=m,
-        n=len(found),
-        explained=true[0],
-        explained_random=baselines[0],
-        regret_bound=true[1] if a is not None else None,
-        regret_bound_random=baselines[1] if a is not None else None,
-        regret_exact=true[2] if a is not None else None,
-        regret_exact_random=baselines[2] if a is not None else None,
-        ami=float(adjusted_mutual_info_score(found, cuts[0])),
-        ami_ceiling=float(adjusted_mutual_info_score(*cuts)),
-    )
-
-
-def _checked(labels: ArrayLike, sketches: ArrayLike) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Return labels 0 to m - 1 and the rows that have one."""
     given, S = np.asarray(labels), np.asarray(sketches)
     if given.ndim != 1 or S.ndim != 2 or len(S) != len(given):
         what = f"shape {S.shape} for labels of shape {given.shape}"
         raise InputError("sketches", what, "give one row per training example")
     if not np.isfinite(S).all():
         raise InputError("sketches", "not all numbers are finite", "check the model's loss")
-    kept = given >= 0
-    numbers = np.unique(given[kept], return_inverse=True)[1].astype(np.int64)
-    if len(numbers) == 0 or numbers.max() == 0:
+    if permutations < 20:
+        raise InputError("permutations", f"{permutations} give no interval", "use 200")
+    own = np.unique(given[given >= 0], return_inverse=True)[1].astype(np.int64)
+    m = int(own.max(initial=-1)) + 1
+    if m < 2:
         raise InputError("labels", "there are fewer than two domains", "give at least two")
-    return numbers, np.asarray(S[kept], dtype=np.float32)
+    S = np.asarray(S[given >= 0], dtype=np.float32)
+    if directions:
+        norms = np.linalg.norm(S, axis=1, keepdims=True)
+        S = S / np.where(norms > 0, norms, 1)
+    a = None if eval_sketches is None else alignments(S, eval_sketches)
+    centred = S - S.mean(axis=0)
+    total = float(np.square(centred).sum(dtype=np.float64)) or 1.0
 
+    def measures(by: NDArray[np.int64]) -> list[float]:
+        members = csr_array((np.ones(len(by), np.float32), (by, np.arange(len(by)))))
+        sums = np.asarray(members @ centred, dtype=np.float64)
+        between = float((np.square(sums).sum(axis=1) / np.bincount(by)).sum())
+        if a is None:
+            return [between / total]
+        pairs = regret(by, a, quantile=quantile, seed=seed)
+        return [between / total, pairs.bound, pairs.exact]
 
-def _baseline(values: NDArray[np.float64]) -> Baseline:
-    low, high = np.quantile(values, _CENTRAL)
-    return Baseline(float(values.mean()), float(low), float(high))
-
-
-def _range(of: Baseline, form: str) -> str:
-    return f"{of.mean:{form}} ({of.low:{form}} to {of.high:{form}})"
+    rng = np.random.default_rng(seed)
+    rounds = tqdm(
+        range(permutations), desc="random domains", unit="draw", mininterval=1, disable=not progress
+    )
+    random = np.array([measures(rng.permutation(own)) for _ in rounds])
+    low, high = np.quantile(random, (0.025, 0.975), axis=0)
+    baselines = [
+        Baseline(*map(float, each)) for each in zip(random.mean(axis=0), low, high, strict=True)
+    ]
+    values = measures(own)
+    cuts = [KMeans(m, seed=at).fit(S).labels_ for at in (seed, seed + 1000)]
+    return GradientAgreement(
+        m=m,
+        n=len(own),
+        explained=values[0],
+        explained_random=baselines[0],
+        regret_bound=values[1] if a is not None else None,
+        regret_bound_random=baselines[1] if a is not None else None,
+        regret_exact=values[2] if a is not None else None,
+        regret_exact_random=baselines[2] if a is not None else None,
+        ami=float(adjusted_mutual_info_score(own, cuts[0])),
+        ami_ceiling=float(adjusted_mutual_info_score(*cuts)),
+    )

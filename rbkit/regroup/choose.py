@@ -1,9 +1,9 @@
-"""How many domains? Algorithm 2's silhouette over a grid, with other criteria beside it.
+"""How many domains? Algorithm 2's silhouette over a grid, and other criteria.
 
 On real text the silhouette is nearly flat in k, so its maximum alone says little. Hence more
 numbers: how well two clusterings with other seeds agree (adjusted Rand index), Davies and
 Bouldin's index, the regret bound of the paper's Lemma 1, the smallest domain; and a verdict
-in words, which says so when they disagree or when there is nothing to choose by.
+in words, also when the criteria disagree or are too flat to choose by.
 """
 
 from __future__ import annotations
@@ -26,22 +26,16 @@ from rbkit.regroup.regret_bound import alignments, regret
 Labels = NDArray[np.integer[Any]]
 
 
+Grid = Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Criterion:
-    """A column of the grid over k.
+    """A column of the grid over k: its key in a row (its sd over seeds is ``key + "_sd"``).
 
-    Attributes
-    ----------
-    key : str
-        Its name in a row of the grid; the standard deviation over seeds is ``key + "_sd"``.
-    name : str
-        For people.
-    higher_is_better : bool
-    flat : float
-        If it varies over the grid by less than this, nothing can be chosen by it.
-    votes : bool
-        Whether its best k may contradict the chosen one. Those that get better with every
-        further domain (the size of the smallest, backwards) do not vote.
+    If it varies over the grid by less than `flat`, nothing can be chosen by it. Criteria that
+    improve with every further domain (the smallest domain's size, backwards) do not vote: their
+    best k may not contradict the chosen one.
     """
 
     key: str
@@ -50,16 +44,38 @@ class Criterion:
     flat: float
     votes: bool = True
 
-    def values(self, grid: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    def values(self, grid: Grid) -> dict[int, float]:
         """Return its value by k, where it is known."""
-        found = {int(row["k"]): row.get(self.key) for row in grid}
-        return {k: float(v) for k, v in found.items() if v is not None and np.isfinite(v)}
+        values = {int(row["k"]): row.get(self.key) for row in grid}
+        return {k: float(v) for k, v in values.items() if v is not None and np.isfinite(v)}
 
-    def best(self, grid: Sequence[Mapping[str, Any]]) -> int | None:
+    def best(self, grid: Grid) -> int | None:
         """Return its best k, the smaller of equals; None where it is not known."""
         sign = 1 if self.higher_is_better else -1
         values = self.values(grid)
         return max(values, key=lambda k: (sign * values[k], -k)) if values else None
+
+    def spread(self, grid: Grid) -> float:
+        """Return by how much it varies over the grid."""
+        values = self.values(grid).values()
+        return max(values) - min(values) if values else 0.0
+
+    def noise(self, grid: Grid) -> float:
+        """Return its standard deviation over seeds, the median over the grid; 0 if not known."""
+        sds = sorted(float(sd) for row in grid if (sd := row.get(self.key + "_sd")) is not None)
+        return sds[len(sds) // 2] if sds else 0.0
+
+    def is_flat(self, grid: Grid) -> bool:
+        """Whether it varies too little to choose by."""
+        return self.spread(grid) < max(_NOISES * self.noise(grid), self.flat)
+
+    def contradicts(self, grid: Grid, chosen: int) -> bool:
+        """Whether every k that is as good as its best, within its noise, is far from `chosen`."""
+        sign = 1 if self.higher_is_better else -1
+        values = {k: sign * value for k, value in self.values(grid).items()}
+        good = max(values.values()) - self.noise(grid)
+        ks = [k for k, value in values.items() if value >= good]
+        return all(max(k, chosen) >= _FAR * min(k, chosen) for k in ks)
 
 
 CRITERIA = (
@@ -73,15 +89,9 @@ CRITERIA = (
 )
 
 
-def criterion(key: str) -> Criterion:
-    """Return the criterion of a column.
-
-    Examples
-    --------
-    >>> criterion("davies_bouldin").higher_is_better
-    False
-    """
-    return next(found for found in CRITERIA if found.key == key)
+RULES = {"silhouette": "silhouette", "stability": "stability_ari", "loss": "loss"}
+_FAR = 2.0  # two k are far apart from this ratio on: 8 and 12 tell the same story, 8 and 16 do not
+_NOISES = 2.0  # a curve of pure noise over eight k, means of three seeds, spans 1.6 sd
 
 
 def silhouettes(X: NDArray[np.floating[Any]], labelings: Sequence[Labels]) -> list[float]:
@@ -117,51 +127,31 @@ def silhouettes(X: NDArray[np.floating[Any]], labelings: Sequence[Labels]) -> li
     totals = np.zeros(len(labelings))
 
     def add(distances: NDArray[np.floating[Any]], first: int) -> None:
-        sums = distances.astype(np.float32) @ members
+        sums = (distances.astype(np.float32) @ members).astype(np.float64)
         row = np.arange(first, first + len(distances))
         for at, (labels, start, width) in enumerate(zip(compact, starts, widths, strict=True)):
-            own = labels[row]
-            part, size = sums[:, start : start + width], counts[start : start + width]
-            totals[at] += _silhouette_sum(part.astype(np.float64), size, own)
+            if width < 2:
+                continue
+            own, size = labels[row], counts[start : start + width]
+            of_domain = sums[:, start : start + width]
+            ours = np.arange(len(row)), own
+            within = of_domain[ours] / np.maximum(size[own] - 1, 1)
+            of_others = of_domain / size
+            of_others[ours] = np.inf
+            between = of_others.min(axis=1)
+            scale = np.maximum(within, between)
+            score = np.divide(between - within, scale, out=np.zeros_like(scale), where=scale > 0)
+            totals[at] += score[size[own] > 1].sum()  # by definition 0 for a domain of one
 
     for _ in pairwise_distances_chunked(X, reduce_func=add, working_memory=128):
         pass
     return [float(total / len(X)) for total in totals]
 
 
-def _silhouette_sum(
-    sums: NDArray[np.float64], size: NDArray[np.float64], own: NDArray[np.int64]
-) -> float:
-    at = np.arange(len(own))
-    if len(size) < 2:
-        return 0.0
-    within = sums[at, own] / np.maximum(size[own] - 1, 1)
-    others = sums / size
-    others[at, own] = np.inf
-    between = others.min(axis=1)
-    scale = np.maximum(within, between)
-    score = np.divide(between - within, scale, out=np.zeros_like(scale), where=scale > 0)
-    return float(score[size[own] > 1].sum())  # by definition 0 for a domain of one
-
-
 def davies_bouldin(X: NDArray[np.floating[Any]], labels: Labels) -> float | None:
     """Davies-Bouldin index (1979): mean over domains of scatter against separation; less is better.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n, d)
-    labels : ndarray of int, shape (n,)
-
-    Returns
-    -------
-    float or None
-        None for a single domain, or one domain for each row, where it says nothing.
-
-    Examples
-    --------
-    >>> X = np.array([[0.0], [0.2], [5.0], [5.2]])
-    >>> round(davies_bouldin(X, np.array([0, 0, 1, 1])), 2)
-    0.04
+    None for a single domain, or one domain for each row, where it says nothing.
     """
     if not 2 <= len(np.unique(labels)) < len(X):
         return None
@@ -178,7 +168,7 @@ def explained_share(X: NDArray[np.floating[Any]], labels: Labels) -> float:
     >>> explained_share(np.array([[0.0], [0.0], [2.0], [2.0]]), np.array([0, 0, 1, 1]))
     1.0
     """
-    total = float(np.square(X - X.mean(axis=0, dtype=np.float64)).sum(dtype=np.float64))
+    total = inertia(X, np.zeros(len(X), dtype=np.int64))
     return 1.0 - inertia(X, labels) / total if total > 0 else 0.0
 
 
@@ -190,21 +180,16 @@ def inertia(X: NDArray[np.floating[Any]], labels: Labels) -> float:
     >>> inertia(np.array([[0.0], [2.0], [5.0]]), np.array([0, 0, 1]))
     2.0
     """
-    found = 0.0
+    total = 0.0
     for label in np.unique(labels):
         part = np.asarray(X[labels == label], dtype=np.float64)
-        found += float(np.square(part - part.mean(axis=0)).sum())
-    return found
-
-
-RULES = {"silhouette": "silhouette", "stability": "stability_ari", "loss": "loss"}
-_FAR = 2.0  # two k are far apart from this ratio on: 8 and 12 tell the same story, 8 and 16 do not
-_NOISES = 2.0  # a curve of pure noise over eight k, means of three seeds, spans 1.6 sd
+        total += float(np.square(part - part.mean(axis=0)).sum())
+    return total
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the grid says about the chosen k.
+    """What the grid shows about the chosen k.
 
     Attributes
     ----------
@@ -239,7 +224,7 @@ def judge(grid: Sequence[Mapping[str, Any]], chosen: int, rule: str = "silhouett
         Rows of :func:`choose_k` or :func:`rbkit.train.sweep_k`.
     chosen : int
     rule : {"silhouette", "stability", "loss"}
-        What it was chosen by.
+        The rule that chose it.
 
     Examples
     --------
@@ -248,63 +233,34 @@ def judge(grid: Sequence[Mapping[str, Any]], chosen: int, rule: str = "silhouett
     >>> print(judge(rows, 20))
     criteria disagree: silhouette is best at k = 20, stability (ARI) at 5; k = 20 is the last tried
     """
-    leading = criterion(RULES[rule])
-    known = {c.name: k for c in CRITERIA if (k := c.best(grid)) is not None}
+    leading = next(each for each in CRITERIA if each.key == RULES[rule])
+    best = {c.name: k for c in CRITERIA if (k := c.best(grid)) is not None}
     ks = sorted(leading.values(grid))
     if len(ks) < 2:
-        return Verdict("single", f"only k = {chosen} was tried", known)
-    spread, noise = _spread(leading, grid), _noise(leading, grid)
-    voters = [c for c in CRITERIA if c.votes and c.name in known and not _is_flat(c, grid)]
-    if spread < max(_NOISES * noise, leading.flat):
-        words = f"too flat to choose by: the {leading.name} varies by {spread:.3f} over"
-        words += f" k = {ks[0]} to {ks[-1]}"
+        return Verdict("single", f"only k = {chosen} was tried", best)
+    voters = [c for c in CRITERIA if c.votes and c.name in best and not c.is_flat(grid)]
+    if leading.is_flat(grid):
+        words = f"too flat to choose by: the {leading.name} varies by {leading.spread(grid):.3f}"
+        words += f" over k = {ks[0]} to {ks[-1]}"
+        noise = leading.noise(grid)
         words += f", and by {noise:.3f} from seed to seed" if noise > 0 else ""
-        told = [f"{c.name} is best at k = {known[c.name]}" for c in voters]
-        return Verdict("flat", "; ".join([words, *told]), known)
-    if any(_is_far(c, grid, chosen) for c in voters):
-        first, *others = sorted(voters, key=lambda c: c is not leading)
-        words = f"criteria disagree: {first.name} is best at k = {known[first.name]}"
-        words += "".join(f", {c.name} at {known[c.name]}" for c in others)
-        return Verdict("disagree", words + _edge(chosen, ks), known)
+        others = [f"{c.name} is best at k = {best[c.name]}" for c in voters]
+        return Verdict("flat", "; ".join([words, *others]), best)
+    edge = ""
+    if chosen in (ks[0], ks[-1]):
+        edge = f"; k = {chosen} is the {'first' if chosen == ks[0] else 'last'} tried"
+    if any(c.contradicts(grid, chosen) for c in voters):
+        first, *rest = sorted(voters, key=lambda c: c is not leading)
+        words = f"criteria disagree: {first.name} is best at k = {best[first.name]}"
+        words += "".join(f", {c.name} at {best[c.name]}" for c in rest)
+        return Verdict("disagree", words + edge, best)
     names = [c.name for c in voters]
     listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     is_ = "is" if len(names) == 1 else "are"
-    return Verdict(
-        "clear", f"clear: {listed} {is_} best at or near k = {chosen}{_edge(chosen, ks)}", known
-    )
-
-
-def _is_flat(of: Criterion, grid: Sequence[Mapping[str, Any]]) -> bool:
-    return _spread(of, grid) < max(_NOISES * _noise(of, grid), of.flat)
-
-
-def _spread(of: Criterion, grid: Sequence[Mapping[str, Any]]) -> float:
-    values = of.values(grid).values()
-    return max(values) - min(values) if values else 0.0
-
-
-def _noise(of: Criterion, grid: Sequence[Mapping[str, Any]]) -> float:
-    """Return the standard deviation over seeds, the median over the grid; 0 if not known."""
-    found = sorted(float(sd) for row in grid if (sd := row.get(of.key + "_sd")) is not None)
-    return found[len(found) // 2] if found else 0.0
-
-
-def _is_far(of: Criterion, grid: Sequence[Mapping[str, Any]], chosen: int) -> bool:
-    values, noise = of.values(grid), _noise(of, grid)
-    sign = 1 if of.higher_is_better else -1
-    top = max(sign * value for value in values.values())
-    as_good = [k for k, value in values.items() if sign * value >= top - noise]
-    return all(max(k, chosen) >= _FAR * min(k, chosen) for k in as_good)
-
-
-def _edge(chosen: int, ks: Sequence[int]) -> str:
-    if chosen in (ks[0], ks[-1]) and len(ks) > 1:
-        return f"; k = {chosen} is the {'first' if chosen == ks[0] else 'last'} tried"
-    return ""
+    return Verdict("clear", f"clear: {listed} {is_} best at or near k = {chosen}{edge}", best)
 
 
 DEFAULT_GRID = (5, 8, 12, 16, 20, 25, 30, 40)
-_SEEDS_APART = 1000
 
 
 @dataclass(frozen=True)
@@ -373,14 +329,14 @@ def choose_k(
         share of their variance that lies between domains.
     tree : estimator with ``cut(k)``, optional
         A fitted hierarchy of `X`, such as :class:`WardTree`: k is then chosen among its cuts.
-        For stability it is cloned and fitted anew with other seeds.
+        For stability it is cloned and fitted with other seeds.
     seed, n_seeds : int
         Seeds ``seed, seed + 1000, ...``: the first is the clustering :func:`regroup` uses.
     sample : int
         Above this many rows silhouette and Davies-Bouldin are those of a random sample of
         this size, the same for all k.
     rule : {"silhouette", "stability"}
-        What to maximise; ties go to the smaller k.
+        The criterion to maximise; ties go to the smaller k.
     **kmeans
         Passed to :class:`KMeans`.
 
@@ -404,22 +360,30 @@ def choose_k(
     (3, 'clear: silhouette, stability (ARI) and Davies-Bouldin are best at or near k = 3')
     """
     X = np.asarray(X)
-    ks = _checked_grid(grid, len(X))
+    ks = sorted({int(k) for k in grid})
+    if not ks:
+        raise InputError("k", "the grid is empty", "give at least one number of domains")
+    if ks[0] < 1 or ks[-1] > len(X):
+        what = f"{ks[0] if ks[0] < 1 else ks[-1]} domains asked of {len(X)} training examples"
+        raise InputError("k", what, f"choose 1 <= k <= {len(X)}")
     if rule not in ("silhouette", "stability"):
         raise InputError("rule", f"{rule!r} is unknown", 'use "silhouette" or "stability"')
     measures = _measures(X, eval_vectors, gradients)
-    cuts = (_by_kmeans if tree is None else _by_tree)(
-        X, ks, [seed + _SEEDS_APART * at for at in range(n_seeds)], tree, progress, kmeans
-    )
+    seeds = [seed + 1000 * at for at in range(n_seeds)]
+    if tree is None:
+        cuts = _cut_by_kmeans(X, ks, seeds, progress, kmeans)
+    elif kmeans:
+        raise InputError(next(iter(kmeans)), "is an option of k-means", "leave it out with a tree")
+    else:
+        cuts = _cut_by_tree(X, ks, seeds, progress, tree)
     rows = np.arange(len(X))
     if len(X) > sample:
         rows = np.sort(np.random.default_rng(seed).choice(len(X), sample, replace=False))
     part = X[rows]
-    flat = [labels[rows] for k in ks for labels, _ in cuts[k]]
-    scores = iter(silhouettes(part, flat))
+    scores = iter(silhouettes(part, [labels[rows] for k in ks for labels, _ in cuts[k]]))
     table = []
     for k in ks:
-        found = [
+        columns = [
             {
                 "silhouette": next(scores),
                 "davies_bouldin": davies_bouldin(part, labels[rows]),
@@ -427,17 +391,19 @@ def choose_k(
             }
             for labels, _ in cuts[k]
         ]
-        table.append(_row(k, cuts[k], found))
+        table.append(_row(k, cuts[k], columns))
     key = RULES[rule]
     best = max(table, key=lambda row: (row[key], -row["k"]))
     return KChoice(k=best["k"], rule=rule, grid=table)
 
 
-def _by_kmeans(
-    X: NDArray[Any], ks: list[int], seeds: list[int], _: Any, progress: bool, options: Any
-) -> dict[int, list[tuple[Labels, float]]]:
-    """Return labels and inertia of every k and seed."""
-    cuts: dict[int, list[tuple[Labels, float]]] = {k: [] for k in ks}
+Cuts = dict[int, list[tuple[Labels, float]]]  # by k, for every seed: labels and inertia
+
+
+def _cut_by_kmeans(
+    X: NDArray[Any], ks: list[int], seeds: list[int], progress: bool, options: Any
+) -> Cuts:
+    cuts: Cuts = {k: [] for k in ks}
     jobs = [(k, seed) for k in ks for seed in seeds]
     for k, seed in tqdm(jobs, desc="choose k", unit="fit", mininterval=1, disable=not progress):
         fit = KMeans(k, seed=seed, **options).fit(X)
@@ -445,11 +411,9 @@ def _by_kmeans(
     return cuts
 
 
-def _by_tree(
-    X: NDArray[Any], ks: list[int], seeds: list[int], tree: Any, progress: bool, options: Any
-) -> dict[int, list[tuple[Labels, float]]]:
-    if options:
-        raise InputError(next(iter(options)), "is an option of k-means", "leave it out with a tree")
+def _cut_by_tree(
+    X: NDArray[Any], ks: list[int], seeds: list[int], progress: bool, tree: Any
+) -> Cuts:
     trees = [tree]
     for seed in tqdm(seeds[1:], desc="choose k", unit="fit", mininterval=1, disable=not progress):
         trees.append(clone(tree).set_params(seed=seed).fit(X))
@@ -457,39 +421,40 @@ def _by_tree(
     if wrong := next((k for k in ks if len(cuts[k][0]) != len(X)), None):
         what = f"cuts {len(cuts[wrong][0])} rows, but there are {len(X)} vectors"
         raise InputError("tree", what, "fit it on these vectors")
-    return {k: [(labels, inertia(X, labels)) for labels in found] for k, found in cuts.items()}
+    return {k: [(labels, inertia(X, labels)) for labels in each] for k, each in cuts.items()}
 
 
 def _measures(
     X: NDArray[Any], eval_vectors: ArrayLike | None, gradients: tuple[ArrayLike, ArrayLike] | None
 ) -> list[Callable[[Labels], dict[str, float]]]:
     """Return functions of labels that give columns of the table."""
-    found: list[Callable[[Labels], dict[str, float]]] = []
+
+    def regrets(prefix: str, a: NDArray[np.float64]) -> Callable[[Labels], dict[str, float]]:
+        return lambda labels: {
+            f"{prefix}regret_{name}": value for name, value in vars(regret(labels, a)).items()
+        }
+
+    measures: list[Callable[[Labels], dict[str, float]]] = []
     if eval_vectors is not None:
-        found.append(_regrets("", alignments(X, eval_vectors)))
+        measures.append(regrets("", alignments(X, eval_vectors)))
     if gradients is not None:
         sketches = np.asarray(gradients[0])
         if len(sketches) != len(X):
             what = f"{len(sketches)} gradient sketches for {len(X)} vectors"
             raise InputError("gradients", what, "sketch the training examples, in their order")
-        found.append(_regrets("gradient_", alignments(sketches, gradients[1])))
-        found.append(lambda labels: {"gradient_explained": explained_share(sketches, labels)})
-    return found
-
-
-def _regrets(prefix: str, a: NDArray[np.float64]) -> Callable[[Labels], dict[str, float]]:
-    return lambda labels: {
-        f"{prefix}regret_{name}": value for name, value in vars(regret(labels, a)).items()
-    }
+        measures.append(regrets("gradient_", alignments(sketches, gradients[1])))
+        measures.append(lambda labels: {"gradient_explained": explained_share(sketches, labels)})
+    return measures
 
 
 def _row(
-    k: int, cuts: list[tuple[Labels, float]], found: list[dict[str, float | None]]
+    k: int, cuts: list[tuple[Labels, float]], columns: list[dict[str, float | None]]
 ) -> dict[str, Any]:
+    """Return a row of the grid: means and standard deviations over seeds."""
     agreement = [adjusted_rand_score(a, b) for (a, _), (b, _) in combinations(cuts, 2)]
     row: dict[str, Any] = {"k": k}
-    for name in found[0]:
-        known = [value for each in found if (value := each[name]) is not None]
+    for name in columns[0]:
+        known = [value for each in columns if (value := each[name]) is not None]
         row[name] = float(np.mean(known)) if known else None
         row[name + "_sd"] = float(np.std(known)) if known else None
     row["stability_ari"] = float(np.mean(agreement)) if agreement else 1.0
@@ -497,14 +462,3 @@ def _row(
     row["smallest_domain"] = int(min(np.bincount(c, minlength=k).min() for c, _ in cuts))
     row["inertia"] = min(value for _, value in cuts)
     return row
-
-
-def _checked_grid(grid: Sequence[int], n: int) -> list[int]:
-    ks = sorted({int(k) for k in grid})
-    if not ks:
-        raise InputError("k", "the grid is empty", "give at least one number of domains")
-    if ks[0] < 1 or ks[-1] > n:
-        wrong = ks[0] if ks[0] < 1 else ks[-1]
-        what = f"{wrong} domains asked of {n} training examples"
-        raise InputError("k", what, f"choose 1 <= k <= {n}")
-    return ks

@@ -10,127 +10,29 @@ this correction examples of the training's own kind are *far* one time in a hund
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
 
 from rbkit.errors import InputError, RbkitWarning
-
-if TYPE_CHECKING:
-    from rbkit.regroup.domains import Domains
+from rbkit.regroup.domains import Domains
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
-
-_DRAWS = 1000
-_CONFIDENCE = 0.99  # of the noise bands: one report in a hundred would cry wolf
-
-
-def at_least(k: int, n: int, confidence: float = 0.95) -> float:
-    """Return the least share that `k` of `n` agrees with: one-sided Clopper-Pearson bound.
-
-    Examples
-    --------
-    >>> round(at_least(5, 50), 3), at_least(0, 50), round(at_least(10, 10), 2)
-    (0.04, 0.0, 0.74)
-    """
-    from scipy.stats import beta
-
-    return float(beta.ppf(1 - confidence, k, n - k + 1)) if k else 0.0
-
-
-def distance_gap(
-    new: NDArray[np.floating[Any]], nearest: Floats, n_train: int
-) -> tuple[float, float]:
-    """Return the gap between new distances and saved quantiles, and what chance stays below.
-
-    The Kolmogorov-Smirnov statistic against `n_train` distances of which only evenly spaced
-    quantiles were kept, and Smirnov's two-sample bound at 99 %, plus half a step of those.
-    """
-    values = np.sort(new.astype(np.float64))
-    levels = np.linspace(0, 1, len(nearest))
-    # Equal quantiles (copies) are one step: below it the lowest level, above it the highest.
-    steps, first = np.unique(nearest, return_index=True)
-    last = len(nearest) - 1 - np.unique(nearest[::-1], return_index=True)[1]
-    tolerance = 2e-6 * max(float(nearest[-1]), 1e-12)
-    below = np.interp(values, steps, levels[first]), np.interp(values, steps, levels[last])
-    outside = values > nearest[-1] + tolerance, values < nearest[0] - tolerance
-    low, high = (np.where(outside[0], 1.0, np.where(outside[1], 0.0, b)) for b in below)
-    ranks = np.arange(1, len(values) + 1) / len(values)
-    gap = max(float((ranks - high).max()), float((low - ranks + 1 / len(values)).max()), 0.0)
-    c = np.sqrt(-np.log((1 - _CONFIDENCE) / 2) / 2)
-    noise = float(c * np.sqrt(1 / len(values) + 1 / n_train) + 0.5 / (len(nearest) - 1))
-    return gap, noise
-
-
-def share_gaps(new: Counts, then: Counts, seed: int) -> tuple[float, float, tuple[float, float]]:
-    """Return total variation, PSI, and what both stay below 99 times in 100 by chance.
-
-    Chance: two multinomial samples of the sizes at hand from the pooled shares.
-    """
-    rng = np.random.default_rng(seed)
-    pooled = (new + then) / (new.sum() + then.sum())
-    drawn = rng.multinomial(int(new.sum()), pooled, size=_DRAWS)
-    before = rng.multinomial(int(then.sum()), pooled, size=_DRAWS)
-    measures = (total_variation, stability_index)
-    tv, psi = (float(measure(new, then)) for measure in measures)
-    tv_noise, psi_noise = (
-        float(np.quantile(measure(drawn, before), _CONFIDENCE)) for measure in measures
-    )
-    return tv, psi, (tv_noise, psi_noise)
-
-
-def total_variation(a: Counts, b: Counts) -> Floats:
-    """Return the total variation between the shares of counts (..., m)."""
-    shares = (x / x.sum(axis=-1, keepdims=True) for x in (a, b))
-    total: Floats = np.abs(next(shares) - next(shares)).sum(axis=-1) / 2
-    return total
-
-
-def stability_index(a: Counts, b: Counts) -> Floats:
-    """Return the population stability index of counts (..., m): symmetric Kullback-Leibler."""
-    # Half an example more everywhere: an empty domain would make the index infinite.
-    s, t = ((x + 0.5) / (x + 0.5).sum(axis=-1, keepdims=True) for x in (a, b))
-    total: Floats = ((s - t) * np.log(s / t)).sum(axis=-1)
-    return total
-
-
-def noise_of_shares(then: ArrayLike, n: int, n_reference: int) -> Floats:
-    """Return the half-width of the 95 % band of a change of share by chance alone."""
-    p = np.asarray(then, dtype=np.float64)
-    band: Floats = 1.96 * np.sqrt(np.maximum(p * (1 - p), 1 / n / 4) * (1 / n + 1 / n_reference))
-    return band
-
 
 LEVEL = 0.99
-_OWN = 400  # training examples from which a domain has a 99.5 % quantile of its own
+# A share of far examples is worth a warning if it is above this with 95 % confidence: one far
+# example in twenty is then the least that the data agree with, where one in a hundred is normal.
+TOLERATED = 0.05
+_OWN = 400  # training examples from which a domain has its own 99.5 % quantile
 _PRIOR = 10  # a smaller domain's typical distance counts as much as this many examples of all
 _LEAST = 0.1  # of the overall median: in a domain of copies, nearly the same is not far
 _ROWS = 65_536  # rows of a memory map that are read at once
 _AT = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-
-
-class Placed(NamedTuple):
-    """New examples, placed.
-
-    Attributes
-    ----------
-    labels : ndarray of int32, shape (n,)
-        Domain of the nearest prototype.
-    distances : ndarray of float32, shape (n,)
-        Euclidean distance to it.
-    far : ndarray of bool, shape (n,), or None
-        Farther than 99 % of the training examples, by the limits of
-        :func:`distance_profile`; None where the domains carry no distance profile.
-    """
-
-    labels: NDArray[np.int32]
-    distances: NDArray[np.float32]
-    far: NDArray[np.bool_] | None
 
 
 def distance_profile(
@@ -142,14 +44,14 @@ def distance_profile(
     m: int | None = None,
     level: float = LEVEL,
 ) -> dict[str, Any]:
-    """Summarise how far training examples lie from their prototypes: what to save with domains.
+    """Summarise how far training examples lie from their prototypes, to be saved with domains.
 
     Parameters
     ----------
     vectors : array of shape (n, d)
         Of the training examples; a memory map is read in pieces.
     labels : int array of shape (n,)
-        Domain of each; those at -1 set no threshold, but count in what is expected of new ones.
+        Domain of each; those at -1 set no threshold, but count in the share expected of new ones.
     centroids : array of shape (P, d)
         Prototypes.
     centroid_domains : int array of shape (P,), optional
@@ -165,15 +67,15 @@ def distance_profile(
         JSON values only: ``level``; ``thresholds`` (m,), the distance from which an example is
         far; ``counts`` (m,) and ``quantiles`` ``{"at", "by_domain" (m, 8)}`` of the training
         examples in a domain; ``assigned`` (m,), ``far_share`` and ``nearest`` (201 quantiles),
-        of all of them: what new examples are compared with. Under ``domains.quality["distances"]``
-        it is found by :func:`assign_new`, :func:`far_eval` and :func:`drift_report`.
+        of all of them: the reference for new examples. Under ``domains.quality["distances"]``
+        it is read by :func:`assign_new`, :func:`far_eval` and :func:`drift_report`.
 
     Notes
     -----
     An example is far that lies beyond one of two limits, each of which takes half of the false
-    alarms that the level allows: that of its domain, since what is far from a tight domain is
-    near to a wide one, and that of all training examples together, since a wide domain that
-    gathers the rest would let anything in. A limit is the conformal quantile, the
+    alarms that the level allows: that of its domain, since a distance that is far for a tight
+    domain is near for a wide one, and that of all training examples together, since a wide
+    domain that gathers the rest would let anything in. A limit is the conformal quantile, the
     ``ceil((n + 1) * level)``-th smallest distance, which a further example of the same kind
     exceeds with a probability of at most 1 - level. A domain of fewer than 400 examples has too
     few beyond it: it borrows the quantile of distance / typical distance from all, times its own
@@ -194,105 +96,31 @@ def distance_profile(
         what = f"{len(labels)} for {len(vectors)} vectors"
         raise InputError("labels", what, "give one per training example")
     if not 0.5 <= level < 1:
-        raise InputError("level", f"{level} is no share that is near", "use 0.99")
+        raise InputError("level", f"{level} is not a share that is near", "use 0.99")
     m = max(int(owners.max()) + 1, m or 0)
     if not (labels >= 0).any():
         raise InputError("labels", "no example is in any domain", "regroup again")
-    placed, distances = _left_out(vectors, labels, centroids, owners)
-    known = (labels >= 0) & np.isfinite(distances)
-    thresholds = _thresholds(placed[known], distances[known], m, level)
-    inside = [distances[known & (placed == i)] for i in range(m)]
+    placed, distances = _leave_one_out(vectors, labels, centroids, owners)
+    finite = np.isfinite(distances)
+    used = (labels >= 0) & finite
+    thresholds = _thresholds(placed[used], distances[used], m, level)
+    inside = [distances[used & (placed == i)] for i in range(m)]
     return {
         "level": level,
         "metric": "euclidean",
         "thresholds": _rounded(thresholds),
-        "counts": [len(found) for found in inside],
+        "counts": [len(own) for own in inside],
         "quantiles": {
             "at": list(_AT),
             "by_domain": [_rounded(np.quantile(d, _AT)) if len(d) else None for d in inside],
         },
         "assigned": np.bincount(placed, minlength=m).tolist(),
         "far_share": float(np.mean(_is_far(distances, placed, thresholds))),
-        "nearest": _rounded(np.quantile(_finite(distances), np.linspace(0, 1, 201))),
+        "nearest": _rounded(np.quantile(distances[finite], np.linspace(0, 1, 201))),
     }
 
 
-def assign_new(domains: Domains, vectors: ArrayLike) -> Placed:
-    """Place new examples in existing domains, without refitting: the nearest prototype decides.
-
-    Parameters
-    ----------
-    domains : Domains
-        With centroids; with ``quality["distances"]`` for `far`.
-    vectors : array of shape (n, d)
-        From the embedder of the domains.
-
-    Returns
-    -------
-    Placed
-        ``labels, distances, far``.
-
-    Raises
-    ------
-    InputError
-        Domains that were not made from vectors, or vectors of another length.
-
-    Examples
-    --------
-    >>> from rbkit.regroup.domains import Domains
-    >>> domains = Domains(["low", "high"], [0, 1], [0], centroids=[[0.0, 0.0], [4.0, 0.0]])
-    >>> assign_new(domains, [[1.0, 0.0], [4.0, 3.0]])
-    Placed(labels=array([0, 1], dtype=int32), distances=array([1., 3.], dtype=float32), far=None)
-    """
-    if domains.centroids is None:
-        what = f"made by {domains.method.get('name', 'hand')}, without vectors to compare with"
-        raise InputError("domains", what, "regroup with an embedder and a clusterer")
-    centroids = _matrix("centroids", domains.centroids).astype(np.float32)
-    owners = _owners(centroids, getattr(domains, "centroid_domains", None))
-    found = _matrix("vectors", vectors)
-    prototypes, distances = nearest_prototypes(found, centroids)
-    labels = owners[prototypes[:, 0]].astype(np.int32)
-    profile = domains.quality.get("distances")
-    far = None
-    if profile is not None:
-        thresholds = np.asarray(profile["thresholds"], dtype=np.float64)
-        if len(thresholds) != domains.m:
-            what = f"profile of {len(thresholds)} domains for {domains.m}"
-            raise InputError("quality['distances']", what, "make it anew with distance_profile")
-        far = _is_far(distances[:, 0].astype(np.float64), labels, thresholds)
-    return Placed(labels, distances[:, 0], far)
-
-
-def nearest_prototypes(
-    vectors: NDArray[Any], centroids: NDArray[np.float32], k: int = 1
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the `k` nearest prototypes of every row and their Euclidean distances, (n, k) each.
-
-    Fewer than `k` prototypes leave columns of -1 and infinity.
-    """
-    import faiss
-
-    if vectors.shape[1] != centroids.shape[1]:
-        what = f"{vectors.shape[1]} numbers each, but the prototypes have {centroids.shape[1]}"
-        raise InputError("vectors", what, "use the embedder of the domains")
-    centre = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
-    index: Any = faiss.IndexFlatL2(centroids.shape[1])
-    index.add(np.ascontiguousarray(centroids - centre))
-    near = np.empty((len(vectors), k), dtype=np.int64)
-    distances = np.full((len(vectors), k), np.inf, dtype=np.float32)
-    for rows in _pieces(len(vectors)):
-        piece = np.asarray(vectors[rows], dtype=np.float32)
-        if not np.isfinite(piece).all():
-            raise InputError("vectors", "NaN or infinity in them", "embed these examples again")
-        near[rows] = index.search(np.ascontiguousarray(piece - centre), k)[1]
-        for j in range(k):  # faiss gives |x|^2 - 2xc + |c|^2, which is noise for near copies
-            there = near[rows, j] >= 0
-            gap = piece[there] - centroids[near[rows, j][there]]
-            distances[rows, j][there] = np.sqrt(np.einsum("nd,nd->n", gap, gap))
-    return near, distances
-
-
-def _left_out(
+def _leave_one_out(
     vectors: NDArray[Any],
     labels: NDArray[np.int64],
     centroids: NDArray[np.float32],
@@ -325,18 +153,18 @@ def _thresholds(placed: NDArray[np.int64], distances: Floats, m: int, level: flo
     )
     typical = np.maximum(typical, np.finfo(np.float64).tiny)
     level = (1 + level) / 2  # half of the false alarms to each of two limits
-    stretch = _quantile(distances / typical[placed], level)
-    found = [
-        _quantile(d, level) if len(d) >= _OWN else stretch * t
+    stretch = _conformal_quantile(distances / typical[placed], level)
+    limits = [
+        _conformal_quantile(d, level) if len(d) >= _OWN else stretch * t
         for d, t in zip(inside, typical, strict=True)
     ]
-    limits = np.minimum(np.array(found), _quantile(distances, level))
+    limits = np.minimum(np.array(limits), _conformal_quantile(distances, level))
     thresholds: Floats = np.maximum(limits, _LEAST * middle)
     return thresholds
 
 
-def _quantile(values: Floats, level: float) -> float:
-    """Conformal quantile; the largest value where there are too few for the level."""
+def _conformal_quantile(values: Floats, level: float) -> float:
+    # The largest value where there are too few for the level.
     rank = min(int(np.ceil((len(values) + 1) * level)), len(values))
     return float(np.partition(values, rank - 1)[rank - 1])
 
@@ -348,18 +176,109 @@ def _is_far(
     return np.asarray(distances > thresholds[labels] * (1 + 2e-6) + 1e-6, dtype=np.bool_)
 
 
-def _pieces(n: int) -> Iterator[slice]:
-    for start in range(0, n, _ROWS):
-        yield slice(start, min(n, start + _ROWS))
+class Placed(NamedTuple):
+    """New examples in domains, from :func:`assign_new`; ``far`` is None without a profile."""
+
+    labels: NDArray[np.int32]
+    distances: NDArray[np.float32]
+    far: NDArray[np.bool_] | None
+
+
+def assign_new(domains: Domains, vectors: ArrayLike) -> Placed:
+    """Place new examples in existing domains, without refitting: the nearest prototype decides.
+
+    Parameters
+    ----------
+    domains : Domains
+        With centroids; with ``quality["distances"]`` for `far`.
+    vectors : array of shape (n, d)
+        From the embedder of the domains.
+
+    Returns
+    -------
+    labels : ndarray of int32, shape (n,)
+        Domain of the nearest prototype.
+    distances : ndarray of float32, shape (n,)
+        Euclidean distance to it.
+    far : ndarray of bool, shape (n,), or None
+        Farther than 99 % of the training examples, by the limits of
+        :func:`distance_profile`; None where the domains carry no distance profile.
+
+    Raises
+    ------
+    InputError
+        Domains that were not made from vectors, or vectors of another length.
+
+    Examples
+    --------
+    >>> domains = Domains(["low", "high"], [0, 1], [0], centroids=[[0.0, 0.0], [4.0, 0.0]])
+    >>> assign_new(domains, [[1.0, 0.0], [4.0, 3.0]])
+    Placed(labels=array([0, 1], dtype=int32), distances=array([1., 3.], dtype=float32), far=None)
+    """
+    if domains.centroids is None:
+        what = f"made by {domains.method.get('name', 'hand')}, without vectors to compare with"
+        raise InputError("domains", what, "regroup with an embedder and a clusterer")
+    centroids = _matrix("centroids", domains.centroids).astype(np.float32)
+    owners = _owners(centroids, domains.centroid_domains)
+    prototypes, gaps = nearest_prototypes(_matrix("vectors", vectors), centroids)
+    labels, distances = owners[prototypes[:, 0]].astype(np.int32), gaps[:, 0]
+    profile = domains.quality.get("distances")
+    far = None
+    if profile is not None:
+        thresholds = np.asarray(profile["thresholds"], dtype=np.float64)
+        if len(thresholds) != domains.m:
+            what = f"profile of {len(thresholds)} domains for {domains.m}"
+            remedy = "make it again with distance_profile"
+            raise InputError("quality['distances']", what, remedy)
+        far = _is_far(distances.astype(np.float64), labels, thresholds)
+    return Placed(labels, distances, far)
+
+
+def assign_with_profile(domains: Domains, vectors: ArrayLike) -> tuple[Placed, dict[str, Any]]:
+    """As :func:`assign_new`, for domains that must carry a distance profile; also return it."""
+    placed = assign_new(domains, vectors)
+    profile = domains.quality.get("distances")
+    if profile is None:
+        what = "no distances of the training examples are saved with them"
+        raise InputError("domains", what, "store distance_profile(...) in quality['distances']")
+    return placed, profile
+
+
+def nearest_prototypes(
+    vectors: NDArray[Any], centroids: NDArray[np.float32], k: int = 1
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the `k` nearest prototypes of every row and their Euclidean distances, (n, k) each.
+
+    Fewer than `k` prototypes leave columns of -1 and infinity.
+    """
+    if vectors.shape[1] != centroids.shape[1]:
+        what = f"{vectors.shape[1]} numbers each, but the prototypes have {centroids.shape[1]}"
+        raise InputError("vectors", what, "use the embedder of the domains")
+    centre = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+    index: Any = faiss.IndexFlatL2(centroids.shape[1])
+    index.add(np.ascontiguousarray(centroids - centre))
+    near = np.empty((len(vectors), k), dtype=np.int64)
+    distances = np.full((len(vectors), k), np.inf, dtype=np.float32)
+    for start in range(0, len(vectors), _ROWS):
+        rows = slice(start, start + _ROWS)
+        piece = np.asarray(vectors[rows], dtype=np.float32)
+        if not np.isfinite(piece).all():
+            raise InputError("vectors", "NaN or infinity in them", "embed these examples again")
+        near[rows] = index.search(np.ascontiguousarray(piece - centre), k)[1]
+        for j in range(k):  # faiss gives |x|^2 - 2xc + |c|^2, which is noise for near copies
+            there = near[rows, j] >= 0
+            gap = piece[there] - centroids[near[rows, j][there]]
+            distances[rows, j][there] = np.sqrt(np.einsum("nd,nd->n", gap, gap))
+    return near, distances
 
 
 def _matrix(where: str, values: ArrayLike) -> NDArray[Any]:
-    # What lies on disk stays there: a memory map, or shards.
-    found: Any = values if hasattr(values, "chunks") else np.asarray(values)
-    if found.ndim != 2 or found.dtype.kind not in "fiu":
-        what = f"shape {found.shape} and type {found.dtype}"
+    # A memory map or shards stay on disk.
+    array: Any = values if hasattr(values, "chunks") else np.asarray(values)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        what = f"shape {array.shape} and type {array.dtype}"
         raise InputError(where, what, "give numbers of shape (n, d)")
-    matrix: NDArray[Any] = found
+    matrix: NDArray[Any] = array
     return matrix
 
 
@@ -373,23 +292,25 @@ def _owners(centroids: NDArray[Any], centroid_domains: ArrayLike | None) -> NDAr
     return owners
 
 
-def _finite(values: Floats) -> Floats:
-    return values[np.isfinite(values)]
-
-
-def _rounded(values: Sequence[float] | Floats) -> list[float]:
+def _rounded(values: Floats) -> list[float]:
     # Six significant digits: the JSON of a thousand domains stays small.
-    return [float(f"{value:.6g}") for value in np.asarray(values).tolist()]
+    return [float(f"{value:.6g}") for value in values.tolist()]
 
 
-# A share of far examples is worth a warning if it is above this with 95 % confidence: one far
-# example in twenty is then the least that the data agree with, where one in a hundred is normal.
-TOLERATED = 0.05
+def at_least(k: int, n: int, confidence: float = 0.95) -> float:
+    """Return the least share that `k` of `n` agrees with: one-sided Clopper-Pearson bound.
+
+    Examples
+    --------
+    >>> round(at_least(5, 50), 3), at_least(0, 50), round(at_least(10, 10), 2)
+    (0.04, 0.0, 0.74)
+    """
+    return float(beta.ppf(1 - confidence, k, n - k + 1)) if k else 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FarEval:
-    """Which eval examples lie far from all domains, and what it changes to keep them apart.
+    """Which eval examples lie far from all domains, and how q changes if they are kept apart.
 
     Attributes
     ----------
@@ -401,8 +322,6 @@ class FarEval:
     far : ndarray of bool, shape (n,)
     thresholds : ndarray of shape (m,)
     level : float
-    expected : float
-        Share that would be far if the eval set were of the training set's kind.
     """
 
     names: list[str]
@@ -411,17 +330,26 @@ class FarEval:
     far: NDArray[np.bool_]
     thresholds: Floats
     level: float = LEVEL
-    expected: float = 1 - LEVEL
+
+    @property
+    def n(self) -> int:
+        """Number of eval examples that are in a domain."""
+        return int((self.labels >= 0).sum())
+
+    @property
+    def expected(self) -> float:
+        """Share that would be far if the eval set were of the training set's kind."""
+        return 1 - self.level
 
     @property
     def share(self) -> float:
         """Share of the placed eval examples that are far."""
-        return float(self.far[self.labels >= 0].mean()) if (self.labels >= 0).any() else 0.0
+        return float(self.far[self.labels >= 0].mean()) if self.n else 0.0
 
     @property
     def certain_share(self) -> float:
         """The least share that the data agree with: 95 % Clopper-Pearson bound."""
-        return at_least(int(self.far[self.labels >= 0].sum()), int((self.labels >= 0).sum()))
+        return at_least(int(self.far_sizes.sum()), self.n)
 
     @property
     def serious(self) -> bool:
@@ -464,17 +392,16 @@ class FarEval:
         return labels
 
     def message(self) -> str:
-        """Say in numbers how many are far, and in which domains most of them are."""
-        n, k = int((self.labels >= 0).sum()), int(self.far_sizes.sum())
-        told = (
-            f"{k:,} of {n:,} eval examples ({self.share:.0%}) lie farther from every domain than "
-            f"{self.level:.0%} of the training examples do ({self.expected:.1%} expected)"
+        """Report in numbers how many are far, and in which domains most of them are."""
+        far = self.far_sizes
+        text = (
+            f"{far.sum():,} of {self.n:,} eval examples ({self.share:.0%}) lie farther from every "
+            f"domain than {self.level:.0%} of the training examples do "
+            f"({self.expected:.1%} expected)"
         )
-        most = [i for i in np.argsort(-self.far_sizes, kind="stable")[:3] if self.far_sizes[i]]
-        where = ", ".join(
-            f"{self.names[i]!r} {self.far_sizes[i]:,} of {self.sizes[i]:,}" for i in most
-        )
-        return f"{told}; most in {where}" if most else told
+        most = [i for i in np.argsort(-far, kind="stable")[:3] if far[i]]
+        where = ", ".join(f"{self.names[i]!r} {far[i]:,} of {self.sizes[i]:,}" for i in most)
+        return f"{text}; most in {where}" if most else text
 
     def warn(self, stacklevel: int = 2) -> None:
         """Warn if the share is :attr:`serious`."""
@@ -488,7 +415,7 @@ class FarEval:
     def to_dict(self) -> dict[str, Any]:
         """JSON values: counts, shares, q with and without, the distance between the two."""
         return {
-            "n": int((self.labels >= 0).sum()),
+            "n": self.n,
             "far": int(self.far_sizes.sum()),
             "share": self.share,
             "certain_share": self.certain_share,
@@ -497,19 +424,24 @@ class FarEval:
             "by_domain": self.far_sizes.tolist(),
             "q": self.q.tolist(),
             "q_apart": self.q_apart.tolist(),
-            "q_moved": float(np.abs(self.q - self.q_apart).sum() / 2),
+            "q_moved": self._q_moved,
         }
 
+    @property
+    def _q_moved(self) -> float:
+        """Total variation between q with and without the far examples."""
+        return float(np.abs(self.q - self.q_apart).sum() / 2)
+
     def __repr__(self) -> str:
-        moved = self.to_dict()["q_moved"]
-        return f"FarEval: {self.message()}; keeping them apart moves q by {moved:.1%} (TV)"
+        return f"FarEval: {self.message()}; keeping them apart moves q by {self._q_moved:.1%} (TV)"
 
     def _repr_html_(self) -> str:
+        far, sizes, q, q_apart = self.far_sizes, self.sizes, self.q, self.q_apart
         rows = "".join(
-            f"<tr><td>{escape(self.names[i])}</td><td>{self.far_sizes[i]:,} of {self.sizes[i]:,}"
-            f"</td><td>{self.q[i]:.1%}</td><td>{self.q_apart[i]:.1%}</td></tr>"
-            for i in np.argsort(-self.far_sizes, kind="stable")
-            if self.far_sizes[i]
+            f"<tr><td>{escape(self.names[i])}</td><td>{far[i]:,} of {sizes[i]:,}"
+            f"</td><td>{q[i]:.1%}</td><td>{q_apart[i]:.1%}</td></tr>"
+            for i in np.argsort(-far, kind="stable")
+            if far[i]
         )
         head = "<tr><th>domain</th><th>far</th><th>q</th><th>q without them</th></tr>"
         return f"<p>{escape(repr(self))}</p><table>{head}{rows}</table>"
@@ -539,8 +471,6 @@ def far_eval(domains: Domains, vectors: ArrayLike | None = None) -> FarEval:
 
     Examples
     --------
-    >>> from rbkit.regroup.distances import distance_profile
-    >>> from rbkit.regroup.domains import Domains
     >>> X = np.random.default_rng(0).normal(size=(400, 8)).astype("float32")
     >>> centre, labels = X.mean(axis=0, keepdims=True), np.zeros(400, int)
     >>> domains = Domains(["all"], labels, labels[:40], centroids=centre,
@@ -549,15 +479,11 @@ def far_eval(domains: Domains, vectors: ArrayLike | None = None) -> FarEval:
     1.0
     """
     if vectors is None:
-        material = getattr(domains, "material", None)
-        if material is None:
+        if domains.material is None:
             raise InputError("vectors", "none given", "give the vectors of the eval examples")
-        vectors = material.eval
-    placed = assign_new(domains, vectors)
-    profile = domains.quality.get("distances")
-    if placed.far is None or profile is None:
-        what = "no distances of the training examples are saved with them"
-        raise InputError("domains", what, "store distance_profile(...) in quality['distances']")
+        vectors = domains.material.eval
+    placed, profile = assign_with_profile(domains, vectors)
+    assert placed.far is not None
     if len(placed.labels) != len(domains.eval_labels):
         what = f"{len(placed.labels)} for {len(domains.eval_labels)} eval examples"
         raise InputError("vectors", what, "give one per eval example")
@@ -569,5 +495,4 @@ def far_eval(domains: Domains, vectors: ArrayLike | None = None) -> FarEval:
         far=placed.far & (labels >= 0),
         thresholds=np.asarray(profile["thresholds"], dtype=np.float64),
         level=float(profile["level"]),
-        expected=1 - float(profile["level"]),
     )

@@ -22,7 +22,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     On embeddings themselves HDBSCAN calls nearly everything noise, hence the UMAP; k-means
     needs none. The number of clusters follows from the data and `min_cluster_size`, and
-    some examples belong to none (-1): :func:`settle_noise` says what becomes of them.
+    some examples belong to none (-1): see :func:`settle_noise`.
 
     The slow part, UMAP and the single-linkage tree, is done once and cut for any
     `min_cluster_size` in a third of a second for 50,000 examples. Clusters are numbered along
@@ -37,7 +37,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
     min_samples : int
         Neighbours that make an example dense; more of them make more noise.
     n_components, n_neighbors, min_dist, n_epochs :
-        Of UMAP (:func:`project`). More than 50 epochs are for the eye. Agreement with labels
+        Of UMAP (:func:`project`). More than 50 epochs only look better. Agreement with labels
         does not grow with them, one seed each: NMI 0.919, 0.917 and 0.916 at 30, 50 and 100
         epochs on 50,000 synthetic vectors; 0.41, 0.45, 0.43, 0.42 and 0.43 at 30, 50, 100,
         200 and 500 on the built-in wiki corpus.
@@ -125,11 +125,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         size = self.min_cluster_size
         self.min_cluster_size_ = max(10, round(len(rows) ** 0.5 / 2)) if size is None else size
         _check_size(self.min_cluster_size_)
-
-        def report(done: float, what: str) -> None:
-            if on_progress:
-                on_progress(0.9 * done, what)
-
+        report: Report = on_progress or (lambda done, what: None)
         placed = project(
             rows,
             n_components=self.n_components,
@@ -141,11 +137,10 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             cache=self.cache,
             key=key,
             progress=progress,
-            on_progress=report,
+            on_progress=lambda done, what: report(0.9 * done, what),
         )
         self.coordinates_, self.anchors_ = placed.coordinates, placed.anchors
-        if on_progress:
-            on_progress(0.9, "building the tree")
+        report(0.9, "building the tree")
         seen = placed.seen
         self.tree_ = _single_linkage(self.coordinates_[seen], self.min_samples)
         order = leaf_order(self.tree_[:, :2].astype(np.int64))
@@ -155,8 +150,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self._swept: dict[int, dict[str, Any]] = {}
         self.labels_ = self.cut(self.min_cluster_size_)
         self.cluster_centers_ = means(rows, self.labels_, int(self.labels_.max()) + 1)
-        if on_progress:
-            on_progress(1.0, "done")
+        report(1.0, "done")
         return self
 
     def cut(self, min_cluster_size: int) -> NDArray[np.int32]:
@@ -170,12 +164,11 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         _check_size(min_cluster_size)
         s, n = len(self._place), len(self.anchors_)
-        found = _condensed_labels(self.tree_, max(2, round(min_cluster_size * s / n)))
-        k = int(found.max(initial=-1)) + 1
-        first = np.full(k, s)
-        np.minimum.at(first, found[found >= 0], self._place[found >= 0])
+        labels = _condensed_labels(self.tree_, max(2, round(min_cluster_size * s / n)))
+        first = np.full(int(labels.max(initial=-1)) + 1, s)
+        np.minimum.at(first, labels[labels >= 0], self._place[labels >= 0])
         number = np.append(np.argsort(np.argsort(first)), -1).astype(np.int32)
-        return number[found][self._position]
+        return number[labels][self._position]
 
     def sweep(self, sizes: Sequence[int]) -> list[dict[str, Any]]:
         """Cut with every `min_cluster_size` of `sizes`.
@@ -184,7 +177,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         -------
         list of dict
             ``{"min_cluster_size", "k", "noise_share", "largest_share"}``; the last two are
-            shares of all examples. :func:`cliff` looks for a fall in it.
+            shares of all examples. :func:`cliff` looks for a sudden fall of k in it.
         """
         return [self._row(int(size)) for size in sizes]
 
@@ -242,7 +235,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
 def _check_size(min_cluster_size: int) -> None:
     if min_cluster_size < 2:
-        what = f"a cluster of {min_cluster_size} is none"
+        what = f"{min_cluster_size} examples do not make a cluster"
         raise InputError("min_cluster_size", what, "choose at least 2")
 
 
@@ -259,10 +252,10 @@ def _single_linkage(Y: NDArray[np.float32], min_samples: int) -> NDArray[np.floa
 
 
 def _condensed_labels(tree: NDArray[np.float64], min_cluster_size: int) -> NDArray[np.int64]:
-    """Cut a single-linkage tree by excess of mass: what `HDBSCAN.fit` ends with.
+    """Cut a single-linkage tree by excess of mass, the last step of `HDBSCAN.fit`.
 
-    hdbscan has no public way to do this without a fit, only a private module; all that
-    rbkit takes from it is in this function.
+    hdbscan has no public way to do this without a fit, only a private module; it is used in
+    this function alone.
     """
     if len(tree) < 2:
         return np.full(len(tree) + 1, -1)

@@ -166,7 +166,7 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
 
 
 def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
-    """Check `X` for an estimator; what lies on disk is checked chunk by chunk, and stays there."""
+    """Check `X` for an estimator; an array on disk is checked chunk by chunk, and stays there."""
     if not _on_disk(X):
         return validate_data(estimator, X, dtype=[np.float32, np.float64], reset=reset)
     if len(X):  # one row, for the number of features; scikit-learn's check takes a copy
@@ -182,16 +182,7 @@ def assign(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return the nearest of `centers` for every row of `X`, and the squared distance to it.
 
-    Parameters
-    ----------
-    X : array of shape (n, d)
-        Of any floating type, in memory or on disk; it is read chunk by chunk.
-    centers : ndarray of shape (m, d)
-
-    Returns
-    -------
-    labels : ndarray of int32, shape (n,)
-    distances : ndarray of float32, shape (n,)
+    `X` (n, d) may have any floating type, in memory or on disk; it is read chunk by chunk.
 
     Examples
     --------
@@ -247,9 +238,9 @@ def _nearest_to(
     labels = np.empty(len(X), dtype=np.int32)
     distances = np.empty(len(X), dtype=np.float32)
     for start, chunk in _chunks(X):
-        found, at = index.search(_centred(chunk, offset), 1)
-        labels[start : start + len(chunk)] = at.ravel()
-        distances[start : start + len(chunk)] = found.ravel().clip(min=0)
+        squared, nearest = index.search(_centred(chunk, offset), 1)
+        labels[start : start + len(chunk)] = nearest.ravel()
+        distances[start : start + len(chunk)] = squared.ravel().clip(min=0)
     return labels, distances
 
 
@@ -276,7 +267,7 @@ def _fill_empty(
             break
         moved = int(empty[0])
         centers[moved] = _centred(np.asarray(X[worst : worst + 1]), offset)
-        # Nobody else moved, so nearer rows are all that changes: one pass, not one per centroid.
+        # The others did not move, so only nearer rows change: one pass, not one per centroid.
         for start, chunk in _chunks(X):
             own = slice(start, start + len(chunk))
             squared = np.square(_centred(chunk, offset) - centers[moved]).sum(axis=1)

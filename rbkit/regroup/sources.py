@@ -111,10 +111,10 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
         eval_sizes=np.bincount(eval_labels[eval_labels >= 0], minlength=m),
     )
     params = {"unseen": unseen} | ({"column": cluster.column} if cluster.column != "source" else {})
-    return Domains(
-        names=clusters.sources_,
-        train_labels=clusters.labels_,
-        eval_labels=eval_labels,
+    return Domains.from_labels(
+        clusters.sources_,
+        clusters.labels_,
+        eval_labels,
         method={
             "name": "SourceLabels",
             "params": params,

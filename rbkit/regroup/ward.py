@@ -20,11 +20,15 @@ from sklearn.utils.validation import check_is_fitted
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.kmeans import KMeans, assign, checked_rows
 
+# Dimensions that suffice to distinguish near from far when starting points are drawn.
+_PROJECTED = 32
+_MOST_MICRO = 12_000  # the tree compares all pairs: 1.2 GB of float64, and as much again meanwhile
+
 
 def ward(
     centers: NDArray[np.floating[Any]], sizes: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Ward's tree over groups of which only mean and size are known.
+    """Ward's tree over groups of which only mean (M, d) and size (M,) are known.
 
     Joining groups a and b raises the sum of squares by ``|a| |b| / (|a| + |b|) *
     ||mean_a - mean_b||^2``. SciPy and scikit-learn start every row at size 1; here a group
@@ -34,21 +38,11 @@ def ward(
 
     Measured on 50,000 vectors (60 unequal clusters and 10 % background, M = 1,000), ARI of
     the labels with sizes and without: 0.49 and 0.47 cut into 30, 0.99 and 0.97 into 60. Cut
-    finer than the truth, into 120, it is 0.79 and 0.97: sizes make the tree split what is
-    large, and without them it splits off crumbs. For domains to train on the first is wanted.
+    finer than the truth, into 120, it is 0.79 and 0.97: sizes make the tree split large groups,
+    and without them it splits off crumbs. For domains to train on the first is wanted.
 
-    Parameters
-    ----------
-    centers : ndarray of shape (M, d)
-    sizes : ndarray of int, shape (M,)
-        At least 1.
-
-    Returns
-    -------
-    children : ndarray of int64, shape (M - 1, 2)
-        Step i joins these nodes into node ``M + i``; the one with more examples stands left.
-    heights : ndarray of float64, shape (M - 1,)
-        The rises, in increasing order.
+    Returned are `children`, (M - 1, 2), of which step i joins two nodes into node ``M + i``, the
+    one with more examples first; and `heights`, (M - 1,), the rises in increasing order.
 
     Examples
     --------
@@ -64,7 +58,7 @@ def ward(
     rise = (squares[:, None] + squares - 2 * Z @ Z.T).clip(min=0)
     rise *= weight[:, None] * weight / (weight[:, None] + weight)
     np.fill_diagonal(rise, np.inf)
-    alive = np.ones(M, dtype=bool)
+    alive = np.ones(M, dtype=bool)  # slots that still hold a cluster
     chain: list[int] = []  # each the nearest of the one before it, ever nearer
     joins: list[tuple[float, int, int]] = []
     while len(joins) < M - 1:
@@ -82,7 +76,7 @@ def ward(
         joins.append((height, a, b))
         joined = (weight + weight[a]) * rise[a] + (weight + weight[b]) * rise[b] - weight * height
         joined /= weight + weight[a] + weight[b]
-        rise[a] = rise[:, a] = joined  # still infinite to itself and to what is gone
+        rise[a] = rise[:, a] = joined  # still infinite to itself and to joined slots
         rise[b] = rise[:, b] = np.inf
         weight[a] += weight[b]
         alive[b] = False
@@ -92,7 +86,7 @@ def ward(
 def _as_tree(
     joins: list[tuple[float, int, int]], sizes: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return children and heights of joins that name a cluster by any of its leaves."""
+    """Return children and heights of joins that name a cluster by one of its leaves."""
     M = len(sizes)
     node = list(range(M))  # of the tree, that a slot is in; a union-find with path halving
     up = list(range(M))
@@ -134,12 +128,6 @@ def leaf_order(children: NDArray[np.int64]) -> NDArray[np.int64]:
             left, right = children[at - M]
             todo += [int(right), int(left)]
     return np.array(order, dtype=np.int64)
-
-
-# Dimensions are enough to tell near from far when starting points are drawn.
-_PROJECTED = 32
-
-_MOST_MICRO = 12_000  # the tree compares all pairs: 1.2 GB of float64, and as much again on the way
 
 
 class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -204,7 +192,9 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if not 1 <= self.n_clusters <= n:
             what = f"{self.n_clusters} domains asked of n_samples={n} training examples"
             raise InputError("k (n_clusters)", what, f"choose 1 <= k <= {n}")
-        M = self.n_micro if self.n_micro is not None else _default_micro(n, self.n_clusters)
+        M = self.n_micro
+        if M is None:
+            M = min(n, max(self.n_clusters, min(1000, max(n // 40, 4 * self.n_clusters))))
         if not self.n_clusters <= M <= n:
             what = f"{M} micro-clusters for {self.n_clusters} domains of n_samples={n} examples"
             raise InputError("n_micro", what, f"choose {self.n_clusters} <= n_micro <= {n}")
@@ -212,13 +202,13 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             what = f"{M} micro-clusters: their tree would take {8 * M**2 / 2**30:.0f} GiB and more"
             raise InputError("n_micro", what, f"choose at most {_MOST_MICRO:,}, or use k-means")
         with warnings.catch_warnings():
-            # Fewer different vectors than micro-clusters is no harm here.
+            # Fewer different vectors than micro-clusters do no harm here.
             warnings.simplefilter("ignore", RbkitWarning)
             kmeans = _MicroKMeans(M, seed=self.seed, n_init=1, n_iter=5).fit(rows)
         sizes = np.bincount(kmeans.labels_, minlength=M)
         filled = np.flatnonzero(sizes)
         if self.n_clusters > len(filled):
-            # As KMeans does: go on with what there is, since a corpus may be full of repeats.
+            # As in KMeans: continue with fewer, since a corpus may be full of repeats.
             what = f"{self.n_clusters} domains asked, but only {len(filled)} vectors differ"
             warnings.warn(f"WardTree: {what}", RbkitWarning, stacklevel=2)
         self.micro_labels_ = np.asarray(kmeans.labels_)  # largest first: the empty come last
@@ -300,22 +290,13 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: ArrayLike) -> NDArray[np.int32]:
         """Return the cluster of the micro-cluster nearest to each row: int32, shape (n,)."""
-        micro = self.predict_micro(X)
-        return self.cut_micro(self.n_clusters_)[micro]
-
-    def predict_micro(self, X: ArrayLike) -> NDArray[np.int32]:
-        """Return the nearest micro-cluster of every row of `X`: int32, shape (n,)."""
         check_is_fitted(self)
-        rows = checked_rows(self, X, reset=False)
-        return assign(rows, self.micro_centers_)[0]
-
-
-def _default_micro(n: int, n_clusters: int) -> int:
-    return min(n, max(n_clusters, min(1000, max(n // 40, 4 * n_clusters))))
+        micro = assign(checked_rows(self, X, reset=False), self.micro_centers_)[0]
+        return self.cut_micro(self.n_clusters_)[micro]
 
 
 class _MicroKMeans(KMeans):
-    """k-means for many, small clusters, of which it matters little where exactly they end.
+    """k-means for many small clusters, whose exact borders matter little.
 
     Without restarts, of a few iterations, and with k-means++ on a random projection: 3 s
     instead of 10 for 1,000 of 50,000 vectors of length 384, and the same cut of the tree.

@@ -15,102 +15,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pyarrow.parquet as pq
+from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, fingerprint, read_json, write_json
-from rbkit.regroup.distances import Floats
+from rbkit.regroup.domains import Domains
 
 if TYPE_CHECKING:
     import pandas as pd
-    from datasets import Dataset
 
-    from rbkit.regroup.domains import Domains
+Floats = NDArray[np.float64]
 
+_FORMAT = "rbkit-weights/1"
+_COLUMNS = ("domain", "weight")
 # Bytes of UTF-8 and not characters: a Chinese character is 3 bytes and about one token, as a
 # short English word is. English, German and code have 3.5 to 4.5 bytes per token of a BPE.
-BYTES_PER_TOKEN = 4
-_TEXTS = 1000  # tokenized at once
-
-
-def token_counts(
-    texts: Iterable[str],
-    tokenizer: Callable[..., Any] | None = None,
-    *,
-    context: int | None = None,
-    progress: bool = True,
-) -> NDArray[np.int64]:
-    """Count the tokens that each text gives to training.
-
-    Parameters
-    ----------
-    texts : iterable of str
-    tokenizer : transformers tokenizer, optional
-        Counted as :func:`rbkit.train.models.tokenize` cuts: without special tokens, one more for
-        the end of the text. Without a tokenizer, estimated: four bytes of UTF-8 to a token.
-    context : int, optional
-        Tokens per example at most, as in training; what is cut off gives nothing.
-    progress : bool
-        Show a bar while a tokenizer works.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-
-    Examples
-    --------
-    >>> token_counts(["an oak", "", "漢字"]).tolist()
-    [3, 1, 3]
-    >>> token_counts(["word " * 100], context=96).tolist()
-    [96]
-    """
-    if context is not None and context < 1:
-        raise InputError("context", f"{context} tokens are none", "give that of training, or None")
-    if tokenizer is None:
-        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
-        counts = -(-np.array(sizes, dtype=np.int64) // BYTES_PER_TOKEN) + 1
-    else:
-        end = int(getattr(tokenizer, "eos_token_id", None) is not None)
-        found: list[int] = []
-        total = len(texts) if isinstance(texts, Sequence) else None
-        rest = iter(texts)
-        with tqdm(total=total, desc="counting tokens", disable=not progress, delay=2) as bar:
-            while piece := list(islice(rest, _TEXTS)):
-                rows = tokenizer(piece, add_special_tokens=False)["input_ids"]
-                found += [len(row) + end for row in rows]
-                bar.update(len(piece))
-        counts = np.array(found, dtype=np.int64)
-    return counts if context is None else np.minimum(counts, context)
-
-
-def tokens_by_domain(tokens: ArrayLike, labels: ArrayLike, m: int) -> NDArray[np.int64]:
-    """Sum the tokens of each domain's examples: int64, shape (m,).
-
-    Parameters
-    ----------
-    tokens : int array of shape (n,)
-        Of each training example.
-    labels : int array of shape (n,)
-        Domain of each; -1 counts nowhere.
-    m : int
-
-    Examples
-    --------
-    >>> tokens_by_domain([5, 7, 9, 1], [0, 1, 0, -1], 2).tolist()
-    [14, 7]
-    """
-    tokens, labels = np.asarray(tokens, dtype=np.int64), np.asarray(labels)
-    if tokens.shape != labels.shape:
-        what = f"{len(tokens)} counts for {len(labels)} training examples"
-        raise InputError("tokens", what, "count the tokens of the training split")
-    sums = np.zeros(m, dtype=np.int64)
-    np.add.at(sums, labels[labels >= 0], tokens[labels >= 0])
-    return sums
-
-
-FORMAT = "rbkit-weights/1"
-COLUMNS = ("domain", "weight")
+_BYTES_PER_TOKEN = 4
+# Up to four epochs, repeated text is worth about as much as new text; after that its worth
+# decays (Muennighoff et al. 2023, arXiv 2305.16264).
+_MAX_EPOCHS = 4.0
+_MIN_BATCHES = 4  # that a domain can fill: below it the domain is a handful of texts
 
 
 def proportions_of(domains: Domains, p: ArrayLike | str = "target") -> Floats:
@@ -134,8 +61,7 @@ def proportions_of(domains: Domains, p: ArrayLike | str = "target") -> Floats:
 
     Examples
     --------
-    >>> from rbkit.regroup.domains import Domains
-    >>> domains = Domains.from_labels(["wiki", "code"], [0, 0, 1], [0, 1])
+    >>> domains = Domains(["wiki", "code"], [0, 0, 1], [0, 1])
     >>> proportions_of(domains).tolist(), proportions_of(domains, "proportional").round(2).tolist()
     ([0.5, 0.5], [0.67, 0.33])
     """
@@ -149,10 +75,10 @@ def proportions_of(domains: Domains, p: ArrayLike | str = "target") -> Floats:
             what = "no eval example lies in a domain that has training examples"
             raise InputError("p", what, 'use "uniform" or "proportional"')
         if lost := wanted[~there].sum() / wanted.sum():
-            told = f"{lost:.1%} of the target lies in domains without a training example"
-            warnings.warn(f"{told}; it goes to the others", RbkitWarning, stacklevel=2)
-        found: Floats = np.where(there, wanted, 0.0) / wanted[there].sum()
-        return found
+            message = f"{lost:.1%} of the target lies in domains without a training example"
+            warnings.warn(f"{message}; it goes to the others", RbkitWarning, stacklevel=2)
+        named_shares: Floats = np.where(there, wanted, 0.0) / wanted[there].sum()
+        return named_shares
     shares: Floats = np.asarray(p, dtype=np.float64)
     if shares.shape != (domains.m,):
         what = f"shape {shares.shape} for {domains.m} domains"
@@ -211,11 +137,11 @@ class Weights:
         InputError
             Labels other than those the weights were made for.
         """
-        found = np.asarray(labels)
-        if _hash(found) != self.labels_hash:
-            what = f"{len(found)} labels, not those that the weights were made for"
-            raise InputError("labels", what, "use the domains of the weights, or make them anew")
-        weights: Floats = np.append(self.per_example, 0.0)[found]  # -1 finds the last
+        array = np.asarray(labels)
+        if _hash(array) != self.labels_hash:
+            what = f"{len(array)} labels, not those that the weights were made for"
+            raise InputError("labels", what, "use the domains of the weights, or make new weights")
+        weights: Floats = np.append(self.per_example, 0.0)[array]  # -1 finds the last
         return weights
 
     def save(self, path: str | Path) -> Path:
@@ -223,7 +149,7 @@ class Weights:
         path = Path(path)
         path = path / "weights.json" if path.is_dir() or not path.suffix else path
         facts = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "corpus": self.corpus,
             "labels": self.labels_hash,
             "names": self.names,
@@ -245,11 +171,11 @@ class Weights:
             raise InputError(str(path), "no such file", "write it with Weights.save")
         facts = read_json(path)
         remedy = "export the weights again"
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            raise InputError(str(path), f"not of the format {FORMAT}", remedy)
+        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+            raise InputError(str(path), f"not of the format {_FORMAT}", remedy)
         try:
             tokens = facts["tokens"]
-            found = cls(
+            loaded = cls(
                 names=[str(name) for name in facts["names"]],
                 sizes=np.asarray(facts["sizes"], dtype=np.int64),
                 tokens=None if tokens is None else np.asarray(tokens, dtype=np.int64),
@@ -261,11 +187,12 @@ class Weights:
             weight = np.asarray(facts["weight"], dtype=np.float64)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(str(path), f"not what was saved ({error!r})", remedy) from error
-        lengths = {len(found.names), *map(np.size, (found.sizes, found.q, found.p, weight))}
-        sound = len(lengths) == 1 and np.isfinite(found.p).all() and (found.p >= 0).all()
-        if not sound or abs(found.p.sum() - 1) > 1e-6 or not np.allclose(weight, found.per_example):
+        p = loaded.p
+        lengths = {len(loaded.names), *map(np.size, (loaded.sizes, loaded.q, p, weight))}
+        sound = len(lengths) == 1 and np.isfinite(p).all() and (p >= 0).all()
+        if not sound or abs(p.sum() - 1) > 1e-6 or not np.allclose(weight, loaded.per_example):
             raise InputError(str(path), "its numbers do not fit together", remedy)
-        return found
+        return loaded
 
     def __repr__(self) -> str:
         counted = "" if self.tokens is None else f", {self.tokens.sum():,} tokens"
@@ -294,8 +221,7 @@ def sampling_weights(
 
     Examples
     --------
-    >>> from rbkit.regroup.domains import Domains
-    >>> domains = Domains.from_labels(["wiki", "code"], [0, 0, 1], [0, 1])
+    >>> domains = Domains(["wiki", "code"], [0, 0, 1], [0, 1])
     >>> weights = sampling_weights(domains)
     >>> weights.of(domains.train_labels).tolist()
     [0.25, 0.25, 0.5]
@@ -304,7 +230,7 @@ def sampling_weights(
     return Weights(
         names=list(domains.names),
         sizes=domains.sizes,
-        tokens=None if tokens is None else domain_tokens(domains, tokens),
+        tokens=None if tokens is None else tokens_by_domain(domains, tokens),
         q=domains.eval_sizes / max(1, domains.eval_sizes.sum()),
         p=proportions_of(domains, p),
         corpus=None if origin is None else str(origin),
@@ -312,23 +238,12 @@ def sampling_weights(
     )
 
 
-def domain_tokens(domains: Domains, tokens: ArrayLike) -> NDArray[np.int64]:
-    """Return tokens per domain from those of each training example, or of each domain."""
-    found = np.asarray(tokens)
-    if len(found) == len(domains.train_labels):
-        return tokens_by_domain(found, domains.train_labels, domains.m)
-    if found.shape != (domains.m,):
-        what = f"{len(found)} counts for {len(domains.train_labels)} training examples"
-        raise InputError("tokens", what, "count the tokens of the training split")
-    return found.astype(np.int64)
-
-
 def add_weights(
     dataset: Dataset,
     domains: Domains,
     p: ArrayLike | str = "target",
     *,
-    columns: tuple[str, str] = COLUMNS,
+    columns: tuple[str, str] = _COLUMNS,
 ) -> Dataset:
     """Return the training split with the name of each example's domain and its sampling weight.
 
@@ -353,9 +268,7 @@ def add_weights(
 
     Examples
     --------
-    >>> from datasets import Dataset
-    >>> from rbkit.regroup.domains import Domains
-    >>> domains = Domains.from_labels(["wiki", "code"], [0, -1, 1], [0, 1])
+    >>> domains = Domains(["wiki", "code"], [0, -1, 1], [0, 1])
     >>> rows = Dataset.from_dict({"text": ["oak", "??", "def"]})
     >>> add_weights(rows, domains).to_dict()["domain"]
     ['wiki', None, 'code']
@@ -378,14 +291,12 @@ def write_weighted(
     domains: Domains,
     p: ArrayLike | str = "target",
     *,
-    columns: tuple[str, str] = COLUMNS,
+    columns: tuple[str, str] = _COLUMNS,
 ) -> Path:
     """Write the training split with its two new columns as one Parquet file, piece by piece.
 
     Parameters are those of :func:`add_weights`; the file is whole or absent.
     """
-    import pyarrow.parquet as pq
-
     path = Path(path)
     weighted = add_weights(dataset, domains, p, columns=columns)
     schema = weighted.features.arrow_schema
@@ -399,11 +310,74 @@ def _hash(labels: NDArray[Any]) -> str:
     return fingerprint(np.ascontiguousarray(labels, dtype=np.int32).tobytes())
 
 
-# Up to four epochs, repeated text is worth about as much as new text; after that its worth
-# decays (Muennighoff et al. 2023, arXiv 2305.16264).
-MAX_EPOCHS = 4.0
-MIN_BATCHES = 4  # examples of a domain, in batches: below it a domain is a handful of texts
-_NAMED = 4
+def token_counts(
+    texts: Iterable[str],
+    tokenizer: Callable[..., Any] | None = None,
+    *,
+    context: int | None = None,
+    progress: bool = True,
+) -> NDArray[np.int64]:
+    """Count the tokens that each text gives to training.
+
+    Parameters
+    ----------
+    texts : iterable of str
+    tokenizer : transformers tokenizer, optional
+        Counted as :func:`rbkit.train.models.tokenize` cuts: without special tokens, one more for
+        the end of the text. Without a tokenizer, estimated: four bytes of UTF-8 to a token.
+    context : int, optional
+        Tokens per example at most, as in training; the rest of a text gives nothing.
+    progress : bool
+        Show a bar while a tokenizer works.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+
+    Examples
+    --------
+    >>> token_counts(["an oak", "", "漢字"]).tolist()
+    [3, 1, 3]
+    >>> token_counts(["word " * 100], context=96).tolist()
+    [96]
+    """
+    if context is not None and context < 1:
+        what = f"{context} is not a number of tokens"
+        raise InputError("context", what, "give that of training, or None")
+    if tokenizer is None:
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+        counts = -(-np.array(sizes, dtype=np.int64) // _BYTES_PER_TOKEN) + 1
+    else:
+        end = int(getattr(tokenizer, "eos_token_id", None) is not None)
+        lengths: list[int] = []
+        total = len(texts) if isinstance(texts, Sequence) else None
+        rest = iter(texts)
+        with tqdm(total=total, desc="counting tokens", disable=not progress, delay=2) as bar:
+            while piece := list(islice(rest, 1000)):
+                rows = tokenizer(piece, add_special_tokens=False)["input_ids"]
+                lengths += [len(row) + end for row in rows]
+                bar.update(len(piece))
+        counts = np.array(lengths, dtype=np.int64)
+    return counts if context is None else np.minimum(counts, context)
+
+
+def tokens_by_domain(domains: Domains, tokens: ArrayLike) -> NDArray[np.int64]:
+    """Return tokens per domain, (m,), from those of each training example, or of each domain.
+
+    Examples
+    --------
+    >>> tokens_by_domain(Domains(["a", "b"], [0, 1, 0, -1], [0]), [5, 7, 9, 1]).tolist()
+    [14, 7]
+    """
+    counts, labels = np.asarray(tokens, dtype=np.int64), domains.train_labels
+    if counts.shape == labels.shape:
+        sums = np.zeros(domains.m, dtype=np.int64)
+        np.add.at(sums, labels[labels >= 0], counts[labels >= 0])
+        return sums
+    if counts.shape != (domains.m,):
+        what = f"{len(counts)} counts for {len(labels)} training examples"
+        raise InputError("tokens", what, "count the tokens of the training split")
+    return counts
 
 
 def training_table(
@@ -414,11 +388,11 @@ def training_table(
     batch_size: int,
     tokens: ArrayLike | None = None,
     round_steps: int | None = None,
-    max_epochs: float = MAX_EPOCHS,
-    min_batches: float = MIN_BATCHES,
+    max_epochs: float = _MAX_EPOCHS,
+    min_batches: float = _MIN_BATCHES,
     warn: bool = True,
 ) -> pd.DataFrame:
-    """Tell, for each domain, what training with the proportions p would take from it.
+    """Return, for each domain, how much training with the proportions p would take from it.
 
     Parameters
     ----------
@@ -436,7 +410,7 @@ def training_table(
     min_batches : float
         Batches that a domain should be able to fill.
     warn : bool
-        Warn with :class:`RbkitWarning`; what there is to say also stands in the table's `note`.
+        Warn with :class:`RbkitWarning`; the table's `note` has the same.
 
     Returns
     -------
@@ -449,7 +423,7 @@ def training_table(
     Raises
     ------
     InputError
-        Steps or batch size below 1, or proportions that cannot be.
+        Steps or batch size below 1, or impossible proportions.
 
     Warns
     -----
@@ -459,8 +433,7 @@ def training_table(
 
     Examples
     --------
-    >>> from rbkit.regroup.domains import Domains
-    >>> domains = Domains.from_labels(["wiki", "code"], [0] * 90 + [1] * 10, [0, 1])
+    >>> domains = Domains(["wiki", "code"], [0] * 90 + [1] * 10, [0, 1])
     >>> table = training_table(domains, steps=10, batch_size=20, min_batches=0, warn=False)
     >>> table["epochs"].round(1).tolist(), table["note"].tolist()
     ([1.1, 10.0], ['', 'seen 10 times'])
@@ -489,7 +462,7 @@ def training_table(
         index=pd.Index(domains.names, name="domain"),
     )
     if tokens is not None:
-        inside = domain_tokens(domains, tokens)
+        inside = tokens_by_domain(domains, tokens)
         seen = epochs * inside
         table["tokens"] = inside
         table["tokens_seen"] = seen
@@ -497,48 +470,38 @@ def training_table(
     if round_steps is not None:
         table["per_round"] = shares * batch_size * round_steps
     often = epochs > max_epochs * (1 + 1e-9)
-    # A share of 0 needs no examples; an empty domain says so itself.
+    # A share of 0 needs no examples; an empty domain was reported by its share.
     small = (sizes < min_batches * batch_size) & there & (shares > 0)
-    table["note"] = [
-        _note(epochs[i] if often[i] else None, sizes[i] / batch_size if small[i] else None)
-        for i in range(domains.m)
-    ]
-    if warn:
-        _warn(table, often, small, max_epochs, min_batches, batch_size)
+    notes = []
+    for at, fills in enumerate(sizes / batch_size):
+        note = [f"seen {epochs[at]:.3g} times"] if often[at] else []
+        if small[at]:
+            note.append(f"fills {fills:.2g} batches" if fills >= 1 else "fills no batch")
+        notes.append(", ".join(note))
+    table["note"] = notes
+    if warn and often.any():
+        worst = table[often].sort_values("epochs", ascending=False)["epochs"]
+        listed = _listed([f"{name!r} {value:.3g} times" for name, value in worst.items()])
+        message = (
+            f"{_domains(often)} would be seen more than {max_epochs:g} times ({listed}): repeated "
+            "text teaches less; train for fewer steps, lower their shares, merge them, or set "
+            "max_epochs"
+        )
+        warnings.warn(message, RbkitWarning, stacklevel=2)
+    if warn and small.any():
+        few = table[small].sort_values("examples", kind="stable")["examples"]
+        listed = _listed([f"{name!r} {value:,} examples" for name, value in few.items()])
+        message = (
+            f"{_domains(small)} cannot fill {min_batches:g} batches of {batch_size} ({listed}); "
+            "merge them, or drop them"
+        )
+        warnings.warn(message, RbkitWarning, stacklevel=2)
     return table
 
 
-def _note(epochs: float | None, batches: float | None) -> str:
-    said = [] if epochs is None else [f"seen {epochs:.3g} times"]
-    if batches is not None:
-        said.append(f"fills {batches:.2g} batches" if batches >= 1 else "fills no batch")
-    return ", ".join(said)
+def _domains(which: NDArray[np.bool_]) -> str:
+    return f"{which.sum()} domain{'s' if which.sum() > 1 else ''}"
 
 
-def _warn(
-    table: pd.DataFrame,
-    often: NDArray[np.bool_],
-    small: NDArray[np.bool_],
-    most: float,
-    least: float,
-    batch_size: int,
-) -> None:
-    if often.any():
-        worst = table[often].sort_values("epochs", ascending=False)["epochs"]
-        named = [f"{name!r} {value:.3g} times" for name, value in worst.items()]
-        told = f"{_domains(named)} would be seen more than {most:g} times ({_some(named)})"
-        advice = "train for fewer steps, lower their shares, merge them, or set max_epochs"
-        warnings.warn(f"{told}: repeated text teaches less; {advice}", RbkitWarning, stacklevel=3)
-    if small.any():
-        few = table[small].sort_values("examples", kind="stable")["examples"]
-        named = [f"{name!r} {value:,} examples" for name, value in few.items()]
-        told = f"{_domains(named)} cannot fill {least:g} batches of {batch_size} ({_some(named)})"
-        warnings.warn(f"{told}; merge them, or drop them", RbkitWarning, stacklevel=3)
-
-
-def _domains(named: list[str]) -> str:
-    return f"{len(named)} domain{'s' if len(named) > 1 else ''}"
-
-
-def _some(named: list[str]) -> str:
-    return ", ".join(named[:_NAMED]) + (", ..." if len(named) > _NAMED else "")
+def _listed(parts: list[str], most: int = 4) -> str:
+    return ", ".join(parts[:most]) + (", ..." if len(parts) > most else "")

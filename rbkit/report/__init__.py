@@ -6,14 +6,13 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "RunParameters": ".parameters",
-        "parameters_cell": ".parameters",
         "execute": ".engine",
         "NotebookError": ".engine",
         "RbkitEngine": ".engine",
+        "run_notebook": ".html",
         "notebook_to_html": ".html",
         "assert_offline": ".html",
         "mathml": ".html",
-        "write_index": ".page.page",
         "write_report": ".page.page",
     },
 )

@@ -1,18 +1,20 @@
-"""The page of ``rbkit costs``: a figure and a table that open offline."""
+"""``rbkit costs``: a short run of each rule, and an offline page of what each of them costs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
+from rich.console import Console
+from rich.table import Table
 from transformers import AutoTokenizer
 
 from rbkit.balance.mixers.base import Mixer
@@ -21,7 +23,7 @@ from rbkit.errors import InputError
 from rbkit.files import write_text
 from rbkit.report.demo import SETTINGS
 from rbkit.report.job import load_inputs, train_options
-from rbkit.report.page.environment import asset, environment
+from rbkit.report.page.page import asset, environment
 from rbkit.report.page.pictures import picture, swatch
 from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import NOT_ADAPTING, RunLike, parameter
@@ -35,7 +37,7 @@ from rbkit.show.style import (
     set_alt,
     tidy,
 )
-from rbkit.text import percent, thousands
+from rbkit.text import UNKNOWN, amount, percent, thousands
 from rbkit.train.costs import Budget, modelled_overhead
 from rbkit.train.models import PRESETS, pretrained_source, tokenize, train_tokenizer
 from rbkit.train.propose.runs import train_once
@@ -47,12 +49,21 @@ _STEPS = 100
 
 @dataclass(frozen=True)
 class Setup:
-    """How long, and with which options, a rule is run."""
+    """How long, and with which options, a rule is run.
+
+    >>> str(Setup("Aioli", {"lp_steps": 1}, 100, 25))
+    '100 steps, K = 25, lp_steps = 1'
+    """
 
     mixer: str
     options: dict[str, Any]
     steps: int
     round_steps: int
+
+    def __str__(self) -> str:
+        """Write the settings in a few words."""
+        options = [f"{name} = {value}" for name, value in self.options.items()]
+        return ", ".join([f"{self.steps} steps", f"K = {self.round_steps}", *options])
 
     def rule(self) -> Mixer:
         """Make the mixer."""
@@ -105,7 +116,7 @@ def costs(
     mixers : sequence of str, optional
         Names of the rules; all that can be made without options by default.
     progress : bool
-        Say on stderr what is going on.
+        Report progress on stderr.
 
     Returns
     -------
@@ -131,36 +142,28 @@ def costs(
     rows = []
     for number, each in enumerate(setups, 1):
         if progress:
-            print(f"{number} of {len(setups)}: {each.mixer}, {describe(each)}", file=sys.stderr)
+            print(f"{number} of {len(setups)}: {each.mixer}, {each}", file=sys.stderr)
         options |= {"steps": each.steps, "round_steps": each.round_steps}
         run = train_once(corpus, domains, out / "runs" / each.mixer, each.rule(), options)
         rows.append(cost_row(run, each, d_e))
     rows.sort(key=lambda row: (row.counted or 0.0, row.measured or 0.0))
-    write_csv(rows, out / "costs.csv")
+    write_text(out / "costs.csv", pd.DataFrame(rows).to_csv(index=False))
     write_page(rows, list_runs(out / "runs"), out / "index.html")
     return rows
 
 
 def runnable() -> list[str]:
-    """Names of the mixers that need no options, which leaves out ``Fixed``.
-
-    Examples
-    --------
-    >>> "Fixed" in runnable(), "RnB" in runnable()
-    (False, True)
-    """
-    found = []
+    """Return the names of the mixers that need no options, which leaves out ``Fixed``."""
+    names = []
     for name in MIXERS:
-        try:
+        with suppress(InputError):
             mixer_by_name(name)
-        except InputError:
-            continue
-        found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def setup(name: str, params: RunParameters) -> Setup:
-    """Say how a rule is run: what is published for thousands of steps is scaled to a short run.
+    """Choose how a rule is run: what is published for thousands of steps, scaled to a short run.
 
     Rules that update after every step do so here, too; those among them that take fresh
     gradients each time run for a tenth of the steps, since a share does not need more.
@@ -187,18 +190,6 @@ def setup(name: str, params: RunParameters) -> Setup:
     return Setup(name, options, steps, round_steps)
 
 
-def describe(one: Setup) -> str:
-    """Say the settings in a few words.
-
-    Examples
-    --------
-    >>> describe(Setup("Aioli", {"lp_steps": 1}, 100, 25))
-    '100 steps, K = 25, lp_steps = 1'
-    """
-    said = [f"{one.steps} steps", f"K = {one.round_steps}"]
-    return ", ".join([*said, *(f"{name} = {value}" for name, value in one.options.items())])
-
-
 def eval_tokens(corpus: Any, params: RunParameters) -> int:
     """Count the tokens of the eval set, D_e."""
     if params.model in PRESETS:
@@ -212,72 +203,53 @@ def eval_tokens(corpus: Any, params: RunParameters) -> int:
 
 
 def cost_row(run: Run, one: Setup, d_e: int) -> CostRow:
-    """Return the prices of one finished run."""
+    """Return the prices of one finished run, with D_e tokens in its eval set."""
     entries = {entry["name"]: dict(entry) for entry in run.info["ledger"]["entries"]}
-    step = entries["step"]
-    ours = [entry for name, entry in entries.items() if name not in NOT_ADAPTING]
-    flops = sum(entry["flops_counted"] or 0 for entry in ours)
-    seconds = sum(entry["seconds"] or 0 for entry in ours)
-    held = [entry["bytes"] or 0 for entry in ours]
-    spent, rule = budget(run, one, d_e, entries.get("track", {})), one.rule()
-    # Where a rule divides its rounds, as Aioli does, the trainer has more of them to pay for.
-    asked = replace(spent, rounds=len(run.history["step"]))
-    return CostRow(
-        one.mixer,
-        describe(one),
-        ", ".join(sorted(rule.signals)) or "none",
-        100 * modelled_overhead(rule, spent),
-        100 * modelled_overhead(rule, asked, "rbkit"),
-        _percent(flops, step["flops_counted"]),
-        _percent(seconds, step["seconds"]),
-        int(max(held, default=0)),
-        1000 * step["seconds"] / max(step["calls"], 1),
-        one.steps,
-        one.round_steps,
-    )
-
-
-def budget(run: Run, one: Setup, d_e: int, track: Mapping[str, Any]) -> Budget:
-    """Return the quantities of the cost model, as this run had them."""
+    step, rule = entries["step"], one.rule()
+    extra = [entry for name, entry in entries.items() if name not in NOT_ADAPTING]
     sizes = np.asarray(run.info["domains"]["sizes"])
-    m = int((sizes > 0).sum())
-    probe = one.options.get("graph_steps", 1)  # else: one batch
     # Two half-rounds of float32 for each domain.
-    numbers = (track.get("bytes") or 0) / (8 * len(sizes))
-    return Budget(
+    tracked = (entries.get("track", {}).get("bytes") or 0) / (8 * len(sizes))
+    budget = Budget(
         params=run.info["model"]["parameters"],
         train_tokens=run.metrics("train")[-1]["tokens"],
-        domains=m,
+        domains=int((sizes > 0).sum()),
         eval_tokens=d_e,
         rounds=-(-one.steps // one.round_steps),
-        delta=probe / one.steps,
-        tracked=numbers or None,
+        delta=one.options.get("graph_steps", 1) / one.steps,  # a probe; else one batch
+        tracked=tracked or None,
     )
+    # Where a rule divides its rounds, as Aioli does, the trainer has more of them to pay for.
+    in_rbkit = replace(budget, rounds=len(run.history["step"]))
 
+    def percent_of_steps(column: str) -> float | None:
+        total = sum(entry[column] or 0 for entry in extra)
+        return 100 * total / step[column] if step[column] else None
 
-def write_csv(rows: Sequence[CostRow], path: Path) -> None:
-    """Write the table as CSV, overheads in percent."""
-    out = io.StringIO()
-    table = csv.DictWriter(out, [f.name for f in fields(CostRow)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(row) for row in rows)
-    write_text(path, out.getvalue())
+    return CostRow(
+        mixer=one.mixer,
+        settings=str(one),
+        signals=", ".join(sorted(rule.signals)) or "none",
+        modelled=100 * modelled_overhead(rule, budget),
+        modelled_rbkit=100 * modelled_overhead(rule, in_rbkit, "rbkit"),
+        counted=percent_of_steps("flops_counted"),
+        measured=percent_of_steps("seconds"),
+        peak_bytes=int(max((entry["bytes"] or 0 for entry in extra), default=0)),
+        step_ms=1000 * step["seconds"] / max(step["calls"], 1),
+        steps=one.steps,
+        round_steps=one.round_steps,
+    )
 
 
 def print_table(rows: Sequence[CostRow]) -> None:
     """Print the table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from rbkit.text import amount
-
     table = Table(box=None, pad_edge=False)
     table.add_column("mixer", no_wrap=True)
     for name in ("modelled", "for rbkit", "counted", "measured", "peak", "K", "steps"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         shares = (row.modelled, row.modelled_rbkit, row.counted, row.measured)
-        peak = amount(row.peak_bytes, "B") if row.peak_bytes else "–"
+        peak = amount(row.peak_bytes, "B") if row.peak_bytes else UNKNOWN
         table.add_row(row.mixer, *map(share, shares), peak, str(row.round_steps), str(row.steps))
     console = Console(markup=False, highlight=False)
     console.print(table)
@@ -289,11 +261,7 @@ def print_table(rows: Sequence[CostRow]) -> None:
     )
 
 
-def _percent(part: float, whole: float | None) -> float | None:
-    return 100 * part / whole if whole else None
-
-
-# What is shown, in the order of the bars: its name, and a look that differs without colour.
+# Bars in their order: name, and a colour and hatch that differ without colour, too.
 _KINDS = {
     "modelled": ("modelled, published rule", "#c9d3dd", "///"),
     "counted": ("counted FLOPs", "#0072B2", ""),
@@ -302,17 +270,7 @@ _KINDS = {
 
 
 def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
-    """Modelled, counted and measured overhead of each mixer on a logarithmic axis.
-
-    Parameters
-    ----------
-    rows : sequence of CostRow
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    matplotlib Axes
-    """
+    """Draw modelled, counted and measured overhead of each mixer on a logarithmic axis."""
     with rbkit_style():
         ax = new_axes(ax, 8.2, 1.2 + 0.52 * max(len(rows), 3))
         values = {kind: np.array([getattr(row, kind) or 0.0 for row in rows]) for kind in _KINDS}
@@ -355,20 +313,20 @@ def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
         ax.set_xlabel("overhead over plain training (logarithmic)")
         ax.set_title("What each rule costs")
         legend_above(ax)
-        said = "; ".join(
+        each = "; ".join(
             f"{row.mixer} {share(row.counted)} counted, {share(row.measured)} measured"
             for row in rows
         )
-        set_alt(ax, f"Overhead of each rule over plain training: {said}.")
+        set_alt(ax, f"Overhead of each rule over plain training: {each}.")
     return ax
 
 
 def write_page(rows: Sequence[CostRow], runs: Sequence[RunLike], out: str | Path) -> Path:
-    """Write the offline page of a table of costs; `runs` tell the setting."""
+    """Write the offline page of a table of costs; the first of `runs` gives the setting."""
     templates = environment()
     templates.filters["share"] = share
     page = templates.get_template("costs.html.j2").render(
-        css=asset("index.css", "page/print.css"),
+        css=asset("page.css"),
         rows=[{**vars(row), "swatch": swatch(mixer_colour(row.mixer))} for row in rows],
         figure=picture(overhead_bars(rows)),
         facts=_facts(runs[0]) if runs else [],
@@ -380,21 +338,21 @@ def write_page(rows: Sequence[CostRow], runs: Sequence[RunLike], out: str | Path
 
 
 def headline(rows: Sequence[CostRow]) -> str:
-    """Say in a sentence what the rules cost."""
+    """Write in a sentence what the rules cost."""
     paying = [row for row in rows if row.counted]
     if not paying:
         return "No rule of these needs a pass beyond training."
     first, last = paying[0], paying[-1]
-    said = f"{len(rows) - len(paying)} of {len(rows)} rules need no pass beyond training."
-    said += f" Of the others, {first.mixer} adds least ({share(first.counted)} of the FLOPs)"
-    return f"{said} and {last.mixer} most ({share(last.counted)})."
+    return (
+        f"{len(rows) - len(paying)} of {len(rows)} rules need no pass beyond training. "
+        f"Of the others, {first.mixer} adds least ({share(first.counted)} of the FLOPs) "
+        f"and {last.mixer} most ({share(last.counted)})."
+    )
 
 
 def share(value: float | None) -> str:
     """Write a percentage with three digits at most; one that nobody would notice as such.
 
-    Examples
-    --------
     >>> share(0.2241), share(800.0), share(1e-5), share(None)
     ('0.22 %', '800 %', '< 0.01 %', '–')
     """
@@ -407,7 +365,7 @@ def _facts(run: RunLike) -> list[tuple[str, str]]:
     corpus, model = run.info.get("corpus") or {}, run.info.get("model") or {}
     entries = {e["name"]: e for e in (run.info.get("ledger") or {}).get("entries", [])}
     regroup = sum(entries[name]["seconds"] for name in ("embed", "cluster") if name in entries)
-    found: list[tuple[str, Any]] = [
+    rows: list[tuple[str, Any]] = [
         ("corpus", corpus.get("name")),
         ("domains", len((run.info.get("domains") or {}).get("names") or [])),
         ("model", f"{model.get('name')}, {thousands(model.get('parameters'))} parameters"),
@@ -415,4 +373,4 @@ def _facts(run: RunLike) -> list[tuple[str, str]]:
         ("device", run.info.get("device")),
         ("Regroup, once", f"{regroup:.1f} s"),
     ]
-    return [(name, str(value)) for name, value in found if value not in (None, "")]
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
-from rbkit.report.engine import NotebookError, execute
-from rbkit.report.html import notebook_to_html
+from rbkit.report.engine import NotebookError
+from rbkit.report.html import run_notebook
+from rbkit.report.job import load_inputs
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.page.page import write_report
 from rbkit.report.parameters import RunParameters
+from rbkit.train.recorder import Recorder
 
 MIXERS = ("Stratified", "Target", "RnB")
 
@@ -59,7 +61,7 @@ def demo(
     mixers : tuple of str
         Rules to compare.
     progress : bool
-        Say on stderr what is going on.
+        Report progress on stderr.
 
     Returns
     -------
@@ -85,23 +87,31 @@ def demo(
             print(f"[{time.monotonic() - began:4.0f} s] {text}", file=sys.stderr, flush=True)
 
     say(f"corpus and domains: {shared.corpus}, embedded with {shared.embedder} (cached)")
-    domains = _domains(shared, out, progress)
+    _, domains = load_inputs(shared, progress=progress)
+    domains.save(out / "domains")
     errors = []
     for number, mixer in enumerate(mixers, 1):
         say(f"run {number} of {len(mixers)}: {mixer}, {shared.steps} steps")
         run_dir = out / "runs" / mixer
-        values = {**settings.to_dict(), "mixer": mixer, "domains": str(domains)}
-        if settings.profile == "smoke":
-            values["domains"] = ""
+        folder = "" if settings.profile == "smoke" else str(out / "domains")
+        values = {**settings.to_dict(), "mixer": mixer, "domains": folder}
         (run_dir / "run.json").unlink(missing_ok=True)  # no result of an earlier call
         try:
-            execute(template, values, run_dir, progress=progress, label=mixer)
+            run_notebook(
+                template,
+                values,
+                run_dir,
+                title=f"{mixer} · rbkit",
+                progress=progress,
+                label=mixer,
+            )
         except NotebookError as error:
             errors.append(error)
             say(f"{mixer} stopped: {error}")
-            _record_failure(run_dir, values, error)
-        if (run_dir / "run.ipynb").exists():
-            notebook_to_html(run_dir / "run.ipynb", run_dir / "run.html", title=f"{mixer} · rbkit")
+            if not (run_dir / "run.json").exists():  # it failed before training could begin one
+                recorder = Recorder(run_dir)
+                recorder.start(parameters=values)
+                recorder.finish("failed", error=str(error))
     say("writing the report")
     ours = (shared.corpus, shared.eval_sources) == ("demo", TARGET)
     page = write_report(
@@ -115,22 +125,3 @@ def demo(
         raise errors[0]
     say(f"done: {page}")
     return page
-
-
-def _domains(params: RunParameters, out: Path, progress: bool) -> Path:
-    """Make the domains that all runs share, and say where they are."""
-    from rbkit.report.job import load_inputs
-
-    _, domains = load_inputs(params, progress=progress)
-    domains.save(out / "domains")
-    return out / "domains"
-
-
-def _record_failure(run_dir: Path, values: Mapping[str, Any], error: NotebookError) -> None:
-    """Leave a record where the notebook failed before training could begin one."""
-    from rbkit.train.recorder import Recorder
-
-    if not (run_dir / "run.json").exists():
-        recorder = Recorder(run_dir)
-        recorder.start(parameters=dict(values))
-        recorder.finish("failed", error=str(error))

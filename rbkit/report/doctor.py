@@ -35,23 +35,18 @@ _PACKAGES = (
 def examine(*, smoke: bool = True) -> bool:
     """Print the state of this machine for rbkit; return whether everything works."""
     say = Console(highlight=False, soft_wrap=True).print
-    fine = _packages(say)
-    _device(say)
-    _assets(say)
-    return (_smoke(say) if smoke else True) and fine
-
-
-def _packages(say: Callable[..., None]) -> bool:
-    found, missing = [], []
+    installed, missing = [], []
     for name in _PACKAGES:
         try:
-            found.append(f"{name} {metadata.version(name)}")
+            installed.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             missing.append(name)
-    say("[bold]Installed[/]  " + ", ".join(found))
+    say("[bold]Installed[/]  " + ", ".join(installed))
     if missing:
         say(f"[red]Missing[/]    {', '.join(missing)}; install with: pip install -e .")
-    return not missing
+    _device(say)
+    _assets(say)
+    return (_smoke(say) if smoke else True) and not missing
 
 
 def _device(say: Callable[..., None]) -> None:
@@ -72,8 +67,10 @@ def _device(say: Callable[..., None]) -> None:
 def _assets(say: Callable[..., None]) -> None:
     from rbkit.data.assets import status
 
-    free = shutil.disk_usage(_existing(cache_dir())).free / 2**30
-    say(f"[bold]Cache[/]      {cache_dir()}, {free:.0f} GiB free")
+    cache = cache_dir()
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    say(f"[bold]Cache[/]      {cache}, {free:.0f} GiB free")
     for row in status():
         if row["problem"]:
             state = f"[red]{row['problem']}[/]"
@@ -103,10 +100,3 @@ def _smoke(say: Callable[..., None]) -> bool:
         f"of {len(corpus['train'])} docstrings, {rounds} rounds, eval loss {loss:.2f}, {took:.1f} s"
     )
     return works
-
-
-def _existing(path: os.PathLike[str]) -> str:
-    folder = os.fspath(path)
-    while not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    return folder

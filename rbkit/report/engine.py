@@ -1,4 +1,4 @@
-"""Execute a notebook into a run folder, and say truthfully how it ended.
+"""Execute a notebook into a run folder, and report truthfully how it ended.
 
 :func:`execute` runs a notebook with papermill through :class:`RbkitEngine`, writes
 ``run.ipynb`` whole or not at all, shows one line of progress, and raises
@@ -13,8 +13,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,14 @@ from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import Parameters, declared
 from rbkit.text import last_lines, shorten
 
-OnCell = Callable[[int, Any, str], None]
-OnKernel = Callable[[int], None]
 
-
-def description(source: str) -> str | None:
-    """Return the name a cell gives itself by ``# papermill_description=``, if any."""
+def cell_name(source: str) -> str | None:
+    """Return the name that a cell gives itself by ``# papermill_description=``, if any."""
     match = re.search(r"papermill_description=\s*(\S.*?)\s*$", source, re.M)
     return match.group(1).replace("_", " ") if match else None
 
 
-class Line:
+class ProgressLine:
     """One line of progress for one notebook: its cells, and the bar inside the current one."""
 
     def __init__(self, node: Any, label: str, progress: bool) -> None:
@@ -43,14 +39,14 @@ class Line:
         self._bar: Any = None
         self._doing, self._stop = "starting a kernel", threading.Event()
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> ProgressLine:
         if self._progress:
             from tqdm import tqdm
 
             self._bar = tqdm(
                 total=self._total, bar_format=self._format(""), file=sys.stderr, mininterval=1
             )
-            # A long cell says nothing: let the clock tick so that it is seen to be alive.
+            # A long cell prints nothing: a ticking clock shows that it is alive.
             threading.Thread(target=self._tick, daemon=True).start()
         return self
 
@@ -66,12 +62,12 @@ class Line:
         self._bar.close()
 
     def update(self, index: int, cell: Any, text: str) -> None:
-        """Take note of a cell that starts (no text), or of what it writes to stderr."""
+        """Show a cell that starts (no text), or the progress bar in what it writes to stderr."""
         if self._bar is None:
             return
         inside, more = 0.0, ""
         if text:
-            # The end will do: in a line of megabytes the search would take hours.
+            # Only the end: in a line of megabytes the search would take hours.
             bars = re.findall(r"([^\r\n|]*?)\s*(\d+)%\|", text[-1000:])
             if not bars:
                 return
@@ -79,16 +75,17 @@ class Line:
             inside, more = percent / 100, f" · {name} {percent} %".replace("  ", " ")
         else:
             first_code = self._doing == "starting a kernel" and cell.cell_type == "code"
-            self._doing = description(cell.source) or ("running" if first_code else self._doing)
+            self._doing = cell_name(cell.source) or ("running" if first_code else self._doing)
         # Progress inside a cell, of several bars one after the other, must not run backwards.
         step = max(self._bar.n, index + inside) - self._bar.n
         self._bar.bar_format = self._format(more)
         self._bar.update(step)
 
     def _format(self, more: str) -> str:
-        said = (self._doing + more).replace("{", "{{").replace("}", "}}")
-        label = self._label.replace("{", "{{").replace("}", "}}")
-        return f"{label:<14} |{{bar:24}}| {{elapsed}}  {said}"
+        label, doing = (
+            text.replace("{", "{{").replace("}", "}}") for text in (self._label, self._doing + more)
+        )
+        return f"{label:<14} |{{bar:24}}| {{elapsed}}  {doing}"
 
     def _tick(self) -> None:
         # Without a terminal every refresh is a new line in a log.
@@ -128,7 +125,7 @@ class Failure:
 
 
 class RbkitEngine:
-    """papermill's door to :class:`rbkit.report.kernels.HonestEngine`.
+    """papermill's way to :class:`rbkit.report.kernels.HonestEngine`.
 
     papermill loads its engines while it is itself being imported, so this class imports
     papermill only when it is used.
@@ -137,15 +134,13 @@ class RbkitEngine:
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, **kwargs: Any) -> Any:
         """Run a notebook; see ``papermill.engines.Engine.execute_notebook``."""
-        from rbkit.report.kernels import (
-            HonestEngine,
-        )  # late: papermill finds this file by an entry point
+        from rbkit.report.kernels import HonestEngine
 
         return HonestEngine.execute_notebook(nb, kernel_name, **kwargs)
 
     @classmethod
     def nb_kernel_name(cls, nb: Any, name: str | None = None) -> str:
-        """Kernel to use: as asked, else as the notebook says."""
+        """Kernel to use: as requested, else as the notebook says."""
         from papermill.utils import nb_kernel_name
 
         return str(nb_kernel_name(nb, name))
@@ -183,8 +178,8 @@ def execute(
     profile : str, optional
         Value for the parameter ``profile``.
     env : mapping, optional
-        Environment variables for the kernel, beside those of this process. ``RBKIT_DISPLAY``
-        is ``batch`` unless it is set.
+        Environment variables for the kernel, in addition to those of this process.
+        ``RBKIT_DISPLAY`` is ``batch`` unless it is set.
     timeout : int, optional
         Seconds that a single cell may take.
     progress : bool
@@ -213,25 +208,28 @@ def execute(
     run_dir.mkdir(parents=True, exist_ok=True)
     temporary, final = run_dir / ".tmp-run.ipynb", run_dir / "run.ipynb"
     temporary.unlink(missing_ok=True)  # of a run that was killed
-    _strip(node)
-    line = Line(node, label or notebook.stem, progress)
+    for cell in node.cells:  # nothing that an earlier execution left
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    node.metadata.pop("papermill", None)
+    node.metadata.pop("widgets", None)
+    line = ProgressLine(node, label or notebook.stem, progress)
+    options = {
+        "parameters": values,
+        "env": {"RBKIT_DISPLAY": "batch", **(env or {})},
+        "execution_timeout": timeout,
+        "on_cell": line.update,
+        "on_kernel": on_kernel,
+        "names": (notebook.name, final.name),
+    }
     try:
         with terminate_by_interrupt(), line:
-            _papermill(
-                node,
-                temporary,
-                values,
-                {"RBKIT_DISPLAY": "batch", **(env or {})},
-                timeout,
-                line,
-                on_kernel,
-                (notebook.name, final.name),
-            )
+            _papermill(node, temporary, options)
             _check_ended(temporary)
     except Exception as error:
         if not temporary.exists():
             raise
-        raise _explain(error, notebook, temporary, final) from error
+        raise _notebook_error(error, notebook, temporary, final) from error
     finally:
         # Also after a failure, and after Ctrl-C: the error can be seen in the notebook.
         if temporary.exists():
@@ -243,64 +241,34 @@ def _values(
     node: Any, parameters: Parameters | Mapping[str, Any] | None, run_dir: Path, profile: str | None
 ) -> dict[str, Any]:
     given = parameters.to_dict() if isinstance(parameters, Parameters) else dict(parameters or {})
-    known = declared(node)
-    if profile is not None and "profile" in known:
+    declaration = declared(node)
+    if profile is not None and "profile" in declaration:
         given["profile"] = profile
-    # JSON values: papermill writes a tuple as a string; as a list it arrives as what it was.
-    checked = known.check(given)
+    # JSON values: papermill writes a tuple as a string, a list arrives as a list.
+    checked = declaration.check(given)
     values = {name: checked[name] for name in given}
-    return {**values, "run_dir": str(run_dir)} if "run_dir" in known else values
+    return {**values, "run_dir": str(run_dir)} if "run_dir" in declaration else values
 
 
-def _strip(node: Any) -> None:
-    """Forget what an earlier execution left: it is none of this one's."""
-    for cell in node.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    node.metadata.pop("papermill", None)
-    node.metadata.pop("widgets", None)
-
-
-def _papermill(
-    node: Any,
-    out: Path,
-    values: dict[str, Any],
-    env: dict[str, str],
-    timeout: int | None,
-    line: Line,
-    on_kernel: Callable[[int], None] | None,
-    names: tuple[str, str],
-) -> None:
+def _papermill(node: Any, out: Path, options: Mapping[str, Any]) -> None:
     import papermill
     from papermill.engines import papermill_engines
 
     # Also where rbkit is on the path without being installed, and has no entry point.
     papermill_engines.register("rbkit", RbkitEngine)
-    with _errors_only("papermill"):
+    logger = logging.getLogger("papermill")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it warns of every annotation that its regex cannot parse
+    try:
         papermill.execute_notebook(
             node,
             str(out),
-            parameters=values,
             engine_name="rbkit",
             kernel_name=node.metadata.get("kernelspec", {}).get("name") or "python3",
             language="python",  # parameters are read as Python; many notebooks do not say theirs
             progress_bar=False,
-            env=env,
-            execution_timeout=timeout,
-            on_cell=line.update,
-            on_kernel=on_kernel,
-            names=names,
+            **options,
         )
-
-
-@contextmanager
-def _errors_only(name: str) -> Iterator[None]:
-    """Quieten a logger: papermill warns of every annotation that its regex cannot parse."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
     finally:
         logger.setLevel(level)
 
@@ -311,18 +279,18 @@ def failure_in(ran: str | Path) -> Failure | None:
         cells = read_notebook(ran).cells
     except InputError:  # the disk was full
         return None
-    found = None
+    failure = None
     for cell in cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
-                name = description(cell.source) or f"In [{cell.execution_count or '*'}]"
+                name = cell_name(cell.source) or f"In [{cell.execution_count or '*'}]"
                 headline = f"{output.ename}: {output.evalue}".strip().splitlines()[0]
-                found = Failure(shorten(name), shorten(headline), last_lines(output.traceback))
-    return found
+                failure = Failure(shorten(name), shorten(headline), last_lines(output.traceback))
+    return failure
 
 
 def _check_ended(ran: Path) -> None:
-    """Refuse a notebook that stopped on its way: papermill says nothing of ``sys.exit(0)``."""
+    """Refuse a notebook that stopped half-way: papermill does not report ``sys.exit(0)``."""
     node = read_notebook(ran)
     cells = [cell for cell in node.cells if cell.cell_type == "code"]
     states = [cell.metadata.get("papermill", {}).get("status") for cell in cells]
@@ -330,13 +298,13 @@ def _check_ended(ran: Path) -> None:
         raise RuntimeError("the notebook did not run to its end")
 
 
-def _explain(error: Exception, notebook: Path, ran: Path, final: Path) -> NotebookError:
+def _notebook_error(error: Exception, notebook: Path, ran: Path, final: Path) -> NotebookError:
     kind = type(error).__name__
     status = {"DeadKernelError": "killed", "CellTimeoutError": "timeout"}.get(kind, "failed")
     failure = failure_in(ran)
     if failure is None:  # before the first cell, or the notebook could not be written
-        said = (str(error).strip().splitlines() or [""])[-1]
-        failure = Failure(None, shorten(f"{kind}: {said}".rstrip(": ")), [])
+        message = (str(error).strip().splitlines() or [""])[-1]
+        failure = Failure(None, shorten(f"{kind}: {message}".rstrip(": ")), [])
     cell = failure.cell
     where = "" if cell is None else f", cell {cell if cell.startswith('In [') else repr(cell)}"
     message = f"{notebook.name}{where}: {failure.headline}; see {final}"

@@ -1,9 +1,8 @@
 """An executed notebook as one HTML file that opens offline: nothing is fetched, ever.
 
-nbconvert's own templates load four to six scripts from the internet. This exporter uses
-a small template of its own under a strict Content-Security-Policy, turns LaTeX into
-MathML, folds code away, keeps the alternative text of figures, and drops whatever in an
-output would fetch or run something.
+nbconvert's own templates load four to six scripts from the internet. This exporter uses a small
+template under a strict Content-Security-Policy, turns LaTeX into MathML, folds code away, keeps
+the alternative text of figures, and removes whatever in an output would fetch or run something.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -26,44 +27,17 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import Preprocessor, TagRemovePreprocessor
 from traitlets.config import Config
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, write_text
+from rbkit.report.engine import execute
 from rbkit.report.notebooks import read_notebook
+from rbkit.report.parameters import Parameters
 
-# Elements that fetch or run something, or that change how the page is read.
-_FORBIDDEN = (
-    "script",
-    "iframe",
-    "frame",
-    "object",
-    "embed",
-    "applet",
-    "link",
-    "base",
-    "form",
-    "audio",
-    "video",
-    "source",
-    "track",
-    "portal",
-    "template",
-    "noscript",
-)
-_FETCHING = (
-    "src",
-    "srcset",
-    "href",
-    "xlink:href",
-    "data",
-    "poster",
-    "background",
-    "action",
-    "formaction",
-    "ping",
-    "manifest",
-    "cite",
-    "longdesc",
-)
+# Elements that run or fetch something, or that change how the page is read.
+_RUN = ["script", "iframe", "frame", "object", "embed", "applet", "portal", "form"]
+_FETCH = ["link", "base", "audio", "video", "source", "track", "template", "noscript"]
+_ADDRESSES = ["src", "srcset", "href", "xlink:href", "data", "poster", "background", "manifest"]
+_ADDRESSES += ["action", "formaction", "ping", "cite", "longdesc"]
 _CSS_FETCH = re.compile(r"url\(\s*['\"]?(?!data:|#)([^'\")]*)|@import\s+(?!url)([^;]*)", re.I)
 
 
@@ -78,15 +52,15 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:|//", re.I)
 def seal(html: str) -> str:
     """Remove from a page all that fetches, runs or submits; what was a link stays as text.
 
-    The page is written anew from what was understood of it, with every sign that could be
-    markup escaped: where a browser would have read the given text otherwise (it ends some
-    comments sooner), there is nothing left for it to read. Comments are removed for that.
+    The page is rewritten from the parsed tree, with every character escaped that could be
+    markup: where a browser would have parsed the given text differently (it ends some comments
+    sooner), nothing is left to be parsed differently. Comments are removed for that.
     """
     soup = BeautifulSoup(html, "html.parser")
     for part in soup.find_all(string=lambda text: isinstance(text, PreformattedString)):
         if not isinstance(part, Doctype) or str(part).strip().lower() != "html":
             part.extract()
-    for tag in soup.find_all(_FORBIDDEN):
+    for tag in soup.find_all([*_RUN, *_FETCH]):
         tag.decompose()
     for tag in soup.find_all("meta"):
         if str(tag.get("http-equiv", "")).strip().lower() not in ("", "content-security-policy"):
@@ -97,14 +71,14 @@ def seal(html: str) -> str:
         else:
             _seal_tag(soup, tag)
     for tag in soup.find_all("style"):
-        # Inside a drawing a browser reads a style sheet as markup; in CSS, \3c is the same sign.
+        # Inside a drawing a browser parses a style sheet as markup; in CSS, \3c is a "<".
         text = _CSS_FETCH.sub("none(", tag.get_text())
         tag.string = re.sub(r"<(?=[a-zA-Z/!?])", r"\\3c ", text)
     return str(soup)
 
 
 def _address(value: object) -> str:
-    """Return an address as a browser takes it: without blanks, slashes the right way round."""
+    """Return an address as a browser reads it: without blanks, with forward slashes."""
     text = " ".join(value) if isinstance(value, list) else str(value)
     return _UNSEEN.sub("", text).replace("\\", "/")
 
@@ -114,32 +88,25 @@ def _seal_tag(soup: BeautifulSoup, tag: Tag) -> None:
         del tag[name]
     if "style" in tag.attrs and _CSS_FETCH.search(str(tag["style"])):
         del tag["style"]
-    for name in [n for n in tag.attrs if n.lower() in _FETCHING]:
+    for name in [n for n in tag.attrs if n.lower() in _ADDRESSES]:
         address = _address(tag[name])
-        if address.startswith("#") or _is_picture(tag, name, address) or _is_beside(tag, address):
+        embedded = tag.name in ("img", "image") and re.match(r"data:image/[\w.+-]+[;,]", address)
+        in_report = tag.name == "a" and not _SCHEME.match(address)  # relative, no host
+        if address.startswith("#") or embedded or in_report:
             continue
         del tag[name]
         if tag.name == "a" and re.match(r"(https?:)?//", address):
-            # Kept readable: on paper, too, an address is worth more than an underline.
-            shown = re.sub(r"^(https?:)?//", "", address)
-            if shown not in tag.get_text():
-                tag.append(f" ({shown})")
+            # Readable: on paper, too, an address is worth more than an underline.
+            readable = re.sub(r"^(https?:)?//", "", address)
+            if readable not in tag.get_text():
+                tag.append(f" ({readable})")
         elif tag.name in ("img", "image"):
             tag.replace_with(f"[picture left out: {tag.get('alt') or address[:80]}]")
             return
 
 
-def _is_picture(tag: Tag, name: str, address: str) -> bool:
-    return tag.name in ("img", "image") and bool(re.match(r"data:image/[\w.+-]+[;,]", address))
-
-
-def _is_beside(tag: Tag, address: str) -> bool:
-    # A link to a file of the same report: relative, no scheme, no host.
-    return tag.name == "a" and not _SCHEME.match(address)
-
-
 def assert_offline(html: str) -> list[str]:
-    """List every reference of a page to something outside of it; an empty list is what we want.
+    """List every reference of a page to something outside of it; none is what we want.
 
     Looks at attributes that fetch or lead away, at ``url(...)`` and ``@import`` in styles,
     at scripts that name an address, at forbidden elements, at what runs or leads away by
@@ -156,10 +123,13 @@ def assert_offline(html: str) -> list[str]:
         for name, value in tag.attrs.items():
             text = " ".join(value) if isinstance(value, list) else str(value)
             address = _address(text)
-            leads = name.lower() in _FETCHING and bool(_SCHEME.match(address))
-            leads = leads and not address.lower().startswith("data:")
+            leads_away = (
+                name.lower() in _ADDRESSES
+                and bool(_SCHEME.match(address))
+                and not address.lower().startswith("data:")
+            )
             runs = name.lower().startswith("on") and bool(_NAME.fullmatch(name))
-            if leads or runs or (name.lower() == "style" and _CSS_FETCH.search(text)):
+            if leads_away or runs or (name.lower() == "style" and _CSS_FETCH.search(text)):
                 found.append(f'<{tag.name} {name}="{text[:100]}">')
         if tag.name == "meta" and str(tag.get("http-equiv", "")).strip().lower() == "refresh":
             found.append(f'<meta http-equiv="refresh" content="{tag.get("content")}">')
@@ -174,153 +144,60 @@ def assert_offline(html: str) -> list[str]:
 
 
 def _ends_elsewhere(text: object) -> bool:
-    """Whether a browser may see an end inside of what the parser here takes for a whole."""
+    """Whether a browser may see an end inside of what the parser here takes for one comment."""
     if isinstance(text, Comment):
         return bool(re.match(r"-?>", text)) or "--!>" in text
     return isinstance(text, PreformattedString) and ">" in text
 
 
-_NAMES = (
-    "chromium",
-    "chromium-browser",
-    "google-chrome-stable",
-    "google-chrome",
-    "chrome",
-    "microsoft-edge",
-    "msedge",
-)
-# macOS puts no browser on PATH.
-_PLACES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-)
-# Nothing is asked of the network, and nothing is kept.
-_QUIET = (
-    "--headless",
-    "--disable-gpu",
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--disable-extensions",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-quic",
-    "--no-pdf-header-footer",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-)
+TEMPLATES = Path(__file__).parent / "templates"
+
+_MAX_LINES = 200
 
 
-def find_browser() -> str:
-    """Return the path of a Chromium or Chrome.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    found = [place for name in _NAMES if (place := shutil.which(name))]
-    found += [place for place in _PLACES if Path(place).is_file()]
-    if not found:
-        raise InputError(
-            "pdf",
-            "no Chromium or Chrome on PATH",
-            "install one (such as: apt install chromium), or print the page from your browser",
-        )
-    return found[0]
-
-
-def html_to_pdf(
-    page: str | Path,
-    out: str | Path | None = None,
+def run_notebook(
+    notebook: str | Path,
+    parameters: Parameters | Mapping[str, Any] | None,
+    run_dir: str | Path,
     *,
-    timeout: float = 120.0,
-    browser: str | None = None,
+    title: str | None = None,
+    on_end: Callable[[], object] | None = None,
+    **options: Any,
 ) -> Path:
-    """Print an HTML file to PDF.
+    """Execute a notebook into ``run_dir/run.ipynb``, and write it as ``run_dir/run.html``.
+
+    The page is written also if a cell failed, or Ctrl-C interrupted it: the error can be seen
+    there. Without a page a run is still what it is, so that only warns.
 
     Parameters
     ----------
-    page : path
-    out : path, optional
-        The PDF; beside the page if not given. Whole or not there.
-    timeout : float
-        Seconds that the browser may take.
-    browser : path, optional
-        The browser; as of :func:`find_browser` if not given.
+    notebook, parameters, run_dir, **options
+        As of :func:`~rbkit.report.engine.execute`, which also says what is raised.
+    title : str, optional
+        Title of the page.
+    on_end : callable, optional
+        Called between notebook and page.
 
     Returns
     -------
     Path
-        `out`.
-
-    Raises
-    ------
-    InputError
-        If the page or a browser is missing, or the browser fails.
+        The page.
     """
-    page = Path(page).resolve()
-    out = page.with_suffix(".pdf") if out is None else Path(out)
-    if not page.is_file():
-        raise InputError(str(page), "no such file", "write the page first")
-    browser = browser or find_browser()
-    with (
-        tempfile.TemporaryDirectory(prefix="rbkit-pdf-", ignore_cleanup_errors=True) as profile,
-        atomic_path(out) as printed,
-    ):
-        said = _print(browser, page, printed, profile, timeout)
-        if printed.read_bytes()[:5] != b"%PDF-":
-            raise InputError(
-                str(out),
-                f"{Path(browser).name} printed nothing: {said or 'no reason given'}",
-                "print the page from your browser",
-            )
-    return out
-
-
-def _print(browser: str, page: Path, out: Path, profile: str, timeout: float) -> str:
-    """Run the browser; return the end of what it says."""
-    command = [browser, *_QUIET, f"--user-data-dir={profile}", f"--print-to-pdf={out}"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--no-sandbox")  # Chromium refuses to run as root with it
-    # Its helpers outlive a kill of the parent alone: they are a group, and end as one.
-    group = {"start_new_session": True} if sys.platform != "win32" else {}
-    process = subprocess.Popen(
-        [*command, page.as_uri()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        **group,  # type: ignore[call-overload]
-    )
+    ran, page = Path(run_dir) / "run.ipynb", Path(run_dir) / "run.html"
+    for path in (ran, page):  # of an earlier attempt
+        path.unlink(missing_ok=True)
     try:
-        _, said = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise InputError(
-            str(page),
-            f"{Path(browser).name} took more than {timeout:g} s to print it",
-            "give it more time, or print the page from your browser",
-        ) from None
+        execute(notebook, parameters, run_dir, **options)
     finally:
-        _end(process)
-    return " ".join(said.split())[-300:]
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is not None:
-        return
-    if sys.platform == "win32":
-        process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-
-
-TEMPLATES = Path(__file__).parent / "templates"
-
-__all__ = ["OfflineExporter", "assert_offline", "mathml", "notebook_to_html", "trim"]
-
-_MAX_LINES = 200
+        if on_end is not None:
+            on_end()
+        if ran.exists():
+            try:
+                notebook_to_html(ran, page, title)
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
+                warnings.warn(f"{ran}: no page could be made ({why})", RbkitWarning, stacklevel=2)
+    return page
 
 
 def notebook_to_html(
@@ -357,7 +234,7 @@ def notebook_to_html(
 
 
 class OfflineExporter(HTMLExporter):
-    """nbconvert's HTML exporter with our template, MathML, and nothing from outside."""
+    """nbconvert's HTML exporter with rbkit's template, MathML, and nothing from outside."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("template_name", "rbkit_report")
@@ -369,7 +246,7 @@ class OfflineExporter(HTMLExporter):
         """Static pictures first: widgets and scripts are blank offline."""
         config = Config(
             {
-                "NbConvertBase": {"display_data_priority": list(_SHOWN)},
+                "NbConvertBase": {"display_data_priority": list(_MIME_TYPES)},
                 "TagRemovePreprocessor": {
                     "enabled": True,
                     "remove_cell_tags": ("remove-cell",),
@@ -397,7 +274,7 @@ class OfflineExporter(HTMLExporter):
     markdown2html.jinja_pass_arg = HTMLExporter.markdown2html.jinja_pass_arg  # type: ignore[attr-defined]
 
     def from_notebook_node(self, nb: Any, resources: Any = None, **kw: Any) -> Any:
-        """Convert, then take out whatever would fetch or run something."""
+        """Convert, then remove whatever would fetch or run something."""
         html, resources = super().from_notebook_node(nb, resources, **kw)
         return seal(html), resources
 
@@ -418,7 +295,7 @@ class MathMLRenderer(IPythonRenderer):
         return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", display=True)
 
 
-_SHOWN = (
+_MIME_TYPES = (
     "image/png",
     "image/jpeg",
     "image/svg+xml",
@@ -432,7 +309,7 @@ _SHOWN = (
 def _has_something_to_show(output: Any) -> bool:
     if output.output_type == "stream":
         return bool(output.text.strip())
-    return output.output_type == "error" or any(kind in output.data for kind in _SHOWN)
+    return output.output_type == "error" or any(kind in output.data for kind in _MIME_TYPES)
 
 
 class QuietStreams(Preprocessor):
@@ -496,11 +373,11 @@ def mathml(latex: str, display: bool = False) -> str:
     # Its output may hold raw text of \text{...}; nothing but MathML may come out.
     soup = BeautifulSoup(made, "html.parser")
     if all(tag.name == "math" or tag.name.startswith("m") for tag in soup.find_all(True)):
-        return _upright(made)
+        return _join_letters(made)
     return f'<code class="tex">{escape(latex.strip())}</code>'
 
 
-def _upright(made: str) -> str:
+def _join_letters(made: str) -> str:
     # \mathrm{softmax} comes as seven separate <mi>, spaced like seven factors.
     letters = r'(?:<mi mathvariant="normal">[A-Za-z]</mi>){2,}'
 
@@ -515,3 +392,107 @@ def _first_heading(notebook: Any) -> str | None:
         if cell.cell_type == "markdown" and (match := re.search(r"^#\s+(.+)$", cell.source, re.M)):
             return str(match.group(1)).strip()
     return None
+
+
+_BROWSERS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome-stable",
+    "google-chrome",
+    "chrome",
+    "microsoft-edge",
+    "msedge",
+)
+# macOS puts no browser on PATH.
+_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+# Nothing is requested from the network, and nothing is stored.
+_QUIET = (
+    "--headless",
+    "--disable-gpu",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-extensions",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--no-pdf-header-footer",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+
+
+def find_browser() -> str:
+    """Return the path of a Chromium or Chrome; refuse if there is none."""
+    browsers = [place for name in _BROWSERS if (place := shutil.which(name))]
+    browsers += [place for place in _PLACES if Path(place).is_file()]
+    if not browsers:
+        raise InputError(
+            "pdf",
+            "no Chromium or Chrome on PATH",
+            "install one (such as: apt install chromium), or print the page from your browser",
+        )
+    return browsers[0]
+
+
+def html_to_pdf(
+    page: str | Path,
+    out: str | Path | None = None,
+    *,
+    timeout: float = 120.0,
+    browser: str | None = None,
+) -> Path:
+    """Print an HTML file to PDF with `browser`, next to the page if `out` is not given."""
+    page = Path(page).resolve()
+    out = page.with_suffix(".pdf") if out is None else Path(out)
+    if not page.is_file():
+        raise InputError(str(page), "no such file", "write the page first")
+    browser = browser or find_browser()
+    with (
+        tempfile.TemporaryDirectory(prefix="rbkit-pdf-", ignore_cleanup_errors=True) as profile,
+        atomic_path(out) as printed,
+    ):
+        stderr = _print(browser, page, printed, profile, timeout)
+        if printed.read_bytes()[:5] != b"%PDF-":
+            raise InputError(
+                str(out),
+                f"{Path(browser).name} printed nothing: {stderr or 'no reason given'}",
+                "print the page from your browser",
+            )
+    return out
+
+
+def _print(browser: str, page: Path, out: Path, profile: str, timeout: float) -> str:
+    """Run the browser; return the end of its stderr."""
+    command = [browser, *_QUIET, f"--user-data-dir={profile}", f"--print-to-pdf={out}"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--no-sandbox")  # Chromium refuses to run as root with it
+    # Its helpers outlive a kill of the parent alone: they are a group, and end as one.
+    group = {"start_new_session": True} if sys.platform != "win32" else {}
+    process = subprocess.Popen(
+        [*command, page.as_uri()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        **group,  # type: ignore[call-overload]
+    )
+    try:
+        _, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise InputError(
+            str(page),
+            f"{Path(browser).name} took more than {timeout:g} s to print it",
+            "give it more time, or print the page from your browser",
+        ) from None
+    finally:
+        if process.poll() is None:
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    return " ".join(stderr.split())[-300:]

@@ -1,4 +1,4 @@
-"""What a run notebook does, as functions of its parameters."""
+"""The steps of a run notebook, as functions of its parameters."""
 
 from __future__ import annotations
 

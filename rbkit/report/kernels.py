@@ -2,7 +2,7 @@
 
 papermill marks a cell whose kernel was killed as completed, and with it all the cells
 that never ran. Here such a cell is failed, the later ones stay pending, and the notebook
-says ``exception: true``. Kernels talk over IPC sockets where there are some, because
+says ``exception: true``. Kernels talk over IPC sockets where the system has them, because
 notebooks started in parallel race for TCP ports (nteract/papermill#511).
 """
 
@@ -26,9 +26,6 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 
 from rbkit.processes import GRACE, signal_name
-
-OnCell = Callable[[int, Any, str], None]
-OnKernel = Callable[[int], None]
 
 
 class IPCKernelManager(AsyncKernelManager):
@@ -55,34 +52,35 @@ class IPCKernelManager(AsyncKernelManager):
 class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
     """papermill's client, which says which cell failed when the kernel did not survive it."""
 
-    on_cell: OnCell | None = None
-    on_kernel: OnKernel | None = None
+    on_cell: Callable[[int, Any, str], None] | None = None
+    on_kernel: Callable[[int], None] | None = None
     _process: Any = None
 
     def start_new_kernel(self, **kwargs: Any) -> None:
-        """Start the kernel, and tell the number of its process while it is still starting."""
+        """Start the kernel, and report its process number while it is still starting."""
         super().start_new_kernel(**kwargs)
-        # The manager forgets a process that has ended; its exit status is wanted then.
+        # The manager forgets a process that has ended, whose exit status is wanted then.
         self._process = getattr(self.km.provisioner, "process", None)
         if self.on_kernel is not None and self._process is not None:
             self.on_kernel(int(self._process.pid))
 
     def start_new_kernel_client(self) -> Any:
-        """Wait for the kernel; one that dies before it is ready is dead, not an odd error."""
+        """Wait for the kernel; one that dies before it is ready is reported as dead."""
         try:
             return super().start_new_kernel_client()
         except RuntimeError as error:
             if self._process is None or self._process.poll() is None:
                 raise
-            said = f"the kernel died before the first cell: {_how_it_died(self._process)}"
-            raise DeadKernelError(said) from error
+            raise DeadKernelError(
+                f"the kernel died before the first cell: {_cause_of_death(self._process)}"
+            ) from error
 
-    def put_away(self) -> None:
-        """See that the kernel has ended: its manager stops waiting after five seconds."""
+    def ensure_ended(self) -> None:
+        """Kill the kernel if it still runs: its manager stops waiting after five seconds."""
         process = self._process
         if process is not None and process.poll() is None:
             with suppress(ProcessLookupError, PermissionError):
-                # It leads a session of its own: what it started goes too.
+                # It leads a session, so what it started goes too.
                 os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
             process.wait(GRACE)
 
@@ -90,7 +88,7 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
         """Run the cells in order; the first that does not end well ends the run."""
         for index, cell in enumerate(self.nb.cells):
             self.nb_man.cell_start(cell, index)
-            self._tell(index, cell, "")
+            self._report(index, cell, "")
             try:
                 self.execute_cell(cell, index)
             except CellExecutionError as error:
@@ -98,7 +96,9 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
                 break  # papermill raises from the outputs, after saving
             except (DeadKernelError, CellTimeoutError, KeyboardInterrupt) as error:
                 if isinstance(error, KeyboardInterrupt):
-                    self._let_cell_end()
+                    # A second Ctrl-C, or a kernel that has gone: do not wait.
+                    with suppress(KeyboardInterrupt, RuntimeError):
+                        run_sync(self._let_cell_end)()
                 self._fail(cell, index, error)
                 raise
             finally:
@@ -107,37 +107,39 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         """Look for progress bars on their way into the notebook."""
         if msg.get("msg_type") == "stream" and msg["content"].get("name") == "stderr":
-            self._tell(cell_index, cell, msg["content"].get("text", ""))
+            self._report(cell_index, cell, msg["content"].get("text", ""))
         return super().process_message(msg, cell, cell_index)
 
-    def _tell(self, index: int, cell: Any, text: str) -> None:
+    def _report(self, index: int, cell: Any, text: str) -> None:
         if self.on_cell is not None:
             self.on_cell(index, cell, text)
 
-    async def _async_let_cell_end(self) -> None:
-        # The kernel has a session of its own and did not see the Ctrl-C: pass it on, so that
+    async def _let_cell_end(self) -> None:
+        # The kernel has its own session and did not see the Ctrl-C: pass it on, so that
         # training can write its last record. What waits for the cell is still on this loop
-        # and goes on collecting its outputs.
+        # and continues to collect its outputs.
         await ensure_async(self.km.interrupt_kernel())
         waiting = asyncio.all_tasks() - {asyncio.current_task()}
         if waiting:
             done, _ = await asyncio.wait(waiting, timeout=GRACE)
             for task in done:
                 if not task.cancelled():
-                    task.exception()  # seen: the interrupt is what gets reported
-
-    def _let_cell_end(self) -> None:
-        # A second Ctrl-C, or no kernel any more: do not wait.
-        with suppress(KeyboardInterrupt, RuntimeError):
-            run_sync(self._async_let_cell_end)()
+                    task.exception()  # retrieved: the interrupt is what gets reported
 
     def _fail(self, cell: Any, index: int, error: BaseException) -> None:
-        name, said = _reason(error, self.timeout, self._process)
+        if isinstance(error, DeadKernelError):
+            cause = _cause_of_death(self._process)
+            name, text = "DeadKernelError", f"the kernel died while this cell ran: {cause}"
+        elif isinstance(error, CellTimeoutError):
+            name = "CellTimeoutError"
+            text = f"this cell ran longer than the limit of {self.timeout} s"
+        else:
+            name, text = "KeyboardInterrupt", "interrupted while this cell ran"
         if cell.cell_type == "code":
             # Last, so that it is the headline: a time-out first brings a KeyboardInterrupt.
-            headline: Any = new_output  # untyped in nbformat
+            make_output: Any = new_output  # untyped in nbformat
             cell.outputs.append(
-                headline("error", ename=name, evalue=said, traceback=[f"{name}: {said}"])
+                make_output("error", ename=name, evalue=text, traceback=[f"{name}: {text}"])
             )
         self.nb_man.cell_exception(cell, cell_index=index, exception=error)
 
@@ -157,8 +159,8 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
         execution_timeout: int | None = None,
         *,
         env: Mapping[str, str] | None = None,
-        on_cell: OnCell | None = None,
-        on_kernel: OnKernel | None = None,
+        on_cell: Callable[[int, Any, str], None] | None = None,
+        on_kernel: Callable[[int], None] | None = None,
         names: tuple[str, str] | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -166,9 +168,9 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
         kwargs.pop("input_path", None)
         if names is not None:
             # papermill was given a node, and would write all of it where its path belongs; the
-            # path of what comes out is one that nobody finds later.
-            ran = nb_man.nb.metadata.papermill
-            ran["input_path"], ran["output_path"] = names
+            # output's path is a temporary one.
+            about = nb_man.nb.metadata.papermill
+            about["input_path"], about["output_path"] = names
         timeout = execution_timeout or kwargs.pop("timeout", None)
         kwargs.setdefault("kernel_manager_class", IPCKernelManager)
         kwargs.setdefault("coalesce_streams", True)  # a progress bar is one line, not hundreds
@@ -189,23 +191,14 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
         try:
             return client.execute(env={**os.environ, **quiet, **(env or {})})
         finally:
-            client.put_away()
+            client.ensure_ended()
 
 
-def _reason(error: BaseException, timeout: float | None, process: Any) -> tuple[str, str]:
-    if isinstance(error, DeadKernelError):
-        return "DeadKernelError", f"the kernel died while this cell ran: {_how_it_died(process)}"
-    if isinstance(error, CellTimeoutError):
-        return "CellTimeoutError", f"this cell ran longer than the limit of {timeout} s"
-    return "KeyboardInterrupt", "interrupted while this cell ran"
-
-
-def _how_it_died(process: Any) -> str:
+def _cause_of_death(process: Any) -> str:
     code = None if process is None else process.poll()
     if code is None:
         return "killed, out of memory, or crashed"
     if code >= 0:
         return f"it left with exit code {code}"
-    return f"killed by {signal_name(-code)}" + (
-        " (by somebody, or out of memory)" if code == -9 else ""
-    )
+    why = " (by somebody, or out of memory)" if code == -9 else ""
+    return f"killed by {signal_name(-code)}{why}"

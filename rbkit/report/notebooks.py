@@ -53,26 +53,26 @@ def find_notebook(name: str) -> Path:
     raise InputError(name, "no such notebook", "build them with: rbkit nb build")
 
 
+def find_template(template: str | Path) -> Path:
+    """Return the path of a notebook: of a file, or of one of rbkit's by its name."""
+    path = Path(template)
+    named = not path.is_file() and not path.suffix and len(path.parts) <= 1
+    return find_notebook(path.name) if named else path
+
+
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
-# What of a cell's metadata belongs into git; the rest (execution times, folding) does not.
-_KEPT = ("tags", "slideshow")
+# The metadata of a cell that belong into git; the rest (execution times, folding) does not.
+_CELL_METADATA = ("tags", "slideshow")
 
 
 def build(src_dir: str | Path, out_dir: str | Path) -> list[Path]:
-    """Make every notebook from its master.
-
-    Parameters
-    ----------
-    src_dir : path
-        Folder with masters, ``NN_name.py``.
-    out_dir : path
-        Folder for ``NN_name.ipynb``; a file that would not change is not touched.
+    """Make ``out_dir/NN_name.ipynb`` from every master ``src_dir/NN_name.py``.
 
     Returns
     -------
     list of Path
-        The notebooks that were written.
+        The notebooks that were written; one that would not change is not touched.
     """
     written = []
     for source in _masters(src_dir):
@@ -102,28 +102,15 @@ def check(src_dir: str | Path, out_dir: str | Path) -> list[str]:
         elif out.read_text(encoding="utf-8") != render(source):
             why = "holds outputs" if _has_outputs(out) else "differs"
             problems.append(f"{out.name}: {why}; build it from {source.name}, or pull it back")
-    known = {source.stem for source in masters}
+    stems = {source.stem for source in masters}
     for out in sorted(Path(out_dir).glob("*.ipynb")):
-        if out.stem not in known:
+        if out.stem not in stems:
             problems.append(f"{out.name}: has no master; pull it into {Path(src_dir).name}/")
     return problems
 
 
 def pull(ipynb: str | Path, src: str | Path) -> Path:
-    """Write the cells of a notebook to its percent-format master, without outputs.
-
-    Parameters
-    ----------
-    ipynb : path
-        A notebook, e.g. edited in JupyterLab.
-    src : path
-        The master to write.
-
-    Returns
-    -------
-    Path
-        `src`.
-    """
+    """Write the cells of a notebook, e.g. edited in JupyterLab, to its master `src`."""
     src = Path(src)
     notebook = _clean(read_notebook(ipynb))
     # No header: it would hold versions, and change with them.
@@ -137,7 +124,7 @@ def render(source: str | Path) -> str:
     jupytext = _jupytext()
     try:
         notebook = jupytext.read(source, fmt="py:percent")
-    except (ValueError, TypeError, AttributeError) as error:  # what nbformat raises is one, too
+    except (ValueError, TypeError, AttributeError) as error:  # nbformat's, too
         what = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(str(source), f"makes no notebook ({what[0]})", "repair it") from error
     return json.dumps(_clean(notebook), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
@@ -152,10 +139,10 @@ def _clean(notebook: Any) -> Any:
         source = cell.source.rstrip()
         digest = hashlib.sha256(source.encode()).hexdigest()[:8]
         seen[digest] = seen.get(digest, 0) + 1
-        kept = {k: cell.metadata[k] for k in _KEPT if cell.metadata.get(k)}
+        metadata = {k: cell.metadata[k] for k in _CELL_METADATA if cell.metadata.get(k)}
         make = getattr(new, f"new_{cell.cell_type}_cell")
-        # Twice the same text is possible: count the occurrences from 0.
-        made.append(make(source, id=f"{digest}-{seen[digest] - 1}", metadata=kept))
+        # The same text may occur twice: count the occurrences from 0.
+        made.append(make(source, id=f"{digest}-{seen[digest] - 1}", metadata=metadata))
     clean = new.new_notebook(
         cells=made, metadata={"kernelspec": _KERNEL, "language_info": {"name": "python"}}
     )

@@ -1,9 +1,9 @@
 """Parameters, declared once: a frozen dataclass that notebook, command line and report share.
 
-papermill passes strings where numbers were meant, and only warns of a misspelt name. So
-values are checked against the type hints of the dataclass, by the launcher before a
-notebook starts and again by the notebook itself. The functions here work for any frozen
-dataclass; :class:`RunParameters` is the one of ``notebooks/90_run.ipynb``.
+papermill passes strings where numbers were meant, and only warns of a misspelt name. So values
+are checked against type hints, by the launcher before a notebook starts and again by the
+notebook itself: those of a dataclass (:class:`RunParameters` is that of
+``notebooks/90_run.ipynb``), or those in the cell of any notebook (:func:`declared`).
 """
 
 from __future__ import annotations
@@ -12,24 +12,188 @@ import ast
 import difflib
 import io
 import json
-import math
 import os
 import re
 import tokenize
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, Literal, Optional, Self, Union, get_type_hints
+from typing import Annotated, Any, Final, Literal, Optional, Self, Union
 
-from rbkit.balance.mixers.registry import MIXERS, canonical_mixer, mixer_by_name
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    InstanceOf,
+    PlainValidator,
+    Strict,
+    TypeAdapter,
+)
+
+from rbkit.balance.mixers.registry import known_mixer, mixer_by_name
 from rbkit.errors import InputError
+from rbkit.files import json_ready
 from rbkit.report.notebooks import read_notebook
 
-_NUMBER = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+
+class ShellText(str):
+    """Text as it was typed in a shell: its type follows from the parameter's hint.
+
+    Where text is allowed along with other types, text from Python is text. From a shell it is
+    the other type if it can be; ``"1"``, in the double quotes of JSON, is text.
+
+    Examples
+    --------
+    >>> check("k", ShellText("1"), int | str), check("k", ShellText('"1"'), int | str)
+    (1, '1')
+    >>> check("k", "1", int | str), check("k", ShellText("007"), int | str)
+    ('1', '007')
+    """
+
+
+def check(name: str, value: Any, hint: Any) -> Any:
+    """Return `value` in the type `hint`, converting only what is unambiguous; refuse other values.
+
+    ``"1e-3"`` is a float (YAML reads it as a string), ``3`` is a float too, ``[8, 12]`` is a
+    tuple, ``"300"`` an int and a ``Path`` a str. ``"007"``, ``1.5`` and ``True`` are not ints.
+    """
+    try:
+        return _adapter(hint).validate_python(value)
+    except (ValueError, OverflowError, RecursionError):
+        kind = "str" if isinstance(value, str) else type(value).__name__
+        shown = f"{value!r} ({kind}) is not allowed"
+        raise InputError(name, shown, f"give {hint_source(hint)}") from None
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(_strict_type(hint))
+
+
+def _strict_type(hint: Any) -> Any:
+    """Return the pydantic type that converts only what is unambiguous.
+
+    pydantic's own conversions are too generous: to them 1.0, "007" and True are ints. So types
+    are strict, and what may be converted is converted before.
+    """
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        # Which member comes first depends on the value, which pydantic's unions cannot express.
+        return Annotated[Any, PlainValidator(partial(_first_that_fits, args))]
+    if origin is Literal:
+        # pydantic's own takes True for 1.
+        return Annotated[Any, PlainValidator(partial(_choice, args))]
+    if origin is tuple:
+        items = tuple(map(_strict_type, args or (Any, ...)))
+        return Annotated[tuple[items], Strict(), BeforeValidator(_as_tuple)]  # type: ignore[valid-type]
+    if origin is list:
+        item = _strict_type(args[0]) if args else Any
+        return Annotated[list[item], Strict(), BeforeValidator(lambda v: list(_as_tuple(v)))]  # type: ignore[valid-type]
+    if origin is dict:
+        of_key, of_value = map(_strict_type, args or (Any, Any))
+        return Annotated[dict[of_key, of_value], Strict(), BeforeValidator(_from_json)]  # type: ignore[valid-type]
+    return _SCALARS.get(hint, hint)
+
+
+def _first_that_fits(hints: Sequence[Any], value: Any) -> Any:
+    value = _python_value(value)
+    if isinstance(value, ShellText):
+        text, words = str(value), str in hints
+        if words and text[:1] == '"':
+            with suppress(ValueError, RecursionError):
+                quoted = json.loads(text)
+                if isinstance(quoted, str):
+                    return quoted
+        # "None", "007" and "1_000" are words where words are allowed.
+        hints = [
+            hint
+            for hint in sorted(hints, key=lambda hint: _SHELL_ORDER.get(hint, 3))
+            if not words or (hint is not type(None) and (hint is not float or _is_number(text)))
+        ]
+        value = text
+    elif any(type(value) is hint for hint in hints):
+        return value  # so that "None" stays a string where strings are allowed
+    for hint in hints:
+        with suppress(ValueError, OverflowError):
+            return _adapter(hint).validate_python(value)
+    raise ValueError("no type fits")
+
+
+_SHELL_ORDER = {int: 0, float: 1, bool: 2, str: 9, Any: 9}
+_is_number = re.compile(r"-?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII).fullmatch
+_is_integer = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII).fullmatch  # "007" may well be a name
+
+
+def _choice(allowed: Sequence[Any], value: Any) -> Any:
+    value = _python_value(value)
+    for choice in allowed:
+        if value == choice and (type(value) is type(choice) or isinstance(value, ShellText)):
+            return choice
+    for choice in allowed if isinstance(value, str) else ():  # a shell can only give text
+        with suppress(ValueError):
+            kind: Any = type(choice)
+            if _adapter(kind).validate_python(value) == choice:
+                return choice
+    raise ValueError("not a choice")
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    value = _from_json(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a sequence")
+    return tuple(value)
+
+
+def _from_json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _python_value(value: Any) -> Any:
+    """Return the Python value of a number from ``np.arange``, ``np.logspace``."""
+    scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0
+    return value.item() if scalar else value
+
+
+def _integer(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and _is_integer(value) else value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("not a number")
+    return float(value) if isinstance(value, int | str) else value
+
+
+def _truth(value: Any) -> Any:
+    words = {"true": True, "false": False}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return str(value) if isinstance(value, ShellText) else value
+
+
+def _nothing(value: Any) -> Any:
+    return None if value in ("None", "null") else value
+
+
+def _scalar(kind: Any, convert: Callable[[Any], Any], *rules: Any) -> Any:
+    return Annotated[kind, *rules, BeforeValidator(lambda value: convert(_python_value(value)))]
+
+
+_SCALARS: dict[Any, Any] = {
+    int: _scalar(int, _integer, Strict()),
+    float: _scalar(float, _number, Strict(), AllowInfNan(False)),  # JSON has neither
+    bool: _scalar(bool, _truth, Strict()),
+    str: _scalar(InstanceOf[str], _text),  # pydantic's own refuses half characters too early
+    type(None): _scalar(None, _nothing),
+    Any: _scalar(Any, _text),
+}
 
 
 def as_text(value: Any) -> str:
@@ -41,19 +205,9 @@ def as_text(value: Any) -> str:
     )
 
 
-class Text(str):
-    """Text as it was typed in a shell: what it stands for is found out by a type hint.
-
-    Where text is allowed beside other types, text from Python is text. From a shell it is the
-    other type if it can be; ``"1"``, in double quotes of JSON, is text.
-
-    Examples
-    --------
-    >>> check("k", Text("1"), int | str), check("k", Text('"1"'), int | str)
-    (1, '1')
-    >>> check("k", "1", int | str), check("k", Text("007"), int | str)
-    ('1', '007')
-    """
+def source_of(value: Any) -> str:
+    """Write a value as Python source, strings with double quotes."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def hint_source(hint: Any) -> str:
@@ -72,183 +226,15 @@ def hint_source(hint: Any) -> str:
     return str(getattr(hint, "__name__", hint))
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return the remedy for an unknown name: close matches, or all names."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
-
-
-def check(name: str, value: Any, hint: Any) -> Any:
-    """Return `value` as the type that `hint` says, converting only what is unambiguous.
-
-    ``"1e-3"`` is a float (YAML reads it as a string), ``3`` is a float too, ``[8, 12]`` is a
-    tuple, ``"300"`` an int and a ``Path`` a str. ``"007"``, ``1.5`` and ``True`` are no ints.
-
-    Raises
-    ------
-    InputError
-        Naming the parameter, the value and what is allowed.
-    """
-    try:
-        return _convert(value, hint)
-    except (TypeError, ValueError):
-        allowed = hint_source(hint)
-        kind = "str" if isinstance(value, str) else type(value).__name__
-        raise InputError(name, f"{value!r} ({kind}) is not allowed", f"give {allowed}") from None
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        value = value.item()  # from np.arange, np.logspace
-    if isinstance(value, Text):
-        if origin in (Union, types.UnionType):
-            return _typed(value, args)
-        value = str(value)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _first_that_fits(value, args)
-    if origin is Literal:
-        return _choice(value, args)
-    if hint is tuple or origin is tuple:
-        return _tuple(value, args or (Any, ...))
-    if hint is list or origin is list:
-        return list(_tuple(value, (args[0] if args else Any, ...)))
-    if hint is dict or origin is dict:
-        value, (of_key, of_value) = _json(value, dict), args or (Any, Any)
-        return {_convert(k, of_key): _convert(v, of_value) for k, v in value.items()}
-    return _scalar(value, hint)
-
-
-def _choice(value: Any, allowed: Sequence[Any]) -> Any:
-    # `in` alone would take True for 1.
-    if any(value == a and type(value) is type(a) for a in allowed):
-        return value
-    for choice in allowed:
-        # The command line can only give text; choices that are text were compared above.
-        if isinstance(value, str) and not isinstance(choice, str):
-            with suppress(TypeError, ValueError):
-                if _scalar(value, type(choice)) == choice:
-                    return choice
-    raise ValueError
-
-
-def _first_that_fits(value: Any, hints: Sequence[Any]) -> Any:
-    # A value that has one of the types already keeps it; only then is anything converted,
-    # so that "None" stays a string where strings are allowed.
-    for hint in hints:
-        if value is None and hint is type(None):
-            return None
-        if type(value) is hint:
-            return value
-    for hint in hints:
-        try:
-            return _convert(value, hint)
-        except (TypeError, ValueError):
-            continue
-    raise ValueError
-
-
-def _typed(value: Text, hints: Sequence[Any]) -> Any:
-    text, words = str(value), str in hints
-    if words and text[:1] == '"':
-        with suppress(ValueError, RecursionError):
-            said = json.loads(text)
-            if isinstance(said, str):
-                return said
-    for hint in sorted(hints, key=_order):
-        if words and (hint is type(None) or (hint is float and not _NUMBER.fullmatch(text))):
-            continue  # "None", "007" and "1_000" are words where words are allowed
-        try:
-            return _convert(text, hint)
-        except (TypeError, ValueError):
-            continue
-    raise ValueError
-
-
-def _order(hint: Any) -> int:
-    first = (int, float, bool)
-    return first.index(hint) if hint in first else 9 if hint in (str, Any) else 5
-
-
-def _tuple(value: Any, args: Sequence[Any]) -> tuple[Any, ...]:
-    value = _json(value, list) if isinstance(value, str) else value
-    if not isinstance(value, list | tuple):
-        raise TypeError
-    hints = [args[0]] * len(value) if len(args) == 2 and args[1] is Ellipsis else list(args)
-    if len(hints) != len(value):
-        raise ValueError
-    return tuple(_convert(v, h) for v, h in zip(value, hints, strict=True))
-
-
-def _json(value: Any, kind: type) -> Any:
-    # The command line can only give text.
-    if isinstance(value, str):
-        value = json.loads(value)
-    if not isinstance(value, kind):
-        raise TypeError
-    return value
-
-
-def _scalar(value: Any, kind: type) -> Any:
-    if kind is type(None):
-        if value is None or value in ("None", "null"):
-            return None
-        raise TypeError
-    if kind is bool:
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-    elif kind is int:
-        # No leading zeros: "007" may well be a name.
-        if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)", value, re.ASCII):
-            return int(value)
-    elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        number = float(value)
-        if not math.isfinite(number):  # JSON has no NaN, and no parameter means one
-            raise ValueError
-        return number
-    elif kind is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if type(value) is not kind:
-        raise TypeError
-    return value
-
-
-def source_of(value: Any) -> str:
-    """Write a value as Python source, strings with double quotes."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
-_NAMES: dict[str, Any] = {
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "dict": dict,
-    "list": list,
-    "tuple": tuple,
-    "Any": Any,
-    "None": type(None),
-}
-_GENERIC: dict[str, Any] = {
-    "dict": dict,
-    "list": list,
-    "tuple": tuple,
-    "Literal": Literal,
-    "Optional": Optional,
-    "Union": Union,
-}
-KNOWN = "int, float, str, bool, None, Any, dict, list, tuple, Literal and |"
+_NAMES: dict[str, Any] = {t.__name__: t for t in (int, float, str, bool, dict, list, tuple)}
+_GENERIC: dict[str, Any] = {t.__name__: t for t in (dict, list, tuple)}
+_NAMES |= {"Any": Any, "None": type(None)}
+_GENERIC |= {"Literal": Literal, "Optional": Optional, "Union": Union}
+_KNOWN_HINTS = "int, float, str, bool, None, Any, dict, list, tuple, Literal and |"
 
 
 def read_hint(source: str) -> Any:
-    """Return the type that a hint says.
-
-    Raises
-    ------
-    ValueError
-        The hint holds something else than the names of the closed set.
+    """Return the type of a hint; ValueError for other names than those of the closed set.
 
     Examples
     --------
@@ -260,9 +246,11 @@ def read_hint(source: str) -> Any:
     ValueError: datetime.date
     """
     try:
-        return _hint(ast.parse(source.strip(), mode="eval").body)
+        hint = _hint(ast.parse(source.strip(), mode="eval").body)
+        hash(hint)  # Literal[[1]] is not a type
     except (SyntaxError, TypeError, RecursionError) as error:
         raise ValueError(source) from error
+    return hint
 
 
 def _hint(node: ast.expr) -> Any:
@@ -277,8 +265,8 @@ def _hint(node: ast.expr) -> Any:
         items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
         if name == "Literal":
             return Literal[tuple(map(ast.literal_eval, items))]
-        found = tuple(map(_hint, items))
-        return _GENERIC[name][found if len(found) > 1 else found[0]]
+        hints = tuple(map(_hint, items))
+        return _GENERIC[name][hints if len(hints) > 1 else hints[0]]
     if (name := _name(node)) in _NAMES:
         return _NAMES[name]
     raise ValueError(ast.unparse(node))
@@ -294,11 +282,15 @@ def _name(node: ast.expr) -> str:
 # ruff: noqa: RUF009  (declare() makes a dataclasses.field: a fresh default for each instance)
 
 
-def declare(default: Any, help: str) -> Any:
-    """Declare a field with a default and one line of help; mutable defaults are copied."""
+def declare(default: Any, help: str, check: Callable[[Any], Any] | None = None) -> Any:
+    """Declare a field with a default and one line of help; mutable defaults are copied.
+
+    `check` takes a value of the right type, and returns it as it is spelled, or refuses it.
+    """
+    about = {"help": help, "check": check}
     if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: type(default)(default), metadata=about)
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -316,19 +308,24 @@ class Parameters:
 
         Examples
         --------
-        >>> RunParameters.from_mapping({"learning_rate": "1e-3"}).learning_rate
-        0.001
+        >>> RunParameters.from_mapping({"learning_rate": "1e-3", "mixer": "rnb"}).mixer
+        'RnB'
         >>> RunParameters.from_mapping({"setps": 10})
         Traceback (most recent call last):
             ...
         rbkit.errors.InputError: setps: no such parameter; did you mean steps or edits?
         """
         hints = _hints(cls)  # type: ignore[arg-type]  # mypy takes the class for an instance
-        known = [f.name for f in fields(cls)]
+        checks = {f.name: f.metadata["check"] for f in fields(cls)}
+        values = dict(values)
         for name in values:
-            if name not in known:
-                raise InputError(str(name), "no such parameter", did_you_mean(str(name), known))
-        made = cls(**{name: check(name, value, hints[name]) for name, value in values.items()})
+            if name not in checks:
+                remedy = did_you_mean(str(name), list(checks))
+                raise InputError(str(name), "no such parameter", remedy)
+            values[name] = check(name, values[name], hints[name])
+            if checks[name] is not None:
+                values[name] = checks[name](values[name])
+        made = cls(**values)
         made.validate()
         return made
 
@@ -343,15 +340,26 @@ class Parameters:
         )
 
     def validate(self) -> None:
-        """Check what types cannot say; called by :meth:`from_mapping`."""
+        """Check what types cannot express; called by :meth:`from_mapping`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Values as plain JSON types: tuples become lists."""
-        return {name: plain_json(value) for name, value in asdict(self).items()}
+        """Values as JSON types: tuples become lists."""
+        return dict(json_ready(asdict(self)))
 
     def to_json(self) -> str:
         """Values as one JSON object, names sorted: the same text for the same parameters."""
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)  # slow: a sweep asks for them once per run
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return the remedy for an unknown name: close matches, or all names."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
 
 
 @dataclass(frozen=True)
@@ -385,8 +393,8 @@ class RunParameters(Parameters):
     max_noise: float | None = declare(None, "at most this share of the examples stays noise")
     far: Literal["keep", "apart"] = declare("keep", "far eval examples: in q, or apart")
     edits: str = declare("", "log of edits made by hand, to be repeated")
-    domains: str = declare("", "folder of saved domains; made anew if empty")
-    mixer: str = declare("RnB", "rule that sets the proportions")
+    domains: str = declare("", "folder of saved domains; new ones if empty")
+    mixer: str = declare("RnB", "rule that sets the proportions", check=known_mixer)
     mixer_options: dict[str, Any] = declare({}, "options of the mixer")
     model: str = declare("tiny", "preset, or a causal LM by id or path")
     vocab_size: int = declare(4096, "tokens of the tokenizer trained for a preset")
@@ -402,42 +410,17 @@ class RunParameters(Parameters):
     layer: tuple[str, ...] | str | None = declare(None, "tracked layers; the output layer if None")
     fidelity_rounds: int = declare(0, "rounds between two checks of the tracked layer; 0: none")
     seed: int = declare(0, "seed of everything random")
-    resume: bool = declare(False, "go on from the last checkpoint of an unfinished run")
+    resume: bool = declare(False, "continue from the last checkpoint of an unfinished run")
     run_dir: str = declare("", "run folder; a new one under reports/ if empty")
     profile: Literal["full", "smoke"] = declare("full", "smoke: a few seconds, to test")
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Make parameters as :meth:`Parameters.from_mapping`; mixers are known in any case.
-
-        Examples
-        --------
-        >>> RunParameters.from_mapping({"mixer": "rnb"}).mixer
-        'RnB'
-        """
-        if isinstance(values.get("mixer"), str):
-            values = {**values, "mixer": canonical_mixer(values["mixer"])}
-        return super().from_mapping(values)
-
     def resolved(self) -> RunParameters:
-        """Return what will really be run: with ``profile="smoke"``, everything is made small."""
+        """Return the parameters that will be run: small ones with ``profile="smoke"``."""
         return replace(self, **_SMOKE) if self.profile == "smoke" else self
 
     def validate(self) -> None:
         """Refuse numbers that cannot work, by name."""
-        positive = (
-            "max_examples",
-            "eval_size",
-            "max_tokens",
-            "vocab_size",
-            "context",
-            "steps",
-            "round_steps",
-            "batch_size",
-            "learning_rate",
-            "fraction",
-        )
-        for name in positive:
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(name, f"{value} is not positive", "give a number above 0")
@@ -445,10 +428,12 @@ class RunParameters(Parameters):
         ks = self.k if isinstance(self.k, tuple) else (self.k,)
         if not ks or min(ks) < 1:
             raise InputError(
-                "k", f"{self.k!r} is no number of domains", "give numbers of 1 or more"
+                "k", f"{self.k!r} is not a number of domains", "give numbers of 1 or more"
             )
 
 
+_POSITIVE = ["max_examples", "eval_size", "max_tokens", "vocab_size", "context", "steps"]
+_POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction"]
 # A run of seconds that touches every part: no download, no model but a tiny one.
 _SMOKE: dict[str, Any] = {
     "corpus": "docstrings",
@@ -471,41 +456,8 @@ _SMOKE: dict[str, Any] = {
 }
 
 
-def parameters_cell(cls: type[Parameters]) -> str:
-    """Source of a notebook's ``parameters`` cell: ``name: type = default  # help``.
-
-    Examples
-    --------
-    >>> print(parameters_cell(RunParameters).splitlines()[-1])
-    profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
-    """
-    hints = typing.get_type_hints(cls)
-    return "\n".join(
-        f"{f.name}: {hint_source(hints[f.name])} = {source_of(_default(f))}  # {f.metadata['help']}"
-        for f in fields(cls)
-    )
-
-
-@cache
-def _hints(cls: type[Parameters]) -> dict[str, Any]:
-    return typing.get_type_hints(cls)  # slow: a sweep asks for them once per run
-
-
-def plain_json(value: Any) -> Any:
-    """Return `value` as JSON types: tuples become lists, keys become text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain_json(item) for key, item in value.items()}
-    return [plain_json(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _default(declared: Field[Any]) -> Any:
-    if declared.default_factory is not MISSING:
-        return declared.default_factory()
-    return declared.default
-
-
 class _Computed:
-    """A default that only running the notebook would tell, such as ``Path.cwd()``."""
+    """A default that only the notebook can compute, such as ``Path.cwd()``."""
 
     def __repr__(self) -> str:
         return "computed"
@@ -516,63 +468,43 @@ COMPUTED: Final = _Computed()
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line of the cell.
-
-    Attributes
-    ----------
-    name : str
-    hint : type or None
-        None if the hint is outside of the closed set: such a parameter cannot be set.
-    written : str
-        The hint as it is written; what was inferred if there is none.
-    default : JSON value or COMPUTED
-    required : bool
-        There is no default.
-    help : str
-    """
+    """One line of a notebook's cell of parameters."""
 
     name: str
-    hint: Any
-    written: str
-    default: Any
+    hint: Any  # None if it is outside of the closed set: such a parameter cannot be set
+    written: str  # the hint in the cell; the inferred one if there is none
+    default: Any  # as JSON, or COMPUTED
     required: bool = False
     help: str = ""
+    rule: Callable[[Any], Any] | None = None  # checks a value of the right type; see `declare`
 
     def check(self, value: Any) -> Any:
-        """Return `value` as JSON, in the type that is declared.
-
-        Raises
-        ------
-        InputError
-            Naming the parameter, the value and what is allowed.
-        """
+        """Return `value` as JSON, in the type that is declared; refuse others by name."""
         if self.hint is None:
-            raise InputError(
-                self.name, f"its type {self.written} cannot be checked", f"declare it by {KNOWN}"
-            )
-        if self.name == "mixer" and self.hint is str and self.default in MIXERS:
-            return _mixer(value)
-        if isinstance(value, str) and _is_json(value, self.hint):
-            value = _from_text(value)
+            what = f"its type {self.written} cannot be checked"
+            raise InputError(self.name, what, f"declare it by {_KNOWN_HINTS}")
+        if isinstance(value, str) and _may_be_json(value, self.hint):
+            with suppress(ValueError, RecursionError):
+                value = json.loads(value)
         checked = check(self.name, value, self.hint)
-        if (key := _odd_key(checked)) is not None:
+        if self.rule is not None:
+            checked = self.rule(checked)
+        if (key := _key_that_is_not_text(checked)) is not None:
             raise InputError(
                 self.name,
                 f"its key {key!r} ({type(key).__name__}) would arrive as text",
                 "give keys that are text, and let the notebook convert them",
             )
-        value = plain_json(checked)
         try:
-            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+            text = json.dumps(checked, allow_nan=False, ensure_ascii=False)
+            text.encode()
         except UnicodeEncodeError as error:
-            raise InputError(
-                self.name, f"{value!r} is not all text", "write it in UTF-8"
-            ) from error
+            what = f"{checked!r} is not all text"
+            raise InputError(self.name, what, "write it in UTF-8") from error
         except (TypeError, ValueError) as error:
-            raise InputError(
-                self.name, str(error), "give numbers, strings, lists, dicts"
-            ) from error
-        return value
+            remedy = "give numbers, strings, lists, dicts"
+            raise InputError(self.name, str(error), remedy) from error
+        return json.loads(text)
 
     def as_text(self, value: Any) -> str:
         """Write a checked value as ``-p`` takes it; text that would be read as a number is quoted.
@@ -584,8 +516,31 @@ class Parameter:
         ('1', '"1"', 'one')
         """
         text = as_text(value)
-        again = isinstance(value, str) and self.check(Text(text)) != value
-        return json.dumps(value, ensure_ascii=False) if again else text
+        ambiguous = isinstance(value, str) and self.check(ShellText(text)) != value
+        return json.dumps(value, ensure_ascii=False) if ambiguous else text
+
+
+def _may_be_json(text: str, hint: Any) -> bool:
+    """Whether text is to be read as JSON, although the parameter may be text as well.
+
+    The command line can give nothing else: where lists are allowed, "[1, 2]" is one.
+    """
+    kinds = {typing.get_origin(each) or each for each in typing.get_args(hint)}
+    if hint is Any or str not in kinds:
+        return hint is Any
+    lists = text[:1] in ("[", "{") and bool(kinds & {list, tuple, dict})
+    return lists or (text == "null" and type(None) in kinds)
+
+
+def _key_that_is_not_text(value: Any) -> Any:
+    """Return a key that is not text, wherever it is in `value`: JSON has no others."""
+    inner: Any = value if isinstance(value, list | tuple) else ()
+    if isinstance(value, Mapping):
+        inner = value.values()
+        for key in value:
+            if not isinstance(key, str):
+                return key
+    return next((key for item in inner if (key := _key_that_is_not_text(item)) is not None), None)
 
 
 class Declared:
@@ -595,7 +550,7 @@ class Declared:
     ----------
     parameters : dict of str to Parameter
     is_run : bool
-        The notebook makes :class:`~rbkit.report.parameters.RunParameters` of them.
+        The notebook makes :class:`RunParameters` of them.
     """
 
     def __init__(self, parameters: Mapping[str, Parameter], *, is_run: bool = False) -> None:
@@ -669,7 +624,7 @@ class Declared:
                 raise InputError(name, "has no default", f"give it: -p {name}=VALUE")
         full = {**self.defaults, **given}
         if self.is_run:
-            ours = {n: full[n] for n in full if self.hints[n] == RUN_HINTS.get(n)}
+            ours = {n: full[n] for n in full if _is_shared(n, self.hints[n])}
             made = RunParameters.from_mapping(ours).to_dict()
             full |= {name: made[name] for name in ours}
         return {name: full[name] for name in self.names if name in full}
@@ -677,6 +632,9 @@ class Declared:
 
 def declared(notebook: str | Path | Any) -> Declared:
     """Read the parameters of a notebook from its cell that is tagged ``parameters``.
+
+    A parameter with the name and the type of one of :class:`RunParameters`, and a default that
+    is allowed there, is checked as it is there.
 
     Parameters
     ----------
@@ -701,10 +659,24 @@ def declared(notebook: str | Path | Any) -> Declared:
     """
     node = read_notebook(notebook) if isinstance(notebook, str | Path) else notebook
     cells = [c for c in node.cells if "parameters" in c.get("metadata", {}).get("tags", [])]
-    found = read_cell(cells[0]["source"]) if cells else {}
+    parameters = read_cell(cells[0]["source"]) if cells else {}
+    shared = [n for n, each in parameters.items() if _is_shared(n, each.hint)]
+    for name in shared:
+        if (rule := _RULES[name]) is not None:
+            with suppress(InputError):
+                default = rule(parameters[name].default)
+                parameters[name] = replace(parameters[name], default=default, rule=rule)
     code = "\n".join(c["source"] for c in node.cells if c["cell_type"] == "code")
-    ours = any(each.hint == RUN_HINTS.get(name) for name, each in found.items())
-    return Declared(found, is_run=ours and re.search(r"\bRunParameters\b", code) is not None)
+    makes_run = re.search(r"\bRunParameters\b", code) is not None
+    return Declared(parameters, is_run=bool(shared) and makes_run)
+
+
+RUN_HINTS: Final = typing.get_type_hints(RunParameters)
+_RULES: Final = {f.name: f.metadata["check"] for f in fields(RunParameters)}
+
+
+def _is_shared(name: str, hint: Any) -> bool:
+    return name in RUN_HINTS and hint == RUN_HINTS[name]
 
 
 def read_cell(source: str) -> dict[str, Parameter]:
@@ -712,11 +684,11 @@ def read_cell(source: str) -> dict[str, Parameter]:
 
     Examples
     --------
-    >>> found = read_cell("rate: float = 1e-3  # of learning")["rate"]
-    >>> found.hint, found.default, found.help
+    >>> rate = read_cell("rate: float = 1e-3  # of learning")["rate"]
+    >>> rate.hint, rate.default, rate.help
     (<class 'float'>, 0.001, 'of learning')
     """
-    # Magics and shell commands are no Python; a line stays a line, for the comments.
+    # Magics and shell commands are not Python; a line stays a line, for the comments.
     source = re.sub(r"^[ \t]*[%!].*$", "", source, flags=re.MULTILINE)
     try:
         body = ast.parse(source).body
@@ -729,7 +701,7 @@ def read_cell(source: str) -> dict[str, Parameter]:
         raise InputError(
             "the notebook's parameters cell", f"is not Python ({error})", "repair it"
         ) from error
-    found = {}
+    parameters = {}
     for statement in body:
         if isinstance(statement, ast.AnnAssign):
             targets: list[ast.expr] = [statement.target]
@@ -738,77 +710,28 @@ def read_cell(source: str) -> dict[str, Parameter]:
             targets, hint = statement.targets, ""
         else:
             continue
-        said = comments.get(statement.end_lineno or 0, "")
+        comment = comments.get(statement.end_lineno or 0, "")
         for target in targets:
             if isinstance(target, ast.Name):
-                found[target.id] = _parameter(target.id, hint, statement.value, said)
-    return found
+                parameters[target.id] = _parameter(target.id, hint, statement.value, comment)
+    return parameters
 
 
-def _parameter(name: str, written: str, value: ast.expr | None, said: str) -> Parameter:
+def _parameter(name: str, written: str, value: ast.expr | None, comment: str) -> Parameter:
     default: Any = COMPUTED
     if value is not None:
-        try:
+        # An expression, or what JSON cannot express, is left to the notebook.
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             literal = ast.literal_eval(value)
-            json.dumps(literal, allow_nan=False)
-            default = plain_json(literal)
-        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            default = COMPUTED  # an expression, or what JSON cannot say: the notebook knows
+            default = json.loads(json.dumps(literal, allow_nan=False))
     if written:
-        try:
+        hint = None
+        with suppress(ValueError):
             hint = read_hint(written)
-        except ValueError:
-            hint = None
         if hint is not None and default is not COMPUTED:
             with suppress(InputError):  # `k: int = None` is common, and left alone
-                default = plain_json(check(name, default, hint))  # 1 as a float is 1.0
-        if name == "mixer" and hint is str and isinstance(default, str):
-            default = canonical_mixer(default)
+                default = json_ready(check(name, default, hint))  # 1 as a float is 1.0
     else:
         hint = Any if default is COMPUTED or default is None else type(literal)
         written = hint_source(hint)
-    return Parameter(name, hint, written, default, required=value is None, help=said)
-
-
-def _odd_key(value: Any) -> Any:
-    """Return a key that is no text, wherever it is in `value`: JSON has no others."""
-    inner: Any = ()
-    if isinstance(value, Mapping):
-        inner = value.values()
-        for key in value:
-            if not isinstance(key, str):
-                return key
-    elif isinstance(value, list | tuple):
-        inner = value
-    return next((key for item in inner if (key := _odd_key(item)) is not None), None)
-
-
-def _mixer(value: Any) -> str:
-    name = canonical_mixer(value) if isinstance(value, str) else value
-    if not isinstance(name, str) or name not in MIXERS:
-        raise InputError("mixer", f"{value!r} is unknown", f"use one of {', '.join(MIXERS)}")
-    return name
-
-
-def _is_json(text: str, hint: Any) -> bool:
-    """Whether text is to be read as JSON, although the parameter may be text as well.
-
-    The command line can give nothing else: where lists are allowed, "[1, 2]" is one.
-    """
-    kinds = {typing.get_origin(each) or each for each in typing.get_args(hint)}
-    if hint is Any or str not in kinds:
-        return hint is Any
-    lists = text[:1] in ("[", "{") and bool(kinds & {list, tuple, dict})
-    return lists or (text == "null" and type(None) in kinds)
-
-
-def _from_text(text: str) -> Any:
-    """Read text as JSON if it is some: "3" is 3, "abc" is "abc"."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-# Of the dataclass: a notebook that uses it has the same names with the same types.
-RUN_HINTS: Final = get_type_hints(RunParameters)
+    return Parameter(name, hint, written, default, required=value is None, help=comment)

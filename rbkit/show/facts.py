@@ -1,86 +1,87 @@
-"""What a run paid to be trained: plain steps and what its rule added, from the ledger."""
+"""Numbers that figures, panels and pages read out of runs: labels, losses, proportions, costs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Run = Any
 
-# Ledger entries that are not there for the rule: training itself, curves, checks, files, Regroup.
-NOT_ADAPTING = ("step", "eval", "fidelity", "record", "embed", "cluster")
-_FLOPS = ("flops_counted", "flops_modelled")
-
-
-class RunLike(Protocol):
-    """What is needed of :class:`rbkit.train.run.Run`."""
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What ``run.json`` says."""
-
-    @property
-    def status(self) -> str:
-        """One of running, ok, failed, interrupted, killed."""
-
-    @property
-    def history(self) -> dict[str, Any]:
-        """Arrays by round (``history.npz``); empty if there are none."""
-
-    @property
-    def domains(self) -> Any:
-        """The :class:`rbkit.regroup.domains.Domains` of the run, or None."""
-
-    def metrics(self, kind: str) -> list[dict[str, Any]]:
-        """Return the records of ``metrics.jsonl`` of one kind: ``train`` or ``eval``."""
+# ------------------------------------------------------------------------ names and comparability
 
 
-@dataclass(frozen=True)
-class Altered:
-    """A run that looks as if it had recorded other `arrays`, with `changes` in its info."""
+def parameter(run: Run, name: str, default: Any = None) -> Any:
+    """Value of one parameter of a run."""
+    return (run.info.get("parameters") or {}).get(name, default)
 
-    run: RunLike
-    arrays: Mapping[str, Any]
-    changes: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-        return self.run.path
+def mixer_of(run: Run) -> str:
+    """Name of the mixer of a run, or of its folder."""
+    return str(parameter(run, "mixer") or run.path.name)
 
-    @property
-    def info(self) -> dict[str, Any]:
-        """What ``run.json`` says, with the changes."""
-        return {**self.run.info, **self.changes}
 
-    @property
-    def status(self) -> str:
-        """One of running, ok, failed, interrupted, killed."""
-        return self.run.status
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Name each run by its mixer, and by seed or folder only where that is not enough."""
+    names = [mixer_of(run) for run in runs]
+    for extra in (lambda run: f"seed {parameter(run, 'seed')}", lambda run: run.path.name):
+        twice = {name for name, count in Counter(names).items() if count > 1}
+        names = [
+            f"{name}, {extra(run)}" if name in twice else name
+            for name, run in zip(names, runs, strict=True)
+        ]
+    return names
 
-    @property
-    def history(self) -> dict[str, Any]:
-        """Arrays by round, with the others in their place."""
-        return {**self.run.history, **self.arrays}
 
-    @property
-    def domains(self) -> Any:
-        """Those of the run."""
-        return self.run.domains
+def domain_names(run: Run, m: int | None = None) -> list[str]:
+    """Names of the domains of a run, as recorded; of `m` domains numbers if it has not so many."""
+    names = [str(name) for name in (run.info.get("domains") or {}).get("names") or []]
+    return names if m in (None, len(names)) else [f"domain {i}" for i in range(m or 0)]
 
-    def metrics(self, kind: str) -> list[dict[str, Any]]:
-        """Return the records of the run."""
-        return self.run.metrics(kind)
+
+def same_corpus(run: Run, other: Run) -> bool:
+    """Whether two runs had the same corpus, split alike; unknown counts as the same."""
+    prints = [(r.info.get("corpus") or {}).get("fingerprint") for r in (run, other)]
+    return None in prints or prints[0] == prints[1]
+
+
+def same_domains(run: Run, other: Run) -> bool:
+    """Whether two runs had the same domains, by their names."""
+    return domain_names(run) == domain_names(other)
+
+
+def same_machine(run: Run, other: Run) -> bool:
+    """Whether two runs were timed on the same host and device; unknown counts as the same."""
+    return all(
+        None in (pair := (run.info.get(name), other.info.get(name))) or pair[0] == pair[1]
+        for name in ("host", "device")
+    )
+
+
+def seed_of(run: Run) -> str:
+    """Seed of a run as text, so that it can be compared whatever was recorded."""
+    return repr(parameter(run, "seed"))
+
+
+def pairs_by_seed(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Pair runs of the same seed; two runs without a known seed pair only if each is alone."""
+    by_seed: dict[str, list[Run]] = {}
+    for other in others:
+        by_seed.setdefault(seed_of(other), []).append(other)
+    ours = Counter(seed_of(run) for run in runs)
+    return [
+        (run, by_seed[seed][0])
+        for run in runs
+        if ours[seed := seed_of(run)] == 1 and len(by_seed.get(seed, ())) == 1
+    ]
+
+
+# ---------------------------------------------------------------------------------------- losses
 
 
 @dataclass(frozen=True)
@@ -93,89 +94,7 @@ class Losses:
     worst: int | None
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """Price of adapting p, in percent of the plain training steps; None if not measured."""
-
-    flops: float | None
-    seconds: float | None
-
-
-def parameter(run: RunLike, name: str, default: Any = None) -> Any:
-    """Value of one parameter of a run."""
-    return (run.info.get("parameters") or {}).get(name, default)
-
-
-def mixer_of(run: RunLike) -> str:
-    """Name of the mixer of a run."""
-    return str(parameter(run, "mixer") or run.path.name)
-
-
-def labels(runs: Sequence[RunLike]) -> list[str]:
-    """Name each run by its mixer, and by seed or folder only where that is not enough."""
-    names = [mixer_of(run) for run in runs]
-    for extra in (lambda run: f"seed {parameter(run, 'seed')}", lambda run: run.path.name):
-        twice = {name for name, count in Counter(names).items() if count > 1}
-        names = [
-            f"{name}, {extra(run)}" if name in twice else name
-            for name, run in zip(names, runs, strict=True)
-        ]
-    return names
-
-
-def domain_names(run: RunLike) -> list[str]:
-    """Names of the domains of a run."""
-    return [str(name) for name in (run.info.get("domains") or {}).get("names") or []]
-
-
-def same_corpus(run: RunLike, other: RunLike) -> bool:
-    """Whether two runs had the same corpus, split alike; unknown counts as the same."""
-    prints = [(r.info.get("corpus") or {}).get("fingerprint") for r in (run, other)]
-    return None in prints or prints[0] == prints[1]
-
-
-def same_domains(run: RunLike, other: RunLike) -> bool:
-    """Whether two runs had the same domains, by their names."""
-    return domain_names(run) == domain_names(other)
-
-
-def same_machine(run: RunLike, other: RunLike) -> bool:
-    """Whether two runs were timed on the same host and device; unknown counts as the same."""
-    return all(
-        None in (pair := (run.info.get(name), other.info.get(name))) or pair[0] == pair[1]
-        for name in ("host", "device")
-    )
-
-
-def pairs_by_seed(
-    runs: Sequence[RunLike], others: Sequence[RunLike]
-) -> list[tuple[RunLike, RunLike]]:
-    """Pair runs of the same seed; two runs without a known seed pair only if each is alone."""
-    by_seed: dict[str, list[RunLike]] = {}
-    for other in others:
-        by_seed.setdefault(seed_of(other), []).append(other)
-    ours = Counter(seed_of(run) for run in runs)
-    return [
-        (run, by_seed[seed][0])
-        for run in runs
-        if ours[seed := seed_of(run)] == 1 and len(by_seed.get(seed, ())) == 1
-    ]
-
-
-def seed_of(run: RunLike) -> str:
-    """Seed of a run as text, so that it can be compared whatever was recorded."""
-    return repr(parameter(run, "seed"))
-
-
-def target(run: RunLike) -> Array | None:
-    """Target proportions q of a run, shape (m,)."""
-    q = (run.info.get("domains") or {}).get("q")
-    if q is None and "q" in run.history:
-        q = run.history["q"]
-    return None if q is None else np.asarray(q, dtype=np.float64)
-
-
-def losses(run: RunLike) -> Losses:
+def losses(run: Run) -> Losses:
     """Return the final eval losses, or those of the last evaluation of an unfinished run."""
     record: Mapping[str, Any] = run.info.get("final") or {}
     if not record:
@@ -189,52 +108,93 @@ def losses(run: RunLike) -> Losses:
     )
 
 
+def loss_series(run: Run, split: str) -> tuple[Array, Array]:
+    """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
+    key = "loss" if split == "train" else "loss_token"
+    rows = [(row.get("step"), row.get(key)) for row in run.metrics(split)]
+    points = [row for row in rows if all(_finite(value) is not None for value in row)]
+    steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    return steps, values
+
+
+def smooth(values: Array, share: float = 0.012) -> Array:
+    """Average over neighbours with a Gaussian of `share` of the records; centred, so no lag."""
+    width = max(0.4, share * len(values))
+    reach = np.arange(-int(3 * width) - 1, int(3 * width) + 2)
+    kernel = np.exp(-0.5 * (reach / width) ** 2)
+    # Divide by the weight that is really there: less at both ends.
+    total = np.convolve(values, kernel)[len(reach) // 2 :][: len(values)]
+    weight = np.convolve(np.ones_like(values), kernel)[len(reach) // 2 :][: len(values)]
+    average: Array = total / weight
+    return average
+
+
 def as_floats(values: Sequence[float | None]) -> Array:
-    """Array of floats, NaN where JSON said null."""
+    """Array of floats, NaN where JSON has null."""
     return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and np.isfinite(value) else None
 
 
-def ledger(run: RunLike) -> list[dict[str, Any]]:
-    """Entries of the ledger of a run, as written."""
-    return list((run.info.get("ledger") or {}).get("entries") or [])
+# ----------------------------------------------------------------------------------- proportions
 
 
-def overhead(run: RunLike) -> Overhead:
-    """Sum up tracking, Gram matrix and mixer, in percent of the plain training steps.
-
-    FLOPs are those counted, or those modelled where nothing could count them; None if
-    there are neither for something that was done.
-    """
-    entries = {entry["name"]: entry for entry in ledger(run) if entry.get("calls") != 0}
-    step = entries.get("step", {})
-    # Whatever is not known to be something else is there for the rule: nothing is hidden by a name.
-    extra = {name: entry for name, entry in entries.items() if name not in NOT_ADAPTING}
-    flops = {name: _first(entry, *_FLOPS) for name, entry in extra.items()}
-    # What was done and nobody counted is not free, but unknown. The rules themselves, some
-    # thousand operations, are never counted.
-    unknown = any(value is None for name, value in flops.items() if name != "mixer")
-    of_flops = None if unknown else _first(step, *_FLOPS)
-    seconds = [_finite(entry.get("seconds")) for entry in extra.values()]
-    of_seconds = _finite(step.get("seconds"))
-    return Overhead(_percent(list(flops.values()), of_flops), _percent(seconds, of_seconds))
+def target(run: Run) -> Array | None:
+    """Target proportions q of a run, shape (m,)."""
+    q = (run.info.get("domains") or {}).get("q")
+    if q is None and "q" in run.history:
+        q = run.history["q"]
+    return None if q is None else np.asarray(q, dtype=np.float64)
 
 
-def _first(entry: Mapping[str, Any], *columns: str) -> float | None:
-    return next((v for c in columns if (v := _finite(entry.get(c))) is not None), None)
+def proportions_in_force(run: Run) -> tuple[Array, Array]:
+    """Return p in force in each round (T, m), and the steps where rounds begin and end (T+1,)."""
+    history = run.history
+    p = np.asarray(history.get("p", np.empty((0, 0))), dtype=np.float64)
+    recorded: NDArray[np.bool_] = np.asarray(np.isfinite(p).all(axis=-1))
+    if not len(p) or not recorded.any():
+        return np.empty((0, 0)), np.empty(0)
+    p = np.where(recorded[:, None], p, 0.0)  # blank where they were not recorded
+    ends = np.asarray(history.get("step", []), dtype=np.float64)
+    if not len(ends):  # a run whose first round has not ended
+        return p[:1], np.array([0.0, 1.0])
+    return p[: len(ends)], np.concatenate([[0.0], ends])
 
 
-def _percent(parts: Sequence[float | None], whole: float | None) -> float | None:
-    return 100.0 * sum(part or 0.0 for part in parts) / whole if whole else None
+# ----------------------------------------------------------------------------------------- costs
 
+# Ledger entries that are not there for the rule: training itself, curves, checks, files, Regroup.
+NOT_ADAPTING = ("step", "eval", "fidelity", "record", "embed", "cluster")
+# Paid before the first step, so in full by a run that stops early.
+_BEFORE = ("probe_runs", "reference_run")
 
 Unit = Literal["seconds", "flops"]
 
-# Paid before the first step, so in full by a run that stops early.
-_BEFORE = ("probe_runs", "reference_run")
+
+def ledger(run: Run) -> list[dict[str, Any]]:
+    """Entries of the ledger of a run, as recorded."""
+    return list((run.info.get("ledger") or {}).get("entries") or [])
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Price of adapting p, in percent of the plain training steps; None if not measured."""
+
+    flops: float | None
+    seconds: float | None
+
+
+def overhead(run: Run) -> Overhead:
+    """Sum up tracking, Gram matrix and mixer, in percent of the plain training steps."""
+
+    def share(unit: Unit) -> float | None:
+        step, added = _paid(run, unit)
+        return 100.0 * sum(added.values()) / step if step and added is not None else None
+
+    return Overhead(share("flops"), share("seconds"))
 
 
 @dataclass(frozen=True)
@@ -260,75 +220,39 @@ class Spent:
         return self.before + share * self.during
 
 
-def spent(run: RunLike, unit: Unit) -> Spent | None:
+def spent(run: Run, unit: Unit) -> Spent | None:
     """Cost of a run with the overhead of its rule; None where it was not measured.
 
-    FLOPs are those counted, or those modelled where nothing could count them. Evaluation for
-    the curves, checks, writing files and Regroup are nobody's overhead, so they are left out.
-
-    Parameters
-    ----------
-    run : Run
-    unit : {"seconds", "flops"}
+    Evaluation for the curves, checks, writing files and Regroup are not part of it.
     """
-    entries = {entry["name"]: entry for entry in ledger(run) if entry.get("calls") != 0}
-    step = _price(entries.get("step", {}), unit)
-    if not step:
+    step, added = _paid(run, unit)
+    if not step or added is None:
         return None
-    extra = {
-        name: _price(entry, unit) for name, entry in entries.items() if name not in NOT_ADAPTING
-    }
-    # What was done and nobody counted is not free, but unknown. The rules themselves, some
-    # thousand operations, are never counted; all that is timed has its seconds.
-    if any(value is None for name, value in extra.items() if name != "mixer"):
-        return None
-    before = sum(extra.get(name) or 0.0 for name in _BEFORE)
-    return Spent(before, step + sum(value or 0.0 for value in extra.values()) - before)
+    before = sum(added.get(name, 0.0) for name in _BEFORE)
+    return Spent(before, step + sum(added.values()) - before)
 
 
-def _price(entry: dict[str, Any], unit: Unit) -> float | None:
+def _paid(run: Run, unit: Unit) -> tuple[float | None, dict[str, float] | None]:
+    """Cost of the plain steps, and of each thing that was done for the rule; None if unknown.
+
+    FLOPs are those counted, or those modelled where nothing could count them. What was done and
+    not counted is not free, but unknown, and so is the sum; only the rules themselves, some
+    thousand operations, are never counted. An entry with an unknown name is there for the rule:
+    nothing is hidden by a name.
+    """
     columns = ("seconds",) if unit == "seconds" else ("flops_counted", "flops_modelled")
-    values = (entry.get(column) for column in columns)
-    return next((float(v) for v in values if isinstance(v, int | float)), None)
+    prices = {
+        entry["name"]: next((v for c in columns if (v := _finite(entry.get(c))) is not None), None)
+        for entry in ledger(run)
+        if entry.get("calls") != 0
+    }
+    added = {name: price for name, price in prices.items() if name not in NOT_ADAPTING}
+    unknown = any(price is None for name, price in added.items() if name != "mixer")
+    return prices.get("step"), None if unknown else {name: p or 0.0 for name, p in added.items()}
 
 
-def smooth(values: Array, share: float = 0.012) -> Array:
-    """Average over neighbours with a Gaussian of `share` of the records; centred, so no lag."""
-    width = max(0.4, share * len(values))
-    reach = np.arange(-int(3 * width) - 1, int(3 * width) + 2)
-    kernel = np.exp(-0.5 * (reach / width) ** 2)
-    # Divide by the weight that is really there: less at both ends.
-    total = np.convolve(values, kernel)[len(reach) // 2 :][: len(values)]
-    weight = np.convolve(np.ones_like(values), kernel)[len(reach) // 2 :][: len(values)]
-    average: Array = total / weight
-    return average
+RunLike = Run
 
 
-def loss_series(run: RunLike, split: str) -> tuple[Array, Array]:
-    """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
-    key = "loss" if split == "train" else "loss_token"
-    rows = [(r.get("step"), r.get(key)) for r in run.metrics(split)]
-    points = [row for row in rows if all(_is_number(value) for value in row)]
-    steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
-    finite = np.isfinite(values)
-    return steps[finite], values[finite]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def proportions_in_force(run: RunLike) -> tuple[Array, Array]:
-    """Return p in force in each round (T, m), and the steps where rounds begin and end (T+1,)."""
-    history = run.history
-    if "p" not in history or not len(history["p"]):
-        return np.empty((0, 0)), np.empty(0)
-    p = np.asarray(history["p"], dtype=np.float64)
-    told: NDArray[np.bool_] = np.asarray(np.isfinite(p).all(axis=1))
-    if not told.any():
-        return np.empty((0, 0)), np.empty(0)
-    p = np.where(told[:, None], p, 0.0)  # blank where nobody told them
-    ends = np.asarray(history.get("step", []), dtype=np.float64)
-    if not len(ends):  # a run whose first round has not ended
-        return p[:1], np.array([0.0, 1.0])
-    return p[: len(ends)], np.concatenate([[0.0], ends])
+def Altered(run: Run, arrays: Mapping[str, Any], changes: Mapping[str, Any] = {}) -> Run:
+    return run.with_(history={**run.history, **arrays}, info={**run.info, **changes})

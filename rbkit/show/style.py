@@ -25,10 +25,12 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import Locator
 
 from rbkit.errors import InputError
 
 INK, MUTED, RULE, PAPER = "#1f2933", "#5b6673", "#dfe3e8", "#ffffff"
+DASHED: Any = (0, (4, 2))  # of baselines, choices and fronts: lines that are not data
 
 # Okabe and Ito's colours, darkened where needed so that a label in the colour of its
 # line keeps a contrast of at least 3:1 on white. A marker goes with each: never colour alone.
@@ -50,6 +52,14 @@ _MIXERS: dict[str, tuple[str, str]] = {
     "UPGrad": ("#96562A", "*"),
 }
 _OTHERS = [("#A23B7C", "v"), ("#8A6D00", "P"), ("#3B8EC2", "X"), ("#7A4FBF", "<"), ("#B3403A", ">")]
+
+# The later ones are for names of a corpus in scripts that the first ones lack.
+_FONTS = (
+    "Inter, Helvetica Neue, Arial, Liberation Sans, DejaVu Sans, Noto Sans CJK JP, "
+    "Noto Sans CJK SC, Hiragino Sans, PingFang SC, Yu Gothic, Microsoft YaHei, Malgun Gothic, "
+    "WenQuanYi Micro Hei, Noto Sans Arabic, Noto Sans Hebrew, Noto Sans Devanagari, "
+    "Noto Sans Thai, Arial Unicode MS"
+)
 
 _ALT: WeakKeyDictionary[Artist, str] = WeakKeyDictionary()
 
@@ -80,31 +90,10 @@ def rbkit_style(**overrides: Any) -> Iterator[None]:
 
 @functools.cache
 def _settings() -> dict[str, Any]:
-    # Only installed fonts: matplotlib logs a line for each name that it cannot find. The later
-    # ones are for names of a corpus in scripts that the first ones lack.
-    wanted = (
-        "Inter",
-        "Helvetica Neue",
-        "Arial",
-        "Liberation Sans",
-        "DejaVu Sans",
-        "Noto Sans CJK JP",
-        "Noto Sans CJK SC",
-        "Hiragino Sans",
-        "PingFang SC",
-        "Yu Gothic",
-        "Microsoft YaHei",
-        "Malgun Gothic",
-        "WenQuanYi Micro Hei",
-        "Noto Sans Arabic",
-        "Noto Sans Hebrew",
-        "Noto Sans Devanagari",
-        "Noto Sans Thai",
-        "Arial Unicode MS",
-    )
+    # Only installed fonts: matplotlib logs a line for each name that it cannot find.
     installed = set(font_manager.get_font_names())
     return {
-        "font.family": [name for name in wanted if name in installed] or ["sans-serif"],
+        "font.family": [name for name in _FONTS.split(", ") if name in installed] or ["sans-serif"],
         "font.size": 10,
         "axes.titlesize": 11.5,
         "axes.titleweight": "bold",
@@ -144,7 +133,7 @@ def new_axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
     """Return `ax`, or axes of a new figure of the given size in inches, unknown to pyplot."""
     if ax is not None:
         return ax
-    # A Figure of its own, not plt.figure(): nothing to close, nothing kept by pyplot.
+    # Not plt.figure(), which would have to be closed.
     axes: Axes = Figure(figsize=(width, height), layout="constrained").subplots()
     return axes
 
@@ -163,6 +152,45 @@ def plain_ticks(axis: Axis, names: Sequence[str], **kwargs: Any) -> None:
     axis.set_ticks(range(len(names)))
     for tick in axis.set_ticklabels(list(names), **kwargs):
         tick.set_parse_math(False)
+
+
+def label_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Make axes a chart of rows: names at the left, no ticks, a grid for the values."""
+    tidy(ax, "x")
+    plain_ticks(ax.yaxis, names)
+    ax.tick_params(axis="y", length=0)
+
+
+def note(ax: Axes, text: str, at: tuple[float, float], by: tuple[float, float], **how: Any) -> None:
+    """Write small text `by` so many points off a place, in fractions of the axes if not `how`."""
+    usual: dict[str, Any] = {"xycoords": "axes fraction", "fontsize": 8, "color": MUTED}
+    ax.annotate(text, at, by, textcoords="offset points", **usual | {"parse_math": False} | how)
+
+
+def say_nothing(ax: Axes, text: str) -> None:
+    """Write `text` in empty axes, whose ticks would stand for nothing."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED)
+    ax.set(xticks=[], yticks=[])
+
+
+def colour_bar(
+    image: Any,
+    axes: Axes | list[Axes],
+    label: str = "",
+    *,
+    ticks: Locator | None = None,
+    **how: Any,
+) -> None:
+    """Explain the colours of `image` at the right of `axes`, in small type."""
+    first = axes if isinstance(axes, Axes) else axes[0]
+    usual = {"shrink": 0.75, "aspect": 22, "pad": 0.02}
+    bar = first.figure.colorbar(image, ax=axes, **usual | how)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8)
+    if ticks is not None:
+        bar.locator = ticks
+        bar.update_ticks()
+    bar.set_label(label, fontsize=8.5, parse_math=False)
 
 
 def shorten(text: str, width: int = 28) -> str:
@@ -188,10 +216,8 @@ def mixer_marker(mixer: str) -> str:
 
 
 def _mixer_look(mixer: str) -> tuple[str, str]:
-    if mixer in _MIXERS:
-        return _MIXERS[mixer]
-    # By the letters of the name and not by the order of appearance, so that it is stable.
-    return _OTHERS[sum(map(ord, mixer)) % len(_OTHERS)]
+    # Of an unknown mixer by the letters of its name, not by the order of appearance: it is stable.
+    return _MIXERS.get(mixer) or _OTHERS[sum(map(ord, mixer)) % len(_OTHERS)]
 
 
 def domain_colours(m: int) -> list[tuple[float, float, float]]:
@@ -221,19 +247,9 @@ def label_line_ends(
     for i, y in zip(order, spread(wanted, height), strict=True):
         x_data, y_data, text, colour = ends[i]
         offset = (y - float(to_pixels((x_data, y_data))[1])) * 72 / ax.figure.dpi
-        ax.annotate(
-            text,
-            (x_data, y_data),
-            xytext=(7, offset),
-            textcoords="offset points",
-            va="center",
-            ha="left",
-            color=colour,
-            fontsize=size,
-            fontweight="bold",
-            parse_math=False,
-            annotation_clip=False,
-        )
+        type_: dict[str, Any] = {"color": colour, "fontsize": size, "fontweight": "bold"}
+        place: dict[str, Any] = {"xycoords": "data", "va": "center", "annotation_clip": False}
+        note(ax, text, (x_data, y_data), (7, offset), **type_, **place)
 
 
 def spread(positions: Sequence[float], gap: float) -> list[float]:
@@ -260,35 +276,28 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 def legend_above(ax: Axes, most: int = 4) -> None:
     """Legend on the line of the title, at the right: it never covers a mark.
 
-    One of more than `most` entries stands below the axes instead, where it has room.
+    A legend of more than `most` entries stands below the axes instead, where it has room.
     """
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 4}
+    place["borderaxespad"] = 0.2
     if len(ax.get_legend_handles_labels()[0]) > most:
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.16),
-            ncols=5,
-            frameon=False,
-            fontsize=9,
-            handletextpad=0.3,
-            columnspacing=1.2,
-        )
-        return
-    ax.legend(
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=4,
-        frameon=False,
-        fontsize=9,
-        handletextpad=0.3,
-        columnspacing=1.2,
-        borderaxespad=0.2,
-    )
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 5}
+    ax.legend(frameon=False, fontsize=9, handletextpad=0.3, columnspacing=1.2, **place)
 
 
-def say_nothing(ax: Axes, text: str) -> None:
-    """Write `text` in empty axes, whose ticks would stand for nothing."""
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED)
-    ax.set(xticks=[], yticks=[])
+Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
+
+
+def overlap(a: Box, b: Box) -> bool:
+    """Whether two boxes share more than an edge."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def has_room(box: Box, ax: Axes, taken: Sequence[Box]) -> bool:
+    """Whether `box` lies inside `ax` and on none of the boxes `taken`."""
+    frame = ax.get_window_extent()
+    inside = frame.x0 <= box[0] and box[2] <= frame.x1 and frame.y0 <= box[1] and box[3] <= frame.y1
+    return inside and not any(overlap(box, other) for other in taken)
 
 
 def set_alt(where: Axes | Figure | SubFigure, text: str) -> None:
@@ -375,16 +384,11 @@ def png(fig: Figure | Axes, dpi: int = 200) -> bytes:
 
 @contextmanager
 def without_glyph_warnings() -> Iterator[None]:
-    """Silence what matplotlib says of scripts that the fonts lack: a box is drawn, no news."""
+    """Silence matplotlib on scripts that the fonts lack: that a box is drawn is not news."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
         yield
-
-
-def data_uri(fig: Figure | Axes, dpi: int = 200) -> str:
-    """Render a figure as a ``data:image/png;base64,...`` address."""
-    return "data:image/png;base64," + base64.b64encode(png(fig, dpi)).decode("ascii")
 
 
 def size_of(image: bytes) -> tuple[int, int]:
@@ -399,8 +403,8 @@ def bundle(fig: Figure | Axes, dpi: int = 200) -> tuple[dict[str, Any], dict[str
     width, height = size_of(image)
     data = {"image/png": base64.b64encode(image).decode("ascii"), "text/plain": alt}
     # Half size: the picture has two pixels for each CSS pixel.
-    look = {"alt": alt, "width": round(width * 100 / dpi), "height": round(height * 100 / dpi)}
-    return data, {"image/png": look}
+    size = {"width": round(width * 100 / dpi), "height": round(height * 100 / dpi)}
+    return data, {"image/png": {"alt": alt, **size}}
 
 
 def show(fig: Figure | Axes, dpi: int = 200) -> None:
@@ -419,26 +423,19 @@ def show(fig: Figure | Axes, dpi: int = 200) -> None:
     from IPython.core.getipython import get_ipython
     from IPython.display import display
 
+    figure = _figure(fig)
     if get_ipython() is None:
-        print(alt_text(_figure(fig)))
+        print(alt_text(figure))
     else:
-        data, metadata = bundle(fig, dpi)
+        data, metadata = bundle(figure, dpi)
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
-    _close(_figure(fig))
+    # Figures made by pyplot would be shown once more by the inline backend.
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(figure)
 
 
 def _figure(where: Figure | Axes) -> Figure:
-    if isinstance(where, Figure):
-        return where
-    figure = where.get_figure(root=True)
+    figure = where if isinstance(where, Figure) else where.get_figure(root=True)
     if figure is None:
         raise ValueError("these axes belong to no figure")
     return figure
-
-
-def _close(fig: Figure) -> None:
-    # Figures made by pyplot would be shown once more by the inline backend.
-    import sys
-
-    if pyplot := sys.modules.get("matplotlib.pyplot"):
-        pyplot.close(fig)

@@ -1,11 +1,11 @@
-"""Losses of single tokens and examples, and how a mixture may weigh them."""
+"""Losses of tokens, examples and domains, in training and evaluation; fresh gradients of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,7 @@ from tqdm import tqdm
 
 from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses
 from rbkit.errors import InputError
-from rbkit.train.mixture import DOMAIN
 from rbkit.train.parallel import all_sum, is_first, processes, rank
-
-if TYPE_CHECKING:
-    from rbkit.train.trainer import MixtureTrainer
 
 LossOf = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
 
@@ -65,7 +61,7 @@ def reference_excess(
     """Return (B,) each: summed loss, tokens, and summed ``max(loss - reference loss, 0)``.
 
     Clipped token by token, as DoReMi (arXiv 2305.10429) does; example by example for a
-    `loss_of` of one's own, which gives no losses of tokens. The reference's pass runs inside
+    custom `loss_of`, which gives no losses of tokens. The reference's pass runs inside
     ``watch()``.
     """
     of_tokens = loss_of is example_losses
@@ -83,9 +79,9 @@ class StepLosses:
 
     Examples
     --------
-    >>> kept = StepLosses(n_domains=2)
-    >>> kept.add(0, torch.tensor([0, 1, 0]), torch.tensor([2., 9., 4.]), torch.tensor([1, 3, 1]))
-    >>> kept.collect(steps=1, device=torch.device("cpu")).loss
+    >>> losses = StepLosses(n_domains=2)
+    >>> losses.add(0, torch.tensor([0, 1, 0]), torch.tensor([2., 9., 4.]), torch.tensor([1, 3, 1]))
+    >>> losses.collect(steps=1, device=torch.device("cpu")).loss
     array([[3., 3.]])
     """
 
@@ -109,7 +105,7 @@ class StepLosses:
                 "per-example losses need one row per example: do not pack examples",
             )
         at = domains.to(losses.device)
-        known = at >= 0
+        in_domain = at >= 0
         zeros = torch.zeros_like(losses) if excess is None else excess
         values = torch.stack([losses.detach(), zeros, tokens, torch.ones_like(tokens)])
         values = values.to(torch.float32 if losses.device.type == "mps" else torch.float64)
@@ -117,7 +113,7 @@ class StepLosses:
         if row is None:
             row = values.new_zeros(4, self.n_domains)
         row = row.to(values)  # after a resume it is on the CPU
-        self._rows[step] = row.index_add(1, at[known], values[:, known])
+        self._rows[step] = row.index_add(1, at[in_domain], values[:, in_domain])
 
     def collect(self, steps: int, device: torch.device) -> TrainLosses:
         """Return the round's losses, summed over processes; `steps` is the round's length."""
@@ -140,7 +136,7 @@ class StepLosses:
         return all_sum(torch.stack(rows).numpy(), device)
 
     def load(self, sums: FloatArray) -> None:
-        """Take up pooled sums: the first process has them, the others begin at zero."""
+        """Load pooled sums: the first process has them, the others begin at zero."""
         if is_first():
             self._rows = {step: torch.from_numpy(np.array(row)) for step, row in enumerate(sums)}
         else:
@@ -178,10 +174,10 @@ class Window:
         """Return the mean losses over processes; one transfer from the device, not one per step."""
         if self._here:
             local = torch.stack(self._here).double().cpu().numpy()
-            found = all_sum(np.append(local, self._tokens_here), self.device)
+            sums = all_sum(np.append(local, self._tokens_here), self.device)
             world = all_sum(np.ones(1), self.device)[0]
-            self.losses += (found[:-1] / world).tolist()
-            self.tokens += int(found[-1])
+            self.losses += (sums[:-1] / world).tolist()
+            self.tokens += int(sums[-1])
             self._here, self._tokens_here = [], 0
         return self.losses
 
@@ -219,15 +215,9 @@ def evaluate(
 ) -> EvalLosses:
     """Evaluate `model` on batches of (row numbers, inputs), by domain.
 
-    Parameters
-    ----------
-    batches : iterable
-        Of this process: each row in one batch of one process. A batch with no row numbers is
-        run and forgotten: sharded models need all processes to run as many batches.
-    labels : int array of shape (n,)
-        Domain of each eval example; -1 leaves it out, also of the overall loss.
-    n_domains : int
-        m.
+    Each row is in one batch of one process. A batch without row numbers is run and forgotten:
+    sharded models need all processes to run as many batches. `labels` (n,) are the domains of
+    the eval examples; -1 leaves one out, also of the overall loss.
     """
     total, count = np.zeros(len(labels)), np.zeros(len(labels))
     training = model.training
@@ -304,64 +294,13 @@ def shares(plan: list[np.ndarray[Any, Any]]) -> Iterator[tuple[np.ndarray[Any, A
         yield plan[min(mine, len(plan) - 1)], mine < len(plan)
 
 
-class DomainEvaluator:
-    """Evaluates a trainer's model on its eval set, by domain, in all processes together."""
-
-    def __init__(self, trainer: MixtureTrainer) -> None:
-        self.trainer = trainer
-        self._plan: list[np.ndarray[Any, Any]] | None = None  # rows of each batch
-
-    def measure(self, name: str | None = None) -> EvalLosses:
-        """Evaluate now; the price goes to the ledger entry `name`.
-
-        By default to the mixer, if it asks for eval losses, or to the curves.
-        """
-        trainer = self.trainer
-        if trainer.eval_dataset is None:
-            raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
-        wanted = "eval_losses" in trainer.mixer.signals
-        entry = name or ("eval_losses" if wanted else "eval")
-        with ExitStack() as watching:
-            watching.enter_context(trainer.compute_loss_context_manager())
-            if name:  # one of several parts of an entry
-                watching.enter_context(trainer.ledger.time(entry))
-                watching.enter_context(trainer.ledger.count_all(entry))
-            else:
-                watching.enter_context(trainer.ledger.measure(entry))
-            return evaluate(
-                trainer.model,
-                self._batches(),
-                np.asarray(trainer.domains.eval_labels),
-                trainer.domains.m,
-                loss_of=trainer.loss_of,
-            )
-
-    def metrics(self) -> dict[str, float]:
-        """Evaluate, and return the losses by name."""
-        losses = self.measure()
-        metrics = {"eval_loss": losses.token, "eval_loss_example": losses.example}
-        for name, value in zip(self.trainer.domains.names, losses.by_domain_token, strict=True):
-            metrics[f"eval_loss/{name}"] = float(value)
-        return metrics
-
-    def _batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
-        trainer = self.trainer
-        data = trainer._used_columns(trainer.eval_dataset, "evaluation")
-        if self._plan is None:
-            lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
-            self._plan = length_batches(np.array(lengths), trainer.args.eval_batch_size)
-        for rows, counts in shares(self._plan):
-            batch = trainer.eval_collator([data[int(i)] for i in rows])
-            yield rows if counts else rows[:0], trainer._prepare_inputs(dict(batch))
-
-
 _STREAM = 2  # keeps this use of a seed apart from those of the sampler
 _TARGET = 1 << 20  # in place of a domain's number
 
 
 @dataclass
 class FreshBatches:
-    """Where the batches come from.
+    """Draws batches of single domains, or of the eval set, that training does not see.
 
     Attributes
     ----------
@@ -413,40 +352,32 @@ def fresh_gradients(
 ) -> tuple[FreshGradients, int]:
     """Return the products of fresh gradients, and the bytes that they took at most.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Not sharded: every process has all parameters. Dropout is off meanwhile.
-    round_ : int
-        Which batches to draw.
-    among : bool
-        Products among domains too: all m gradients are held at once.
-    target : bool
-        Products with the gradient of the eval set.
+    The model is not sharded, and dropout is off meanwhile. `among`: products among domains too,
+    so that all m gradients are held at once. `target`: products with the eval set's gradient.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     m = len(batches.members)
     norms = np.full(m, np.nan)
     aims: np.ndarray[Any, Any] | None = np.full(m, np.nan) if target else None
-    kept: list[Tensor | None] = []
+    gradients: list[Tensor | None] = []
     training = model.training
     model.eval()
     try:
         aim = _gradient(model, parameters, batches.draw(round_, None), loss_of) if target else None
         for domain in range(m):
             if not len(batches.members[domain]):
-                kept.append(None)
+                gradients.append(None)
                 continue
-            found = _gradient(model, parameters, batches.draw(round_, domain), loss_of)
-            norms[domain] = float(found.norm())
+            gradient = _gradient(model, parameters, batches.draw(round_, domain), loss_of)
+            norms[domain] = float(gradient.norm())
             if aim is not None and aims is not None:
-                aims[domain] = float(found.double() @ aim.double())
-            kept.append(found if among else None)
+                aims[domain] = float(gradient.double() @ aim.double())
+            gradients.append(gradient if among else None)
     finally:
         model.train(training)
     number = sum(p.numel() for p in parameters)
     held = (m if among else 1) + (1 if target else 0)
-    gram = _products(kept) if among else None
+    gram = _products(gradients) if among else None
     norm = float(aim.norm()) if aim is not None else None
     return FreshGradients(norms, aims, norm, gram), 4 * number * held
 
@@ -485,53 +416,6 @@ def _products(gradients: list[Tensor | None]) -> np.ndarray[Any, Any]:
             if left is not None and right is not None:
                 gram[i, j] = gram[j, i] = float(left.double() @ right.double())
     return gram
-
-
-class Weighing:
-    """The losses of a trainer's steps, weighed by domain if its mixer acts that way."""
-
-    def __init__(self, trainer: MixtureTrainer) -> None:
-        self.trainer = trainer
-        self.by_domain = trainer.mixer.acts == "loss"
-        self._total = 1.0  # weights of all tokens of the step, over all processes
-
-    def plan(self, batches: list[dict[str, Any]]) -> None:
-        """Take in the micro-batches of the coming step, before the first is trained on."""
-        if not (self.by_domain and self.trainer.mixer.normalise_loss):
-            return
-        weights = self.trainer.mixture.weights
-        total = sum(float((weights(b[DOMAIN]) * predictions(b)).sum()) for b in batches)
-        self._total = float(all_sum(np.array([total]), self.trainer.args.device)[0])
-
-    def loss(self, losses: Tensor, tokens: Tensor, domains: Tensor, items: Any) -> Tensor:
-        """Return the loss of a micro-batch, from the sums and tokens of its examples, (B,) each."""
-        trainer, args = self.trainer, self.trainer.args
-        of_step = items is not None and trainer.model_accepts_loss_kwargs
-        if self.by_domain:
-            losses = losses * trainer.mixture.weights(domains).to(losses.device)
-            if trainer.mixer.normalise_loss:
-                # Not told of the step's items, the library divides by its micro-batches.
-                parts = 1 if of_step else trainer.current_gradient_accumulation_steps
-                total: Tensor = losses.sum() / self._total * args.world_size * parts
-                return total
-        mean: Tensor = losses.sum() / (items / self._processes if of_step else tokens.sum())
-        return mean
-
-    def divisor(self, inputs: Mapping[str, Any], items: Any) -> float:
-        """Return what the summed loss of a micro-batch was divided by before ``backward``."""
-        trainer = self.trainer
-        scaler = getattr(trainer.accelerator, "scaler", None)
-        gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
-        of_step = trainer.model_accepts_loss_kwargs or trainer.compute_loss_func is not None
-        if items is not None and of_step:
-            return float(items) / self._processes / gain
-        here = int(predictions(inputs).sum())
-        return float(here * trainer.current_gradient_accumulation_steps / gain)
-
-    @property
-    def _processes(self) -> int:
-        args = self.trainer.args
-        return int(args.world_size) if args.average_tokens_across_devices else 1
 
 
 def predictions(inputs: Mapping[str, Any]) -> Tensor:

@@ -7,7 +7,7 @@ import json
 import platform
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,7 @@ class Run:
         self.path = self._folder = Path(path)
         self.info = {}
         self._rows: dict[str, list[dict[str, Any]] | _GrowingLines] = {}
+        self._rows_of_kind: Callable[[str | None], list[dict[str, Any]]] | None = None  # of a view
         self._status: str | None = None  # of a view
         self._name: str | None = None
         self._stamps: dict[str, tuple[int, ...] | None] | None = None  # if followed
@@ -133,16 +134,20 @@ class Run:
         Parameters
         ----------
         **changes
-            `path`, `info`, `history`, `metrics` (list of all rows), `timings` (likewise),
-            `domains`, `job`, `status` or `name`. Everything else is that of this run.
+            `path`, `info`, `history`, `metrics` (list of all rows, or a function that returns
+            those of a kind), `timings` (list), `domains`, `job`, `status` or `name`.
+            Everything else is that of this run.
             Without `status`, the status follows from `info`.
         """
         view = copy.copy(self)
         view._stamps = None
         view._rows = dict(self._rows)
         for name, value in changes.items():
-            if name in ("metrics", "timings"):
+            if name == "metrics" and callable(value):
+                view._rows_of_kind = value
+            elif name in ("metrics", "timings"):
                 view._rows[name] = list(value)
+                view._rows_of_kind = None if name == "metrics" else view._rows_of_kind
             elif name in ("status", "name"):
                 setattr(view, f"_{name}", str(value))
             elif name in _REPLACEABLE:
@@ -171,6 +176,8 @@ class Run:
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Rows of ``metrics.jsonl``, of one `kind` (``train`` or ``eval``) if given."""
+        if self._rows_of_kind is not None:
+            return self._rows_of_kind(kind)
         rows = self._all_rows("metrics")
         if isinstance(rows, _GrowingLines):
             return rows.rows if kind is None else rows.by_kind[kind]

@@ -9,7 +9,8 @@ stopped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,316 +21,56 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import TrainOutput, rotate_checkpoints
 
 from rbkit.balance.gram import GramTracker, find_layer
 from rbkit.balance.mixers.base import Mixer
+from rbkit.balance.mixers.fixed import Fixed
 from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
-from rbkit.balance.signals import FloatArray, FreshGradients, GramEstimate, Observation, TrainLosses
-from rbkit.errors import InputError
+from rbkit.balance.signals import (
+    SIGNALS,
+    FloatArray,
+    FreshGradients,
+    GramEstimate,
+    Observation,
+    TrainLosses,
+)
+from rbkit.errors import InputError, RbkitError
+from rbkit.files import fingerprint
 from rbkit.regroup.domains import Domains
-from rbkit.train.checkpoint import collect, latest_checkpoint, readable, restore, save_state
-from rbkit.train.checks import check_arguments, check_domains, check_losses, check_rows
+from rbkit.train.checkpoint import (
+    check_weights,
+    latest_checkpoint,
+    load_state,
+    readable,
+    save_state,
+)
 from rbkit.train.fidelity import Fidelity, measure_fidelity
 from rbkit.train.ledger import Ledger
 from rbkit.train.losses import (
-    DomainEvaluator,
     EvalLosses,
     FreshBatches,
     LossOf,
     StepLosses,
-    Weighing,
     Window,
+    evaluate,
     example_losses,
     fresh_gradients,
+    length_batches,
+    predictions,
     reference_excess,
+    shares,
 )
 from rbkit.train.mixture import DOMAIN, HALF, LENGTH, Mixture, MixtureLoader, per_token
-from rbkit.train.parallel import any_of, is_first, wait
+from rbkit.train.parallel import all_sum, any_of, is_first, wait
 from rbkit.train.recorder import Live, Recorder, StopRequest, Watcher
-from rbkit.train.recorder import watchers as watchers_of
-from rbkit.train.side import Stopped, probe_runs, reference_model
+from rbkit.train.side import SideRuns
+from rbkit.train.trackers import watchers as watchers_of
 
 
-class StepCallback(TrainerCallback):  # type: ignore[misc]
-    """Ends steps and rounds of a trainer, and lets all its processes stop at the same step."""
-
-    def __init__(self, trainer: MixtureTrainer) -> None:
-        self.trainer, self.began = trainer, 0.0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Evaluate before the first step."""
-        trainer = self.trainer
-        if state.global_step == 0 and trainer.evaluates and trainer.evaluates_first:
-            trainer.evaluate_domains(0)
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
-        self.began = perf_counter()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """End the step, and the run if any process was asked to."""
-        self._end_step(state.global_step, perf_counter() - self.began)
-        if any_of(self.trainer.asked_to_stop, args.device):
-            control.should_save = control.should_training_stop = True
-
-    def _end_step(self, step: int, seconds: float) -> None:
-        """Note that `step` steps have been made, the last in so many seconds."""
-        trainer = self.trainer
-        probed = trainer.probes(step - 1)
-        trainer.ledger.add("step", seconds, probe=probed)
-        if probed:
-            trainer.ledger.probed(step - 1)
-        trainer.window.add(trainer.step_loss, trainer.step_tokens)
-        trainer.step_loss = torch.zeros((), device=trainer.step_loss.device)
-        trainer.step_tokens = 0
-        steps = trainer.args.max_steps
-        if step % trainer.log_every == 0 or step == steps:
-            self._log(step)
-        if step == trainer.mixture.round_ends:
-            self._end_round(step)
-        trainer.recorder.beat(step=step, steps=steps, loss=trainer.shown_loss)
-
-    def _log(self, step: int) -> None:
-        trainer = self.trainer
-        losses = np.array(trainer.window.pool())
-        check_losses(losses, step, trainer.args)
-        trainer.shown_loss = float(losses.mean())
-        trainer.recorder.log(
-            {
-                "kind": "train",
-                "step": step,
-                "loss": trainer.shown_loss,
-                "examples": step * trainer.examples_per_step,
-                "tokens": trainer.window.tokens,
-                "lr": trainer.lr_scheduler.get_last_lr()[0],
-            }
-        )
-        trainer.window.losses.clear()
-
-    def _end_round(self, step: int) -> None:
-        trainer = self.trainer
-        trainer.ledger.settle()
-        seen = trainer.observer.observe(step)
-        done = trainer.mixture.rounds_done + 1
-        if trainer.evaluates and done % trainer.eval_rounds == 0:
-            trainer.evaluate_domains(step)
-        if trainer.fidelity_rounds and done % trainer.fidelity_rounds == 0:
-            trainer.observer.check_fidelity(step)
-        with trainer.ledger.time("mixer"):
-            p = trainer.mixer.update(seen)
-        trainer.mixture.change(p, step)
-        with trainer.ledger.time("record"):
-            trainer.recorder.round(step=step, p=trainer.mixture.p, estimate=seen.gram)
-        trainer.recorder.info["ledger"] = trainer.ledger.to_json()
-
-
-_FRESH = {"target_gradient", "domain_gradients"}
-
-
-class Observer:
-    """What a trainer watches for its mixer.
-
-    Parameters
-    ----------
-    trainer : MixtureTrainer
-    layers : sequence of str
-        Names of the modules to track; empty for the model's head.
-    tracking : mapping
-        Options of :class:`~rbkit.balance.gram.GramTracker`.
-    """
-
-    def __init__(
-        self, trainer: MixtureTrainer, layers: tuple[str, ...], tracking: Mapping[str, Any]
-    ) -> None:
-        self.trainer, self.wanted = trainer, trainer.mixer.signals
-        m, ledger = trainer.domains.m, trainer.ledger
-        self.tracker: GramTracker | None = None
-        if "gram" in self.wanted:
-            watched = [find_layer(trainer.model, name) for name in layers or (None,)]
-            self.tracker = GramTracker(
-                watched, m, seed=trainer.args.seed, decay=trainer.mixer.gram_decay, **tracking
-            )
-            self.tracker.watch_with = ledger.track
-        excess = "excess_losses" in self.wanted
-        wants_losses = excess or "train_losses" in self.wanted
-        self.losses = StepLosses(m, with_excess=excess) if wants_losses else None
-        self.reference: Any = None
-
-    def prepare(self, *, resumed: bool) -> FloatArray | None:
-        """Make the runs that the mixer asks for before the first step; return its new p, if any."""
-        trainer, found = self.trainer, None
-        if "probe_runs" in self.wanted and not resumed:
-            found = trainer.mixer.prepare(probe_runs(trainer))
-        if "excess_losses" in self.wanted:
-            self.reference = reference_model(trainer)
-        return found
-
-    @contextmanager
-    def watching(
-        self, domains: Tensor, halves: Tensor, lengths: Tensor | None, scale: float
-    ) -> Iterator[None]:
-        """Watch the forward and backward pass of one micro-batch."""
-        if self.tracker is None:
-            yield
-            return
-        counts = None
-        if lengths is not None:  # packed: ids of tokens, but examples are counted
-            known = domains[domains >= 0]
-            counts = torch.bincount(known, minlength=self.trainer.domains.m).numpy()
-            domains, halves = per_token(domains, lengths), per_token(halves, lengths)
-        step = self.trainer.state.global_step
-        with self.tracker.batch(domains, scale, step=step, halves=halves, counts=counts):
-            yield
-
-    def example_losses(self, model: Any, inputs: dict[str, Any], domains: Tensor) -> Any:
-        """Return summed losses and tokens of each example, (B,) each; keep them for the mixer."""
-        trainer, excess = self.trainer, None
-        if self.reference is not None:
-            losses, tokens, excess = reference_excess(
-                model,
-                self.reference,
-                inputs,
-                trainer.loss_of,
-                lambda: trainer.ledger.within("reference", trainer.args.device),
-            )
-        else:
-            losses, tokens = trainer.loss_of(model, inputs)
-        if self.losses is not None:
-            self.losses.add(
-                trainer.state.global_step - trainer.mixture.round_began,
-                domains,
-                losses,
-                tokens,
-                excess,
-            )
-        return losses, tokens
-
-    # ----------------------------------------------------------------- end of a round
-
-    def observe(self, step: int) -> Observation:
-        """Return what the round that ends at `step` showed, and begin the next."""
-        trainer = self.trainer
-        rate = trainer.lr_scheduler.get_last_lr()[0]
-        losses = trainer.evaluate_domains(step) if "eval_losses" in self.wanted else None
-        return Observation(
-            trainer.mixture.rounds_done,
-            trainer.mixture.p,
-            np.asarray(trainer.domains.q),
-            np.asarray(trainer.domains.sizes),
-            gram=self._gram(),
-            eval_losses=losses.by_domain_token if losses is not None else None,
-            train_losses=self._losses(step - trainer.mixture.round_began),
-            gradients=self._fresh(),
-            step=step,
-            steps=trainer.args.max_steps,
-            learning_rate=float(rate),
-            peak_learning_rate=float(trainer.args.learning_rate),
-        )
-
-    def check_fidelity(self, step: int) -> Fidelity:
-        """Compare the tracked layers with all parameters; keep the result in the run's record."""
-        trainer = self.trainer
-        layers = [find_layer(trainer.bare_model, name) for name in trainer.layers or (None,)]
-        own = "gram" in self.wanted and trainer.mixer.name in MIXERS
-        rule = mixer_by_name(trainer.mixer.name, trainer.mixer.options()) if own else None
-        mixture, domains = trainer.mixture, trainer.domains
-        now = Observation(
-            mixture.rounds_done,
-            mixture.p,
-            np.asarray(domains.q),
-            np.asarray(domains.sizes),
-            step=step,
-        )
-        with trainer.ledger.measure("fidelity"):
-            found = measure_fidelity(
-                trainer.bare_model, layers, self._batches(), now, loss_of=trainer.loss_of, rule=rule
-            )
-        trainer.recorder.fidelity(asdict(found))
-        return found
-
-    def _gram(self) -> GramEstimate | None:
-        if self.tracker is None:
-            return None
-        ledger = self.trainer.ledger
-        with ledger.measure("gram"):
-            estimate = self.tracker.estimate()
-            self.tracker.reset()
-        ledger["track"].flops_modelled = self.tracker.flops * ledger.processes
-        ledger.hold("track", self.tracker.bytes)
-        ledger.model("gram", self.tracker.estimate_flops)
-        return estimate
-
-    def _losses(self, steps: int) -> TrainLosses | None:
-        if self.losses is None:
-            return None
-        found = self.losses.collect(steps, self.trainer.args.device)
-        self.losses.clear()
-        return found
-
-    def _fresh(self) -> FreshGradients | None:
-        if not self.wanted & _FRESH:
-            return None
-        trainer, ledger = self.trainer, self.trainer.ledger
-        name = "domain_gradients" if "domain_gradients" in self.wanted else "target_gradient"
-        with ledger.measure(name), trainer.compute_loss_context_manager():
-            found, held = fresh_gradients(
-                trainer.bare_model,
-                self._batches(),
-                trainer.mixture.rounds_done,
-                loss_of=trainer.loss_of,
-                among="domain_gradients" in self.wanted,
-                target="target_gradient" in self.wanted,
-            )
-        ledger.hold(name, held)
-        return found
-
-    def _batches(self) -> FreshBatches:
-        trainer = self.trainer
-
-        def collate(rows: list[Any]) -> dict[str, Any]:
-            batch: dict[str, Any] = trainer._prepare_inputs(dict(trainer.eval_collator(rows)))
-            return batch
-
-        return FreshBatches(
-            trainer._used_columns(trainer.train_dataset, "training"),
-            trainer._used_columns(trainer.eval_dataset, "evaluation"),
-            trainer.sampler.members,
-            np.flatnonzero(np.asarray(trainer.domains.eval_labels) >= 0),
-            collate,
-            trainer.examples_per_step,
-            trainer.args.seed,
-        )
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is known in the middle of a round; all processes call this together.
-
-        Sums of all processes are then with the first one, in this run and in a resumed one,
-        so that both go on from the same numbers.
-        """
-        trainer = self.trainer
-        state: dict[str, Any] = {"tracker": {}, "losses": None}
-        if self.tracker is not None:
-            state["tracker"] = self.tracker.state_dict()
-        if self.losses is not None:
-            steps = trainer.state.global_step - trainer.mixture.round_began
-            state["losses"] = self.losses.pool(steps, trainer.args.device)
-        if trainer.ledger.processes > 1:
-            self.load_state_dict(state)
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
-        if self.tracker is not None:
-            self.tracker.load_state_dict(state["tracker"])
-        if self.losses is not None:
-            self.losses.load(state["losses"])
+class TrainingError(RbkitError):
+    """Training cannot continue: says at which step, why, and what to try."""
 
 
 class MixtureTrainer(Trainer):  # type: ignore[misc]
@@ -371,10 +112,22 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     record : mapping, optional
         More entries for ``run.json``, such as ``corpus``.
     live : bool, {"live", "batch", "final", "off"}, Watcher, or a sequence of them
-        Show the run while it trains: see :func:`rbkit.train.recorder.watchers`.
+        Show the run while it trains: see :func:`rbkit.train.trackers.watchers`.
     watchers : sequence of Watcher
-        More who look at the run folder meanwhile, such as trackers. (``args.report_to``
-        stays the library's own.)
+        More watchers of the run folder, such as trackers. (``args.report_to`` stays the
+        library's own.)
+
+    Raises
+    ------
+    InputError
+        For data, domains or settings that cannot work, or would give wrong numbers.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        The proportions in force, and the sampler that draws by them.
+    tracker : GramTracker or None
+        None if the mixer does not ask for the signal ``gram``.
     """
 
     def __init__(
@@ -407,10 +160,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.log_every, self.loss_of = log_every, loss_of
         self.eval_collator = eval_collator or self.data_collator
         self.bare_model = self.model  # as it was given: not wrapped for several processes
-        check_rows("train_dataset", self.train_dataset, domains.train_labels)
-        check_rows("eval_dataset", self.eval_dataset, domains.eval_labels)
-        check_arguments(self.args, self.mixer, round_steps, self.eval_dataset)
-        check_domains(domains)
+        _check_rows("train_dataset", self.train_dataset, domains.train_labels)
+        _check_rows("eval_dataset", self.eval_dataset, domains.eval_labels)
+        _check_arguments(self.args, self.mixer, round_steps, self.eval_dataset)
+        _check_domains(domains)
         if self.args.max_steps <= 0:
             examples = self.args.num_train_epochs * len(domains.train_labels)
             self.args.max_steps = max(1, int(np.ceil(examples / self.examples_per_step)))
@@ -428,8 +181,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self.ledger.add(name, float(seconds), probe=False)  # what Regroup cost, once
         tracking = {"estimator": estimator, "fraction": fraction}
         tracking |= {} if buckets is None else {"buckets": buckets}
-        self.observer = Observer(self, self.layers, tracking)
-        self.evaluator, self.weighing = DomainEvaluator(self), Weighing(self)
+        self.tracker = self._gram_tracker(tracking) if self._needs("gram") else None
+        self.step_losses: StepLosses | None = None  # of the round, if the mixer needs them
+        if self._needs("train_losses", "excess_losses"):
+            self.step_losses = StepLosses(domains.m, with_excess=self._needs("excess_losses"))
+        self.reference: Any = None  # the model that excess losses are above
         self.run_dir = Path(run_dir or self.args.output_dir)
         record = dict(record or {})
         self.record = {
@@ -453,17 +209,16 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.last_eval: tuple[int, EvalLosses] | None = None  # of this very training
         self.evaluates_first = True  # before the first step
         self.stopped = False  # before all steps were made
-        self.step_loss, self.step_tokens = torch.zeros(()), 0  # of the step in progress
         self.shown_loss: float | None = None  # mean of the last logged window
-        self._domains_now = torch.zeros(0, dtype=torch.int64)  # of the micro-batch in progress
+        # Of the step in progress: its loss and tokens in this process; the weights of all its
+        # tokens over all processes, where the mixer weighs losses; and of the micro-batch.
+        self._step_loss, self._step_tokens = torch.zeros(()), 0
+        self._weight_of_step = 1.0
+        self._domain_ids = torch.zeros(0, dtype=torch.int64)
+        self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
-        self.add_callback(StepCallback(self))
-
-    @property
-    def tracker(self) -> Any:
-        """The Gram tracker, or None if the mixer does not ask for the signal."""
-        return self.observer.tracker
+        self.add_callback(_StepHooks(self._evaluate_first, self._end_step))
 
     @property
     def examples_per_step(self) -> int:
@@ -475,6 +230,16 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def evaluates(self) -> bool:
         """Whether eval losses are measured for the curves."""
         return self.eval_dataset is not None and self.eval_rounds > 0
+
+    def _needs(self, *signals: str) -> bool:
+        return bool(self.mixer.signals & set(signals))
+
+    def _gram_tracker(self, options: Mapping[str, Any]) -> GramTracker:
+        layers = [find_layer(self.model, name) for name in self.layers or (None,)]
+        decay = self.mixer.gram_decay
+        tracker = GramTracker(layers, self.domains.m, seed=self.args.seed, decay=decay, **options)
+        tracker.watch_with = self.ledger.track
+        return tracker
 
     # ------------------------------------------------------------------- training
 
@@ -512,27 +277,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "make a new one, or give resume_from_checkpoint=True",
             )
         wait()  # until all have looked for checkpoints
-        self.recorder = Recorder(
-            self.run_dir, resume=checkpoint is not None, active=is_first(), watchers=self.watchers
-        )
-        self.recorder.q = np.asarray(self.domains.q)
-        self.recorder.arrays["p"] = [self.mixture.p]
-        self.last_eval = None
-        step = restore(self, Path(checkpoint)) if checkpoint is not None else 0
-        self.args.ignore_data_skip = True  # the sampler itself knows where it stands
-        self.recorder.start(
-            **self.record,
-            device=str(self.args.device),
-            domains={
-                "names": list(self.domains.names),
-                "sizes": self.domains.sizes,
-                "eval_sizes": self.domains.eval_sizes,
-                "q": self.domains.q,
-            },
-            ledger=self.ledger.to_json(),
-        )
-        if is_first():
-            self.domains.save(self.run_dir / "domains")
+        step = self._begin_record(checkpoint)
         output, final = TrainOutput(step, float("nan"), {}), None
         try:
             with self._stop.listening():
@@ -540,75 +285,278 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                     # The library takes a step before it looks at the limit: do not ask it.
                     output = self._only_load(str(checkpoint))
                 else:
-                    first = self.observer.prepare(resumed=checkpoint is not None)
-                    if first is not None:
-                        self.mixture.change(first)
-                        self.recorder.arrays["p"] = [self.mixture.p]
+                    self._prepare_mixer(resumed=checkpoint is not None)
                     source = str(checkpoint) if checkpoint else None
                     with readable(source, sharded=self.is_fsdp_enabled) as source:
                         output = super().train(source, **kwargs)
                 if self.state.global_step >= self.args.max_steps:
                     final = self._final()
-        except Stopped:  # in a run beside this one, before the first step
+        except _SideRunStopped:  # before the first step
             pass
         except BaseException as error:
             kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            self._finish(kind, error=f"{type(error).__name__}: {error}".splitlines()[0])
+            self._end_record(kind, error=f"{type(error).__name__}: {error}".splitlines()[0])
             raise
         self.stopped = final is None
-        self._finish("interrupted" if self.stopped else "ok", final=final)
+        self._end_record("interrupted" if self.stopped else "ok", final=final)
         wait()  # others may look at the record at once
         return output
 
     def _only_load(self, checkpoint: str) -> TrainOutput:
-        """Take up a run that had already made all its steps."""
+        """Load a run that had already made all its steps."""
         self._load_from_checkpoint(checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
         self._move_model_to_device(self.model, self.args.device)
         return TrainOutput(self.state.global_step, float("nan"), {})
 
+    # --------------------------------------------------------------------- a step
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Fetch the micro-batches of a step."""
-        found, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.weighing.plan(found)
-        return found, items
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.mixer.acts == "loss" and self.mixer.normalise_loss:
+            weights = self.mixture.weights
+            here = sum(float((weights(b[DOMAIN]) * predictions(b)).sum()) for b in batches)
+            self._weight_of_step = float(all_sum(np.array([here]), self.args.device)[0])
+        return batches, items
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
-        """Train on one micro-batch, watched by the observer."""
+        """Train on one micro-batch, tracked if the mixer needs the Gram matrix."""
         inputs = dict(inputs)
         domains, halves, lengths = inputs.pop(DOMAIN), inputs.pop(HALF), inputs.pop(LENGTH, None)
-        self._domains_now = domains
+        self._domain_ids = domains
         tokens = int(next(v for v in inputs.values() if isinstance(v, Tensor)).numel())
         self.ledger.tokens += tokens * self.ledger.processes
-        self.step_tokens += tokens
-        step = self.state.global_step
-        scale = (
-            self.weighing.divisor(inputs, num_items_in_batch) if self.tracker is not None else 1.0
-        )
+        self._step_tokens += tokens
         with ExitStack() as stack:
-            stack.enter_context(self.observer.watching(domains, halves, lengths, scale))
-            if self.probes(step):
+            if self.tracker is not None:
+                scale = self._loss_divisor(inputs, num_items_in_batch)
+                stack.enter_context(self._tracked(self.tracker, domains, halves, lengths, scale))
+            if self._probes(self.state.global_step):
                 stack.enter_context(self.ledger.probe(tokens))
             loss = super().training_step(model, inputs, num_items_in_batch)
         assert isinstance(loss, Tensor)
-        self.step_loss = self.step_loss.to(loss.device) + loss
+        self._step_loss = self._step_loss.to(loss.device) + loss
         return loss
+
+    @contextmanager
+    def _tracked(
+        self,
+        tracker: GramTracker,
+        domains: Tensor,
+        halves: Tensor,
+        lengths: Tensor | None,
+        scale: float,
+    ) -> Iterator[None]:
+        counts = None
+        if lengths is not None:  # packed: ids of tokens, but examples are counted
+            in_domain = domains[domains >= 0]
+            counts = torch.bincount(in_domain, minlength=self.domains.m).numpy()
+            domains, halves = per_token(domains, lengths), per_token(halves, lengths)
+        step = self.state.global_step
+        with tracker.batch(domains, scale, step=step, halves=halves, counts=counts):
+            yield
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the loss: the library's, unless the mixer needs it by example, or weighs it."""
-        if self.observer.losses is None and not self.weighing.by_domain:
+        weighs = self.mixer.acts == "loss"
+        if self.step_losses is None and not weighs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        losses, tokens = self.observer.example_losses(model, inputs, self._domains_now)
-        return self.weighing.loss(losses, tokens, self._domains_now, num_items_in_batch)
+        losses, tokens = self._example_losses(model, inputs, self._domain_ids)
+        of_step = num_items_in_batch is not None and self.model_accepts_loss_kwargs
+        if weighs:
+            losses = losses * self.mixture.weights(self._domain_ids).to(losses.device)
+        if weighs and self.mixer.normalise_loss:
+            # Without the step's items, the library divides by its micro-batches.
+            parts = 1 if of_step else self.current_gradient_accumulation_steps
+            return losses.sum() / self._weight_of_step * self.args.world_size * parts
+        divisor = num_items_in_batch / self._averaging_processes if of_step else tokens.sum()
+        return losses.sum() / divisor
 
-    def probes(self, step: int) -> bool:
+    def _example_losses(
+        self, model: Any, inputs: dict[str, Any], domains: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return summed losses and tokens of each example, (B,) each; keep them for the mixer."""
+        excess = None
+        if self.reference is not None:
+            losses, tokens, excess = reference_excess(
+                model,
+                self.reference,
+                inputs,
+                self.loss_of,
+                lambda: self.ledger.within("reference", self.args.device),
+            )
+        else:
+            losses, tokens = self.loss_of(model, inputs)
+        if self.step_losses is not None:
+            step = self.state.global_step - self.mixture.round_began
+            self.step_losses.add(step, domains, losses, tokens, excess)
+        return losses, tokens
+
+    def _loss_divisor(self, inputs: Mapping[str, Any], items: Any) -> float:
+        """Return what the summed loss of a micro-batch was divided by before ``backward``."""
+        scaler = getattr(self.accelerator, "scaler", None)
+        gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
+        of_step = self.model_accepts_loss_kwargs or self.compute_loss_func is not None
+        if items is not None and of_step:
+            return float(items) / self._averaging_processes / gain
+        here = int(predictions(inputs).sum())
+        return float(here * self.current_gradient_accumulation_steps / gain)
+
+    @property
+    def _averaging_processes(self) -> int:
+        """Processes over which the library averages a loss that was divided by all items."""
+        return int(self.args.world_size) if self.args.average_tokens_across_devices else 1
+
+    def _probes(self, step: int) -> bool:
         """Whether the FLOPs of step `step`, from 0, are counted; those of compiled code are not."""
         first = step == self.mixture.round_began and not self.args.torch_compile
         return first and self.ledger.probe_due(step)
+
+    def _end_step(self, seconds: float) -> bool:
+        """Record the step just made, and end the round with it if due; whether to stop."""
+        step, steps = self.state.global_step, self.args.max_steps
+        probed = self._probes(step - 1)
+        self.ledger.add("step", seconds, probe=probed)
+        if probed:
+            self.ledger.probed(step - 1)
+        self.window.add(self._step_loss, self._step_tokens)
+        self._step_loss, self._step_tokens = torch.zeros((), device=self._step_loss.device), 0
+        if step % self.log_every == 0 or step == steps:
+            self._log_losses(step)
+        if step == self.mixture.round_ends:
+            self._end_round(step)
+        self.recorder.beat(step=step, steps=steps, loss=self.shown_loss)
+        return any_of(bool(self._stop), self.args.device)  # all processes stop at the same step
+
+    def _log_losses(self, step: int) -> None:
+        losses = np.array(self.window.pool())
+        _check_losses(losses, step, self.args)
+        self.shown_loss = float(losses.mean())
+        self.recorder.log(
+            {
+                "kind": "train",
+                "step": step,
+                "loss": self.shown_loss,
+                "examples": step * self.examples_per_step,
+                "tokens": self.window.tokens,
+                "lr": self.lr_scheduler.get_last_lr()[0],
+            }
+        )
+        self.window.losses.clear()
+
+    # ----------------------------------------------------------- the end of a round
+
+    def _end_round(self, step: int) -> None:
+        self.ledger.settle()
+        seen = self._observe(step)
+        done = self.mixture.rounds_done + 1
+        if self.evaluates and done % self.eval_rounds == 0:
+            self.evaluate_domains(step)
+        if self.fidelity_rounds and done % self.fidelity_rounds == 0:
+            self._check_fidelity(step)
+        with self.ledger.time("mixer"):
+            p = self.mixer.update(seen)
+        self.mixture.change(p, step)
+        with self.ledger.time("record"):
+            self.recorder.round(step=step, p=self.mixture.p, estimate=seen.gram)
+        self.recorder.info["ledger"] = self.ledger.to_json()
+
+    def _observe(self, step: int) -> Observation:
+        """Return what the round that ends at `step` showed, for the signals the mixer needs."""
+        losses = self.evaluate_domains(step) if self._needs("eval_losses") else None
+        return self._observation(
+            step,
+            eval_losses=losses.by_domain_token if losses is not None else None,
+            gram=self._gram_estimate(),
+            train_losses=self._train_losses(step - self.mixture.round_began),
+            gradients=self._fresh_gradients(),
+        )
+
+    def _observation(self, step: int, **signals: Any) -> Observation:
+        return Observation(
+            self.mixture.rounds_done,
+            self.mixture.p,
+            np.asarray(self.domains.q),
+            np.asarray(self.domains.sizes),
+            step=step,
+            steps=self.args.max_steps,
+            learning_rate=float(self.lr_scheduler.get_last_lr()[0]),
+            peak_learning_rate=float(self.args.learning_rate),
+            **signals,
+        )
+
+    def _gram_estimate(self) -> GramEstimate | None:
+        if self.tracker is None:
+            return None
+        with self.ledger.measure("gram"):
+            estimate = self.tracker.estimate()
+            self.tracker.reset()
+        self.ledger["track"].flops_modelled = self.tracker.flops * self.ledger.processes
+        self.ledger.hold("track", self.tracker.bytes)
+        self.ledger.model("gram", self.tracker.estimate_flops)
+        return estimate
+
+    def _train_losses(self, steps: int) -> TrainLosses | None:
+        if self.step_losses is None:
+            return None
+        losses = self.step_losses.collect(steps, self.args.device)
+        self.step_losses.clear()
+        return losses
+
+    def _fresh_gradients(self) -> FreshGradients | None:
+        among, target = self._needs("domain_gradients"), self._needs("target_gradient")
+        if not (among or target):
+            return None
+        name = "domain_gradients" if among else "target_gradient"
+        with self.ledger.measure(name), self.compute_loss_context_manager():
+            gradients, held = fresh_gradients(
+                self.bare_model,
+                self._fresh_batches(),
+                self.mixture.rounds_done,
+                loss_of=self.loss_of,
+                among=among,
+                target=target,
+            )
+        self.ledger.hold(name, held)
+        return gradients
+
+    def _check_fidelity(self, step: int) -> Fidelity:
+        """Compare the tracked layers with all parameters; record the result."""
+        # An instance of its own: the run's must not remember what the comparison shows it. A rule
+        # that rbkit does not have, or that does not look at G, is replaced by the default.
+        own_rule = self._needs("gram") and self.mixer.name in MIXERS
+        rule = mixer_by_name(self.mixer.name, self.mixer.options()) if own_rule else None
+        with self.ledger.measure("fidelity"):
+            fidelity = measure_fidelity(
+                self.bare_model,
+                [find_layer(self.bare_model, name) for name in self.layers or (None,)],
+                self._fresh_batches(),
+                self._observation(step),
+                loss_of=self.loss_of,
+                rule=rule,
+            )
+        self.recorder.fidelity(asdict(fidelity))
+        return fidelity
+
+    def _fresh_batches(self) -> FreshBatches:
+        def collate(rows: list[Any]) -> dict[str, Any]:
+            batch: dict[str, Any] = self._prepare_inputs(dict(self.eval_collator(rows)))
+            return batch
+
+        return FreshBatches(
+            self._used_columns(self.train_dataset, "training"),
+            self._used_columns(self.eval_dataset, "evaluation"),
+            self.sampler.members,
+            np.flatnonzero(np.asarray(self.domains.eval_labels) >= 0),
+            collate,
+            self.examples_per_step,
+            self.args.seed,
+        )
 
     # ---------------------------------------------------------------- evaluation
 
@@ -616,7 +564,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Evaluate by domain, log and return ``eval_loss`` (per token) and its parts."""
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
             return dict(super().evaluate(eval_dataset, *args, **kwargs))
-        metrics = self.evaluator.metrics()
+        losses = self._measure_losses()
+        metrics = {"eval_loss": losses.token, "eval_loss_example": losses.example}
+        for name, value in zip(self.domains.names, losses.by_domain_token, strict=True):
+            metrics[f"eval_loss/{name}"] = float(value)
         self.log(dict(metrics))
         control: TrainerControl = self.control
         self.control = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
@@ -626,25 +577,143 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Evaluate as part of the run: once per step, recorded, and paid for by `name`."""
         if self.last_eval is not None and self.last_eval[0] == step:
             return self.last_eval[1]
-        losses = self.evaluator.measure(name)
+        losses = self._measure_losses(name)
         self.last_eval = (step, losses)
         rounds = self.mixture.rounds_done + (step > self.mixture.round_began)
-        self.recorder.log(
-            {
-                "kind": "eval",
-                "step": step,
-                "round": rounds,
-                "loss_token": losses.token,
-                "loss_example": losses.example,
-                "by_domain_token": losses.by_domain_token,
-                "by_domain_example": losses.by_domain_example,
-            }
-        )
+        self.recorder.log({"kind": "eval", "step": step, "round": rounds, **_by_kind(losses)})
         return losses
+
+    def _evaluate_first(self) -> None:
+        if self.evaluates and self.evaluates_first:
+            self.evaluate_domains(0)
+
+    def _measure_losses(self, name: str | None = None) -> EvalLosses:
+        """Evaluate now; the price goes to the ledger entry `name`.
+
+        By default that of the mixer, if it asks for eval losses, or of the curves.
+        """
+        if self.eval_dataset is None:
+            raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
+        with ExitStack() as stack:
+            stack.enter_context(self.compute_loss_context_manager())
+            if name:  # one of several parts of an entry
+                stack.enter_context(self.ledger.time(name))
+                stack.enter_context(self.ledger.count_all(name))
+            else:
+                entry = "eval_losses" if self._needs("eval_losses") else "eval"
+                stack.enter_context(self.ledger.measure(entry))
+            return evaluate(
+                self.model,
+                self._eval_batches(),
+                np.asarray(self.domains.eval_labels),
+                self.domains.m,
+                loss_of=self.loss_of,
+            )
+
+    def _eval_batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
+        data = self._used_columns(self.eval_dataset, "evaluation")
+        if self._eval_plan is None:
+            lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
+            self._eval_plan = length_batches(np.array(lengths), self.args.eval_batch_size)
+        for rows, counts in shares(self._eval_plan):
+            batch = self.eval_collator([data[int(i)] for i in rows])
+            yield rows if counts else rows[:0], self._prepare_inputs(dict(batch))
 
     def _used_columns(self, data: Any, description: str) -> Any:
         named = hasattr(data, "column_names")
         return self._remove_unused_columns(data, description=description) if named else data
+
+    # ------------------------------------------------- runs before the first step
+
+    def _prepare_mixer(self, *, resumed: bool) -> None:
+        """Make the runs that the mixer asks for before the first step."""
+        side = SideRuns(
+            self.run_dir / "side",
+            self.model,
+            self._shared_identity(),
+            self._train_side_run,
+            self.ledger,
+            seed=self.args.seed,
+            device=self.args.device,
+        )
+        sizes = np.asarray(self.domains.sizes)
+        p = None
+        if self._needs("probe_runs") and not resumed:
+            before = self.evaluate_domains(0, name="probe_runs").by_domain_token
+            p = self.mixer.prepare(side.probe(sizes, before, self.mixer.probe_steps()))
+        if self._needs("excess_losses"):
+            steps = self.mixer.reference_steps or self.args.max_steps
+            self.reference = side.reference(sizes, steps)
+        if p is not None:
+            self.mixture.change(p)
+            self.recorder.arrays["p"] = [self.mixture.p]
+
+    def _train_side_run(
+        self,
+        model: Any,
+        folder: Path,
+        p: FloatArray,
+        options: dict[str, Any],
+        *,
+        steps: int,
+        constant: bool,
+    ) -> None:
+        """Train `model` on fixed proportions with this trainer's data and arguments."""
+        args = copy.copy(self.args)
+        args.output_dir, args.max_steps = str(folder / "checkpoints"), steps
+        args.save_total_limit = 1
+        if constant:
+            args.lr_scheduler_type, args.warmup_steps, args.save_strategy = "constant", 0, "no"
+        trainer = type(self)(
+            model,
+            args,
+            train_dataset=self.train_dataset,
+            eval_dataset=self.eval_dataset,
+            data_collator=self.data_collator,
+            eval_collator=self.eval_collator,
+            domains=self.domains,
+            mixer=Fixed(p.tolist()),
+            round_steps=self.round_steps,
+            eval_rounds=10**9,
+            loss_of=self.loss_of,
+            run_dir=folder,
+            record={"parameters": {"side_run": options}},
+        )
+        trainer.evaluates_first = False  # all start from the same weights
+        trainer.remove_callback(PrinterCallback)
+        checkpoint = latest_checkpoint(args.output_dir)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.stopped:
+            raise _SideRunStopped
+
+    # ----------------------------------------------------------------- the record
+
+    def _begin_record(self, checkpoint: str | Path | None) -> int:
+        """Begin or continue the run folder; return the step of the checkpoint, or 0."""
+        self.recorder = Recorder(
+            self.run_dir, resume=checkpoint is not None, active=is_first(), watchers=self.watchers
+        )
+        self.recorder.q = np.asarray(self.domains.q)
+        self.recorder.arrays["p"] = [self.mixture.p]
+        self.last_eval = None
+        step = self._restore(Path(checkpoint)) if checkpoint is not None else 0
+        self.args.ignore_data_skip = True  # the sampler itself knows where it stands
+        made_by = ("name", "params", "embedder", "seed")  # not the edits: domains/ has them
+        self.recorder.start(
+            **self.record,
+            device=str(self.args.device),
+            domains={
+                "names": list(self.domains.names),
+                "sizes": self.domains.sizes,
+                "eval_sizes": self.domains.eval_sizes,
+                "q": self.domains.q,
+                "method": {name: self.domains.method.get(name) for name in made_by},
+            },
+            ledger=self.ledger.to_json(),
+        )
+        if is_first():
+            self.domains.save(self.run_dir / "domains")
+        return step
 
     def _final(self) -> dict[str, Any]:
         final: dict[str, Any] = {
@@ -655,45 +724,243 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.evaluates:
             losses = self.evaluate_domains(self.state.global_step)
             self.recorder.save_arrays("final.npz", eval_loss_per_example=losses.per_example)
-            final.update(
-                loss_token=losses.token,
-                loss_example=losses.example,
-                by_domain_token=losses.by_domain_token,
-                by_domain_example=losses.by_domain_example,
-            )
+            final |= _by_kind(losses)
         return final
 
-    def _finish(self, status: str, **info: Any) -> None:
+    def _end_record(self, status: str, **info: Any) -> None:
         self.ledger.settle()
         step = self.state.global_step
         progress = {"step": step, "steps": self.args.max_steps, "loss": self.shown_loss}
         self.recorder.finish(status, ledger=self.ledger.to_json(), progress=progress, **info)
 
-    @property
-    def asked_to_stop(self) -> bool:
-        """Whether someone asked the run to end, in this process."""
-        return bool(self._stop)
+    # ---------------------------------------------------------------- checkpoints
 
-    # ------------------------------------------------------------------ resuming
+    def _identity(self) -> dict[str, Any]:
+        """Return what must not change between a run and its continuation, by name.
+
+        Not in it, so free to change: the number of steps, the learning rate, how often to
+        evaluate, log and save, and into how many processes and micro-batches a step is divided.
+        """
+        return {
+            "mixer": self.mixer.name,
+            "mixer_options": self.mixer.options(),
+            **self._shared_identity(),
+            "layer": list(self.layers),
+        }
+
+    def _shared_identity(self) -> dict[str, Any]:
+        """Return the part of the identity that the side runs share."""
+        domains = self.domains
+        labels = np.asarray(domains.train_labels), np.asarray(domains.eval_labels)
+        return {
+            "domains": fingerprint(
+                list(domains.names), *(x.astype(np.int64).tobytes() for x in labels)
+            ),
+            "train_dataset": _fingerprint_of(self.train_dataset),
+            "round_steps": self.round_steps,
+            "examples_per_step": self.examples_per_step,
+            "seed": self.args.seed,
+        }
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # A poisoned model must not be saved.
-        check_losses(np.array(self.window.pool()), self.state.global_step, self.args)
+        _check_losses(np.array(self.window.pool()), self.state.global_step, self.args)
         # An older checkpoint may go only when this one is complete, so rotate afterwards.
-        limit_, self.args.save_total_limit = self.args.save_total_limit, None
+        most, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
-            state = collect(self)  # sums over processes: all take part
+            state = self._mixture_state()  # sums over processes: all take part
             wait()  # until all have written their part
             if is_first():
                 folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
                 save_state(folder, state)
         finally:
-            self.args.save_total_limit = limit_
+            self.args.save_total_limit = most
         if is_first():
             rotate_checkpoints(
                 output_dir=self._get_output_dir(trial),
-                save_total_limit=limit_,
+                save_total_limit=most,
                 use_mtime=True,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
+
+    def _mixture_state(self) -> dict[str, Any]:
+        """Return the state of everything that is added to the library's trainer."""
+        step, losses = self.last_eval or (None, None)
+        return {
+            "identity": self._identity(),
+            "step": self.state.global_step,
+            "mixture": self.mixture.state_dict(),
+            "observer": self._round_state(),
+            "ledger": self.ledger.state_dict(),
+            "recorder": self.recorder.state_dict(),
+            "window": self.window.pool(),
+            "tokens": self.window.tokens,
+            "last_eval": {"step": step, **vars(losses)} if losses is not None else None,
+        }
+
+    def _round_state(self) -> dict[str, Any]:
+        """Return what the round in progress has shown; all processes call this together.
+
+        Sums of all processes are then with the first one, in this run and in a resumed one,
+        so that both continue from the same numbers.
+        """
+        state: dict[str, Any] = {"tracker": {}, "losses": None}
+        if self.tracker is not None:
+            state["tracker"] = self.tracker.state_dict()
+        if self.step_losses is not None:
+            steps = self.state.global_step - self.mixture.round_began
+            state["losses"] = self.step_losses.pool(steps, self.args.device)
+        if self.ledger.processes > 1:
+            self._load_round_state(state)
+        return state
+
+    def _load_round_state(self, state: Mapping[str, Any]) -> None:
+        if self.tracker is not None:
+            self.tracker.load_state_dict(state["tracker"])
+        if self.step_losses is not None:
+            self.step_losses.load(state["losses"])
+
+    def _restore(self, checkpoint: Path) -> int:
+        """Load a checkpoint's state; return the step at which it was written.
+
+        The record is not touched before everything else has been read.
+        """
+        state = load_state(checkpoint)
+        check_weights(checkpoint)
+        for name, mine in self._identity().items():
+            theirs = state["identity"].get(name)
+            if theirs != mine:
+                raise InputError(
+                    str(checkpoint),
+                    f"{name} was {theirs!r}, and is {mine!r} now",
+                    "resume with the same, or start a new run in another folder",
+                )
+        self.mixture.load_state_dict(state["mixture"])
+        self._load_round_state(state["observer"])
+        self.ledger.load_state_dict(state["ledger"])
+        self.window.losses = [float(loss) for loss in state["window"]]
+        self.window.tokens = int(state["tokens"])
+        if (last := state["last_eval"]) is not None:
+            self.last_eval = (int(last.pop("step")), EvalLosses(**last))
+        self.recorder.load_state_dict(state["recorder"])
+        return int(state["step"])
+
+
+class _SideRunStopped(Exception):
+    """A side run was asked to stop, and so the run that needs it."""
+
+
+class _StepHooks(TrainerCallback):  # type: ignore[misc]
+    """Calls `first` before the first step, and `end_step(seconds)`, which says whether to stop."""
+
+    def __init__(self, first: Callable[[], None], end_step: Callable[[float], bool]) -> None:
+        self._first, self._end_step, self._began = first, end_step, 0.0
+
+    def on_train_begin(self, args: Any, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step == 0:
+            self._first()
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._began = perf_counter()
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        if self._end_step(perf_counter() - self._began):
+            control.should_save = control.should_training_stop = True
+
+
+_SAMPLED_ROWS = 64  # of the training set, that its fingerprint looks at
+
+
+def _fingerprint_of(dataset: Any) -> str:
+    rows = np.linspace(0, len(dataset) - 1, min(_SAMPLED_ROWS, len(dataset))).astype(int)
+    return fingerprint(str(len(dataset)), [str(dataset[int(i)]) for i in rows])
+
+
+def _by_kind(losses: EvalLosses) -> dict[str, Any]:
+    return {
+        "loss_token": losses.token,
+        "loss_example": losses.example,
+        "by_domain_token": losses.by_domain_token,
+        "by_domain_example": losses.by_domain_example,
+    }
+
+
+def _check_rows(name: str, data: Any, labels: Any) -> None:
+    if data is not None and len(data) != len(labels):
+        raise InputError(
+            name,
+            f"{len(data)} rows, but the domains label {len(labels)}",
+            "give the dataset that the domains were made from, in its order",
+        )
+
+
+def _check_domains(domains: Domains) -> None:
+    """Refuse a target that cannot be trained for (Domains has warned of empty domains)."""
+    empty = np.asarray(domains.sizes) == 0
+    lost = float(np.asarray(domains.q)[empty].sum())
+    names = ", ".join(repr(domains.names[i]) for i in np.flatnonzero(empty)[:5])
+    if empty.all():
+        raise InputError("domains", "no domain has training data", "check the train labels")
+    if lost > 0:
+        raise InputError(
+            "domains",
+            f"{lost:.0%} of the eval set lies in domains without training data ({names})",
+            "regroup with KMeans (eval examples go to the nearest train domain), or leave those "
+            "examples out with SourceLabels(unseen='drop')",
+        )
+
+
+def _check_arguments(
+    args: TrainingArguments, mixer: Mixer, round_steps: int, eval_dataset: Any
+) -> None:
+    """Refuse settings under which the numbers would be silently wrong."""
+    if round_steps < 1:
+        raise InputError("round_steps", f"{round_steps} is not positive", "try 200")
+    if args.n_gpu > 1:
+        raise InputError(
+            "devices",
+            f"{args.n_gpu} GPUs in one process",
+            f"start {args.n_gpu} processes with torchrun, or set CUDA_VISIBLE_DEVICES to one GPU",
+        )
+    if unknown := mixer.signals - set(SIGNALS):
+        raise InputError(
+            f"signals of {mixer.name}",
+            f"{', '.join(sorted(unknown))} unknown",
+            f"use some of {', '.join(SIGNALS)}",
+        )
+    needs_eval = mixer.signals & {"eval_losses", "target_gradient", "probe_runs"}
+    if needs_eval and eval_dataset is None:
+        raise InputError(
+            "eval_dataset", f"{mixer.name} needs it for {', '.join(sorted(needs_eval))}", "give one"
+        )
+    if mixer.acts == "loss" and "gram" in mixer.signals:
+        raise InputError(
+            f"mixer {mixer.name}",
+            "tracks gradients of losses that it weighs itself",
+            "let it act by sampling, or use another signal",
+        )
+    whole = mixer.signals & {"target_gradient", "domain_gradients", "probe_runs", "excess_losses"}
+    if args.fsdp and whole:
+        raise InputError(
+            "fsdp", f"{', '.join(sorted(whole))} need the whole model in each process", "use DDP"
+        )
+    if args.save_strategy == "epoch":
+        raise InputError(
+            "save_strategy", "a mixture has no epochs", "use save_strategy='steps' with save_steps"
+        )
+    if args.torch_compile and "gram" in mixer.signals:
+        raise InputError("torch_compile", "the tracker's hooks are not compiled", "turn it off")
+
+
+def _check_losses(losses: FloatArray, last_step: int, args: TrainingArguments) -> None:
+    """Stop at the first loss, of the steps up to `last_step`, that is not a finite number."""
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise TrainingError(
+            f"loss: became {losses[bad[0]]} at step {last_step - len(losses) + 1 + int(bad[0])}; "
+            f"lower learning_rate (now {args.learning_rate:g}) or max_grad_norm, then resume from "
+            f"the last checkpoint in {args.output_dir}, if there is one, or start again"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,10 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from rbkit.balance.mixers.base import Mixer, effective_number
+from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
 from rbkit.errors import InputError
+from rbkit.files import json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import latest_checkpoint
 from rbkit.train.models import (
@@ -36,8 +38,9 @@ from rbkit.train.models import (
     train_tokenizer,
 )
 from rbkit.train.parallel import is_first, wait
-from rbkit.train.recorder import Live, shows_progress, watchers
+from rbkit.train.recorder import Live, shows_progress
 from rbkit.train.run import Run
+from rbkit.train.trackers import watchers
 from rbkit.train.trainer import MixtureTrainer
 
 _FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates
@@ -82,12 +85,13 @@ def train(
     domains : Domains
         Of that corpus.
     run_dir : path
-        Folder of the run: see :mod:`rbkit.train.recorder`.
+        Folder of the run: see :mod:`rbkit.train.recorder`. Its ``run.json`` has all these
+        parameters, defaults included, under ``arguments``.
     mixer : Mixer or str
         Rule for the proportions.
     model : str
-        A preset trained from scratch (``tiny``, ``small``, ``gpt-neo-125m``) with a BPE of
-        the corpus' own, or any causal LM by hub id or path, with its tokenizer.
+        A preset trained from scratch (``tiny``, ``small``, ``gpt-neo-125m``) with a BPE
+        trained on the corpus, or any causal LM by hub id or path, with its tokenizer.
     steps, round_steps : int
         Optimizer steps in all, and between two updates of p.
     batch_size, accumulate : int
@@ -107,8 +111,8 @@ def train(
     seed : int
         Of weights, order of examples, and sketches.
     resume : bool, optional
-        True: go on from the newest checkpoint in `run_dir`, if there is one. False: start
-        anew. Not given: start anew, but refuse if an unfinished run would be lost.
+        True: continue from the newest checkpoint in `run_dir`, if there is one. False: start
+        again. Not given: start again, but refuse if an unfinished run would be lost.
     device : {"cpu", "cuda", "mps"}, optional
         The best one by default.
     record : mapping, optional
@@ -119,7 +123,7 @@ def train(
         Show a progress bar, unless a panel shows the same.
     live : bool, {"live", "batch", "final", "off"}, Watcher, or a sequence of them
         Show Gram matrix, proportions, losses and price while training, and one figure at the
-        end. True: in the mode that ``$RBKIT_DISPLAY`` says, by default ``live`` in a
+        end. True: in the mode that ``$RBKIT_DISPLAY`` names, by default ``live`` in a
         notebook, else ``final``.
     report_to : str or sequence of str
         Trackers to feed, e.g. ``"tensorboard"``: see :mod:`rbkit.train.trackers`.
@@ -137,6 +141,7 @@ def train(
     TrainingError
         If the loss becomes NaN or infinite.
     """
+    arguments = dict(locals())
     run_dir = Path(run_dir)
     if learning_rate is None:
         learning_rate = _FROM_SCRATCH if model in PRESETS else _FINE_TUNING
@@ -162,7 +167,7 @@ def train(
     lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
     if (limit := positions(lm.config)) is not None and context > limit:
         raise InputError("context", f"{context} tokens, but {model} takes {limit}", f"use {limit}")
-    data = {split: tokenize(found, tokenizer, context) for split, found in texts.items()}
+    data = {split: tokenize(rows, tokenizer, context) for split, rows in texts.items()}
     args = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -206,9 +211,17 @@ def train(
         watchers=watching,
         record={
             "corpus": about(corpus),
-            "model": _describe(model, lm, tokenizer),
+            "model": {
+                "name": model,
+                "class": type(lm).__name__,
+                "parameters": int(lm.num_parameters()),
+                "vocabulary": len(tokenizer),
+            },
             **(record or {}),
         },
+    )
+    trainer.record["arguments"] = _as_recorded(
+        {**arguments, "mixer": trainer.mixer, "learning_rate": learning_rate}
     )
     trainer.record["parameters"] |= {
         "model": model,
@@ -223,7 +236,9 @@ def train(
         _clear(run_dir, side=not resume)
     trainer.remove_callback(PrinterCallback)
     if progress and is_first() and not any(shows_progress(watcher) for watcher in watching):
-        trainer.add_callback(_Bar(trainer))
+        trainer.add_callback(
+            _ProgressBar(trainer.mixer.name, lambda: (trainer.shown_loss, trainer.mixture.p))
+        )
     with without_library_bars():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         run = Run.open(run_dir)
@@ -250,7 +265,7 @@ def without_library_bars() -> Iterator[None]:
 
 
 def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
-    """Return the texts of both splits, checked, and known to be those of the domains."""
+    """Return the texts of both splits, checked to be those that the domains were made from."""
     texts = {}
     for split in ("train", "eval"):
         if split not in corpus or "text" not in corpus[split].column_names:
@@ -271,28 +286,28 @@ def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
 
 def check_origin(domains: Domains, corpus: Any) -> None:
     """Refuse domains that were made from another corpus, or from another split of it."""
-    made_from, found = domains.method.get("corpus"), about(corpus)["fingerprint"]
-    if made_from is not None and made_from != found:
+    made_from, given = domains.method.get("corpus"), about(corpus)["fingerprint"]
+    if made_from is not None and made_from != given:
         raise InputError(
             "domains",
-            f"made from the corpus {made_from}, not from this one ({found})",
-            "regroup this corpus, or load it with the seed and sizes of before",
+            f"made from the corpus {made_from}, not from this one ({given})",
+            "regroup this corpus, or load it with the same seed and sizes as before",
         )
 
 
 def _check_device(device: str | None) -> None:
-    there = {
+    available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
-    if device is not None and not there.get(device, False):
-        found = " or ".join(name for name, is_there in there.items() if is_there)
-        raise InputError("device", f"{device!r} is not here", f"use {found}, or leave it out")
+    if device is not None and not available.get(device, False):
+        names = " or ".join(name for name, is_there in available.items() if is_there)
+        raise InputError("device", f"{device!r} is not here", f"use {names}, or leave it out")
 
 
 def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool | None) -> Path | None:
-    """Return the checkpoint to go on from; refuse to overwrite a run that could go on."""
+    """Return the checkpoint to continue from; refuse to overwrite a run that could continue."""
     newest = latest_checkpoint(checkpoints)
     if resume or newest is None:
         return newest
@@ -301,7 +316,7 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool | None) -> Path |
         raise InputError(
             "run_dir",
             f"{run_dir} holds a run that is {Run.open(run_dir).status} at {newest.name}",
-            "give resume=True to go on, resume=False to start anew, or another folder",
+            "give resume=True to continue, resume=False to start again, or another folder",
         )
     return None
 
@@ -331,21 +346,26 @@ def _tokenizer(
         raise not_loadable(model, error) from error
 
 
-def _describe(name: str, lm: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    return {
-        "name": name,
-        "class": type(lm).__name__,
-        "parameters": int(lm.num_parameters()),
-        "vocabulary": len(tokenizer),
-    }
+def _as_recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of :func:`train` as JSON values, but for the data and the record."""
+    values = {k: v for k, v in arguments.items() if k not in ("corpus", "domains", "record")}
+    mixer, live = values.pop("mixer"), values["live"]
+    views = live if isinstance(live, list | tuple) else [live]
+    shown = [view if isinstance(view, bool | str) else type(view).__name__ for view in views]
+    values["live"] = shown if isinstance(live, list | tuple) else shown[0]
+    return dict(json_ready({"mixer": mixer.name, "mixer_options": mixer.options(), **values}))
 
 
-class _Bar(TrainerCallback):  # type: ignore[misc]
-    """A progress bar on stderr: loss, and how many domains the mixture effectively has."""
+class _ProgressBar(TrainerCallback):  # type: ignore[misc]
+    """A bar on stderr: loss, and how many domains the mixture effectively has.
 
-    def __init__(self, trainer: MixtureTrainer) -> None:
-        self.trainer = trainer
-        self.bar: tqdm[Any] | None = None
+    `loss_and_p` gives the last logged loss, or None, and the proportions in force.
+    """
+
+    def __init__(
+        self, mixer: str, loss_and_p: Callable[[], tuple[float | None, FloatArray]]
+    ) -> None:
+        self._mixer, self._loss_and_p = mixer, loss_and_p
 
     def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
         self.bar = tqdm(
@@ -353,19 +373,15 @@ class _Bar(TrainerCallback):  # type: ignore[misc]
             initial=state.global_step,
             unit="step",
             mininterval=1,
-            desc=f"training ({self.trainer.mixer.name})",
+            desc=f"training ({self._mixer})",
         )
 
-    def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-        assert self.bar is not None
-        if self.trainer.shown_loss is not None:
-            effective = effective_number(self.trainer.mixture.p)
-            self.bar.set_postfix_str(
-                f"loss {self.trainer.shown_loss:.3f}, {effective:.1f} effective domains",
-                refresh=False,
-            )
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        loss, p = self._loss_and_p()
+        if loss is not None:
+            effective = f"{effective_number(p):.1f} effective domains"
+            self.bar.set_postfix_str(f"loss {loss:.3f}, {effective}", refresh=False)
         self.bar.update(1)
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
-        assert self.bar is not None
         self.bar.close()

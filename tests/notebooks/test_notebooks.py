@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import nbformat
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 from rbkit.report.engine import execute
 from rbkit.report.html import assert_offline, notebook_to_html
 from rbkit.report.notebooks import check
-from rbkit.report.parameters import RunParameters, declared, parameters_cell
+from rbkit.report.parameters import RunParameters, declared
 from rbkit.train import Run, list_runs
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -55,12 +57,11 @@ def test_every_notebook_can_be_made_small(path):
 
 
 def test_the_run_template_declares_the_parameters_of_a_run():
-    (cell,) = [
-        c
-        for c in cells(FOLDER / "90_run.ipynb", "code")
-        if "parameters" in c.metadata.get("tags", [])
-    ]
-    assert cell.source == parameters_cell(RunParameters)
+    ours, template = fields(RunParameters), declared(FOLDER / "90_run.ipynb")
+    assert template.names == [f.name for f in ours]
+    assert template.hints == get_type_hints(RunParameters)
+    assert template.defaults == RunParameters().to_dict()
+    assert template.helps == {f.name: f.metadata["help"] for f in ours}
 
 
 @pytest.mark.slow

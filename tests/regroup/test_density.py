@@ -154,7 +154,7 @@ class TestDegenerate:
     @pytest.mark.parametrize(
         ("parameters", "message"),
         [
-            ({"min_cluster_size": 1}, "min_cluster_size: a cluster of 1 is none"),
+            ({"min_cluster_size": 1}, "min_cluster_size: 1 examples do not make a cluster"),
             ({"min_samples": 0}, "min_samples: 0 is too few"),
             ({"n_neighbors": 1}, "n_neighbors: 1 is too few"),
         ],

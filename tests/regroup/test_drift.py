@@ -10,16 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError
-from rbkit.regroup import KMeans
-from rbkit.regroup.distances import (
-    distance_gap,
-    distance_profile,
-    share_gaps,
-    stability_index,
-    total_variation,
-)
-from rbkit.regroup.domains import Domains
-from rbkit.regroup.drift import drift_report
+from rbkit.regroup import Domains, KMeans, distance_profile, drift_report
+from rbkit.regroup.drift import distance_gap, share_gaps, stability_index, total_variation
 
 CENTRES = np.random.default_rng(7).normal(size=(6, 24)) * 2
 
@@ -80,7 +72,7 @@ def test_everything_a_little_farther_is_drift_though_little_is_far(domains):
 def test_shares_that_moved_are_advice_and_a_refit_only_when_they_moved_far(domains):
     a_little = drift_report(domains, cloud(2000, 2, p=[0.3, 0.14, 0.14, 0.14, 0.14, 0.14]))
     assert not a_little.due
-    assert "weigh the domains anew" in a_little.advice[0]
+    assert "set the domains' proportions again" in a_little.advice[0]
     far = drift_report(domains, cloud(2000, 2, p=[0.75, 0.05, 0.05, 0.05, 0.05, 0.05]))
     assert far.due
     assert "change their domain" in far.reasons[-1]

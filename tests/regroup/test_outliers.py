@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import KMeans
-from rbkit.regroup.distances import (
-    FarEval,
-    assign_new,
-    at_least,
-    distance_profile,
-    far_eval,
-    nearest_prototypes,
-)
-from rbkit.regroup.domains import Domains
+from rbkit.regroup import Domains, FarEval, KMeans, assign_new, distance_profile, far_eval
+from rbkit.regroup.distances import at_least, nearest_prototypes
 
 
 def cloud(n, seed=0, k=6, d=32, spread=1.0):

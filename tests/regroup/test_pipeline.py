@@ -109,7 +109,7 @@ def test_another_estimator_can_cluster(corpus):
 
 
 def test_noise_is_not_passed_over_in_silence(corpus):
-    with pytest.raises(InputError, match=r"HDBSCAN leaves .* as noise; say noise="):
+    with pytest.raises(InputError, match=r"HDBSCAN leaves .* as noise; give noise="):
         regroup(corpus, cluster=HDBSCAN(min_cluster_size=60, copy=True), **TFIDF)
 
 

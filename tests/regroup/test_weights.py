@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup.domains import Domains
-from rbkit.regroup.weights import (
+from rbkit.regroup import (
+    Domains,
     Weights,
     add_weights,
     proportions_of,
     sampling_weights,
     token_counts,
-    tokens_by_domain,
     training_table,
     write_weighted,
 )
+from rbkit.regroup.weights import tokens_by_domain
 
 NAMES = ["wiki", "code", "<b>"]
 
@@ -181,7 +181,8 @@ def test_estimates_are_positive_and_below_the_context(texts, context):
 def test_tokens_of_domains_sum_to_those_of_the_kept_examples(rows):
     tokens = np.array([t for t, _ in rows], dtype=np.int64)
     labels = np.array([label for _, label in rows], dtype=np.int64)
-    assert tokens_by_domain(tokens, labels, 4).sum() == tokens[labels >= 0].sum()
+    domains = Domains(list("abcd"), labels, [0])
+    assert tokens_by_domain(domains, tokens).sum() == tokens[labels >= 0].sum()
 
 
 # ------------------------------------------------------------------------------ budget

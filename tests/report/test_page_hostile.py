@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rbkit.report.page.page import write_report
+from rbkit.report import write_report
 
 # What breaks out of text, attributes, style sheets, scripts, JSON, SVG, comments and CDATA.
 SIGNS = [

@@ -9,16 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rbkit.report.compare import differences, reach_baseline
-from rbkit.report.compare.variants import compare
-from rbkit.report.page.kept import Kept
-from rbkit.report.page.pictures import Averaged, drawings, side_by_side, sparkline, thumbnail
+from rbkit.report.compare import compare, differences, reach_baseline
+from rbkit.report.page.page import orderly
+from rbkit.report.page.pictures import (
+    drawings,
+    mean_by_domain,
+    side_by_side,
+    sparkline,
+    thumbnail,
+)
 from rbkit.report.page.tables import (
-    beside,
     by_domain_note,
     command_of,
     environment_rows,
     failures,
+    incidental_values,
     ledger_rows,
     links,
     run_names,
@@ -32,13 +37,11 @@ from rbkit.show.style import alt_text
 from rbkit.text import number
 
 
-class Job(Kept):
+def with_job(run, status, **job):
     """A run with a job, as the collector gives it."""
-
-    def __init__(self, run, status, **job):
-        super().__init__(run)
-        self.status = status
-        self.job = {**new_job("a", "run.ipynb", {}, {}), "status": status, **job}
+    return run.with_(
+        status=status, job={**new_job("a", "run.ipynb", {}, {}), "status": status, **job}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def grid(tmp_path_factory, write_run):
         run.info["parameters"]["mixer_options"] = {"lam": lam} if lam else {}
         made.append(run)
     bad = write_run(folder / "bad", "Target", status="failed", rounds=3, error="why\n\x1b[1mTail")
-    return compare([Kept(run) for run in [*made, bad]])
+    return compare([orderly(run) for run in [*made, bad]])
 
 
 # ------------------------------------------------------------------------------ tiny pictures
@@ -130,8 +133,8 @@ def test_a_run_that_did_not_finish_has_no_final_loss_and_no_difference(tmp_path,
         for seed in (0, 1)
     ]
     runs[3].info["final"] = None
-    runs[3].metrics = lambda kind: [{"step": 25, "loss_token": 5.48}]
-    rows = run_rows(compare([Kept(run) for run in runs]), tmp_path)
+    runs[3] = runs[3].with_(metrics=[{"kind": "eval", "step": 25, "loss_token": 5.48}])
+    rows = run_rows(compare([orderly(run) for run in runs]), tmp_path)
     assert [row["token"] is None for row in rows] == [False] * 3 + [True]
     assert rows[-1]["so_far"] == "5.480 at step 25"
     assert (rows[-1]["gap"], rows[-1]["worst"], rows[-1]["is_baseline"]) == (None, None, False)
@@ -142,7 +145,7 @@ def test_a_run_that_was_repeated_is_marked_and_compared_with_nothing(tmp_path, w
         write_run(tmp_path / name, mixer, rounds=1)
         for name, mixer in (("a", "Stratified"), ("b", "RnB"), ("c", "RnB"))
     ]
-    rows = {row["name"]: row for row in run_rows(compare([Kept(run) for run in runs]), tmp_path)}
+    rows = {row["name"]: row for row in run_rows(compare([orderly(run) for run in runs]), tmp_path)}
     assert rows["RnB, seed 0, b"]["repeated"]
     assert rows["RnB, seed 0, b"]["gap"] is None
     assert rows["RnB, seed 0, c"]["gap"] is not None
@@ -153,7 +156,7 @@ def test_seconds_of_training_hold_what_the_rule_cost(tmp_path, write_run):
     entries = run.info["ledger"]["entries"]
     step = entries[0]["seconds"]
     entries.append({"name": "probe_runs", "seconds": 20.0, "flops_counted": 10, "calls": 1})
-    found = compare([Kept(run)])
+    found = compare([orderly(run)])
     assert variant_rows(found, {}, {})[0]["seconds"] == pytest.approx(step + 20)
     assert run_rows(found, tmp_path)[0]["seconds"] == pytest.approx(step + 20)
 
@@ -166,7 +169,7 @@ def by_k(tmp_path_factory, write_run):
         write_run(folder / str(k), parameters={"k": k}, names=list("abcdef")[:k], rounds=1)
         for k in (3, 4, 5)
     ]
-    return compare([Kept(run) for run in runs])
+    return compare([orderly(run) for run in runs])
 
 
 def test_single_runs_are_held_against_the_baseline_whatever_it_is(by_k):
@@ -182,7 +185,7 @@ def test_nothing_is_drawn_where_nothing_can_be_compared(tmp_path, write_run):
         write_run(tmp_path / mixer, mixer, seed, rounds=1)
         for seed, mixer in enumerate(("Stratified", "RnB"))
     ]
-    drawn = drawings(compare([Kept(run) for run in runs]), {}, None, None)
+    drawn = drawings(compare([orderly(run) for run in runs]), {}, None, None)
     assert "gap" not in drawn
     assert "pareto" not in drawn
 
@@ -190,7 +193,7 @@ def test_nothing_is_drawn_where_nothing_can_be_compared(tmp_path, write_run):
 def test_of_other_machines_cost_is_drawn_in_flops(tmp_path, write_run):
     runs = [write_run(tmp_path / mixer, mixer, rounds=1) for mixer in ("Stratified", "RnB")]
     runs[0].info["device"] = "cuda"
-    found = compare([Kept(run) for run in runs])
+    found = compare([orderly(run) for run in runs])
     assert "FLOPs" in drawings(found, {}, None, None)["pareto"]().get_xlabel()
     assert reach_baseline(found)["RnB"] is None or reach_baseline(found)["RnB"].seconds is None
 
@@ -208,7 +211,7 @@ def test_how_many_seeds_losses_by_domain_are_of_is_said(grid, tmp_path, write_ru
         for mixer in ("Stratified", "RnB")
         for seed in (0, 1)
     ]
-    found = compare([Kept(run) for run in runs])
+    found = compare([orderly(run) for run in runs])
     assert by_domain_note(found) == ("Seed 0 alone, which all have with the same domains.")
 
 
@@ -217,9 +220,9 @@ def test_what_differs_without_being_a_variant_is_said(tmp_path, write_run):
         write_run(tmp_path / mixer, mixer, rounds=1, parameters={"accumulate": n})
         for mixer, n in (("Stratified", 1), ("RnB", 2))
     ]
-    found = compare([Kept(run) for run in runs])
+    found = compare([orderly(run) for run in runs])
     assert found.varied == ("mixer",)
-    assert beside(found) == [("accumulate", "1; 2")]
+    assert incidental_values(found) == [("accumulate", "1; 2")]
 
 
 def test_variants_without_a_finished_run_are_rows_too(grid):
@@ -247,7 +250,7 @@ def test_ledgers_of_many_runs_are_means_by_variant(grid):
 def test_losses_by_domain_are_means_over_seeds_of_one_variant_per_mixer(grid):
     shown = side_by_side(grid, 8)
     assert [v.mixer for v in shown] == ["Stratified", "RnB"]
-    mean = Averaged(shown[0]).info["final"]["by_domain_token"]
+    mean = mean_by_domain(shown[0]).info["final"]["by_domain_token"]
     each = [run.info["final"]["by_domain_token"] for run in grid.runs[:2]]
     assert mean == pytest.approx(np.mean(each, axis=0))
 
@@ -255,15 +258,15 @@ def test_losses_by_domain_are_means_over_seeds_of_one_variant_per_mixer(grid):
 # ------------------------------------------------------------------------------- failures
 
 
-def test_runs_that_failed_alike_are_told_of_once(grid):
+def test_runs_that_failed_alike_are_listed_once(grid):
     run = grid.runs[0]
     out_of_memory = {"error": "OutOfMemoryError", "cell": "train", "tail": ["a", "b"]}
     runs = [
-        Job(run, "failed", **out_of_memory),
-        Job(run, "failed", **out_of_memory),
-        Job(run, "killed"),
-        Job(run, "ok"),
-        Job(run, "timeout", attempts=3),
+        with_job(run, "failed", **out_of_memory),
+        with_job(run, "failed", **out_of_memory),
+        with_job(run, "killed"),
+        with_job(run, "ok"),
+        with_job(run, "timeout", attempts=3),
     ]
     found = failures(runs, list("abcde"))
     assert [(g["status"], len(g["runs"])) for g in found] == [
@@ -283,7 +286,7 @@ def test_the_error_of_a_run_made_by_hand_is_split_in_headline_and_tail(grid):
 
 def test_runs_that_have_not_ended_are_counted(grid):
     run = grid.runs[0]
-    runs = [Job(run, status) for status in ("ok", "queued", "running", "queued")]
+    runs = [with_job(run, status) for status in ("ok", "queued", "running", "queued")]
     assert unfinished(runs) == ("This page is not final: of 4 runs 1 is running and 2 are queued.")
     assert unfinished(runs[:1]) == ""
 
@@ -292,11 +295,13 @@ def test_runs_that_have_not_ended_are_counted(grid):
 
 
 def test_a_run_of_a_sweep_is_repeated_by_its_own_command(grid):
-    assert command_of(Job(grid.runs[0], "ok", command="rbkit run -p seed=0")).endswith("seed=0")
+    assert command_of(with_job(grid.runs[0], "ok", command="rbkit run -p seed=0")).endswith(
+        "seed=0"
+    )
 
 
 def test_a_run_of_the_run_notebook_is_repeated_by_a_command_line_that_gives_its_parameters(grid):
-    from rbkit.cli.given import read_parameters
+    from rbkit.cli import read_parameters
     from rbkit.report.parameters import RunParameters
 
     run = grid.runs[4]
@@ -311,9 +316,8 @@ def test_a_run_of_the_run_notebook_is_repeated_by_a_command_line_that_gives_its_
 
 
 def test_a_run_trained_from_python_is_repeated_in_python(grid):
-    run = Kept(grid.runs[2]._run)
-    run.info = {**run.info, "parameters": {"mixer": 'R"nB', "steps": 10, "micro_batch_size": 8}}
-    source = command_of(run)
+    recorded = {"mixer": 'R"nB', "steps": 10, "micro_batch_size": 8}
+    source = command_of(grid.runs[2].with_(info={"parameters": recorded}))
     compile(source, "again", "exec")
     assert "batch_size=8" in source
     assert """mixer_by_name('R"nB', {})""" in source
@@ -350,7 +354,7 @@ def test_a_record_in_disorder_is_put_in_order(tmp_path, write_run):
         "versions": None,
         "domains": {"names": "abc"},
     }
-    info = Kept(run).info
+    info = orderly(run).info
     assert info["corpus"] == {}
     assert [entry["name"] for entry in info["ledger"]["entries"]] == ["step"]
     assert info["domains"]["names"][:2] == ["domain 0", "domain 1"]

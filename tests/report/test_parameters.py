@@ -1,6 +1,6 @@
 # ruff: noqa: RUF009  (declare() makes a dataclasses.field)
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError
-from rbkit.report.parameters import Parameters, RunParameters, check, declare, parameters_cell
+from rbkit.report.parameters import Parameters, RunParameters, check, declare
 
 
 @dataclass(frozen=True)
@@ -145,22 +145,6 @@ def test_checking_twice_changes_nothing(values):
 @given(st.text())
 def test_text_parameters_take_any_text(text):
     assert check("mixer", text, str) == text
-
-
-def test_the_cell_declares_the_same_parameters_when_it_is_run():
-    for cls in (Small, RunParameters):
-        namespace = {"Literal": Literal}
-        exec(f"from __future__ import annotations\n{parameters_cell(cls)}", namespace)
-        assert cls.from_globals(namespace) == cls()
-        assert list(namespace["__annotations__"]) == [f.name for f in fields(cls)]
-
-
-def test_the_cell_says_what_each_parameter_is():
-    lines = parameters_cell(RunParameters).splitlines()
-    assert len(lines) == len(fields(RunParameters))
-    assert "seed: int = 0  # seed of everything random" in lines
-    assert any(line.startswith("k: tuple[int, ...] | int = (8, 12, 16, 20)  #") for line in lines)
-    assert max(map(len, lines)) <= 100
 
 
 def test_other_variables_of_a_notebook_do_not_matter():

@@ -13,9 +13,8 @@ import pytest
 from bs4 import BeautifulSoup
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report import html
+from rbkit.report import html, write_report
 from rbkit.report.html import assert_offline
-from rbkit.report.page.page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +29,14 @@ def folder(tmp_path_factory, write_run):
 @pytest.fixture
 def undrawn(monkeypatch):
     """Pages without figures: drawing is most of the time, and tested elsewhere."""
-    monkeypatch.setattr("rbkit.report.page.page._drawn", lambda *_: {})
+    monkeypatch.setattr("rbkit.report.page.page.drawings", lambda *_: {})
 
 
 @pytest.fixture(scope="module")
 def written(folder):
-    return write_report(folder, folder / "index.html", intro="a < b", progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rbkit.report.page.page.drawings", lambda *_: {})
+        return write_report(folder, folder / "index.html", intro="a < b", progress=False)
 
 
 def test_runs_made_by_hand_have_a_page_with_all_numbers_beside_it(written):

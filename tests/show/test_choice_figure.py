@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rbkit.show import alt_text, k_choice, png
-from rbkit.show.figures.domains import _thinned
+from rbkit.show.figures.domains import thinned
 from rbkit.train.k_sweep import compare_losses
 
 KS = (2, 5, 8, 12, 16, 20, 25, 30, 40)
@@ -158,7 +158,7 @@ def test_it_draws_into_the_axes_it_is_given():
 
 
 def test_labels_of_k_keep_a_distance_and_the_chosen_one_is_always_there():
-    kept = _thinned(list(range(2, 200)), 101, np.asarray)
+    kept = thinned(list(range(2, 200)), 101, np.asarray)
     assert {2, 101, 199} <= set(kept)
     assert np.diff(kept).min() >= 0.045 * 197
-    assert _thinned([5], 5, np.log) == [5]
+    assert thinned([5], 5, np.log) == [5]

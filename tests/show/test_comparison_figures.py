@@ -1,8 +1,6 @@
 """Figures of several variants: what they draw is what the runs say, and they say it in words."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,31 +14,35 @@ from rbkit.show import (
     proportions_by_variant,
 )
 from rbkit.show.facts import spent
-from rbkit.show.figures.compare import looks, outstanding
+from rbkit.show.figures.compare import named_variants, variant_styles
+from rbkit.train import Run
 
 STEPS = (0, 50, 100)
 
 
+def rows(losses, kinds=("train", "eval")):
+    return [
+        {"kind": kind, "step": s, "loss_token": v, "loss": v}
+        for kind in kinds
+        for s, v in zip(STEPS, losses, strict=False)
+    ]
+
+
 def run(losses=(9.0, 5.0, 4.0), seed=0, seconds=10.0, names="abc", tracked=True, entries=()):
     """A run in memory, with a curve through `losses`."""
-    rows = [{"step": s, "loss_token": v, "loss": v} for s, v in zip(STEPS, losses, strict=True)]
     m = len(names)
     history = {"p": np.full((3, m), 1 / m), "step": np.array([50, 100])}
     if tracked:
         history["gram"] = np.tile(np.eye(m) + 0.5, (2, 1, 1))
     step = {"name": "step", "seconds": seconds, "flops_counted": 1000 * seconds, "calls": 100}
-    return SimpleNamespace(
-        path=Path("run"),
-        status="ok",
-        history=history,
-        domains=None,
-        metrics=lambda kind: rows,
-        info={
-            "parameters": {"mixer": "RnB", "seed": seed},
-            "domains": {"names": list(names)},
-            "final": {"loss_token": losses[-1]},
-            "ledger": {"entries": [step, *entries]},
-        },
+    info = {
+        "parameters": {"mixer": "RnB", "seed": seed},
+        "domains": {"names": list(names)},
+        "final": {"loss_token": losses[-1]},
+        "ledger": {"entries": [step, *entries]},
+    }
+    return Run.follow("run").with_(
+        status="ok", history=history, domains=None, metrics=rows(losses), info=info
     )
 
 
@@ -103,21 +105,16 @@ def test_the_line_is_the_mean_and_the_band_spans_the_seeds():
 
 
 def test_runs_that_end_early_do_not_bend_the_mean():
-    short = run()
-    short.metrics = lambda kind: [{"step": s, "loss_token": 8.0} for s in (0, 50)]
+    short = run().with_(metrics=rows((8.0, 8.0)))
     ax = loss_bands([Variant("RnB", runs=[run(), short])])
     assert list(ax.lines[-1].get_xdata()) == [0, 50]
 
 
 def test_rows_that_make_no_sense_are_left_out():
-    odd = run()
-    rows = [
-        *odd.metrics("eval"),
-        {"step": "x", "loss_token": 1.0},
-        {"loss_token": 1.0},
-        {"step": 200, "loss_token": True},
-    ]
-    odd.metrics = lambda kind: rows
+    nonsense = [{"step": "x", "loss_token": 1.0}, {"loss_token": 1.0}]
+    nonsense.append({"step": 200, "loss_token": True})
+    more = [{"kind": "eval", **row} for row in nonsense]
+    odd = run().with_(metrics=[*run().metrics("eval"), *more])
     assert "RnB ends at 4.000." in alt_text(loss_bands([Variant("RnB", runs=[odd])]))
 
 
@@ -142,15 +139,14 @@ def test_losses_on_other_corpora_are_not_subtracted():
 
 
 def test_a_single_record_is_a_point():
-    one = run()
-    one.metrics = lambda kind: [{"step": 8, "loss": 5.0}]
+    one = run().with_(metrics=[{"kind": "train", "step": 8, "loss": 5.0}])
     markers = [line.get_marker() for line in loss_bands([Variant("a", runs=[one])], "train").lines]
     assert markers == ["o"] or all(marker not in ("", "None") for marker in markers)
 
 
 def test_of_very_many_variants_the_best_the_worst_and_a_baseline_are_named():
     variants = many(20)
-    named = outstanding(variants, {"k 7", "k 9"})
+    named = named_variants(variants, {"k 7", "k 9"})
     assert [v.label for v, shown in zip(variants, named, strict=True) if shown] == [
         "k 0",
         "k 1",
@@ -158,22 +154,22 @@ def test_of_very_many_variants_the_best_the_worst_and_a_baseline_are_named():
         "k 7",
         "k 19",
     ]
-    assert all(outstanding(variants[:12], ()))
+    assert all(named_variants(variants[:12], ()))
     ax = loss_bands(variants, baselines={"k 7"})
     assert {"k 0", "k 7", "k 19"} < set(texts(ax))
     assert "15 other variants are grey" in alt_text(ax)
 
 
-def test_a_mixer_keeps_its_colour_and_the_rest_is_told_by_line_style():
+def test_a_mixer_keeps_its_colour_and_the_rest_shows_in_the_line_style():
     grid = [
         Variant(f"{mixer} {k}", mixer, (("mixer", mixer), ("k", k)))
         for mixer in ("RnB", "Target")
         for k in (10, 30)
     ]
-    a, b, c, d = looks(grid)
+    a, b, c, d = variant_styles(grid)
     assert (a.ink, a.marker) == (b.ink, b.marker) != (c.ink, c.marker)
     assert a.line == c.line != b.line == d.line
-    assert len({look.colour for look in looks(many(4))}) == 4
+    assert len({style.colour for style in variant_styles(many(4))}) == 4
 
 
 def test_options_of_its_own_do_not_make_a_mixer_pale():
@@ -182,8 +178,8 @@ def test_options_of_its_own_do_not_make_a_mixer_pale():
         Variant("ADO", "ADO", (("mixer", "ADO"), ("mixer_options", ()))),
         Variant("RnB", "RnB", key),
     ]
-    assert [look.line for look in looks(variants)] == ["-", "-"]
-    assert [look.colour == look.ink.lower() for look in looks(variants)] == [True, True]
+    assert [style.line for style in variant_styles(variants)] == ["-", "-"]
+    assert [style.colour == style.ink.lower() for style in variant_styles(variants)] == [True, True]
 
 
 @dataclass

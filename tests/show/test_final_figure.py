@@ -107,4 +107,4 @@ def test_times_and_percentages_are_said_in_the_unit_that_fits():
         "1 h 00 min",
         "24 h 00 min",
     ]
-    assert [percent(p) for p in (0, 0.00123, 7.06, 140)] == ["0 %", "0.0012 %", "7.1 %", "140.0 %"]
+    assert [percent(p) for p in (0, 0.00123, 7.06, 140)] == ["0 %", "0.0012 %", "7.1 %", "140 %"]

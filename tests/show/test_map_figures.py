@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from rbkit.errors import InputError
 from rbkit.show import alt_text, crosstab, domain_map, gram_on_map, map_colours, png
-from rbkit.show.figures.domains import _away, count_table, diagonal_order
+from rbkit.show.figures.domains import count_table, diagonal_distance, diagonal_order
 from rbkit.show.figures.map import alignment, medians, wrapped
 
 ODD = [
@@ -234,8 +234,10 @@ def test_the_order_is_one_and_no_farther_from_the_diagonal_than_chance(table):
     assert sorted(by_row) == list(range(6))
     assert sorted(by_column) == list(range(9))
     rng = np.random.default_rng(0)
-    shuffled = [_away(table[rng.permutation(6)][:, rng.permutation(9)]) for _ in range(30)]
-    assert _away(table[by_row][:, by_column]) <= np.median(shuffled) + 1e-9
+    shuffled = [
+        diagonal_distance(table[rng.permutation(6)][:, rng.permutation(9)]) for _ in range(30)
+    ]
+    assert diagonal_distance(table[by_row][:, by_column]) <= np.median(shuffled) + 1e-9
 
 
 @pytest.mark.parametrize("of", ["source", "domain", "count"])

@@ -143,14 +143,14 @@ def test_excess_is_the_loss_above_a_reference_trained_first(tmp_path):
     sizes = np.asarray(trainer.domains.sizes)
     np.testing.assert_allclose(reference.history["p"][0], sizes / sizes.sum())
     assert reference.info["parameters"]["steps"] == 4
-    last = trainer.observer.reference
+    last = trainer.reference
     batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[5]])
     ours, valid = token_losses(trainer.model.eval(), batch)
     theirs, _ = token_losses(last, batch)
-    mine = trainer.observer.losses
+    mine = trainer.step_losses
     mine.clear()
     trainer.mixture.round_began = trainer.state.global_step
-    trainer.observer.example_losses(trainer.model, batch, torch.tensor([0, 1]))
+    trainer._example_losses(trainer.model, batch, torch.tensor([0, 1]))
     found = mine.collect(1, torch.device("cpu")).excess[0]
     wanted = ((ours - theirs).clamp(min=0).sum(1) / valid.sum(1)).detach()
     np.testing.assert_allclose(found[:2], wanted, rtol=1e-5)
@@ -162,7 +162,7 @@ def test_excess_is_the_loss_above_a_reference_trained_first(tmp_path):
 def test_fresh_gradients_are_those_of_all_parameters(tmp_path):
     mixer = Watching("target_gradient", "domain_gradients")
     trainer = make(tmp_path, mixer=mixer, steps=3, round_steps=3, dropout=0.0)
-    batches = trainer.observer._batches()
+    batches = trainer._fresh_batches()
     trainer.train()
     shown, model = mixer.seen[0].gradients, trainer.model.eval()
 

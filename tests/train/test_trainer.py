@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 
@@ -19,8 +20,8 @@ from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run
-from rbkit.train.checks import TrainingError
 from rbkit.train.mixture import DOMAIN
+from rbkit.train.trainer import TrainingError
 from rbkit.train.training import train
 
 
@@ -468,3 +469,15 @@ def test_a_later_process_with_the_same_number_is_not_taken_for_the_run(tmp_path)
     stale = {"status": "running", "heartbeat": "2020-01-01T00:00:00+00:00"}
     (tmp_path / "run.json").write_text(json.dumps(info | stale))
     assert Run.open(tmp_path).status == "killed"
+
+
+def test_every_argument_is_recorded_with_its_default(tmp_path):
+    run = small(tmp_path, mixer=RnB(lam=2), steps=2, round_steps=1, live="off")
+    recorded = run.info["arguments"]
+    data = {"corpus", "domains", "record"}
+    names = set(inspect.signature(train).parameters) - data
+    assert set(recorded) == names | {"mixer_options"}
+    assert (recorded["mixer"], recorded["mixer_options"]["lam"]) == ("RnB", 2)
+    assert (recorded["batch_size"], recorded["vocab_size"], recorded["live"]) == (4, 280, "off")
+    assert (recorded["eval_rounds"], recorded["learning_rate"]) == (1, 3e-3)  # not given
+    assert run.info["domains"]["method"]["name"] == "by hand"

@@ -55,6 +55,22 @@ def canonical_mixer(name: str) -> str:
     return _CANONICAL.get(name.lower(), name)
 
 
+def known_mixer(name: str) -> str:
+    """Return a mixer's name as its class spells it; refuse one that is not a mixer's.
+
+    Examples
+    --------
+    >>> known_mixer("rnb")
+    'RnB'
+    """
+    name = canonical_mixer(name) if isinstance(name, str) else name
+    if not isinstance(name, str) or name not in MIXERS:
+        close = difflib.get_close_matches(str(name).lower(), _CANONICAL, 1, 0.5)
+        hint = f" (did you mean {_CANONICAL[close[0]]}?)" if close else ""
+        raise InputError("mixer", f"{name!r} is unknown", f"use one of {', '.join(MIXERS)}{hint}")
+    return name
+
+
 def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
     """Build the mixer called `name`, in any case, with `options` as its parameters.
 
@@ -67,15 +83,7 @@ def mixer_by_name(name: str, options: Mapping[str, Any] | None = None) -> Mixer:
         ...
     rbkit.errors.InputError: mixer: 'RnBB' is unknown; use one of ... (did you mean RnB?)
     """
-    name = canonical_mixer(name)
-    if name not in MIXERS:
-        close = difflib.get_close_matches(name.lower(), [n.lower() for n in MIXERS], 1, 0.5)
-        hint = next(
-            (f" (did you mean {n}?)" for n in MIXERS if close and n.lower() == close[0]), ""
-        )
-        raise InputError(
-            "mixer", f"{name!r} is unknown", f"use one of {', '.join(sorted(MIXERS))}{hint}"
-        )
+    name = known_mixer(name)
     try:
         return MIXERS[name](**dict(options or {}))
     except TypeError as error:

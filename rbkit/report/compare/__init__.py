@@ -1,4 +1,4 @@
-"""What a comparison of runs may honestly say: variants, paired differences, how soon, numbers."""
+"""Comparisons of runs: variants, paired differences, how soon a loss was reached, numbers."""
 
 from rbkit._lazy import lazy
 
@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Variant": ".variants",
         "Comparison": ".variants",
         "compare": ".variants",
+        "Finding": ".variants",
         "Difference": ".paired",
         "differences": ".paired",
         "difference_of": ".paired",
@@ -15,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy(
         "Reach": ".paired",
         "reach_baseline": ".paired",
         "reach_of": ".paired",
+        "findings": ".words",
         "write_numbers": ".numbers",
     },
 )

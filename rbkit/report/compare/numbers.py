@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from rbkit.files import atomic_path
-from rbkit.report.compare.paired import METRICS, UNITS, differences, reach_baseline
-from rbkit.report.compare.variants import Comparison, Variant, is_finished
+from rbkit.report.compare.paired import METRICS, UNITS, differences, final_loss, reach_baseline
+from rbkit.report.compare.variants import Comparison, is_finished
 from rbkit.show.facts import (
     RunLike,
     as_floats,
@@ -32,32 +32,19 @@ from rbkit.show.facts import (
 # Also their full-width twins, which some spreadsheets take for the same, and white space in
 # front, which some of them strip.
 _RISKY = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+_TEXT_COLUMNS = ("kind", "metric", "domain")
+_INTEGER_COLUMNS = ("step", "round")
+_Columns = Mapping[str, Any]  # lists or arrays of one length, by name
 
 
 def cell(text: str) -> str:
-    """Return `text` as it may stand in a CSV file.
+    """Return `text` as it may stand in a CSV file: no spreadsheet takes it for a formula.
 
-    Examples
-    --------
     >>> cell("=HYPERLINK(...)"), cell("recipes = food")
     ("'=HYPERLINK(...)", 'recipes = food')
     """
-    whole = text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text
-    return f"'{whole}" if _RISKY.match(whole) else whole
-
-
-def from_cell(text: str) -> str:
-    """Return the text that :func:`cell` was given.
-
-    Examples
-    --------
-    >>> from_cell(cell("'-5 °C"))
-    "'-5 °C"
-    """
-    return text[1:] if text.startswith("'") and _RISKY.match(text) else text
-
-
-_Columns = Mapping[str, Any]  # lists or arrays of one length, by name
+    text = _whole(text)
+    return f"'{text}" if _RISKY.match(text) else text
 
 
 def write_numbers(comparison: Comparison, folder: str | Path) -> list[Path]:
@@ -78,60 +65,46 @@ def write_numbers(comparison: Comparison, folder: str | Path) -> list[Path]:
 
     Notes
     -----
-    Losses are in nats. What is not known is empty (null). Text that a spreadsheet would run as
-    a formula has an apostrophe in front in the CSV, see :mod:`rbkit.report.compare.numbers`.
+    Losses are in nats. What is unknown is empty (null). Text that a spreadsheet would run as
+    a formula has an apostrophe in front in the CSV.
     """
-    folder = Path(folder)
+    tables = {
+        "runs": pa.table(_arrays(_runs(comparison))),
+        "metrics": _stacked(comparison, _metrics),
+        "by_domain": _stacked(comparison, _by_domain),
+        "proportions": _stacked(comparison, _proportions),
+        "comparisons": pa.table(_arrays(_comparisons(comparison))),
+    }
     written = []
-    for name, table in tables(comparison).items():
+    for name, table in tables.items():
         for suffix, write in ((".csv", _write_csv), (".parquet", _write_parquet)):
-            with atomic_path(folder / f"{name}{suffix}") as tmp:
+            path = Path(folder) / f"{name}{suffix}"
+            with atomic_path(path) as tmp:
                 write(table, tmp)
-            written.append(folder / f"{name}{suffix}")
+            written.append(path)
     return written
 
 
-def tables(comparison: Comparison) -> dict[str, pa.Table]:
-    """Return the tables that :func:`write_numbers` writes, by name."""
-    known = list(_runs_with_names(comparison))
-    return {
-        "runs": pa.table(_arrays(_runs(comparison, known))),
-        "metrics": _stacked(known, _metrics),
-        "by_domain": _stacked(known, _by_domain),
-        "proportions": _stacked(known, _proportions),
-        "comparisons": pa.table(_arrays(_comparisons(comparison))),
-    }
+# --------------------------------------------------------------------- rows of the small tables
 
 
-_Known = tuple[str, Variant, RunLike]  # name of a run's folder, its variant, the run
-_TEXT = ("kind", "metric", "domain")
-_WHOLE = ("step", "round")
-
-
-def _runs_with_names(comparison: Comparison) -> Iterator[_Known]:
-    """All runs with the shortest path that tells them apart, never one of this machine."""
-    owner = {
-        id(run): variant
-        for variant in (*comparison.variants, *comparison.lost)
-        for run in (*variant.runs, *variant.unfinished, *variant.repeated)
-    }
+def _folders(comparison: Comparison) -> list[str]:
+    """Name each run by the shortest path that distinguishes it, never one of this machine."""
     paths = [run.path.resolve() for run in comparison.runs]
     root = os.path.commonpath([path.parent for path in paths]) if paths else ""
-    for run, path in zip(comparison.runs, paths, strict=True):
-        yield path.relative_to(root).as_posix(), owner[id(run)], run
+    return [path.relative_to(root).as_posix() for path in paths]
 
 
-def _runs(comparison: Comparison, known: Sequence[_Known]) -> list[dict[str, Any]]:
+def _runs(comparison: Comparison) -> list[dict[str, Any]]:
     repeated = {id(run) for run in comparison.repeated}
     rows = []
-    for name, variant, run in known:
-        final, price = losses(run), overhead(run)
-        worst = None if final.worst is None else float(final.by_domain[final.worst])
-        names = domain_names(run)
+    for folder, run in zip(_folders(comparison), comparison.runs, strict=True):
+        variant, final, price = comparison.variant_of(run), losses(run), overhead(run)
+        names, worst = domain_names(run), final.worst
         seconds, flops = spent(run, "seconds"), spent(run, "flops")
         rows.append(
             {
-                "run": name,
+                "run": folder,
                 "variant": variant.label,
                 "mixer": variant.mixer,
                 "seed": parameter(run, "seed"),
@@ -141,10 +114,8 @@ def _runs(comparison: Comparison, known: Sequence[_Known]) -> list[dict[str, Any
                 **{f"parameter {key}": comparison.setting(run, key) for key in comparison.varied},
                 "loss_token": final.token,
                 "loss_example": final.example,
-                "loss_worst": worst,
-                "worst_domain": names[final.worst]
-                if final.worst is not None and final.worst < len(names)
-                else None,
+                "loss_worst": final_loss(run, "worst"),
+                "worst_domain": names[worst] if worst is not None and worst < len(names) else None,
                 "seconds": None if seconds is None else seconds.total,
                 "flops": None if flops is None else flops.total,
                 "overhead_seconds_percent": price.seconds,
@@ -160,47 +131,45 @@ def _runs(comparison: Comparison, known: Sequence[_Known]) -> list[dict[str, Any
 def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
     for metric in METRICS:
-        for gap in differences(comparison, metric).values():
-            if gap is not None:
-                rows.append(
-                    {
-                        "variant": gap.label,
-                        "mixer": gap.mixer,
-                        "baseline": gap.baseline,
-                        "metric": f"loss_{metric}",
-                        "unit": "difference in nats",
-                        "pairs": len(gap.values),
-                        "reached": None,
-                        "mean": gap.mean,
-                        "low": gap.low,
-                        "high": gap.high,
-                        "p_value": gap.p_value,
-                        "p_value_holm": gap.adjusted,
-                        "told_apart": gap.told_apart,
-                        "seeds": _text(list(gap.seeds)),
-                        "values": _text(list(gap.values)),
-                    }
-                )
-    for found in filter(None, reach_baseline(comparison).values()):
-        for unit in UNITS:
-            ratio = getattr(found, unit)
+        for gap in filter(None, differences(comparison, metric).values()):
             rows.append(
                 {
-                    "variant": found.label,
-                    "mixer": found.mixer,
-                    "baseline": found.baseline,
+                    "variant": gap.label,
+                    "mixer": gap.mixer,
+                    "baseline": gap.baseline,
+                    "metric": f"loss_{metric}",
+                    "unit": "difference in nats",
+                    "pairs": len(gap.values),
+                    "reached": None,
+                    "mean": gap.mean,
+                    "low": gap.low,
+                    "high": gap.high,
+                    "p_value": gap.p_value,
+                    "p_value_holm": gap.adjusted,
+                    "told_apart": gap.told_apart,
+                    "seeds": _text(list(gap.seeds)),
+                    "values": _text(list(gap.values)),
+                }
+            )
+    for reach in filter(None, reach_baseline(comparison).values()):
+        for unit in UNITS:
+            ratio = getattr(reach, unit)
+            known = ratio is not None and ratio.low is not None
+            rows.append(
+                {
+                    "variant": reach.label,
+                    "mixer": reach.mixer,
+                    "baseline": reach.baseline,
                     "metric": f"{unit}_to_reach",
                     "unit": "ratio to the baseline",
-                    "pairs": found.pairs,
-                    "reached": found.reached,
+                    "pairs": reach.pairs,
+                    "reached": reach.reached,
                     "mean": ratio and ratio.mean,
                     "low": ratio and ratio.low,
                     "high": ratio and ratio.high,
                     "p_value": None,
                     "p_value_holm": None,
-                    "told_apart": None
-                    if ratio is None or ratio.low is None
-                    else ratio.low > 1 or ratio.high < 1,
+                    "told_apart": (ratio.low > 1 or ratio.high < 1) if known else None,
                     "seeds": None,
                     "values": ratio and _text(list(ratio.values)),
                 }
@@ -208,37 +177,34 @@ def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
+# ------------------------------------------------------------------- columns of the large tables
+
+
 def _metrics(run: RunLike) -> _Columns:
-    found: dict[str, list[Any]] = {"kind": [], "step": [], "metric": [], "value": []}
+    columns: dict[str, list[Any]] = {"kind": [], "step": [], "metric": [], "value": []}
     for kind in ("train", "eval"):
         for row in run.metrics(kind):
             step = row.get("step")
             for name, value in row.items() if isinstance(step, int) else ():
                 if name not in ("kind", "step") and isinstance(value, int | float):
-                    found["kind"].append(kind)
-                    found["step"].append(step)
-                    found["metric"].append(name)
-                    found["value"].append(float(value))
-    return found
+                    for column, item in zip(columns, (kind, step, name, float(value)), strict=True):
+                        columns[column].append(item)
+    return columns
 
 
 def _by_domain(run: RunLike) -> _Columns:
-    names, q, (p, _) = domain_names(run), target(run), proportions_in_force(run)
+    names, (p, _) = domain_names(run), proportions_in_force(run)
     final = run.info.get("final") or {}
-    m = len(names)
     columns = {
-        "q": q,
+        "q": target(run),
         "p": p[-1] if len(p) else None,
         "loss_token": losses(run).by_domain,
         "loss_example": as_floats(final.get("by_domain_example") or []),
     }
-    missing = np.full(m, np.nan)
-    return {
-        "domain": names,
-        **{
-            name: values if values is not None and len(values) == m else missing
-            for name, values in columns.items()
-        },
+    missing = np.full(len(names), np.nan)
+    return {"domain": names} | {
+        name: values if values is not None and len(values) == len(names) else missing
+        for name, values in columns.items()
     }
 
 
@@ -257,37 +223,35 @@ def _proportions(run: RunLike) -> _Columns:
     }
 
 
-def _stacked(known: Sequence[_Known], columns_of: Callable[[RunLike], _Columns]) -> pa.Table:
+def _stacked(comparison: Comparison, columns_of: Callable[[RunLike], _Columns]) -> pa.Table:
     """Put the rows of all runs below each other, with the run's name, variant and seed.
 
     Names are stored once and referred to by number: millions of rows stay small.
     """
-    parts = [columns_of(run) for _, _, run in known]
+    runs = comparison.runs
+    parts = [columns_of(run) for run in runs]
     counts = [len(next(iter(part.values()))) for part in parts]
-    which = np.repeat(np.arange(len(known)), counts).astype(np.int32)
-
-    def by_run(values: Sequence[Any]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(which), _array(values)).dictionary_decode()
-
+    which = pa.array(np.repeat(np.arange(len(runs)), counts).astype(np.int32))
+    labels = [_whole(comparison.variant_of(run).label) for run in runs]
+    seeds = _array([parameter(run, "seed") for run in runs])
     made: dict[str, Any] = {
-        "run": _coded(which, [name for name, _, _ in known]),
-        "variant": _coded(which, [variant.label for _, variant, _ in known]),
-        "seed": by_run([parameter(run, "seed") for _, _, run in known]),
+        "run": pa.DictionaryArray.from_arrays(which, pa.array(map(_whole, _folders(comparison)))),
+        "variant": pa.DictionaryArray.from_arrays(which, pa.array(labels)),
+        "seed": pa.DictionaryArray.from_arrays(which, seeds).dictionary_decode(),
     }
     for name in parts[0] if parts else ():
         values = [part[name] for part in parts]
-        if name in _TEXT:
-            made[name] = pa.array([_clean(v) for part in values for v in part], pa.string())
-            made[name] = made[name].dictionary_encode()
+        if name in _TEXT_COLUMNS:
+            texts = pa.array([_whole(text) for part in values for text in part], pa.string())
+            made[name] = texts.dictionary_encode()
         else:
-            kind = np.int64 if name in _WHOLE else np.float64
+            kind = np.int64 if name in _INTEGER_COLUMNS else np.float64
             flat = np.concatenate([np.asarray(part, dtype=kind) for part in values])
-            made[name] = pa.array(flat, from_pandas=True)  # NaN: not known
+            made[name] = pa.array(flat, from_pandas=True)  # NaN: unknown
     return pa.table(made)
 
 
-def _coded(which: np.ndarray[Any, Any], values: Sequence[str]) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(which), pa.array(map(_clean, values)))
+# ------------------------------------------------------------------------- values and files
 
 
 def _arrays(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
@@ -299,29 +263,23 @@ def _array(values: Sequence[Any]) -> pa.Array:
     known = [value for value in values if value is not None]
     if known and all(isinstance(value, bool) for value in known):
         return pa.array(values, pa.bool_())
-    plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
-    if known and plain:
-        whole = all(isinstance(value, int) and abs(value) < 2**63 for value in known)
-        return (
-            pa.array(values, pa.int64())
-            if whole
-            else pa.array(
-                [None if value is None else float(value) for value in values],
-                pa.float64(),
-                from_pandas=True,
-            )
-        )
-    return pa.array([_text(value) for value in values], pa.string())
+    if known and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known):
+        if all(isinstance(value, int) and abs(value) < 2**63 for value in known):
+            return pa.array(values, pa.int64())
+        floats = [None if value is None else float(value) for value in values]
+        return pa.array(floats, pa.float64(), from_pandas=True)
+    return pa.array(map(_text, values), pa.string())
 
 
 def _text(value: Any) -> str | None:
     if value is None:
         return None
-    return _clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return _whole(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate is no text
+def _whole(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _write_parquet(table: pa.Table, path: Path) -> None:
@@ -329,22 +287,18 @@ def _write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _write_csv(table: pa.Table, path: Path) -> None:
-    columns = [_safe(table.column(name)) for name in table.column_names]
+    columns = [_escaped(table.column(name)) for name in table.column_names]
     pa_csv.write_csv(pa.table(columns, names=table.column_names), path)
 
 
-def _safe(column: pa.ChunkedArray) -> pa.Array:
+def _escaped(column: pa.ChunkedArray) -> pa.Array:
     """Escape the texts of a column, each different one once."""
     if not (pa.types.is_string(column.type) or pa.types.is_dictionary(column.type)):
         return column
     coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    chunks = [
-        pa.DictionaryArray.from_arrays(
-            chunk.indices,
-            pa.array(
-                [None if t is None else cell(t) for t in chunk.dictionary.to_pylist()], pa.string()
-            ),
-        ).dictionary_decode()
-        for chunk in coded.chunks
-    ]
+    chunks = []
+    for chunk in coded.chunks:
+        texts = [None if text is None else cell(text) for text in chunk.dictionary.to_pylist()]
+        escaped = pa.DictionaryArray.from_arrays(chunk.indices, pa.array(texts, pa.string()))
+        chunks.append(escaped.dictionary_decode())
     return pa.chunked_array(chunks, pa.string())

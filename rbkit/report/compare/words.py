@@ -1,263 +1,146 @@
-"""What a comparison of runs may honestly say first: a headline with the caution it needs."""
+"""What a comparison of runs may honestly say: the result first, and the cautions it needs."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from rbkit.report.compare.paired import (
-    Difference,
-    Level,
-    difference_of,
-    differences,
-    level,
-    multiplicity,
-)
-from rbkit.report.compare.variants import BASELINES, Comparison, Variant, compare
-from rbkit.show.facts import (
-    RunLike,
-    pairs_by_seed,
-    same_corpus,
-    same_domains,
-    same_machine,
-    seed_of,
+from rbkit.report.compare.paired import Difference, difference_of, differences, multiplicity
+from rbkit.report.compare.variants import (
+    BASELINES,
+    Comparable,
+    Comparison,
+    Finding,
+    Variant,
+    comparable,
+    other_tokenizers,
 )
 from rbkit.text import number
 
-# Losses per token of other tokenizers are other units.
-_TOKENIZER = ("model", "vocab_size")
+_MOST = 5  # differences that get a sentence each; more are counted
 
 
-def cautions_of(comparison: Comparison) -> list[str]:
-    """Return what a reader must know before believing the differences."""
-    return [*_missing(comparison), *_seeds(comparison), *_comparable(comparison)]
-
-
-def _missing(comparison: Comparison) -> Iterator[str]:
-    if comparison.unfinished:
-        states = Counter(
-            "without an eval loss" if run.status == "ok" else run.status
-            for run in comparison.unfinished
-        )
-        each = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-        lost, total = len(comparison.unfinished), len(comparison.runs)
-        have = "has" if lost == 1 else "have"
-        yield f"{lost} of {total} {_runs(total)} {have} no final loss ({each}): see the table."
-    if comparison.lost:
-        names = ", ".join(variant.label for variant in comparison.lost)
-        yield f"Nothing can be said of {names}: no run of it has finished."
-    if comparison.repeated:
-        n = len(comparison.repeated)
-        yield f"{n} {_runs(n)} repeated a seed of the same settings: the latest was kept."
-
-
-def _seeds(comparison: Comparison) -> Iterator[str]:
-    from rbkit.report.compare.paired import level
-
-    if len(comparison.variants) < 2:
-        return
-    counts = [len(variant.runs) for variant in comparison.variants]
-    sets = {frozenset(map(seed_of, variant.runs)) for variant in comparison.variants}
-    if max(counts) == 1:
-        yield (
-            "One seed: differences are not evidence of a ranking."
-            if len(sets) == 1
-            else ("One seed each, and not the same one: differences are not evidence of a ranking.")
-        )
-    elif min(counts) == 1:
-        single = [variant.label for variant in comparison.variants if len(variant.runs) == 1]
-        yield f"Only one seed, so no interval: {', '.join(single)}."
-    lone = [v.label for v in comparison.variants if list(v.seeds).count(None) > 1]
-    if lone:
-        yield f"Several runs record no seed, so none of them is paired: {', '.join(lone)}."
-    if len(sets) > 1:
-        ground = level(comparison)
-        if ground.seeds:
-            some = (
-                f"seed{'' if len(ground.seeds) == 1 else 's'} {', '.join(map(str, ground.seeds))}"
-            )
-            yield (
-                f"Variants have runs of different seeds: means are over {some}, which all have; "
-                "a difference is over all seeds that its two variants have."
-            )
-        else:
-            yield (
-                "No seed is in all variants: means are over different seeds. They are given as "
-                "the baseline's mean plus the paired difference, where there are pairs, and "
-                "rank nothing else."
-            )
-
-
-def _machines(pairs: Sequence[tuple[RunLike, RunLike]]) -> Iterator[str]:
-    if any(not same_machine(*pair) for pair in pairs):
-        yield (
-            "Some runs were timed on another machine or device than the baseline's run of their "
-            "seed: their seconds cannot be compared, and cost is given in FLOPs."
-        )
-
-
-def _comparable(comparison: Comparison) -> Iterator[str]:
-    pairs = [
-        pair
-        for variant in comparison.variants
-        if (base := comparison.baseline_of(variant)) is not None and base is not variant
-        for pair in pairs_by_seed(variant.runs, base.runs)
-    ]
-    if any(not same_corpus(*pair) for pair in pairs):
-        yield (
-            "Some runs used different corpora than the baseline's run of their seed: their "
-            "losses cannot be compared and are left out of the differences."
-        )
-    elif any(not same_domains(*pair) for pair in pairs):
-        yield "The runs used different domains: only overall losses can be compared."
-    elif len(_corpora(comparison)) > 1:
-        yield (
-            "Corpora, or their splits, are not the same in all runs: final losses are compared "
-            "within a seed only."
-        )
-    yield from _machines(pairs)
-    tokenizers = [name for name in _TOKENIZER if name in comparison.varied]
-    if tokenizers:
-        yield (
-            f"{' and '.join(tokenizers)} varied: losses per token of different tokenizers are "
-            "different units; compare those per example."
-        )
-    alone = [v.label for v in comparison.variants if comparison.baseline_of(v) is None]
-    if alone:
-        yield f"No finished baseline has the settings of {', '.join(alone)}: no difference given."
-
-
-def _corpora(comparison: Comparison) -> set[object]:
-    runs = [run for variant in comparison.variants for run in variant.runs]
-    prints = {(run.info.get("corpus") or {}).get("fingerprint") for run in runs}
-    return prints - {None}
-
-
-def _runs(n: int) -> str:
-    return "run" if n == 1 else "runs"
-
-
-LOWEST = "The lowest loss is that of"
-
-
-def headline(runs: Sequence[RunLike] | Comparison, main: str = "RnB") -> list[str]:
-    """Sentences that sum up a comparison, with the caution it needs.
+def findings(comparison: Comparison, main: str = "RnB") -> list[Finding]:
+    """Sum up a comparison: the result, who else ended lower, further differences, cautions.
 
     Parameters
     ----------
-    runs : sequence of Run, or Comparison
-        With a comparison, its baseline is named first.
+    comparison : Comparison
+        Its baseline is named first.
     main : str
         Mixer that the result is about; with several variants of it, the one with the lowest
-        mean loss, and it is said that it was chosen.
-
-    Returns
-    -------
-    list of str
-        The result first, then the variant with the lowest loss if that is another, then what
-        limits it. Plain text, not escaped.
+        mean loss, and a caution states that it was chosen.
     """
-    found = runs if isinstance(runs, Comparison) else compare(runs)
-    if not found.variants:
-        return ["No run has finished yet: there is nothing to compare."]
-    ground, ours = level(found), subjects(found, main)
-    best = min(ours, key=lambda v: _loss(ground, v))
-    result = f"{best.label} ended at {number(_loss(ground, best))} nats per token on the eval set"
-    gaps, besides = _against(found, best)
-    if gaps:
-        result += ": " + " and ".join(gap.than() for gap in gaps)
-    said = [f"{result}."]
-    if len(ours) > 1 and _summary_comparable(ground, ours):
-        among = f"{len(ours)} variants" + (f" of {best.mixer}" if _has_mixers(found) else "")
-        said.append(
-            f"It has the lowest mean of {among}: chosen after the fact, so its "
-            "advantage is likely overstated."
-        )
-    said += lowest(found, best)
-    if several := multiplicity(differences(found), besides):
-        said.append(several)
-    return said + found.cautions()
-
-
-def lowest(found: Comparison, subject: Variant) -> list[str]:
-    """Name the variant with the lowest loss, if the headline's `subject` is another."""
-    ground = level(found)
-    shown = [found.variant(each.label) for each in ground.variants]
-    units = {"model", "vocab_size"} & set(found.varied)  # losses per token of other tokens
-    if len(shown) < 2 or units or not _summary_comparable(ground, shown):
-        return []
-    best = min(shown, key=lambda v: _loss(ground, v))
-    if not _loss(ground, best) < _loss(ground, subject):
-        return []
-    text = f"{LOWEST} {best.label}, {number(_loss(ground, best))}"
-    base = found.baseline_of(best)
-    if base is not None and base is not best:
-        gap = difference_of(best, base, baseline=found.baseline_label)
-        text += "" if gap is None else f": {gap.than()}"
-    elif found.is_baseline(best):
-        return [f"{text}, a baseline."]
-    return [
-        f"{text}. It is the lowest of {len(shown)} variants: chosen after the fact, so its "
-        "advantage is likely overstated."
-    ]
-
-
-def _summary_comparable(ground: Level, variants: Sequence[Variant]) -> bool:
-    """Whether losses of these may be ranked: over the same seeds, or paired with one baseline."""
-    if ground.is_even and not ground.left_out:
-        return True
-    out = {each.label for each in ground.left_out}
-    bases = [ground.comparison.baseline_of(v) for v in variants]
-    paired = ground.is_even or (
-        len({id(base) for base in bases}) == 1
-        and all(
-            base is v or (base and difference_of(v, base))
-            for v, base in zip(variants, bases, strict=True)
-        )
+    if not comparison.variants:
+        return [Finding("result", "No run has finished yet: there is nothing to compare.")]
+    means, candidates = comparable(comparison), _candidates(comparison, main)
+    subject = min(candidates, key=lambda v: _loss(means, v))
+    result = (
+        f"{subject.label} ended at {number(_loss(means, subject))} nats per token on the eval set"
     )
-    return paired and not any(v.label in out for v in variants)
+    against, further = _against_baselines(comparison, subject)
+    if against:
+        result += ": " + " and ".join(gap.than() for gap in against)
+    found = [Finding("result", f"{result}.", subject.label), *_lowest(comparison, means, subject)]
+    gaps = differences(comparison)
+    paired = [gap for gap in gaps.values() if gap is not None]
+    if len(paired) > _MOST:
+        found.append(Finding("count", _count(paired, comparison.baseline_label)))
+    else:
+        named = {each.about for each in found}
+        for gap in sorted(paired, key=lambda gap: gap.mean):
+            if gap.label not in named:
+                found.append(Finding("difference", gap.sentence(), gap.label))
+    if len(candidates) > 1 and _can_be_ranked(means, candidates):
+        of = f" of {subject.mixer}" if "mixer" in comparison.varied else ""
+        found.append(
+            Finding(
+                "caution",
+                f"It has the lowest mean of {len(candidates)} variants{of}: chosen after the "
+                "fact, so its advantage is likely overstated.",
+            )
+        )
+    if several := multiplicity(gaps, further):
+        found.append(Finding("caution", several))
+    return found + comparison.cautions()
 
 
-def subjects(found: Comparison, main: str = "RnB") -> list[Variant]:
-    """Variants that the headline chooses from: of `main`, else all but the baselines."""
-    ours: list[Variant] = list(found.variants)
-    for wanted in (
-        [v for v in found.variants if v.mixer == main and not found.is_baseline(v)],
-        [v for v in found.variants if v.mixer not in BASELINES and not found.is_baseline(v)],
-        [v for v in found.variants if not found.is_baseline(v)],
-    ):
-        if wanted:
-            ours = wanted
-            break
-    out = {each.label for each in level(found).left_out}
-    return [variant for variant in ours if variant.label not in out] or ours
+def _candidates(comparison: Comparison, main: str) -> list[Variant]:
+    """Variants that the result chooses from: of `main`, else all but the baselines, else all."""
+    others = [v for v in comparison.variants if not comparison.is_baseline(v)]
+    chosen = (
+        [v for v in others if v.mixer == main]
+        or [v for v in others if v.mixer not in BASELINES]
+        or others
+        or list(comparison.variants)
+    )
+    left_out = {variant.label for variant in comparable(comparison).left_out}
+    return [variant for variant in chosen if variant.label not in left_out] or chosen
 
 
-def _against(found: Comparison, variant: Variant) -> tuple[list[Difference], int]:
+def _lowest(comparison: Comparison, means: Comparable, subject: Variant) -> list[Finding]:
+    """Name the variant with the lowest loss, if the result's `subject` is another."""
+    ranked = [comparison.variant(each.label) for each in means.variants]
+    if len(ranked) < 2 or other_tokenizers(comparison) or not _can_be_ranked(means, ranked):
+        return []
+    best = min(ranked, key=lambda v: _loss(means, v))
+    if not _loss(means, best) < _loss(means, subject):
+        return []
+    text = f"The lowest loss is that of {best.label}, {number(_loss(means, best))}"
+    if comparison.is_baseline(best):
+        return [Finding("lowest", f"{text}, a baseline.", best.label)]
+    base = comparison.baseline_of(best)
+    gap = base and difference_of(best, base, baseline=comparison.baseline_label)
+    text += f": {gap.than()}" if gap else ""
+    chosen = f"It is the lowest of {len(ranked)} variants: chosen after the fact, so its"
+    return [Finding("lowest", f"{text}. {chosen} advantage is likely overstated.", best.label)]
+
+
+def _can_be_ranked(means: Comparable, variants: Sequence[Variant]) -> bool:
+    """Whether losses of these may be ranked: over the same seeds, or paired with one baseline."""
+    left_out = {each.label for each in means.left_out}
+    if any(variant.label in left_out for variant in variants):
+        return False
+    if means.same_seeds:
+        return True
+    bases = [means.comparison.baseline_of(variant) for variant in variants]
+    return len({id(base) for base in bases}) == 1 and all(
+        base is variant or (base is not None and difference_of(variant, base) is not None)
+        for variant, base in zip(variants, bases, strict=True)
+    )
+
+
+def _against_baselines(comparison: Comparison, variant: Variant) -> tuple[list[Difference], int]:
     """Differences from the baseline, and from the other usual baselines that are there.
 
     The number is of those with an interval that :func:`differences` does not count.
     """
-    baselines = [found.baseline]
-    if _has_mixers(found):
-        baselines += [{"mixer": name} for name in BASELINES if {"mixer": name} != found.baseline]
-    gaps, besides, first = [], 0, found
-    for values in baselines:
-        held = replace(found, baseline=values) if values != found.baseline else first
-        base = held.baseline_of(variant)
-        if base is not None and base is not variant:
-            gap = difference_of(variant, base, baseline=held.baseline_label)
-            gaps += [] if gap is None else [gap]
-            besides += gap is not None and gap.half_width is not None and held is not first
-    return gaps, besides
+    baselines = [comparison.baseline]
+    if "mixer" in comparison.varied:
+        usual = [{"mixer": name} for name in BASELINES]
+        baselines += [each for each in usual if each != comparison.baseline]
+    gaps, further = [], 0
+    for i, values in enumerate(baselines):
+        other = replace(comparison, baseline=values)
+        base = other.baseline_of(variant)
+        if base is None or base is variant:
+            continue
+        if gap := difference_of(variant, base, baseline=other.baseline_label):
+            gaps.append(gap)
+            further += i > 0 and gap.half_width is not None
+    return gaps, further
 
 
-def _has_mixers(found: Comparison) -> bool:
-    return "mixer" in found.varied
+def _count(gaps: list[Difference], baseline: str) -> str:
+    below = sum(gap.told_apart is True and gap.mean < 0 for gap in gaps)
+    above = sum(gap.told_apart is True and gap.mean > 0 for gap in gaps)
+    return (
+        f"Of {len(gaps)} variants, {below} ended below {baseline} with an interval that leaves "
+        f"out 0, {above} above it, and {len(gaps) - below - above} are not told apart from it."
+    )
 
 
-def _loss(ground: Level, variant: Variant) -> float:
-    loss = ground.loss(variant)
+def _loss(means: Comparable, variant: Variant) -> float:
+    loss = means.loss(variant)
     return math.inf if loss is None else loss

@@ -1,1 +1,1 @@
-"""The pieces of the page that compares runs; :mod:`rbkit.report.page.page` joins them."""
+"""The page of a report: its content, tables and pictures."""

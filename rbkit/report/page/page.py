@@ -1,220 +1,43 @@
-"""A report of runs: the page, all its numbers beside it, and on request a PDF."""
+"""A report of runs: one offline page, all its numbers in a folder next to it, a PDF on request."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
-from html import escape
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import jinja2
 import numpy as np
+from markupsafe import Markup
+from tqdm import tqdm
 
-from rbkit.errors import InputError
+import rbkit
+from rbkit import text
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import write_text
+from rbkit.report.collect import collect_runs
+from rbkit.report.compare.numbers import write_numbers
 from rbkit.report.compare.paired import differences, reach_baseline
 from rbkit.report.compare.variants import Comparison, compare
+from rbkit.report.compare.words import findings
 from rbkit.report.html import find_browser, html_to_pdf, mathml
-from rbkit.report.page.environment import asset, environment
-from rbkit.report.page.kept import Kept
+from rbkit.report.page import tables
 from rbkit.report.page.pictures import drawings, frames, names_of, picture
-from rbkit.report.page.tables import (
-    FAILED,
-    beside,
-    by_domain_note,
-    card_rows,
-    columns,
-    command_of,
-    environment_rows,
-    facts,
-    failures,
-    intro,
-    ledger_rows,
-    left_out_note,
-    licences,
-    run_names,
-    run_rows,
-    sentences,
-    sweep_commands,
-    unfinished,
-    variant_rows,
-    varied,
-)
-from rbkit.show.facts import RunLike, mixer_of
+from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
+from rbkit.show.facts import mixer_of
+from rbkit.train.run import Run
 
+NUMBERS = "numbers"  # the folder next to the page index.html
 RULE = (
     r"p^{(t+1)} = \mathrm{softmax}\left(\lambda\,\frac{G^{(t)} q}{\lVert G^{(t)} q\rVert_2}\right)"
 )
-
-
-def write_index(
-    runs: Sequence[RunLike],
-    out: str | Path,
-    *,
-    title: str = "rbkit report",
-    intro_html: str | None = None,
-    baseline: str | Mapping[str, Any] | None = None,
-    progress: bool = False,
-) -> Path:
-    """Write one self-contained page that compares `runs`.
-
-    Parameters
-    ----------
-    runs : sequence of Run
-        Runs in any state; what became of those that failed is told in a section of its own.
-    out : path
-        The HTML file, usually ``reports/<name>/index.html``. Links to ``run.html`` and
-        ``run.ipynb`` of each run are relative to it and made only where the file exists.
-    title : str
-    intro_html : str, optional
-        A paragraph of HTML of your own under the title; scripts, styles and pictures from
-        elsewhere are taken out of it.
-    baseline : str or mapping, optional
-        What the variants are compared with, as of :func:`rbkit.report.compare.compare`.
-    progress : bool
-        Show a bar on stderr.
-
-    Returns
-    -------
-    Path
-        `out`.
-
-    Raises
-    ------
-    InputError
-        If no run has the baseline's values.
-    """
-    out = Path(out)
-    comparison = compare([Kept(run) for run in runs], baseline)
-    page = render(comparison, out.parent, title=title, intro_html=intro_html, progress=progress)
-    write_text(out, page)
-    return out
-
-
-def render(
-    comparison: Comparison,
-    folder: str | Path,
-    *,
-    title: str,
-    intro_html: str | None = None,
-    sweeps: Sequence[Mapping[str, Any]] = (),
-    numbers: Sequence[tuple[str, list[tuple[str, str]]]] = (),
-    progress: bool = False,
-) -> str:
-    """Return the page as text.
-
-    Parameters
-    ----------
-    comparison : Comparison
-        Of :class:`~rbkit.report.page.kept.Kept` runs.
-    folder : path
-        Where the page will be: links are relative to it.
-    title, intro_html, progress
-        As of :func:`write_index`.
-    sweeps : sequence of mapping
-        Contents of ``sweep.json`` of the sweeps that the runs are of.
-    numbers : sequence of (name, [(kind, address), ...])
-        Files to link to.
-    """
-    made: str = (
-        environment()
-        .get_template("index.html.j2")
-        .render(
-            title=title,
-            intro=intro(intro_html),
-            css=asset("index.css", "page/page.css", "page/print.css"),
-            script=asset("page/scrubber.js", "page/tables.js"),
-            rule=mathml(RULE, display=True),
-            symbols={name: mathml(name) for name in ("p", "q", "G", "G q", r"\lambda", "k")},
-            numbers=numbers,
-            **_content(comparison, Path(folder).resolve(), sweeps, progress),
-        )
-    )
-    return made
-
-
-def _content(
-    comparison: Comparison, folder: Path, sweeps: Sequence[Mapping[str, Any]], progress: bool
-) -> dict[str, Any]:
-    runs: list[Any] = list(comparison.runs)
-    whole = [run for run in runs if run.status == "ok"] or runs
-    tracked = next((run for run in whole if np.asarray(run.history.get("gram", [])).size), None)
-    subject = tracked or next(iter(whole), None)
-    domains = subject.domains if subject is not None else None
-    info = subject.info if subject is not None else {}
-    gaps = differences(comparison)
-    headline, cautions = sentences(comparison, gaps)
-    table, names = run_rows(comparison, folder), run_names(comparison)
-    ledger, means = ledger_rows(comparison)
-    corpus = info.get("corpus") or {}
-    return {
-        "headline": headline,
-        "cautions": cautions,
-        "not_final": unfinished(runs),
-        "facts": facts(comparison, info),
-        "varied": varied(comparison),
-        "variants": variant_rows(comparison, gaps, reach_baseline(comparison)),
-        "variants_note": _VARIANTS,
-        "baseline": comparison.baseline_label if len(comparison.variants) > 1 else "",
-        "table": table,
-        "columns": columns(comparison),
-        "seeds": len({row["seed"]["text"] for row in table}) > 1,
-        "grams": any(row["gram"] for row in table),
-        "linked": any(row["links"] for row in table),
-        "failures": failures(runs, names),
-        "failed": sum(run.status in FAILED for run in runs),
-        "figures": _drawn(drawings(comparison, gaps, tracked, domains), progress),
-        "many": any(len(variant.runs) > 1 for variant in comparison.variants),
-        "by_domain_note": by_domain_note(comparison),
-        "left_out": left_out_note(comparison),
-        "tall": subject is not None and len(names_of(subject)) > 20,
-        "frames": frames(tracked) if tracked is not None else None,
-        "tracked": mixer_of(tracked) if tracked is not None else "",
-        "cards": card_rows(domains),
-        "method": domains.method if domains is not None else {},
-        "ledger": ledger,
-        "ledger_means": means,
-        "ledger_of": "each variant" if means else "each run",
-        "ledger_caption": "Means over the finished runs of a variant." if means else "",
-        "ledger_note": (info.get("ledger") or {}).get("note", ""),
-        "shared": comparison.shared,
-        "beside": beside(comparison),
-        "differ": [*(name for name, _ in varied(comparison)), *comparison.beside],
-        "environment": environment_rows(runs, sweeps),
-        "sweep_commands": sweep_commands(sweeps),
-        "commands": [
-            {"name": name, "command": command_of(run)}
-            for run, name in zip(runs, names, strict=True)
-        ],
-        "licences": licences(corpus.get("licences")),
-        "made_with": _version(),
-    }
-
-
-_VARIANTS = (
-    "Means over seeds, lowest loss first; losses in nats per token. Differences are paired by "
-    "seed. Steps and FLOPs to the baseline's final loss, over what the baseline took: less than 1 "
-    "is sooner. Training, FLOPs and overhead hold all that the rule added: tracking, Gram matrix, "
-    "the rule itself, probe and reference runs. Overhead: over the plain training steps."
-)
-
-
-def _drawn(wanted: Mapping[str, Any], progress: bool) -> dict[str, dict[str, Any]]:
-    from tqdm import tqdm
-
-    bar = tqdm(wanted.items(), desc="figures", disable=not progress, mininterval=1, leave=False)
-    return {name: picture(draw()) for name, draw in bar}
-
-
-def _version() -> str:
-    from rbkit import __version__
-
-    return str(__version__)
-
-
-NUMBERS = "numbers"  # the folder beside the page index.html
 
 
 def write_report(
@@ -227,7 +50,7 @@ def write_report(
     pdf: bool = False,
     progress: bool = True,
 ) -> Path:
-    """Compare runs on one offline page, with CSV and Parquet of all numbers beside it.
+    """Compare runs on one offline page, with CSV and Parquet of all numbers next to it.
 
     Parameters
     ----------
@@ -235,7 +58,7 @@ def write_report(
         Sweeps, run folders, or folders that hold run folders, in any mixture. A run that
         cannot be read is left out with an :class:`~rbkit.errors.RbkitWarning`.
     out : path
-        The HTML file. The numbers go to the folder ``numbers`` beside it, those of a page that
+        The HTML file. The numbers go to the folder ``numbers`` next to it, those of a page that
         is not called ``index.html`` to a folder of its own: of ``a.html`` to ``a-numbers``.
     title : str, optional
         Of the page; the template of the sweep or the folder if not given.
@@ -260,8 +83,6 @@ def write_report(
         If there is no run, none has the baseline's values, `out` cannot be written, or there
         is no browser for ``pdf=True``. Then nothing was written.
     """
-    from rbkit.report.collect import collect_runs
-
     out = Path(out)
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     browser = find_browser() if pdf else None  # asked first: it is what may be missing
@@ -269,10 +90,29 @@ def write_report(
     if not runs:
         where = ", ".join(map(str, given)) or "paths"
         raise InputError(where, "no run folder in there", "give the folder that holds runs")
-    comparison = compare([Kept(run) for run in runs], baseline)
+    comparison = compare([orderly(run) for run in runs], baseline)
     sweeps = _sweeps(given, runs)
+    title = title or _title(given, sweeps)
     try:
-        _write(comparison, out, sweeps, title or _title(given, sweeps), intro, progress)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = numbers_folder(out)
+        # Numbers and page are both made whole before one of them is shown.
+        with tempfile.TemporaryDirectory(prefix=".tmp-numbers-", dir=out.parent) as aside:
+            files = write_numbers(comparison, aside)
+            links: dict[str, list[tuple[str, str]]] = {}
+            for path in files:
+                address = quote(f"{folder.name}/{path.name}")
+                links.setdefault(path.stem, []).append((path.suffix.lstrip("."), address))
+            content = _content(comparison, out.parent.resolve(), sweeps, progress)
+            page = (
+                environment()
+                .get_template("index.html.j2")
+                .render(title=title, intro=intro, numbers=links, **content)
+            )
+            folder.mkdir(exist_ok=True)
+            for path in files:
+                os.replace(path, folder / path.name)
+            write_text(out, page)
     except OSError as error:
         raise InputError(
             str(out), f"cannot be written ({error.strerror or error})", "give another place for it"
@@ -282,50 +122,18 @@ def write_report(
     return out
 
 
-def _write(
-    comparison: Comparison,
-    out: Path,
-    sweeps: Sequence[Mapping[str, Any]],
-    title: str,
-    intro: str,
-    progress: bool,
-) -> None:
-    """Write numbers and page: both are made whole before one of them is shown."""
-    from rbkit.report.compare import write_numbers
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = numbers_of(out)
-    with tempfile.TemporaryDirectory(prefix=".tmp-numbers-", dir=out.parent) as aside:
-        files = write_numbers(comparison, Path(aside))
-        page = render(
-            comparison,
-            out.parent,
-            title=title,
-            intro_html=f"<p>{escape(intro)}</p>" if intro else None,
-            sweeps=sweeps,
-            numbers=_listed(files, folder.name),
-            progress=progress,
-        )
-        folder.mkdir(exist_ok=True)
-        for path in files:
-            os.replace(path, folder / path.name)
-        write_text(out, page)
-
-
-def _sweeps(given: Sequence[str | Path], runs: Sequence[Any]) -> list[dict[str, Any]]:
+def _sweeps(given: Sequence[str | Path], runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return ``sweep.json`` of the sweeps that the runs are of, each once."""
-    from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
-
     near = [Path(path) for path in given]
-    near += [folder for run in runs for folder in list(Path(run.path).resolve().parents)[:2]]
+    near += [folder for run in runs for folder in list(run.path.resolve().parents)[:2]]
     folders = dict.fromkeys(path.resolve() for path in near if (path / SWEEP_FILE).is_file())
-    found = []
+    sweeps = []
     for folder in folders:
         try:
-            found.append(read_sweep(folder))
+            sweeps.append(read_sweep(folder))
         except InputError:
-            continue  # collect_runs has said so, and its runs are readable all the same
-    return found
+            continue  # collect_runs has warned of it, and its runs are readable all the same
+    return sweeps
 
 
 def _title(given: Sequence[str | Path], sweeps: Sequence[Mapping[str, Any]]) -> str:
@@ -335,21 +143,239 @@ def _title(given: Sequence[str | Path], sweeps: Sequence[Mapping[str, Any]]) -> 
     return f"Runs in {name}" if name else "Runs"
 
 
-def numbers_of(page: Path) -> Path:
+def numbers_folder(page: Path) -> Path:
     """Return the folder of a page's numbers: two pages in one folder do not share theirs.
 
-    Examples
-    --------
-    >>> numbers_of(Path("out/index.html")).name, numbers_of(Path("out/mixers.html")).name
+    >>> numbers_folder(Path("out/index.html")).name, numbers_folder(Path("out/mixers.html")).name
     ('numbers', 'mixers-numbers')
     """
     return page.parent / (NUMBERS if page.name == "index.html" else f"{page.stem}-{NUMBERS}")
 
 
-def _listed(files: Sequence[Path], folder: str) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return the files by name: each with its formats and their addresses from the page."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for path in files:
-        address = quote(f"{folder}/{path.name}")
-        found.setdefault(path.stem, []).append((path.suffix.lstrip("."), address))
-    return list(found.items())
+def _content(
+    comparison: Comparison, folder: Path, sweeps: Sequence[Mapping[str, Any]], progress: bool
+) -> dict[str, Any]:
+    """Return what the template shows of a comparison; links are relative to `folder`."""
+    runs: list[Any] = list(comparison.runs)
+    names = tables.run_names(comparison)
+    whole = [run for run in runs if run.status == "ok"] or runs
+    tracked = next((run for run in whole if np.asarray(run.history.get("gram", [])).size), None)
+    subject = tracked or whole[0]
+    domains = _domains(subject)
+    gaps = differences(comparison)
+    table = tables.run_rows(comparison, folder)
+    ledger, means = tables.ledger_rows(comparison)
+    varied = tables.varied_values(comparison)
+    drawn = drawings(comparison, gaps, tracked, domains)
+    bar = tqdm(drawn.items(), desc="figures", disable=not progress, mininterval=1, leave=False)
+    return {
+        "css": asset("page.css"),
+        "script": asset("scrubber.js") + "\n" + asset("tables.js"),
+        "findings": findings(comparison),
+        "not_final": tables.unfinished(runs),
+        "facts": tables.facts(comparison, subject),
+        "varied": varied,
+        "incidental": tables.incidental_values(comparison),
+        "variants": tables.variant_rows(comparison, gaps, reach_baseline(comparison)),
+        "baseline": comparison.baseline_label if len(comparison.variants) > 1 else "",
+        "table": table,
+        "columns": tables.columns(comparison),
+        "seeds": len({row["seed"]["text"] for row in table}) > 1,
+        "grams": any(row["gram"] for row in table),
+        "linked": any(row["links"] for row in table),
+        "failures": tables.failures(runs, names),
+        "failed": sum(run.status in tables.FAILED for run in runs),
+        "figures": {name: picture(draw()) for name, draw in bar},
+        "many": any(len(variant.runs) > 1 for variant in comparison.variants),
+        "by_domain_note": tables.by_domain_note(comparison),
+        "left_out": tables.left_out_note(comparison),
+        "tall": len(names_of(subject)) > 20,
+        "rule": RULE,
+        "frames": frames(tracked) if tracked is not None else None,
+        "tracked": mixer_of(tracked) if tracked is not None else "",
+        "cards": tables.card_rows(domains),
+        "method": domains.method if domains is not None else {},
+        "ledger": ledger,
+        "ledger_means": means,
+        "ledger_note": subject.info["ledger"].get("note", ""),
+        "shared": comparison.shared,
+        "differ": [*(name for name, _ in varied), *comparison.incidental],
+        "environment": tables.environment_rows(runs, sweeps),
+        "sweep_commands": tables.sweep_commands(sweeps),
+        "commands": [(name, tables.command_of(run)) for run, name in zip(runs, names, strict=True)],
+        "licences": tables.licences(subject.info["corpus"].get("licences")),
+        "version": rbkit.__version__,
+    }
+
+
+def _domains(run: Any) -> Any:
+    """Return the domains of the run, or None; of a damaged file there is a warning."""
+    try:
+        domains = run.domains
+    except (InputError, OSError) as error:
+        warnings.warn(f"domains left out of the report: {error}", RbkitWarning, stacklevel=2)
+        return None
+    if domains is not None:  # half a character in a name is more than a figure can draw
+        domains.names = [name.encode("utf-8", "replace").decode() for name in domains.names]
+    return domains
+
+
+# ------------------------------------------------------------------------------ templates
+
+_TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+def environment() -> jinja2.Environment:
+    """Return the jinja environment of all pages.
+
+    Whatever a template writes is escaped, after :func:`rbkit.text.visible` has
+    taken out what cannot be seen. Only what we made ourselves is marked ``safe``.
+    """
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: (
+            text.visible(value)
+            if isinstance(value, str) and not hasattr(value, "__html__")
+            else value
+        ),
+    )
+    made.filters |= {
+        "number": text.number,
+        "signed": text.signed,
+        "percent": text.percent,
+        "seconds": text.seconds,
+        "amount": text.amount,
+        "thousands": text.thousands,
+        "value": text.value_text,
+        "hash_of": hash_of,
+        "mathml": _mathml,
+        "data": lambda value: "" if value is None else value,
+    }
+    return made
+
+
+def _mathml(latex: str, display: bool = False) -> Markup:
+    return Markup(mathml(latex, display))
+
+
+@cache
+def asset(name: str) -> str:
+    """Return a file of the templates."""
+    return (_TEMPLATES / name).read_text(encoding="utf-8").strip()
+
+
+def hash_of(content: str) -> str:
+    """Return the source expression by which a page's policy allows this style or script.
+
+    >>> hash_of("")
+    'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
+    """
+    digest = hashlib.sha256(content.encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")
+
+
+# ---------------------------------------------------------------------- runs put in order
+
+_MAPPINGS = ("parameters", "domains", "corpus", "ledger", "versions", "final", "model", "progress")
+_LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
+_BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
+_EXACT = 2**53  # integers beyond are not exact as numbers of JSON, nor do they fit a table
+
+
+def orderly(run: Run) -> Run:
+    """Return a run as the page sees it: read once, so that all parts of the page agree.
+
+    Run folders may be damaged, or written by a stranger: what does not make sense is left out
+    here, so that nothing after this has to ask. Rows of training are many, and asked for once:
+    they are read when they are.
+    """
+    status = run.status  # before the numbers: they may only be newer
+    evaluated = _orderly_rows(run.metrics("eval"))
+    history = dict(run.history)
+    if history and not _fits_together(history):
+        warnings.warn(
+            f"{run.path / 'history.npz'}: arrays that do not fit each other, "
+            "left out of the report",
+            RbkitWarning,
+            stacklevel=2,
+        )
+        history = {}
+    return run.with_(
+        status=status,
+        info=_orderly_info(text.clean(dict(run.info or {}))),
+        history=history,
+        metrics=lambda kind: evaluated if kind == "eval" else _orderly_rows(run.metrics(kind)),
+    )
+
+
+def _orderly_info(info: dict[str, Any]) -> dict[str, Any]:
+    """Return ``run.json`` with mappings where mappings belong, and numbers where numbers do."""
+    for name in _MAPPINGS:
+        if not isinstance(info.get(name), dict):
+            info[name] = {}
+    if isinstance(info["parameters"].get("mixer"), str):  # it names lines in every figure
+        info["parameters"]["mixer"] = info["parameters"]["mixer"][:40]
+    entries = info["ledger"].get("entries")
+    info["ledger"]["entries"] = [
+        entry
+        | {"name": entry["name"][:60]}
+        | {column: _finite(entry.get(column)) for column in _LEDGER_COLUMNS}
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    ]
+    domains = info["domains"]
+    names, q = domains.get("names"), domains.get("q")
+    domains["names"] = [str(name) for name in names] if isinstance(names, list) else []
+    if not isinstance(q, list) or None in map(_finite, q):
+        domains.pop("q", None)
+    info["final"] = _orderly_row(info["final"])
+    losses = info["final"].get("by_domain_token") or []
+    if losses and len(losses) != len(domains["names"]):  # nobody knows whose they are
+        domains["names"] = [f"domain {i}" for i in range(len(losses))]
+    return info
+
+
+def _orderly_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        _orderly_row(row)
+        for row in rows
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and abs(row["step"]) < _EXACT
+    ]
+
+
+def _orderly_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose losses are numbers, or lists of numbers, or None."""
+    changed: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.startswith("by_domain"):
+            changed[name] = [_finite(v) for v in value] if isinstance(value, list) else []
+        elif name.startswith("loss"):
+            changed[name] = _finite(value)
+    return row | changed
+
+
+def _finite(value: Any) -> Any:
+    """Return a finite number as it is (if huge, as a float), everything else as None."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300:
+        return None
+    return value if abs(value) < _EXACT else float(value)
+
+
+def _fits_together(history: dict[str, Any]) -> bool:
+    """Whether the arrays of a history are of the same rounds and the same domains."""
+    p = np.asarray(history.get("p", np.empty((0, 0))))
+    step = np.asarray(history.get("step", np.empty(0)))
+    numbers = all(np.asarray(a).dtype.kind in "fiub" for a in history.values())
+    if not numbers or p.ndim != 2 or step.ndim != 1 or (len(step) and len(p) < len(step)):
+        return False
+    m = p.shape[1]
+    for name in _BY_ROUND:
+        array = np.asarray(history.get(name, np.empty((0, m))))
+        if len(array.shape) < 2 or set(array.shape[1:]) != {m} or len(array) > len(step):
+            return False
+    gram, q = np.asarray(history.get("gram", np.empty((0, m, m)))), history.get("q")
+    return gram.ndim == 3 and (q is None or np.asarray(q).shape == (m,))

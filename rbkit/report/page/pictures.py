@@ -1,4 +1,4 @@
-"""The figures of the page: as many as say something, each as a picture with its description."""
+"""The pictures of the page: small ones in its tables, and as many figures as say something."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import io
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import escape
 
-from rbkit.report.compare.paired import Difference, level
-from rbkit.report.compare.variants import Comparison, Variant
+from rbkit.report.compare.paired import Difference
+from rbkit.report.compare.variants import Comparison, Variant, comparable, with_seeds
 from rbkit.show.facts import (
     Array,
     RunLike,
@@ -39,13 +39,15 @@ from rbkit.show.figures.domains import domain_sizes, k_choice
 from rbkit.show.figures.gram import gram_over_time
 from rbkit.show.figures.losses import loss_by_domain, loss_curves
 from rbkit.show.figures.mixture import proportions_side_by_side
-from rbkit.show.gram_layout import common_scale, domain_order, to_cosine
+from rbkit.show.gram_layout import blocks, common_scale, domain_order, to_cosine
 from rbkit.show.style import alt_text, png, size_of
 from rbkit.text import script_json, visible
 
-_WIDTH, _HEIGHT, _POINTS = 96, 26, 24
-_LEVELS = 63  # odd: zero has a colour of its own
-_LARGEST = 36  # rows of a thumbnail; more are averaged
+# ------------------------------------------------------------------------ pictures in tables
+
+_WIDTH, _HEIGHT, _POINTS = 96, 26, 24  # of a sparkline
+_LEVELS = 63  # colours of a thumbnail; odd: zero has a colour of its own
+_MOST_ROWS = 36  # of a thumbnail; of more domains, neighbours are averaged
 
 
 def sparkline(
@@ -58,26 +60,11 @@ def sparkline(
     colour: str,
     title: str,
 ) -> str:
-    """Draw a curve as inline SVG, on scales that all curves of a table share.
+    """Draw a curve without NaN as inline SVG, on scales that all curves of a table share.
 
-    Parameters
-    ----------
-    steps, values : sequence of float
-        Points without NaN; what lies above `high` is cut off.
-    last_step, low, high : float
-        The right edge, and the lower and upper edge.
-    colour : str
-        ``#rrggbb``.
-    title : str
-        What the curve shows, for those who do not see it; escaped here.
-
-    Returns
-    -------
-    str
-        Empty where there is nothing to draw.
+    What lies above `high` is cut off. The `title` is for those who do not see the curve; it is
+    escaped here.
     """
-    from markupsafe import escape
-
     if not len(values):
         return ""
     keep = np.unique(np.linspace(0, len(values) - 1, min(_POINTS, len(values))).astype(int))
@@ -88,30 +75,20 @@ def sparkline(
     return (
         f'<svg class="spark" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f'<polyline points="{points}" fill="none" stroke="{_colour(colour)}" stroke-width="1.6"/>'
-        f'<circle cx="{x[-1]:.4g}" cy="{y[-1]:.3g}" r="2.2" fill="{_colour(colour)}"/></svg>'
+        f'<polyline points="{points}" fill="none" stroke="{_hex(colour)}" stroke-width="1.6"/>'
+        f'<circle cx="{x[-1]:.4g}" cy="{y[-1]:.3g}" r="2.2" fill="{_hex(colour)}"/></svg>'
     )
 
 
 def thumbnail(cosine: Array, scale: float = 1.0) -> str:
-    """Draw a matrix of cosines (m, m) as a PNG of one pixel per cell, under 1.5 kB.
+    """Draw cosines (m, m) as a PNG of one pixel per cell, under 1.5 kB, in a ``data:`` address.
 
-    Parameters
-    ----------
-    cosine : ndarray of shape (m, m)
-        Blue to red, white at 0, grey where nothing was observed. Of more than 36 domains,
-        neighbours are averaged.
-    scale : float
-        Cosine of the strongest colours.
-
-    Returns
-    -------
-    str
-        A ``data:`` address.
+    Blue to red at `scale`, white at 0, grey where nothing was observed.
     """
     from PIL import Image
 
-    cells = _fewer(np.asarray(cosine, dtype=np.float64))
+    groups = np.array_split(np.arange(len(cosine)), min(len(cosine), _MOST_ROWS))
+    cells = blocks(np.asarray(cosine, dtype=np.float64), groups)
     known = np.isfinite(cells)
     level = np.rint((np.clip(np.where(known, cells, 0.0) / scale, -1, 1) + 1) / 2 * (_LEVELS - 1))
     image = Image.fromarray(np.where(known, level, _LEVELS).astype(np.uint8))
@@ -119,14 +96,14 @@ def thumbnail(cosine: Array, scale: float = 1.0) -> str:
     image.putpalette([*np.rint(255 * ramp).astype(int).ravel().tolist(), 217, 222, 227])
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return _png_address(buffer.getvalue())
 
 
 def swatch(colour: str) -> str:
     """Draw a patch of colour that stands before a name."""
     return (
         '<svg class="swatch" width="12" height="12" aria-hidden="true">'
-        f'<rect width="12" height="12" rx="3" fill="{_colour(colour)}"/></svg>'
+        f'<rect width="12" height="12" rx="3" fill="{_hex(colour)}"/></svg>'
     )
 
 
@@ -139,105 +116,23 @@ def bar(share: float, kind: str) -> str:
     )
 
 
-def _fewer(cells: Array) -> Array:
-    m = len(cells)
-    if m <= _LARGEST:
-        return cells
-    edges = np.linspace(0, m, _LARGEST + 1).astype(int)
-    known = np.isfinite(cells)
-    sums: Any = [np.where(known, cells, 0.0), known.astype(np.float64)]
-    for axis in (0, 1):
-        sums = [np.add.reduceat(part, edges[:-1], axis=axis) for part in sums]
-    made: Array = np.divide(sums[0], sums[1], out=np.full(sums[0].shape, np.nan), where=sums[1] > 0)
-    return made
-
-
-def _colour(colour: str) -> str:
+def _hex(colour: str) -> str:
     # Colours are ours, but one of them might once come from a file.
     return matplotlib.colors.to_hex(colour)
 
 
-class Averaged:
-    """A run whose final eval losses by domain are the means over the seeds of a variant."""
-
-    def __init__(self, variant: Variant) -> None:
-        first: Any = variant.runs[0]
-        by_domain = np.array([losses(run).by_domain for run in variant.runs])
-        known = [value for run in variant.runs if (value := losses(run).token) is not None]
-        self.path, self.status = first.path, "ok"
-        self.history: dict[str, Any] = {}
-        self.domains = None
-        mean = by_domain.mean(axis=0) if by_domain.size else by_domain.ravel()
-        final = {
-            "loss_token": float(np.mean(known)) if known else None,
-            "by_domain_token": [float(v) if np.isfinite(v) else None for v in mean],
-        }
-        parameters = {**(first.info.get("parameters") or {}), "mixer": variant.mixer, "seed": None}
-        self.info: dict[str, Any] = {**first.info, "final": final, "parameters": parameters}
-
-    def metrics(self, kind: str) -> list[dict[str, Any]]:
-        """Nothing: only the end is averaged."""
-        return []
+def _png_address(image: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
 
 
-def side_by_side(comparison: Comparison, most: int) -> list[Variant]:
-    """Return one variant of each mixer, all else being equal, the lowest loss among them.
-
-    Losses by domain compare only where domains and texts are the same, so what varies beside
-    the mixer is held at the values of the variant with the lowest mean loss. Each variant has
-    only the runs of those seeds that all of them have with the same domains.
-    """
-    ground = level(comparison)
-    finished = [v for v in ground.variants if losses(v.runs[0]).by_domain.size]
-    if not finished:
-        return []
-
-    def loss(variant: Variant) -> float:
-        mean = ground.loss(variant)
-        return np.inf if mean is None else mean
-
-    best = min(finished, key=lambda v: (comparison.is_baseline(v), loss(v)))
-    free = ("mixer", "mixer_options")
-    held = {name: what for name, what in best.values.items() if name not in free}
-    found: dict[str, Variant] = {}
-    for variant in sorted(finished, key=loss):
-        equal = all(variant.values.get(name) == what for name, what in held.items())
-        if equal and _same(variant, best):
-            found.setdefault(variant.mixer, variant)
-    return _even([v for v in ground.variants if v in list(found.values())[:most]], best)
-
-
-def _same(variant: Variant, best: Variant) -> set[str]:
-    """Seeds, as text, whose run has losses of the domains that `best` has first."""
-    names = domain_names(best.runs[0])
-    return {
-        seed_of(run)
-        for run in variant.runs
-        if domain_names(run) == names and losses(run).by_domain.size == len(names)
-    }
-
-
-def _even(variants: Sequence[Variant], best: Variant) -> list[Variant]:
-    """Leave each variant the runs of the seeds that all have with the same domains."""
-    shared = set.intersection(*(_same(variant, best) for variant in variants))
-    return [
-        replace(variant, runs=tuple(run for run in variant.runs if seed_of(run) in shared))
-        for variant in variants
-        if shared
-    ]
-
+# ------------------------------------------------------------------- rounds of the scrubber
 
 # Rounds that the page carries; fewer of large matrices, which would fill it.
 _FRAMES, _CELLS = 40, 40_000
 
 
 def frames(run: RunLike) -> str:
-    """Gram matrices and proportions as JSON that is safe inside a script element.
-
-    Parameters
-    ----------
-    run : Run
-        A run with a recorded Gram matrix.
+    """Gram matrices and proportions of a run as JSON that is safe inside a script element.
 
     Returns
     -------
@@ -246,32 +141,35 @@ def frames(run: RunLike) -> str:
         ``frames``: of up to 40 rounds ``step``, ``round``, the lower triangle ``g`` and the
         proportions ``next`` that it led to.
     """
-    history = run.history
+
+    def rounded(values: np.ndarray[Any, Any]) -> list[float | None]:
+        return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.ravel()]
+
+    history, q, names = run.history, target(run), names_of(run)
     grams = np.asarray(history["gram"], dtype=np.float64)
     order = domain_order(history)
     m = grams.shape[-1]
     count = int(np.clip(_CELLS // (m * (m + 1) // 2), 4, _FRAMES))
     keep = np.unique(np.linspace(0, len(grams) - 1, min(count, len(grams))).astype(int))
-    ordered = grams[:, order][:, :, order]
+    triangle = tuple(order[index] for index in np.tril_indices(m))
     p = np.asarray(history["p"], dtype=np.float64)[:, order]
-    q = target(run)
     steps = np.asarray(history["step"])[-len(grams) :]
-    value = {
-        "names": [visible(names_of(run)[i]) for i in order],
-        "q": _digits(q[order], 4) if q is not None and len(q) == m else None,
+    content = {
+        "names": [visible(names[i]) for i in order],
+        "q": rounded(q[order]) if q is not None and len(q) == m else None,
         "rounds": len(grams),
         "frames": [
             {
                 "step": int(steps[t]),
                 "round": int(t) + 1,
-                "g": _triangle(ordered[t]),
-                "next": _digits(p[min(t + 1, len(p) - 1)], 4),
+                "g": rounded(grams[t][triangle]),
+                "next": rounded(p[min(t + 1, len(p) - 1)]),
             }
             for t in keep
         ],
         "scale": {"raw": common_scale(grams), "cosine": common_scale(to_cosine(grams))},
     }
-    return script_json(value)
+    return script_json(content)
 
 
 def names_of(run: RunLike) -> list[str]:
@@ -281,17 +179,11 @@ def names_of(run: RunLike) -> list[str]:
     return names if len(names) == m else [f"domain {i}" for i in range(m)]
 
 
-def _triangle(gram: np.ndarray[Any, Any]) -> list[float | None]:
-    return _digits(gram[np.tril_indices(len(gram))], 4)
-
-
-def _digits(values: np.ndarray[Any, Any], digits: int) -> list[float | None]:
-    return [float(f"{v:.{digits}g}") if np.isfinite(v) else None for v in values.ravel()]
-
+# ------------------------------------------------------------------------------- figures
 
 _LINES = 8  # runs that one pair of axes can hold
-_PANELS = 4  # panels that fit beside each other
-_SMALL = 12  # and small ones, in rows
+_PANELS = 4  # panels that fit side by side
+_SMALL_PANELS = 12  # and small ones, in rows
 
 Drawing = Callable[[], Any]
 
@@ -305,7 +197,7 @@ def picture(figure: Any) -> dict[str, Any]:
         image = png(figure, dpi=180)
     width, height = size_of(image)
     return {
-        "src": "data:image/png;base64," + base64.b64encode(image).decode("ascii"),
+        "src": _png_address(image),
         "alt": alt_text(figure),
         "width": round(width / 1.8),
         "height": round(height / 1.8),
@@ -318,74 +210,85 @@ def drawings(
     tracked: RunLike | None,
     domains: Any,
 ) -> dict[str, Drawing]:
-    """Return what is to be drawn, by the name that the templates use.
+    """Return what is to be drawn, by the name that the template uses.
 
-    Parameters
-    ----------
-    comparison : Comparison
-    gaps : mapping of str to Difference or None
-    tracked : Run, optional
-        The run whose Gram matrices are shown over time.
-    domains : Domains, optional
+    `tracked` is the run whose Gram matrices are shown over time.
     """
     runs: list[Any] = [run for run in comparison.runs if run.status == "ok"]
     runs = runs or [run for run in comparison.runs if run.status != "queued"]
-    found = _losses(comparison, runs)
+    drawn = _loss_drawings(comparison, runs)
     if len(comparison.variants) > 1:
-        known = [gap for gap in gaps.values() if gap is not None]
-        if known:
-            label = comparison.baseline_label
-            found["forest"] = lambda: difference_forest(known, baseline=label)
-        ground = level(comparison)
-        if ground.is_even and len(ground.variants) > 1:
+        paired = [gap for gap in gaps.values() if gap is not None]
+        if paired:
+            drawn["forest"] = lambda: difference_forest(paired, baseline=comparison.baseline_label)
+        means = comparable(comparison)
+        if means.same_seeds and len(means.variants) > 1:
             unit: Any = "seconds" if _one_machine(comparison) else "flops"
-            found["pareto"] = lambda: pareto(ground.variants, unit, baselines=_bases(comparison))
-    mixers = list({mixer_of(run): run for run in reversed(runs)}.values())[::-1]
-    found["costs"] = lambda: costs(mixers[:_LINES])
-    found |= _mixtures(comparison, mixers)
+            drawn["pareto"] = lambda: pareto(means.variants, unit, baselines=_bases(comparison))
+    one_per_mixer = list({mixer_of(run): run for run in reversed(runs)}.values())[::-1]
+    drawn["costs"] = lambda: costs(one_per_mixer[:_LINES])
+    drawn |= _mixture_drawings(comparison, one_per_mixer)
     if tracked is not None:
         names, history = names_of(tracked), tracked.history
         # Fewer and larger panels where there are many names to read.
         panels = 5 if len(names) <= 16 else 4 if len(names) <= 24 else 3
-        found["gram"] = lambda: gram_over_time(history, names, panels)[0]
+        drawn["gram"] = lambda: gram_over_time(history, names, panels)[0]
     if domains is not None:
-        found["sizes"] = lambda: domain_sizes(domains)
+        drawn["sizes"] = lambda: domain_sizes(domains)
         if domains.quality.get("grid"):
-            found["k"] = lambda: k_choice(domains.quality["grid"], chosen=len(domains.names))
-    return found
+            drawn["k"] = lambda: k_choice(domains.quality["grid"], chosen=len(domains.names))
+    return drawn
 
 
-def _losses(comparison: Comparison, runs: list[Any]) -> dict[str, Drawing]:
+def _loss_drawings(comparison: Comparison, runs: list[Any]) -> dict[str, Drawing]:
     """Curves of single runs while they are few, else means and bands over seeds."""
-    found: dict[str, Drawing] = {}
+    drawn: dict[str, Drawing] = {}
     variants, bases = comparison.variants, _bases(comparison)
-    single = all(len(variant.runs) <= 1 for variant in variants)
-    shown = level(comparison).variants
+    shown = comparable(comparison).variants
     alone = [run for variant in shown for run in variant.runs] or runs
-    if runs and single and len(alone) <= _LINES and set(comparison.varied) <= {"mixer"}:
-        found["eval"] = lambda: loss_curves(alone, "eval")
-        found["train"] = lambda: loss_curves(alone, "train")
+    few = len(alone) <= _LINES and _single(variants) and set(comparison.varied) <= {"mixer"}
+    if runs and few:
+        drawn["eval"] = lambda: loss_curves(alone, "eval")
+        drawn["train"] = lambda: loss_curves(alone, "train")
     elif shown:
-        found["eval"] = lambda: loss_bands(shown, "eval", baselines=bases)
-        found["train"] = lambda: loss_bands(shown, "train", baselines=bases)
-    base_of: Any = comparison.baseline_of  # of our Variant; the figure takes any like it
+        drawn["eval"] = lambda: loss_bands(shown, "eval", baselines=bases)
+        drawn["train"] = lambda: loss_bands(shown, "train", baselines=bases)
     if any(_has_gap(variant, comparison) for variant in variants):
-        found["gap"] = lambda: loss_bands(
-            variants,
-            "eval",
-            minus=base_of,
-            baseline=comparison.baseline_label,
-            baselines=bases,
+        minus: Any = comparison.baseline_of  # of our Variant; the figure takes any like it
+        label = comparison.baseline_label
+        drawn["gap"] = lambda: loss_bands(
+            variants, "eval", minus=minus, baseline=label, baselines=bases
         )
-    beside = side_by_side(comparison, _LINES)
-    if beside:
-        base = _baseline_mixer(comparison)
-        found["by_domain"] = lambda: loss_by_domain([Averaged(v) for v in beside], base)
-    return found
+    if with_domains := side_by_side(comparison, _LINES):
+        baselines = [v.mixer for v in variants if comparison.is_baseline(v)] or ["Stratified"]
+        means = [mean_by_domain(variant) for variant in with_domains]
+        drawn["by_domain"] = lambda: loss_by_domain(means, baselines[0])
+    return drawn
+
+
+def _mixture_drawings(comparison: Comparison, one_per_mixer: list[Any]) -> dict[str, Drawing]:
+    """Proportions, and last Gram matrices, of single runs or of variants."""
+    drawn: dict[str, Drawing] = {}
+    with_p = [run for run in one_per_mixer if "p" in run.history]
+    variants = comparison.variants
+    if (_single(variants) and len(variants) <= _PANELS) or not variants:
+        if with_p:
+            drawn["proportions"] = lambda: proportions_side_by_side(with_p[:_PANELS])
+        return drawn
+    if with_p:
+        drawn["proportions"] = lambda: proportions_by_variant(_worth_a_panel(comparison))
+    tracked = [v for v in variants if any("gram" in run.history for run in v.runs)]
+    if tracked and (len(tracked) > 1 or len(tracked[0].runs) > 1):
+        drawn["grams"] = lambda: gram_by_variant(tracked)
+    return drawn
+
+
+def _single(variants: Sequence[Variant]) -> bool:
+    return all(len(variant.runs) <= 1 for variant in variants)
 
 
 def _has_gap(variant: Variant, comparison: Comparison) -> bool:
-    """Whether a curve of the variant can be held against the baseline's."""
+    """Whether a curve of the variant can be compared with the baseline's."""
     base = comparison.baseline_of(variant)
     if base is None or base is variant:
         return False
@@ -400,51 +303,80 @@ def _one_machine(comparison: Comparison) -> bool:
     return all(same_machine(first, other) for other in others)
 
 
-def _mixtures(comparison: Comparison, mixers: list[Any]) -> dict[str, Drawing]:
-    """Proportions, and last Gram matrices, of single runs or of variants."""
-    found: dict[str, Drawing] = {}
-    moving = [run for run in mixers if "p" in run.history]
-    variants = comparison.variants
-    single = all(len(variant.runs) <= 1 for variant in variants)
-    if (single and len(variants) <= _PANELS) or not variants:
-        if moving:
-            found["proportions"] = lambda: proportions_side_by_side(moving[:_PANELS])
-        return found
-    if moving:
-        found["proportions"] = lambda: proportions_by_variant(_moving(comparison))
-    tracked = [v for v in variants if any("gram" in run.history for run in v.runs)]
-    if tracked and (len(tracked) > 1 or len(tracked[0].runs) > 1):
-        found["grams"] = lambda: gram_by_variant(tracked)
-    return found
-
-
-def _moving(comparison: Comparison) -> list[Variant]:
-    """Return the variants whose proportions are worth a panel, when not all have room.
-
-    Those that move come first, the lowest loss before others; of what stays where it is,
-    one variant of each mixer says all.
-    """
-    if len(comparison.variants) <= _SMALL:
-        return list(comparison.variants)
-    ground = level(comparison)
-    ranked = sorted(comparison.variants, key=lambda v: ground.loss(v) or math.inf)
-    moving = [v for v in ranked if _moves(v.runs[0])]
-    still = list({v.mixer: v for v in reversed(ranked) if v not in moving}.values())
-    room = max(_SMALL - len(still), _SMALL // 2)
-    return [*moving[:room], *still][:_SMALL]
-
-
-def _moves(run: RunLike) -> bool:
-    p = np.asarray(run.history.get("p", np.empty((0, 0))))
-    return bool(p.ndim == 2 and len(p) > 1 and np.ptp(p, axis=0).max() > 1e-9)
-
-
 def _bases(comparison: Comparison) -> list[str]:
     return [v.label for v in comparison.variants if comparison.is_baseline(v)]
 
 
-def _baseline_mixer(comparison: Comparison) -> str:
-    for variant in comparison.variants:
-        if comparison.is_baseline(variant):
-            return variant.mixer
-    return "Stratified"
+def _worth_a_panel(comparison: Comparison) -> list[Variant]:
+    """Return the variants whose proportions are worth a panel, when not all have room.
+
+    Those that move come first, the lowest loss before others; of what stays where it is,
+    one variant of each mixer shows all.
+    """
+
+    def moves(run: RunLike) -> bool:
+        p = np.asarray(run.history.get("p", np.empty((0, 0))))
+        return bool(p.ndim == 2 and len(p) > 1 and np.ptp(p, axis=0).max() > 1e-9)
+
+    if len(comparison.variants) <= _SMALL_PANELS:
+        return list(comparison.variants)
+    means = comparable(comparison)
+    ranked = sorted(comparison.variants, key=lambda v: means.loss(v) or math.inf)
+    moving = [v for v in ranked if moves(v.runs[0])]
+    still = list({v.mixer: v for v in reversed(ranked) if v not in moving}.values())
+    room = max(_SMALL_PANELS - len(still), _SMALL_PANELS // 2)
+    return [*moving[:room], *still][:_SMALL_PANELS]
+
+
+def side_by_side(comparison: Comparison, most: int) -> list[Variant]:
+    """Return one variant of each mixer, all else being equal, the lowest loss among them.
+
+    Losses by domain compare only where domains and texts are the same, so every other setting
+    is held at its value in the variant with the lowest mean loss. Each variant has only the
+    runs of those seeds that all of them have with the same domains.
+    """
+    means = comparable(comparison)
+    finished = [v for v in means.variants if losses(v.runs[0]).by_domain.size]
+    if not finished:
+        return []
+
+    def loss(variant: Variant) -> float:
+        mean = means.loss(variant)
+        return math.inf if mean is None else mean
+
+    best = min(finished, key=lambda v: (comparison.is_baseline(v), loss(v)))
+    names = domain_names(best.runs[0])
+
+    def same_domains(variant: Variant) -> set[str]:
+        """Seeds whose run has losses of the domains that `best` has first."""
+        return {
+            seed_of(run)
+            for run in variant.runs
+            if domain_names(run) == names and losses(run).by_domain.size == len(names)
+        }
+
+    held = best.values
+    for name in ("mixer", "mixer_options"):
+        held.pop(name, None)
+    chosen: dict[str, Variant] = {}
+    for variant in sorted(finished, key=loss):
+        if held.items() <= variant.values.items() and same_domains(variant):
+            chosen.setdefault(variant.mixer, variant)
+    shown = [v for v in means.variants if v in list(chosen.values())[:most]]
+    shared = set.intersection(*map(same_domains, shown))
+    return [with_seeds(variant, shared) for variant in shown] if shared else []
+
+
+def mean_by_domain(variant: Variant) -> Any:
+    """Return a run whose final eval losses by domain are the means over the variant's seeds."""
+    first: Any = variant.runs[0]
+    by_domain = np.array([losses(run).by_domain for run in variant.runs])
+    token = [loss for run in variant.runs if (loss := losses(run).token) is not None]
+    mean = by_domain.mean(axis=0) if by_domain.size else by_domain.ravel()
+    final = {
+        "loss_token": float(np.mean(token)) if token else None,
+        "by_domain_token": [float(v) if np.isfinite(v) else None for v in mean],
+    }
+    parameters = {**(first.info.get("parameters") or {}), "mixer": variant.mixer, "seed": None}
+    info = {**first.info, "final": final, "parameters": parameters}
+    return first.with_(info=info, history={}, metrics=[], domains=None, status="ok")

@@ -1,9 +1,9 @@
 """Sweep: a grid of parameters over a notebook, one process per run, resumable and truthful.
 
 ``sweep(...)`` is also ``rbkit.report.sweep(...)``. The parameters of the notebook are
-checked before anything runs (``declared``), the grid makes a plan of runs whose ids come
-from their content (``plan``), a pool runs what is not done yet, and every run folder says
-in its ``job.json`` how it ended (``jobfile``).
+checked before anything runs (:mod:`rbkit.report.parameters`), the grid makes a plan of runs
+whose ids come from their content (``plan``), a launcher runs what is not done yet
+(``launcher``), and every run folder has a ``job.json`` that records how it ended (``folder``).
 """
 
 from rbkit._lazy import lazy
@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "sweep": ".pipeline",
         "Declared": "rbkit.report.parameters",
-        "read_declared": "rbkit.report.parameters",
+        "declared": "rbkit.report.parameters",
         "parse_grid": ".grid",
         "format_grid": ".grid",
         "Job": ".plan",

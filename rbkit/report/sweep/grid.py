@@ -5,7 +5,7 @@ Spaces separate parameters, commas separate values, ``a..b`` are all integers fr
 
     k=[8,12],[16]    mixer_options={"prior":"target"},{}    corpus="my texts.jsonl",b.jsonl
 
-What is written is text, and JSON lists and dicts: the types come from the notebook
+Values are text, or JSON lists and dicts: the types come from the notebook
 (:mod:`rbkit.report.parameters`). Where a parameter may be a number or text, ``1`` is the
 number and ``"1"`` is text.
 """
@@ -19,11 +19,11 @@ from contextlib import suppress
 from typing import Any
 
 from rbkit.errors import InputError
-from rbkit.report.parameters import Text, as_text
+from rbkit.report.parameters import ShellText, as_text
 
 GridLike = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 
-MOST = 100_000  # values of a parameter, and runs of a sweep: more is a slip of the pen
+MOST = 100_000  # values of a parameter, and runs of a sweep: more is a typing error
 _NAME = re.compile(r"[^\W\d]\w*")
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(\d+))?", re.ASCII)
 _BARE = re.compile(r"""[^\s,"'\[\]{}]+""")
@@ -60,16 +60,16 @@ def parse_grid(grid: GridLike) -> dict[str, list[Any]]:
     rbkit.errors.InputError: grid: in 'mixer=target,': no value after ','; write NAME=VALUE,VALUE ...
     """  # noqa: E501
     parts = [grid] if isinstance(grid, str | Mapping) else list(grid)
-    found: dict[str, list[Any]] = {}
+    all_values: dict[str, list[Any]] = {}
     for part in parts:
         pairs = _mapping(part) if isinstance(part, Mapping) else _Reader(str(part)).pairs()
         for name, values in pairs:
-            if name in found:
+            if name in all_values:
                 raise InputError(name, "is in the grid twice", "give all its values in one place")
             if not values:
                 raise InputError(name, "no values in the grid", "give some, or leave it out")
-            found[name] = values
-    return found
+            all_values[name] = values
+    return all_values
 
 
 def format_grid(grid: Mapping[str, Iterable[Any]]) -> str:
@@ -93,12 +93,12 @@ def _written(values: list[Any]) -> str:
 
 def _token(value: Any) -> str:
     text = as_text(value)
-    if isinstance(value, str) and (not _BARE.fullmatch(text) or _stands_for_more(text)):
-        return json.dumps(text)  # ASCII: also what is half a character survives
+    if isinstance(value, str) and (not _BARE.fullmatch(text) or _means_another_type(text)):
+        return json.dumps(text)  # ASCII: half a character survives, too
     return text
 
 
-def _stands_for_more(text: str) -> bool:
+def _means_another_type(text: str) -> bool:
     if _RANGE.fullmatch(text) or text.lower() in ("true", "false", "null", "none"):
         return True
     with suppress(ValueError):
@@ -153,11 +153,11 @@ class _Reader:
         text = bare.group()
         bounds = _RANGE.fullmatch(text)
         if not bounds:
-            return [Text(text)]
+            return [ShellText(text)]
         first, last, step = int(bounds[1]), int(bounds[2]), int(bounds[3] or 1)
         if step < 1 or last < first or (last - first) // step >= MOST:
-            raise self._error(start, f"{text} is no range from small to large")
-        return [Text(number) for number in range(first, last + 1, step)]
+            raise self._error(start, f"{text} is not a range from small to large")
+        return [ShellText(number) for number in range(first, last + 1, step)]
 
     def _protected(self, opening: str, start: int) -> Any:
         if opening == "'":  # as it is, up to the next one
@@ -179,14 +179,14 @@ class _Reader:
         return self.at < len(self.text)
 
     def _error(self, start: int, what: str, after: int = 0) -> InputError:
-        seen = self.text[start : self.at + after]
+        quoted = self.text[start : self.at + after][:80]
         return InputError(
             "grid",
-            f"in {seen[:80]!r}: {what}",
+            f"in {quoted!r}: {what}",
             "write NAME=VALUE,VALUE NAME=0..4, no space "
             "after a comma, and quotes around values that hold spaces or commas",
         )
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")

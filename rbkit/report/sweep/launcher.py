@@ -1,4 +1,4 @@
-"""The loop of a sweep: begins runs, listens to them, and writes down how they stand."""
+"""The loop of a sweep: begins runs, listens to them, and records how they end."""
 
 from __future__ import annotations
 
@@ -14,37 +14,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rbkit.errors import InputError
 from rbkit.files import read_json
 from rbkit.processes import GRACE, process_identity, signal_name
 from rbkit.report.notebooks import read_notebook
-from rbkit.report.parameters import declared
 from rbkit.report.sweep.folder import (
-    FOLDER,
+    LAUNCHER_FOLDER,
     cannot_write,
-    code_sha,
-    launching,
+    clear,
+    error_tail,
+    is_unwritable,
+    launcher_at_work,
     now,
-    stops_all,
     sweep_lock,
-    tail_of,
     write_job,
 )
 from rbkit.report.sweep.machine import (
-    GpuSlots,
     cores,
     gpu_environment,
     gpu_slots,
     oom_kills,
-    slots,
+    runs_at_once,
     thread_environment,
 )
-from rbkit.report.sweep.plan import Plan, clear, clear_halves, requeue
+from rbkit.report.sweep.plan import Plan, code_sha, queue_unfinished
 from rbkit.report.sweep.worker import LOG, Event, LocalWorkers, Message, Workers
-from rbkit.text import last_lines, one_line, shorten
+from rbkit.text import duration, last_lines, one_line, shorten
 
 
 @dataclass(frozen=True)
@@ -89,549 +86,9 @@ class SweepResult:
         return 130 if self.interrupted else 1
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         ended = ", interrupted" if self.interrupted else ""
-        return f"SweepResult({self.out.name}: {said or 'no runs'}{ended})"
-
-
-@dataclass
-class Board:
-    """Progress of a sweep on stderr.
-
-    Parameters
-    ----------
-    total : int
-        Runs of the sweep.
-    done : int
-        Those that were done before.
-    at_once : int
-        Runs at the same time.
-    shown : bool
-    """
-
-    total: int
-    done: int
-    at_once: int
-    shown: bool
-    counts: Counter[str] = field(default_factory=Counter)
-    _seconds: list[float] = field(default_factory=list)
-    _running: dict[str, tuple[Path, float]] = field(default_factory=dict)
-    _live: Any = None
-    _due: float = 0.0
-    _width: int = 0
-
-    def __enter__(self) -> Board:
-        self._width = len(str(self.total))
-        if self.shown and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def ended(self, id: str, status: str, seconds: float, error: str | None) -> None:
-        """Take note of a run that has ended."""
-        self.counts[status] += 1
-        self._seconds.append(seconds)
-        if not self.shown:
-            return
-        so_far = self.done + sum(self.counts.values())
-        why = f"  {one_line(shorten(error))}" if error else ""
-        line = f"[{so_far:>{self._width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
-        self._running.pop(id, None)
-        if self._live is not None:
-            self._live.update(self._table())
-            self._live.console.print(line, markup=False, highlight=False, overflow="ellipsis")
-            return
-        try:
-            print(line, file=sys.stderr, flush=True)
-        except OSError:  # nobody reads any more: no reason to stop the runs
-            self.shown = False
-
-    def again(self, status: str) -> None:
-        """Take note that a run which ended with `status` is to be tried again."""
-        self.counts[status] -= 1
-
-    def update(self, running: dict[str, tuple[Path, float]]) -> None:
-        """Show the runs in progress: id -> (run folder, seconds so far); twice a second."""
-        if self._live is None or time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + 0.5
-        self._running = running
-        self._live.update(self._table(), refresh=True)
-
-    def _table(self) -> Any:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table.grid(padding=(0, 2))
-        for id, (run_dir, seconds) in sorted(self._running.items()):
-            table.add_row(Text(f"  {id}"), Text(f"{seconds:.0f} s"), Text(progress_of(run_dir)))
-        so_far = [seconds for _, seconds in self._running.values()]
-        return Group(Text(self.headline(so_far), style="bold"), table)
-
-    def headline(self, running: Sequence[float]) -> str:
-        """Say in one line how the sweep stands; `running` has the seconds of runs in progress.
-
-        Examples
-        --------
-        >>> board = Board(total=10, done=4, at_once=2, shown=False)
-        >>> board.ended("a", "ok", 60.0, None); board.ended("b", "failed", 60.0, "ValueError")
-        >>> board.headline([30.0, 30.0])
-        '5 ok, 1 failed, 2 running of 10, about 90 s to go'
-        """
-        ok = self.done + self.counts["ok"]
-        bad = [f"{n} {status}" for status, n in sorted(self.counts.items()) if status != "ok" and n]
-        left = self.total - self.done - sum(self.counts.values())
-        said = ", ".join([f"{ok} ok", *bad, f"{len(running)} running of {self.total}"])
-        if not self._seconds or not left:
-            return said
-        usual = sum(self._seconds) / len(self._seconds)
-        work = usual * left - sum(min(seconds, usual) for seconds in running)
-        return f"{said}, about {_duration(work / self.at_once)} to go"
-
-
-def progress_of(run_dir: Path) -> str:
-    """Say how far a run is by its own record: steps and loss; empty if it keeps none."""
-    try:
-        info = read_json(run_dir / "run.json")
-        if info["status"] != "running":
-            return ""
-        progress = info["progress"]
-        step, steps, loss = progress["step"], progress["steps"], progress["loss"]
-    except (OSError, InputError, KeyError, TypeError):
-        return ""
-    said = f"step {step}/{steps}" if steps else f"step {step}"
-    return one_line(shorten(f"{said}  loss {loss:.3f}" if isinstance(loss, float) else said, 80))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-class Stopping:
-    """How often the launcher was asked to stop.
-
-    Examples
-    --------
-    >>> stopping = Stopping()
-    >>> with stopping.listening():
-    ...     signal.raise_signal(signal.SIGINT)
-    >>> stopping.asked
-    1
-    """
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Count signals in the block; outside of the main thread none arrive."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def on_signal(_number: int, _frame: FrameType | None) -> None:
-            self.asked += 1
-
-        before = {
-            number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-_MEMORY = "out of memory: the system killed a process to get some back"
-_LOG_BYTES = 2**16  # of the end of a log
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Status, and what went wrong: headline, cell, last lines."""
-
-    status: str
-    error: str | None = None
-    cell: str | None = None
-    tail: tuple[str, ...] = ()
-
-
-def judge(
-    run_dir: Path,
-    result: Message | None,
-    code: int | None,
-    *,
-    asked: str | None = None,
-    limit: float | None = None,
-    oom: bool = False,
-) -> Verdict:
-    """Say how a run ended.
-
-    Parameters
-    ----------
-    run_dir : Path
-    result : dict or None
-        The worker's last word; None if it could not say it.
-    code : int or None
-        Its exit code, negative for a signal.
-    asked : {"timeout", "interrupted"}, optional
-        Why the launcher made it stop, if it did.
-    limit : float, optional
-        Seconds that it had.
-    oom : bool
-        Whether memory ran out meanwhile, by the launcher's count.
-    """
-    why = {
-        "timeout": f"ran longer than the limit of {limit:g} s" if limit else "timeout",
-        "interrupted": "interrupted",
-    }
-    if result is None:
-        if asked:
-            return Verdict(asked, why[asked], None, _log(run_dir))
-        return Verdict("killed", _death(code, oom), None, _log(run_dir))
-    cell, tail = result["cell"], tuple(result["tail"])
-    if result["status"] != "ok":
-        if asked and result["status"] in ("interrupted", "killed"):
-            return Verdict(asked, why[asked], cell, tail)
-        error = result["error"]
-        # Not by the launcher, but by a STOP file or a signal: its own record says so.
-        if "KeyboardInterrupt" in (error or "") and _status(run_dir / "run.json") == "interrupted":
-            return Verdict("interrupted", why["interrupted"], cell, tail)
-        return Verdict(
-            result["status"], f"{_MEMORY} ({error})" if result["oom"] else error, cell, tail
-        )
-    if not _complete(run_dir / "run.ipynb"):
-        return Verdict("failed", "run.ipynb is not there, or not executed to its end")
-    said = _status(run_dir / "run.json")
-    if said in (None, "ok"):
-        return Verdict("ok")
-    if said == "interrupted":
-        status = asked or "interrupted"
-        return Verdict(status, why[status])
-    return Verdict("failed", f"the notebook ended, but run.json says {said}")
-
-
-def keep_evidence(run_dir: Path) -> None:
-    """Give the notebook of a killed worker the name by which it is found, if it is whole."""
-    half = run_dir / ".tmp-run.ipynb"
-    if _read(half) is not None:
-        half.replace(run_dir / "run.ipynb")
-
-
-def _death(code: int | None, oom: bool) -> str:
-    if oom:
-        return _MEMORY
-    if code is None:
-        return "the worker is gone"
-    if code < 0:
-        return f"the worker was killed by {signal_name(-code)}"
-    return f"the worker left with exit code {code} and no word"
-
-
-def _complete(path: Path) -> bool:
-    notebook = _read(path)
-    if notebook is None:
-        return False
-    ran = notebook.get("metadata", {}).get("papermill", {})
-    cells = [c for c in notebook.get("cells", []) if c.get("cell_type") == "code"]
-    states = [c.get("metadata", {}).get("papermill", {}).get("status") for c in cells]
-    return bool(ran.get("end_time") and not ran.get("exception") and set(states) <= {"completed"})
-
-
-def _status(path: Path) -> str | None:
-    """Return what ``run.json`` says; None if there is none."""
-    if not path.exists():
-        return None
-    info = _read(path)
-    return "nothing: it is damaged" if info is None else shorten(info.get("status"), 40)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _log(run_dir: Path) -> tuple[str, ...]:
-    try:
-        with (run_dir / LOG).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))  # the rest may be gigabytes
-            text = file.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ()
-    return tuple(tail_of(last_lines([text])))
-
-
-_BEAT = 5.0  # seconds between two heartbeats
-_PATIENCE = GRACE + 5  # seconds from an interrupt to the kill
-
-
-@dataclass
-class Task:
-    """A run that is to be done, and how it goes.
-
-    Attributes
-    ----------
-    info : dict
-        Its ``job.json``.
-    tries : int
-        Attempts of this call.
-    began : float or None
-        When its worker started; None while it waits for one.
-    asked : str or None
-        Why it was made to stop: ``timeout`` or ``interrupted``.
-    kill_at : float or None
-        When it will be killed if it has not stopped.
-    broken : str or None
-        Why its folder takes nothing any more.
-    """
-
-    id: str
-    run_dir: Path
-    parameters: Mapping[str, Any]
-    info: dict[str, Any]
-    tries: int = 0
-    began: float | None = None
-    asked: str | None = None
-    kill_at: float | None = None
-    beat: float = 0.0
-    oom: int | None = None
-    broken: str | None = None
-
-    def write(self, **changes: Any) -> None:
-        """Change some fields of the ``job.json``; OSError if it cannot be written."""
-        self.info.update(changes)
-        self.beat = time.monotonic()
-        write_job(self.run_dir, self.info)
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of this attempt."""
-        return 0.0 if self.began is None else time.monotonic() - self.began
-
-
-class Launcher:
-    """Do tasks with workers; see :func:`~rbkit.report.sweep.launcher.run_plan`."""
-
-    def __init__(
-        self,
-        workers: Workers,
-        tasks: Sequence[Task],
-        *,
-        out: Path,
-        template: Path,
-        resumable: bool,
-        at_once: int,
-        board: Board,
-        gpus: GpuSlots | None = None,
-        env: Mapping[str, str] | None = None,
-        threads: int | None = None,
-        timeout: float | None = None,
-        retries: int = 0,
-    ) -> None:
-        self.workers, self.queue, self.active = workers, deque(tasks), dict[str, Task]()
-        self.out, self.template = out, template
-        self.resumable, self.at_once = resumable, at_once
-        self.gpus, self.env, self.threads = gpus, dict(env or {}), threads
-        self.timeout, self.retries, self.board = timeout, retries, board
-        self.statuses = {task.id: "queued" for task in tasks}
-        self.stopping, self.started, self._seen = Stopping(), 0, 0
-
-    @property
-    def stopped(self) -> bool:
-        """Whether somebody asked it to stop."""
-        return self.stopping.asked > 0
-
-    def run(self) -> dict[str, str]:
-        """Do all tasks; return how each stands, by id.
-
-        Raises
-        ------
-        InputError
-            The sweep's folder takes nothing any more. All runs have been killed then.
-        """
-        try:
-            with launching(), self.board, self.stopping.listening():
-                while self.active or (self.queue and not self.stopped):
-                    self._fill()
-                    for event in self.workers.events(0.25):
-                        self._heed(event)
-                    self._stop()
-                    self._watch()
-                    self.board.update({t.id: (t.run_dir, t.seconds) for t in self._running()})
-        finally:
-            self.workers.close()
-        return self.statuses
-
-    def _running(self) -> list[Task]:
-        return [task for task in self.active.values() if task.began is not None]
-
-    def _fill(self) -> None:
-        while self.queue and len(self.active) < self.at_once and not self.stopped:
-            task = self.queue.popleft()
-            again = self.resumable and task.info["attempts"] > 0
-            try:  # only what was half written goes if the run goes on
-                clear_halves(task.run_dir) if again else clear(task.run_dir)
-            except OSError as error:
-                self._give_up(task, error)
-                self._end(task, Verdict("failed", task.broken))
-                continue
-            gpu = self.gpus.take() if self.gpus else None
-            task.info["gpu"] = gpu
-            task.began = task.asked = task.kill_at = None
-            task.tries += 1
-            self.started += 1
-            self.active[task.id] = task
-            self.workers.start(
-                {
-                    "id": task.id,
-                    "template": str(self.template.resolve()),
-                    "parameters": {
-                        **task.parameters,
-                        **({"resume": again} if self.resumable else {}),
-                    },
-                    "run_dir": str(task.run_dir.resolve()),
-                    "cwd": os.getcwd(),
-                    "env": {**self.env, **gpu_environment("auto", gpu), "RBKIT_DISPLAY": "batch"},
-                }
-            )
-
-    def _heed(self, event: Event) -> None:
-        task = self.active[event.id]
-        if event.kind == "started":
-            task.began, task.oom = time.monotonic(), oom_kills()
-            self._write(
-                task,
-                **{"gpu": task.info["gpu"], **event.data},
-                status="running",
-                threads=self.threads,
-                attempts=task.info["attempts"] + 1,
-                started=now(),
-                heartbeat=now(),
-                ended=None,
-                seconds=None,
-                error=None,
-                cell=None,
-                tail=[],
-                kernel=None,
-                launcher=process_identity(),
-            )
-            if task.asked:  # while it was waiting to be born
-                self.workers.interrupt(task.id)
-        elif event.kind == "kernel":
-            self._write(task, kernel=event.data["kernel"], heartbeat=now())
-        else:
-            self._ended(task, event.data["result"], event.data["code"])
-
-    def _ended(self, task: Task, result: Mapping[str, Any] | None, code: int | None) -> None:
-        del self.active[task.id]
-        if self.gpus and task.info["gpu"] is not None:
-            self.gpus.give_back(task.info["gpu"])
-        try:
-            if result is None:
-                keep_evidence(task.run_dir)
-            found = judge(
-                task.run_dir,
-                None if result is None else dict(result),
-                code,
-                asked=task.asked,
-                limit=self.timeout,
-                oom=self._memory_ran_out(task),
-            )
-        except OSError as error:
-            self._give_up(task, error)
-        self._end(task, Verdict("failed", task.broken) if task.broken else found)
-
-    def _end(self, task: Task, found: Verdict) -> None:
-        again = (
-            found.status in ("killed", "timeout")
-            and task.tries <= self.retries
-            and not self.stopped
-        )
-        status = "queued" if again else found.status
-        self._write(
-            task,
-            status=status,
-            ended=now(),
-            heartbeat=now(),
-            seconds=round(task.seconds, 3),
-            error=found.error,
-            cell=found.cell,
-            tail=list(found.tail),
-            worker=None,
-            kernel=None,
-        )
-        if task.broken and found.status != "failed":  # what it did cannot be written down
-            again, status, found = False, "failed", Verdict("failed", task.broken)
-        self.statuses[task.id] = status
-        self.board.ended(task.id, found.status, task.seconds, found.error)
-        if again:
-            self.board.again(found.status)
-            self.queue.append(task)
-
-    def _write(self, task: Task, **changes: Any) -> None:
-        try:
-            task.write(**changes)
-        except OSError as error:
-            self._give_up(task, error)
-
-    def _give_up(self, task: Task, error: OSError) -> None:
-        """Let a run go whose folder takes nothing; all of them if no folder does.
-
-        Its ``job.json`` stays as it was: it does not say ok, and is done again by the next call.
-        """
-        if stops_all(self.out, error):
-            raise cannot_write(task.run_dir, error) from error
-        if task.broken is None and task.id in self.active:
-            self.workers.kill(task.id)
-        why = error.strerror or type(error).__name__
-        task.broken = task.broken or f"the folder of the run cannot be written ({why})"
-
-    def _memory_ran_out(self, task: Task) -> bool:
-        count = oom_kills()
-        return task.oom is not None and count is not None and count > task.oom
-
-    def _stop(self) -> None:
-        """Heed Ctrl-C: the first interrupts the runs, a second kills them."""
-        while self._seen < self.stopping.asked:
-            self._seen += 1
-            for task in list(self.active.values()):
-                self._ask(task, "interrupted", patience=_PATIENCE if self._seen == 1 else 0)
-
-    def _watch(self) -> None:
-        """Keep runs to their time, and show that they live."""
-        for task in list(self.active.values()):
-            if self.timeout is not None and task.seconds > self.timeout and not task.asked:
-                self._ask(task, "timeout", patience=_PATIENCE)
-            if task.kill_at is not None and time.monotonic() > task.kill_at:
-                task.kill_at = None
-                self.workers.kill(task.id)
-            elif (
-                task.began is not None and not task.broken and time.monotonic() - task.beat > _BEAT
-            ):
-                self._write(task, heartbeat=now())
-
-    def _ask(self, task: Task, why: str, patience: float) -> None:
-        if task.asked is None and patience:
-            self.workers.interrupt(task.id)
-        task.asked = task.asked or why
-        task.kill_at = time.monotonic() + patience
-
-
-__all__ = ["SweepResult", "run_plan"]
+        return f"SweepResult({self.out.name}: {counts or 'no runs'}{ended})"
 
 
 def run_plan(
@@ -665,90 +122,17 @@ def run_plan(
     gpus : str
         ``auto``, ``none``, or ids with commas: each run gets one of them to itself.
     progress : bool
-        A live table on stderr; a line for each ended run where that is no terminal.
+        A live table on stderr; a line for each ended run where that is not a terminal.
     ray : str, optional
         ``local`` or the address of a Ray cluster (``auto``: the one this machine belongs to):
         runs are done there. All machines see the sweep's folder by the same path.
 
-    Returns
-    -------
-    SweepResult
-
     Raises
     ------
     InputError
-        A number that cannot be; another launcher works on the folder; or the folder cannot be
+        An impossible number; another launcher works on the folder; or the folder cannot be
         written, now or later. All that is not done can be resumed then.
     """
-    _check(jobs, timeout, retries, gpus)
-    with sweep_lock(plan.out):
-        try:
-            return _run(plan, jobs, resume, timeout, retries, gpus, progress, ray)
-        finally:
-            _release(plan)
-
-
-def _run(
-    plan: Plan,
-    jobs: int,
-    resume: bool,
-    timeout: float | None,
-    retries: int,
-    gpus: str,
-    progress: bool,
-    ray: str | None,
-) -> SweepResult:
-    try:
-        template = _template(plan)
-        plan.write()
-        todo = requeue(plan, resume=resume)
-    except OSError as error:
-        raise cannot_write(plan.out, error) from error
-    statuses = dict.fromkeys(todo.done, "ok")
-    if not todo.jobs:
-        return SweepResult(plan.out, statuses)
-    resumable = "resume" in declared(read_notebook(template))
-    hands = _hands(min(jobs, len(todo.jobs)), gpus, ray)
-    launcher = Launcher(
-        hands.workers,
-        [Task(job.id, job.run_dir, job.given, info) for job, info in todo.jobs],
-        out=plan.out,
-        template=template,
-        resumable=resumable,
-        at_once=hands.at_once,
-        gpus=GpuSlots(hands.slots) if hands.slots else None,
-        env={**thread_environment(hands.threads), **gpu_environment(gpus, None)},
-        threads=hands.threads,
-        timeout=timeout,
-        retries=retries,
-        board=Board(len(plan.jobs), len(todo.done), hands.at_once, progress),
-    )
-    statuses |= launcher.run()
-    ended = {job.id: statuses[job.id] for job in plan.jobs}
-    return SweepResult(plan.out, ended, launcher.stopped, launcher.started)
-
-
-@dataclass(frozen=True)
-class _Hands:
-    """Who does the runs, how many at once, with how many threads each, and on which GPUs."""
-
-    workers: Workers
-    at_once: int
-    threads: int
-    slots: list[str]
-
-
-def _hands(jobs: int, gpus: str, ray: str | None) -> _Hands:
-    if ray is not None:
-        from rbkit.report.sweep.ray_workers import RayWorkers
-
-        cluster = RayWorkers(ray, jobs=jobs, gpus=gpus)
-        return _Hands(cluster, cluster.at_once, cluster.threads, [])
-    at_once = slots(jobs, gpus)
-    return _Hands(LocalWorkers(), at_once, max(1, cores() // at_once), gpu_slots(gpus))
-
-
-def _check(jobs: int, timeout: float | None, retries: int, gpus: str) -> None:
     if os.name != "posix":
         raise InputError("sweep", "needs process groups", "run it on Linux or macOS")
     for name, value, least in (("jobs", jobs, 1), ("retries", retries, 0)):
@@ -757,11 +141,57 @@ def _check(jobs: int, timeout: float | None, retries: int, gpus: str) -> None:
     if timeout is not None and not timeout > 0:
         raise InputError("timeout", f"is {timeout} s", "give a number above 0")
     gpu_slots(gpus)  # whether it can be read
+    with sweep_lock(plan.out), _released_at_end(plan):
+        try:
+            template = _copy_template(plan)
+            plan.write()
+            queued, done = queue_unfinished(plan, resume=resume)
+        except OSError as error:
+            raise cannot_write(plan.out, error) from error
+        statuses = dict.fromkeys(done, "ok")
+        if not queued:
+            return SweepResult(plan.out, statuses)
+        jobs = min(jobs, len(queued))
+        if ray is None:
+            workers: Workers = LocalWorkers()
+            at_once, free_gpus = runs_at_once(jobs, gpus), gpu_slots(gpus)
+            threads = max(1, cores() // at_once)
+        else:
+            from rbkit.report.sweep.ray_workers import RayWorkers
+
+            workers = cluster = RayWorkers(ray, jobs=jobs, gpus=gpus)  # which hands out GPUs
+            at_once, free_gpus, threads = cluster.at_once, [], cluster.threads
+        launcher = Launcher(
+            workers,
+            [Task(job.id, job.run_dir, job.given, info) for job, info in queued],
+            out=plan.out,
+            template=template,
+            resumable="resume" in plan.declared,
+            at_once=at_once,
+            gpus=free_gpus,
+            env={**thread_environment(threads), **gpu_environment(gpus, None)},
+            threads=threads,
+            timeout=timeout,
+            retries=retries,
+            board=Board(len(plan.jobs), len(done), at_once, progress),
+        )
+        statuses |= launcher.run()
+    ended = {job.id: statuses[job.id] for job in plan.jobs}
+    return SweepResult(plan.out, ended, launcher.stop_requests > 0, launcher.started)
 
 
-def _template(plan: Plan) -> Path:
-    """Copy the notebook: an edit while the sweep goes on must not change half of its runs."""
-    copy = plan.out / FOLDER / plan.template.name
+@contextmanager
+def _released_at_end(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError, InputError):  # full: it names a process that has gone, then
+            plan.release()
+
+
+def _copy_template(plan: Plan) -> Path:
+    """Copy the notebook: an edit while the sweep works must not change half of its runs."""
+    copy = plan.out / LAUNCHER_FOLDER / plan.template.name
     shutil.copyfile(plan.template, copy)
     if code_sha(read_notebook(copy)) != plan.template_sha:
         raise InputError(
@@ -772,6 +202,471 @@ def _template(plan: Plan) -> Path:
     return copy
 
 
-def _release(plan: Plan) -> None:
-    with suppress(OSError, InputError):  # full: the name of a process that has gone, then
-        plan.release()
+# ----------------------------------------------------------------------------------- the loop
+
+_BEAT = 5.0  # seconds between two heartbeats
+_PATIENCE = GRACE + 5  # seconds from an interrupt to the kill
+
+
+@dataclass
+class Task:
+    """A run that is to be done, and its progress."""
+
+    id: str
+    run_dir: Path
+    parameters: Mapping[str, Any]
+    info: dict[str, Any]  # its job.json
+    tries: int = 0  # of this call
+    began: float | None = None  # None while it waits for its worker
+    stop_reason: str | None = None  # why it was made to stop: timeout or interrupted
+    kill_at: float | None = None  # if it has not stopped until then
+    beat: float = 0.0
+    oom: int | None = None
+    broken: str | None = None  # why its folder cannot be written any more
+
+    def write(self, **changes: Any) -> None:
+        """Change some fields of the ``job.json``; OSError if it cannot be written."""
+        self.info.update(changes)
+        self.beat = time.monotonic()
+        write_job(self.run_dir, self.info)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this attempt."""
+        return 0.0 if self.began is None else time.monotonic() - self.began
+
+
+@dataclass
+class Launcher:
+    """Does tasks with workers; see :func:`run_plan`."""
+
+    workers: Workers
+    tasks: Sequence[Task]
+    out: Path
+    template: Path
+    resumable: bool
+    at_once: int
+    board: Board
+    gpus: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    timeout: float | None = None
+    retries: int = 0
+    # Ctrl-C or SIGTERM: the first one interrupts the runs, a second kills them.
+    stop_requests: int = 0
+    started: int = 0
+
+    def __post_init__(self) -> None:
+        self.queue, self.active = deque(self.tasks), dict[str, Task]()
+        self.free_gpus = deque(self.gpus)
+        self.statuses = {task.id: "queued" for task in self.tasks}
+        self._stops_handled = 0
+
+    def run(self) -> dict[str, str]:
+        """Do all tasks; return the status of each, by id.
+
+        If the sweep's folder cannot be written any more, all runs are killed.
+        """
+        try:
+            with launcher_at_work(), self.board, self._counting_signals():
+                while self.active or (self.queue and not self.stop_requests):
+                    self._start_next()
+                    for event in self.workers.events(0.25):
+                        self._handle(event)
+                    self._pass_on_stop_requests()
+                    self._check_time()
+                    running = [t for t in self.active.values() if t.began is not None]
+                    self.board.update({t.id: (t.run_dir, t.seconds) for t in running})
+        finally:
+            self.workers.close()
+        return self.statuses
+
+    @contextmanager
+    def _counting_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # signals go there
+            yield
+            return
+
+        def on_signal(*_: object) -> None:
+            self.stop_requests += 1
+
+        before = {
+            number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _start_next(self) -> None:
+        while self.queue and len(self.active) < self.at_once and not self.stop_requests:
+            task = self.queue.popleft()
+            again = self.resumable and task.info["attempts"] > 0
+            try:
+                if again:  # from its checkpoint: only what was half written goes
+                    for path in task.run_dir.glob(".tmp-*"):
+                        path.unlink(missing_ok=True)
+                else:
+                    clear(task.run_dir)
+            except OSError as error:
+                self._give_up(task, error)
+                self._end(task, Verdict("failed", task.broken))
+                continue
+            gpu = self.free_gpus.popleft() if self.gpus else None
+            task.info["gpu"] = gpu
+            task.began = task.stop_reason = task.kill_at = None
+            task.tries += 1
+            self.started += 1
+            self.active[task.id] = task
+            resume = {"resume": again} if self.resumable else {}
+            self.workers.start(
+                {
+                    "id": task.id,
+                    "template": str(self.template.resolve()),
+                    "parameters": {**task.parameters, **resume},
+                    "run_dir": str(task.run_dir.resolve()),
+                    "cwd": os.getcwd(),
+                    "env": {**self.env, **gpu_environment("auto", gpu), "RBKIT_DISPLAY": "batch"},
+                }
+            )
+
+    def _handle(self, event: Event) -> None:
+        task = self.active[event.id]
+        if event.kind == "started":
+            task.began, task.oom = time.monotonic(), oom_kills()
+            self._write(
+                task,
+                **{"gpu": task.info["gpu"], **event.data},
+                status="running",
+                threads=self.threads,
+                attempts=task.info["attempts"] + 1,
+                started=now(),
+                heartbeat=now(),
+                ended=None,
+                seconds=None,
+                error=None,
+                cell=None,
+                tail=[],
+                kernel=None,
+                launcher=process_identity(),
+            )
+            if task.stop_reason:  # while it was waiting to be forked
+                self.workers.interrupt(task.id)
+        elif event.kind == "kernel":
+            self._write(task, kernel=event.data["kernel"], heartbeat=now())
+        else:
+            self._judge(task, event.data["result"], event.data["code"])
+
+    def _judge(self, task: Task, result: Message | None, code: int | None) -> None:
+        del self.active[task.id]
+        if self.gpus and task.info["gpu"] is not None:
+            self.free_gpus.append(task.info["gpu"])
+        kills = oom_kills()
+        verdict = Verdict("failed")
+        try:
+            if result is None:
+                rescue_notebook(task.run_dir)
+            verdict = judge(
+                task.run_dir,
+                result,
+                code,
+                stop_reason=task.stop_reason,
+                limit=self.timeout,
+                oom=task.oom is not None and kills is not None and kills > task.oom,
+            )
+        except OSError as error:
+            self._give_up(task, error)
+        self._end(task, Verdict("failed", task.broken) if task.broken else verdict)
+
+    def _end(self, task: Task, verdict: Verdict) -> None:
+        retry = (
+            verdict.status in ("killed", "timeout")
+            and task.tries <= self.retries
+            and not self.stop_requests
+        )
+        status = "queued" if retry else verdict.status
+        self._write(
+            task,
+            status=status,
+            ended=now(),
+            heartbeat=now(),
+            seconds=round(task.seconds, 3),
+            error=verdict.error,
+            cell=verdict.cell,
+            tail=list(verdict.tail),
+            worker=None,
+            kernel=None,
+        )
+        if task.broken and verdict.status != "failed":  # its end cannot be recorded
+            retry, status, verdict = False, "failed", Verdict("failed", task.broken)
+        self.statuses[task.id] = status
+        self.board.ended(task.id, verdict.status, task.seconds, verdict.error, retry=retry)
+        if retry:
+            self.queue.append(task)
+
+    def _write(self, task: Task, **changes: Any) -> None:
+        try:
+            task.write(**changes)
+        except OSError as error:
+            self._give_up(task, error)
+
+    def _give_up(self, task: Task, error: OSError) -> None:
+        """Drop a run whose folder cannot be written; all of them if no folder can.
+
+        Its ``job.json`` stays as it was: it is not recorded as ok, and the next call does it again.
+        """
+        if is_unwritable(self.out, error):
+            raise cannot_write(task.run_dir, error) from error
+        if task.broken is None and task.id in self.active:
+            self.workers.kill(task.id)
+        why = error.strerror or type(error).__name__
+        task.broken = task.broken or f"the folder of the run cannot be written ({why})"
+
+    def _pass_on_stop_requests(self) -> None:
+        while self._stops_handled < self.stop_requests:
+            self._stops_handled += 1
+            for task in self.active.values():
+                first = self._stops_handled == 1
+                self._request_stop(task, "interrupted", patience=_PATIENCE if first else 0)
+
+    def _check_time(self) -> None:
+        """Stop runs that take too long, and write the heartbeats of the others."""
+        for task in list(self.active.values()):
+            if self.timeout is not None and task.seconds > self.timeout and not task.stop_reason:
+                self._request_stop(task, "timeout", patience=_PATIENCE)
+            if task.kill_at is not None and time.monotonic() > task.kill_at:
+                task.kill_at = None
+                self.workers.kill(task.id)
+            elif (
+                task.began is not None and not task.broken and time.monotonic() - task.beat > _BEAT
+            ):
+                self._write(task, heartbeat=now())
+
+    def _request_stop(self, task: Task, reason: str, patience: float) -> None:
+        if task.stop_reason is None and patience:
+            self.workers.interrupt(task.id)
+        task.stop_reason = task.stop_reason or reason
+        task.kill_at = time.monotonic() + patience
+
+
+# -------------------------------------------------------------------------- how a run has ended
+
+_OUT_OF_MEMORY = "out of memory: the system killed a process to get some back"
+_LOG_BYTES = 2**16  # of the end of a log
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Status of a run that has ended, and what went wrong: headline, cell, last lines."""
+
+    status: str
+    error: str | None = None
+    cell: str | None = None
+    tail: tuple[str, ...] = ()
+
+
+def judge(
+    run_dir: Path,
+    result: Message | None,
+    code: int | None,
+    *,
+    stop_reason: str | None = None,
+    limit: float | None = None,
+    oom: bool = False,
+) -> Verdict:
+    """Decide how a run ended; only what worker, notebook and record agree on is ok.
+
+    `result` is what the worker reported at its end (None if it could not), `code` its exit code
+    (negative for a signal), `stop_reason` why the launcher made it stop, ``timeout`` or
+    ``interrupted``, `limit` the seconds that it had, and `oom` whether memory ran out meanwhile.
+    """
+    reasons = {
+        "timeout": f"ran longer than the limit of {limit:g} s" if limit else "timeout",
+        "interrupted": "interrupted",
+    }
+    if result is None:
+        if stop_reason:
+            return Verdict(stop_reason, reasons[stop_reason], None, _log_tail(run_dir))
+        if oom:
+            error = _OUT_OF_MEMORY
+        elif code is None:
+            error = "the worker is gone"
+        elif code < 0:
+            error = f"the worker was killed by {signal_name(-code)}"
+        else:
+            error = f"the worker left with exit code {code} and without a report"
+        return Verdict("killed", error, None, _log_tail(run_dir))
+    cell, tail = result["cell"], tuple(result["tail"])
+    if result["status"] != "ok":
+        if stop_reason and result["status"] in ("interrupted", "killed"):
+            return Verdict(stop_reason, reasons[stop_reason], cell, tail)
+        error = result["error"]
+        # Not by the launcher, but by a STOP file or a signal: its own record tells.
+        if "KeyboardInterrupt" in (error or "") and _recorded_status(run_dir) == "interrupted":
+            return Verdict("interrupted", reasons["interrupted"], cell, tail)
+        error = f"{_OUT_OF_MEMORY} ({error})" if result["oom"] else error
+        return Verdict(result["status"], error, cell, tail)
+    if not _is_executed(run_dir / "run.ipynb"):
+        return Verdict("failed", "run.ipynb is not there, or not executed to its end")
+    recorded = _recorded_status(run_dir)
+    if recorded in (None, "ok"):
+        return Verdict("ok")
+    if recorded == "interrupted":
+        status = stop_reason or "interrupted"
+        return Verdict(status, reasons[status])
+    return Verdict("failed", f"the notebook ended, but run.json says {recorded}")
+
+
+def rescue_notebook(run_dir: Path) -> None:
+    """Give the notebook of a killed worker its final name, if it is whole."""
+    partial = run_dir / ".tmp-run.ipynb"
+    if _read_object(partial) is not None:
+        partial.replace(run_dir / "run.ipynb")
+
+
+def _is_executed(path: Path) -> bool:
+    notebook = _read_object(path)
+    if notebook is None:
+        return False
+    about = notebook.get("metadata", {}).get("papermill", {})
+    cells = [c for c in notebook.get("cells", []) if c.get("cell_type") == "code"]
+    states = [c.get("metadata", {}).get("papermill", {}).get("status") for c in cells]
+    complete = set(states) <= {"completed"}
+    return bool(about.get("end_time") and not about.get("exception") and complete)
+
+
+def _recorded_status(run_dir: Path) -> str | None:
+    """Return the status in ``run.json``; None if there is none."""
+    path = run_dir / "run.json"
+    if not path.exists():
+        return None
+    info = _read_object(path)
+    return "nothing: it is damaged" if info is None else shorten(info.get("status"), 40)
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _log_tail(run_dir: Path) -> tuple[str, ...]:
+    try:
+        with (run_dir / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))  # the rest may be gigabytes
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ()
+    return tuple(error_tail(last_lines([text])))
+
+
+# ---------------------------------------------------------------------------- progress on stderr
+
+
+@dataclass
+class Board:
+    """Progress on stderr of a sweep of `total` runs, of which `done` were done before."""
+
+    total: int
+    done: int
+    at_once: int
+    shown: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    _seconds: list[float] = field(default_factory=list)
+    _running: dict[str, tuple[Path, float]] = field(default_factory=dict)
+    _live: Any = None
+    _due: float = 0.0
+
+    def __enter__(self) -> Board:
+        if self.shown and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def ended(
+        self, id: str, status: str, seconds: float, error: str | None, *, retry: bool = False
+    ) -> None:
+        """Show a run that has ended; one that is to be tried again does not count yet."""
+        self._seconds.append(seconds)
+        self.counts[status] += 1
+        done = self.done + sum(self.counts.values())
+        if retry:
+            self.counts[status] -= 1
+        if not self.shown:
+            return
+        why = f"  {one_line(shorten(error))}" if error else ""
+        width = len(str(self.total))
+        line = f"[{done:>{width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
+        self._running.pop(id, None)
+        if self._live is not None:
+            self._live.update(self._table())
+            self._live.console.print(line, markup=False, highlight=False, overflow="ellipsis")
+            return
+        try:
+            print(line, file=sys.stderr, flush=True)
+        except OSError:  # nobody reads any more: not a reason to stop the runs
+            self.shown = False
+
+    def update(self, running: dict[str, tuple[Path, float]]) -> None:
+        """Show the runs in progress: id -> (run folder, seconds so far); twice a second."""
+        if self._live is None or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + 0.5
+        self._running = running
+        self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for id, (run_dir, seconds) in sorted(self._running.items()):
+            table.add_row(Text(f"  {id}"), Text(f"{seconds:.0f} s"), Text(progress_of(run_dir)))
+        so_far = [seconds for _, seconds in self._running.values()]
+        return Group(Text(self.headline(so_far), style="bold"), table)
+
+    def headline(self, running: Sequence[float]) -> str:
+        """Summarise the sweep in one line; `running` has the seconds of runs in progress.
+
+        Examples
+        --------
+        >>> board = Board(total=10, done=4, at_once=2, shown=False)
+        >>> board.ended("a", "ok", 60.0, None); board.ended("b", "failed", 60.0, "ValueError")
+        >>> board.headline([30.0, 30.0])
+        '5 ok, 1 failed, 2 running of 10, about 1 min 30 s to go'
+        """
+        ok = self.done + self.counts["ok"]
+        bad = [f"{n} {status}" for status, n in sorted(self.counts.items()) if status != "ok" and n]
+        left = self.total - self.done - sum(self.counts.values())
+        summary = ", ".join([f"{ok} ok", *bad, f"{len(running)} running of {self.total}"])
+        if not self._seconds or not left:
+            return summary
+        usual = sum(self._seconds) / len(self._seconds)
+        work = usual * left - sum(min(seconds, usual) for seconds in running)
+        return f"{summary}, about {duration(work / self.at_once)} to go"
+
+
+def progress_of(run_dir: Path) -> str:
+    """Return steps and loss of a run by its own record; empty if it keeps none."""
+    try:
+        info = read_json(run_dir / "run.json")
+        if info["status"] != "running":
+            return ""
+        progress = info["progress"]
+        step, steps, loss = progress["step"], progress["steps"], progress["loss"]
+    except (OSError, InputError, KeyError, TypeError):
+        return ""
+    text = f"step {step}/{steps}" if steps else f"step {step}"
+    return one_line(shorten(f"{text}  loss {loss:.3f}" if isinstance(loss, float) else text, 80))

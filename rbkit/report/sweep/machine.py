@@ -1,21 +1,22 @@
-"""Whether the kernel of the system killed something for want of memory.
-
-A process that the system kills to get memory back sees SIGKILL, like any other. Only the
-counters of its control group (Linux) tell one from the other.
-"""
+"""What a machine has for runs, cores and GPUs, and whether its memory ran out."""
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from rbkit.errors import InputError
 
-_THREADS = (
+CUDA_VARIABLE = "CUDA_VISIBLE_DEVICES"
+_THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -41,28 +42,14 @@ def thread_environment(threads: int) -> dict[str, str]:
     >>> thread_environment(2)["OMP_NUM_THREADS"]
     '2'
     """
-    return dict.fromkeys(_THREADS, str(threads))
-
-
-VARIABLE = "CUDA_VISIBLE_DEVICES"
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))
 
 
 def gpu_slots(given: str, env: Mapping[str, str] | None = None) -> list[str]:
     """Return the ids of the GPUs that runs may have, one for each slot.
 
-    Parameters
-    ----------
-    given : str
-        ``auto``: those of ``CUDA_VISIBLE_DEVICES``, else those that ``nvidia-smi`` lists.
-        ``none``: none. Else ids with commas, as CUDA takes them; an id given twice (``0,0``)
-        is shared by two runs.
-    env : mapping, optional
-        Environment variables; those of this process by default.
-
-    Raises
-    ------
-    InputError
-        `given` is none of these.
+    ``auto``: those of ``CUDA_VISIBLE_DEVICES``, else those that ``nvidia-smi`` lists. ``none``:
+    none. Else ids with commas, as CUDA takes them; an id given twice is shared by two runs.
 
     Examples
     --------
@@ -76,48 +63,29 @@ def gpu_slots(given: str, env: Mapping[str, str] | None = None) -> list[str]:
     if given == "none":
         return []
     if given == "auto":
-        return _visible(env[VARIABLE]) if VARIABLE in env else _listed()
+        if CUDA_VARIABLE not in env:
+            # A driver that does not answer has no GPU for us.
+            return re.findall(r"^GPU (\d+):", "\n".join(output_of("nvidia-smi", "-L")), re.M)
+        ids = [part.strip() for part in env[CUDA_VARIABLE].split(",")]
+        # CUDA stops reading at the first id that is empty or -1.
+        end = next((at for at, id in enumerate(ids) if id in ("", "-1")), len(ids))
+        return ids[:end]
     ids = [part.strip() for part in given.split(",")]
     # Numbers, or names as CUDA takes them: GPU-8932f937-..., MIG-GPU-.../1/0.
     if not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", id) for id in ids):
-        raise InputError("gpus", f"{given!r} is no list of GPUs", "give auto, none, or 0,1")
+        raise InputError("gpus", f"{given!r} is not a list of GPUs", "give auto, none, or 0,1")
     return ids
 
 
-def slots(jobs: int, gpus: str) -> int:
-    """Return how many of `jobs` runs go on at the same time: where there are GPUs, one on each.
+def runs_at_once(jobs: int, gpus: str) -> int:
+    """Return how many of `jobs` runs there are at the same time: where there are GPUs, one each.
 
     Examples
     --------
-    >>> slots(4, "none"), slots(4, "0,1"), slots(1, "0,1")
+    >>> runs_at_once(4, "none"), runs_at_once(4, "0,1"), runs_at_once(1, "0,1")
     (4, 2, 1)
     """
-    found = gpu_slots(gpus)
-    return min(jobs, len(found)) if found else jobs
-
-
-class GpuSlots:
-    """Hand out slots, and take them back.
-
-    Examples
-    --------
-    >>> slots = GpuSlots(["0", "1"])
-    >>> slots.take(), slots.take()
-    ('0', '1')
-    >>> slots.give_back("0"); slots.take()
-    '0'
-    """
-
-    def __init__(self, ids: list[str]) -> None:
-        self._free = list(ids)
-
-    def take(self) -> str:
-        """Return a free GPU's id; IndexError if there is none."""
-        return self._free.pop(0)
-
-    def give_back(self, id: str) -> None:
-        """Let another run have the GPU `id`."""
-        self._free.append(id)
+    return min(jobs, len(gpu_slots(gpus)) or jobs)
 
 
 def gpu_environment(given: str, id: str | None) -> dict[str, str]:
@@ -129,63 +97,59 @@ def gpu_environment(given: str, id: str | None) -> dict[str, str]:
     ({'CUDA_VISIBLE_DEVICES': '1'}, {'CUDA_VISIBLE_DEVICES': ''}, {})
     """
     if id is not None:
-        return {VARIABLE: id}
-    return {VARIABLE: ""} if given.strip() == "none" else {}
+        return {CUDA_VARIABLE: id}
+    return {CUDA_VARIABLE: ""} if given.strip() == "none" else {}
 
 
-def _visible(value: str) -> list[str]:
-    ids: list[str] = []
-    for part in value.split(","):
-        if not part.strip() or part.strip() == "-1":  # CUDA stops reading at the first such id
-            break
-        ids.append(part.strip())
-    return ids
+def describe_machine() -> dict[str, Any]:
+    """Describe this machine: what a result's seconds depend on."""
+    return {
+        "cpus": cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "platform": platform.platform(),
+        "gpus": output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader"),
+    }
 
 
-def _listed() -> list[str]:
-    command = shutil.which("nvidia-smi")
-    if command is None:
+def output_of(*command: str, folder: Path | None = None) -> list[str]:
+    """Return the lines that a command prints; none if it is not installed, or fails."""
+    program = shutil.which(command[0])
+    if program is None:
         return []
     try:
-        done = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            [program, *command[1:]], cwd=folder, capture_output=True, text=True, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
-        return []  # a driver that does not answer has no GPU for us
-    return re.findall(r"^GPU (\d+):", done.stdout, re.M) if done.returncode == 0 else []
+        return []
+    return [line.strip() for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
-_ROOT = Path("/sys/fs/cgroup")
+def oom_kills(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> int | None:
+    """Return how many processes of this control group died for want of memory; None if unknown.
 
-
-def oom_kills(root: Path = _ROOT, own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Return how often memory ran out in the control group of this process.
-
-    Returns
-    -------
-    int or None
-        Processes killed so far; None where the system does not count.
+    A process that the system kills to get memory back sees SIGKILL, like any other; only these
+    counters (Linux) tell one from the other.
     """
-    for file in _counters(root, own):
+    try:
+        groups = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    counters = []
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if not controllers:  # version 2: one tree
+            counters.append(root / path.lstrip("/") / "memory.events")
+        elif "memory" in controllers.split(","):
+            counters.append(root / "memory" / path.lstrip("/") / "memory.oom_control")
+    # In a container the path is often that of the host, and the group is mounted as the root.
+    for file in (*counters, root / "memory.events", root / "memory" / "memory.oom_control"):
         try:
-            rows = [line.split() for line in file.read_text(encoding="ascii").splitlines()]
+            text = file.read_text(encoding="ascii")
         except (OSError, UnicodeDecodeError):
             continue
-        for row in rows:
-            if len(row) == 2 and row[0] == "oom_kill" and row[1].isdigit():
-                return int(row[1])
+        if match := re.search(r"^oom_kill (\d+)$", text, re.M):
+            return int(match[1])
     return None
-
-
-def _counters(root: Path, own: Path) -> list[Path]:
-    try:
-        rows = own.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    found = []
-    for row in rows:
-        _, controllers, path = row.split(":", 2)
-        if not controllers:  # version 2: one tree
-            found.append(root / path.lstrip("/") / "memory.events")
-        elif "memory" in controllers.split(","):
-            found.append(root / "memory" / path.lstrip("/") / "memory.oom_control")
-    # In a container the path is often that of the host, and the group is mounted as the root.
-    return [*found, root / "memory.events", root / "memory" / "memory.oom_control"]

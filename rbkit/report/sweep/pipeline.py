@@ -6,18 +6,17 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report.parameters import Text, as_text
-from rbkit.report.sweep.folder import SWEEP_FILE, check_free, superseded
+from rbkit.report.parameters import ShellText, as_text
+from rbkit.report.sweep.folder import SWEEP_FILE
 from rbkit.report.sweep.grid import GridLike
+from rbkit.report.sweep.launcher import SweepResult, run_plan
+from rbkit.report.sweep.machine import runs_at_once
 from rbkit.report.sweep.plan import Plan, make_plan
 from rbkit.report.sweep.status import print_table
 from rbkit.text import need_streams, say
-
-if TYPE_CHECKING:
-    from rbkit.report.sweep.launcher import SweepResult
 
 
 def sweep(
@@ -43,7 +42,7 @@ def sweep(
 
     Everything that is given is checked before anything runs or is written. A run is known by
     its content (the notebook's code, all parameters, the data that they name): a second call
-    leaves what is done and goes on with the rest; another grid in the same folder adds to it.
+    leaves what is done and continues with the rest; another grid in the same folder adds to it.
 
     Parameters
     ----------
@@ -60,7 +59,7 @@ def sweep(
     profile : str, optional
         Value of the parameter ``profile``; ``smoke`` makes runs of seconds.
     resume : bool
-        Leave what is done. False: run everything anew.
+        Leave what is done. False: run everything again.
     timeout : float, optional
         Seconds that a run may take.
     retries : int
@@ -74,11 +73,11 @@ def sweep(
     report : bool
         Write ``out/index.html``, also if some runs have failed.
     pdf : bool
-        Print the page to PDF, too.
+        Print the page to PDF as well.
     progress : bool
-        Say on stderr what is going on.
+        Report progress on stderr.
     dry_run : bool
-        Print the runs and how they stand; start and write nothing.
+        Print the runs and their statuses; start and write nothing.
 
     Returns
     -------
@@ -98,8 +97,6 @@ def sweep(
         ...
     rbkit.errors.InputError: mixer: 'rbn' is unknown; use one of Stratified, Proportional, ...
     """
-    from rbkit.report.sweep.launcher import SweepResult
-
     need_streams()
     plan = make_plan(template, grid, out, parameters, profile)
     _check_baseline(plan, baseline)
@@ -109,18 +106,16 @@ def sweep(
     if pdf and report and not dry_run:
         from rbkit.report.html import find_browser
 
-        find_browser()  # asked first: it is what may be missing
+        find_browser()  # now: it may be missing
     if not dry_run:
-        check_free(plan)
+        plan.existing()
     before = plan.statuses()
     if progress or dry_run:
-        at_once = _at_once(jobs, gpus) if ray is None else jobs
+        at_once = runs_at_once(jobs, gpus) if ray is None else jobs
         _announce(plan, before if resume else dict.fromkeys(before, "queued"), at_once)
     if dry_run:
-        _show(plan, before)
+        _print_plan(plan, before)
         return SweepResult(plan.out, before)
-    from rbkit.report.sweep.launcher import run_plan
-
     result = run_plan(
         plan,
         jobs=jobs,
@@ -138,10 +133,9 @@ def sweep(
             page = _report(plan, baseline, pdf, progress)
     finally:
         if progress:
-            counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
-            _tell(plan, counts)
+            _say(plan, ", ".join(f"{count} {status}" for status, count in result.counts.items()))
     if progress and result.exit_code == 130:
-        say(f"Interrupted. Go on with: {plan.command}")
+        say(f"Interrupted. Resume with: {plan.command}")
     elif progress and page is not None:
         say(f"The report: {page.resolve()}")
     return result
@@ -150,17 +144,10 @@ def sweep(
 def _options(*, baseline: str | Mapping[str, Any] | None, **given: Any) -> dict[str, Any]:
     """Options that a command would have to repeat: those that are not at their defaults."""
     usual = {"jobs": 1, "timeout": None, "retries": 0, "gpus": "auto", "ray": None, "pdf": False}
-    found = {name: value for name, value in given.items() if value != usual[name]}
+    options = {name: value for name, value in given.items() if value != usual[name]}
     if isinstance(baseline, Mapping):
         baseline = " ".join(f"{name}={as_text(value)}" for name, value in baseline.items())
-    return found if baseline is None else {**found, "baseline": baseline}
-
-
-def _at_once(jobs: int, gpus: str) -> int:
-    from rbkit.report.sweep.machine import gpu_slots
-
-    slots = gpu_slots(gpus)
-    return min(jobs, len(slots)) if slots else jobs
+    return options if baseline is None else {**options, "baseline": baseline}
 
 
 def _report(
@@ -174,13 +161,13 @@ def _report(
     except InputError as error:
         if baseline is None:
             raise
-        # Its runs may be those that failed; the others are to be seen all the same.
+        # Its runs may be those that failed; the others are to be shown all the same.
         warnings.warn(f"the report takes another baseline: {error}", RbkitWarning, stacklevel=3)
         return write_report([plan.out], page, pdf=pdf, progress=progress)
 
 
 def _check_baseline(plan: Plan, baseline: str | Mapping[str, Any] | None) -> None:
-    """Refuse a baseline that no run can have: found after hours of training, it is too late."""
+    """Refuse a baseline that no run can have, before hours of training."""
     if baseline is None:
         return
     from rbkit.report.compare.variants import parse_baseline
@@ -188,10 +175,10 @@ def _check_baseline(plan: Plan, baseline: str | Mapping[str, Any] | None) -> Non
     pairs = (
         dict(baseline)
         if isinstance(baseline, Mapping)
-        else {name: Text(value) for name, value in parse_baseline(baseline).items()}
+        else {name: ShellText(value) for name, value in parse_baseline(baseline).items()}
     )
     others = (plan.out / SWEEP_FILE).exists()  # an earlier call may have made its runs
-    for name, value in plan.known.check_given(pairs).items():
+    for name, value in plan.declared.check_given(pairs).items():
         if name in plan.grid and value not in plan.grid[name] and not others:
             raise InputError(
                 f"baseline {name}",
@@ -207,18 +194,18 @@ def _announce(plan: Plan, statuses: Mapping[str, str], at_once: int) -> None:
     left = len(statuses) - done
     todo = f"{left} to do, {at_once} at a time" if left else "nothing to do"
     runs = "1 run" if len(statuses) == 1 else f"{len(statuses)} runs"
-    _tell(plan, f"{runs}, {done} done already, {todo}")
-    if older := superseded(plan):
-        changes = ", ".join(dict.fromkeys(each for found in older.values() for each in found))
+    _say(plan, f"{runs}, {done} done already, {todo}")
+    if older := plan.superseded():
+        changes = ", ".join(dict.fromkeys(each for changed in older.values() for each in changed))
         what = f"{len(older)} runs of older code or data make way for new ones"
-        _tell(plan, f"{what}; changed: {changes}" if changes else what)
+        _say(plan, f"{what}; changed: {changes}" if changes else what)
 
 
-def _tell(plan: Plan, what: str) -> None:
+def _say(plan: Plan, what: str) -> None:
     say(f"{plan.template.stem} -> {plan.out}: {what}")
 
 
-def _show(plan: Plan, statuses: Mapping[str, str]) -> None:
+def _print_plan(plan: Plan, statuses: Mapping[str, str]) -> None:
     names = list(plan.grid)
     rows = [
         [job.id, statuses[job.id], *(as_text(job.varied[name]) for name in names)]

@@ -1,7 +1,7 @@
 """Runs on a Ray cluster: more than this machine has (extra ``rbkit[ray]``).
 
-A Ray actor for each run at a time does on its machine what the launcher does on this one: it
-forks workers from a nursery (:class:`~rbkit.report.sweep.worker.LocalWorkers`). So a run
+For each run at a time a Ray actor does on its machine what the launcher does on this one: it
+forks workers from a fork server (:class:`~rbkit.report.sweep.worker.LocalWorkers`). So a run
 is the same wherever it is done, and when Ray's process is killed its runs go with it. The
 launcher stays the only one that writes ``job.json``; all machines see the folder by its path.
 """
@@ -17,10 +17,10 @@ from typing import Any
 
 from rbkit.errors import InputError
 from rbkit.ray_cluster import connected_ray
-from rbkit.report.sweep.machine import VARIABLE, cores, gpu_slots
+from rbkit.report.sweep.machine import CUDA_VARIABLE, cores, gpu_slots
 from rbkit.report.sweep.worker import Event, LocalWorkers, Message
 
-_LISTEN = 0.5  # seconds that an actor waits for news
+_LISTEN = 0.5  # seconds that an actor waits for events
 
 
 class RunActor:
@@ -35,7 +35,7 @@ class RunActor:
 
     def events(self, timeout: float) -> list[tuple[str, str, dict[str, Any]]]:
         """Return what happened, with the GPU that Ray gave to this process."""
-        gpu = os.environ.get(VARIABLE) or None
+        gpu = os.environ.get(CUDA_VARIABLE) or None
         return [
             (e.kind, e.id, {**e.data, **({"gpu": gpu} if e.kind == "started" else {})})
             for e in self.workers.events(timeout)
@@ -46,47 +46,31 @@ class RunActor:
         self.workers.interrupt(id)
 
     def close(self) -> None:
-        """Kill whatever still runs, and clear up."""
+        """Kill whatever still runs, and clean up."""
         self.workers.close()
 
 
 @dataclass
-class _Hand:
-    """An actor, the run it does, and the call that listens to it."""
-
-    actor: Any
+class _ActiveRun:
     id: str
-    listening: Any
+    actor: Any
+    pending: Any  # the call of its `events`
 
 
 class RayWorkers:
-    """See :class:`~rbkit.report.sweep.worker.Workers`.
+    """:class:`~rbkit.report.sweep.worker.Workers` of a Ray cluster (``local``: a new one here).
 
-    Parameters
-    ----------
-    address : str
-        ``local``, or of a cluster.
-    jobs : int
-        Runs at the same time.
-    gpus : str
-        ``auto``: a GPU for each run if the cluster has any; ``none``.
-
-    Attributes
-    ----------
-    at_once : int
-        Runs that the cluster has room for at the same time, at most `jobs`.
-    threads : int
-        Cores of each.
+    `at_once` is how many runs the cluster has room for at the same time, at most `jobs`, and
+    `threads` the cores of each. With `gpus` ``auto`` each has a GPU if the cluster has any.
     """
 
     def __init__(self, address: str, *, jobs: int, gpus: str = "auto") -> None:
         if gpus not in ("auto", "none"):
             raise InputError("gpus", f"is {gpus!r}, but Ray hands them out", "give auto or none")
-        here = None if address == "local" else address
-        ours = len(gpu_slots("auto")) if gpus == "auto" else 0
+        here = len(gpu_slots("auto")) if gpus == "auto" else 0
         self._stack = ExitStack()
         self._ray = self._stack.enter_context(
-            connected_ray(here, cpus=max(cores(), jobs), gpus=ours)
+            connected_ray(None if address == "local" else address, max(cores(), jobs), here)
         )
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         cpus = [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
@@ -100,64 +84,67 @@ class RayWorkers:
         self.at_once = min(jobs, room, slots or jobs)
         self._options = {"num_cpus": self.threads, "num_gpus": 1 if slots else 0, "max_restarts": 0}
         self._idle: deque[Any] = deque()
-        self._hands: dict[str, _Hand] = {}
+        self._active: dict[str, _ActiveRun] = {}
 
     def start(self, request: Message) -> None:
         """Begin the run ``request["id"]``, on an idle actor or a new one."""
-        actor = self._idle.popleft() if self._idle else self._new_actor()
+        actor = (
+            self._idle.popleft()
+            if self._idle
+            else self._ray.remote(RunActor).options(**self._options).remote()
+        )
         actor.start.remote(request)
-        self._hands[request["id"]] = _Hand(actor, request["id"], actor.events.remote(_LISTEN))
+        id = request["id"]
+        self._active[id] = _ActiveRun(id, actor, actor.events.remote(_LISTEN))
 
     def events(self, timeout: float) -> list[Event]:
         """Return what happened; wait at most `timeout` seconds for something."""
-        calls = [hand.listening for hand in self._hands.values()]
+        calls = [run.pending for run in self._active.values()]
         if not calls:
             time.sleep(timeout)
             return []
         self._ray.wait(calls, num_returns=1, timeout=timeout)
         ready, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
-        found = []
-        for hand in [h for h in self._hands.values() if h.listening in ready]:
-            found += self._news(hand)
-        return found
+        return [
+            event
+            for run in list(self._active.values())
+            if run.pending in ready
+            for event in self._events_of(run)
+        ]
 
     def interrupt(self, id: str) -> None:
         """Have the run interrupt its notebook."""
-        if id in self._hands:
-            self._hands[id].actor.interrupt.remote(id)
+        if id in self._active:
+            self._active[id].actor.interrupt.remote(id)
 
     def kill(self, id: str) -> None:
         """Kill the run and all its processes."""
-        if id in self._hands:  # with its actor, which may still be waiting for a place
-            self._ray.kill(self._hands[id].actor)
+        if id in self._active:  # with its actor, which may still be waiting for a place
+            self._ray.kill(self._active[id].actor)
 
     def close(self) -> None:
-        """Let go of the actors, and with them of what they run."""
-        actors = [*self._idle, *(hand.actor for hand in self._hands.values())]
-        if actors:  # those that can, clear up first
+        """Kill the actors, and with them what they run."""
+        actors = [*self._idle, *(run.actor for run in self._active.values())]
+        if actors:  # those that can, clean up first
             self._ray.wait(
                 [actor.close.remote() for actor in actors], num_returns=len(actors), timeout=5
             )
         for actor in actors:
             self._ray.kill(actor)
         self._idle.clear()
-        self._hands.clear()
+        self._active.clear()
         self._stack.close()
 
-    def _new_actor(self) -> Any:
-        return self._ray.remote(RunActor).options(**self._options).remote()
-
-    def _news(self, hand: _Hand) -> list[Event]:
+    def _events_of(self, run: _ActiveRun) -> list[Event]:
         try:
-            told = self._ray.get(hand.listening)
+            events = [Event(kind, id, data) for kind, id, data in self._ray.get(run.pending)]
         except self._ray.exceptions.RayActorError:  # killed, or its machine is gone
-            del self._hands[hand.id]
-            self._ray.kill(hand.actor)  # if it is only out of reach: it must not go on alone
-            return [Event("ended", hand.id, {"result": None, "code": None})]
-        found = [Event(kind, id, data) for kind, id, data in told]
-        if any(event.kind == "ended" for event in found):
-            del self._hands[hand.id]
-            self._idle.append(hand.actor)
+            del self._active[run.id]
+            self._ray.kill(run.actor)  # if it is only unreachable: it must not continue alone
+            return [Event("ended", run.id, {"result": None, "code": None})]
+        if any(event.kind == "ended" for event in events):
+            del self._active[run.id]
+            self._idle.append(run.actor)
         else:
-            hand.listening = hand.actor.events.remote(_LISTEN)
-        return found
+            run.pending = run.actor.events.remote(_LISTEN)
+        return events

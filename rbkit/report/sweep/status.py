@@ -1,4 +1,4 @@
-"""``rbkit status``: how a sweep stands, read from its files, also while it runs."""
+"""``rbkit status``: the state of a sweep, read from its files, also while it runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from typing import Any, TextIO
 
 from rbkit.errors import InputError
 from rbkit.files import read_json
+from rbkit.processes import seconds_since
 from rbkit.report.sweep.folder import (
-    STATUSES,
     job_status,
     launcher_of,
     read_job,
     read_sweep,
-    seconds_since,
-    ways_on,
+    resume_commands,
 )
-from rbkit.text import one_line
+from rbkit.text import duration, one_line
 
 _STYLES = {
     "ok": "green",
@@ -38,7 +37,7 @@ _STYLES = {
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO) -> None:
     """Print rows of text; columns that are empty everywhere are left out.
 
-    A terminal gets a table as wide as it is, long cells cut short; a pipe or a file gets
+    A terminal gets a table of its width, long cells cut short; a pipe or a file gets
     every line whole, so that ``grep`` finds what is there.
 
     Examples
@@ -52,73 +51,60 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], file: Text
     if file.isatty():
         from rich.console import Console
 
-        Console(file=file, highlight=False).print(rich_table(header, rows))
+        Console(file=file, highlight=False).print(_rich_table(header, rows))
         return
-    lines = _without_empty([list(header), *([one_line(cell) for cell in row] for row in rows)])
+    lines = _lines(header, rows)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        said = "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-        print(said.rstrip(), file=file)
+        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip(), file=file)
 
 
-def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """Return a rich table; cells are text, whatever markup they seem to hold."""
+def _rich_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    lines = _without_empty([list(header), *([one_line(cell) for cell in row] for row in rows)])
+    lines = _lines(header, rows)
     table = Table(box=None, pad_edge=False)
     for at, name in enumerate(lines[0]):
         # Where it is tight, names and errors give way, and numbers do not.
         width = max(len(line[at]) for line in lines)
         table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=min(width, 16))
-    for line in lines[1:]:
+    for line in lines[1:]:  # cells are text, whatever markup they seem to hold
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))
     return table
 
 
-def _without_empty(lines: list[list[str]]) -> list[list[str]]:
-    kept = [at for at in range(len(lines[0])) if any(line[at] for line in lines[1:])]
-    return [[line[at] for at in kept or range(len(lines[0]))] for line in lines]
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    lines = [list(header), *([one_line(cell) for cell in row] for row in rows)]
+    filled = [at for at in range(len(header)) if any(line[at] for line in lines[1:])]
+    return [[line[at] for at in filled or range(len(header))] for line in lines]
 
 
 _HEADER = ("run", "status", "step", "loss", "time", "attempts", "gpu", "error")
 _ORDER = ("running", "failed", "killed", "timeout", "interrupted", "damaged", "queued", "ok")
-_EVERY = 2.0  # seconds between two looks
+_REFRESH = 2.0  # seconds
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a sweep stands.
-
-    Attributes
-    ----------
-    template : str
-    statuses : dict of str to str
-        By id, in the order of the sweep.
-    rows : list of tuple of str
-        What the table shows, those that run first.
-    launcher : str or None
-        Who works on it.
-    commands : tuple of str
-        Go on with what is not ok.
-    """
+class SweepStatus:
+    """The state of a sweep: who works on it, its runs, and the commands that finish it."""
 
     template: str
-    statuses: dict[str, str]
-    rows: list[tuple[str, ...]]
+    statuses: dict[str, str]  # by id, in the order of the sweep
+    rows: list[tuple[str, ...]]  # of the table, running ones first
     launcher: str | None
     commands: tuple[str, ...]
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of runs by status."""
-        found = Counter(self.statuses.values())
-        return {status: found[status] for status in ("ok", *_ORDER[:-1]) if found[status]}
+        counts = Counter(self.statuses.values())
+        return {status: counts[status] for status in ("ok", *_ORDER[:-1]) if counts[status]}
 
     @property
     def exit_code(self) -> int:
-        """0: all ok; 3: it goes on; 1: some are not ok, and nobody works on them."""
+        """0: all ok; 3: in progress; 1: some are not ok, and nobody works on them."""
         counts = self.counts
         if set(counts) <= {"ok"}:
             return 0
@@ -127,50 +113,44 @@ class Standing:
     @property
     def headline(self) -> str:
         """One line, such as ``90_run: 30 runs: 12 ok, 2 running, 16 queued (process 12)``."""
-        said = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         who = f" ({self.launcher})" if self.launcher else ""
         number = len(self.statuses)
         return one_line(
-            f"{self.template}: {number} run{'s' * (number != 1)}: {said or 'none'}{who}"
+            f"{self.template}: {number} run{'s' * (number != 1)}: {counts or 'none'}{who}"
         )
 
     @property
     def advice(self) -> str:
-        """What to do about a sweep that has stopped; empty if there is nothing to do."""
+        """How to resume a sweep that has stopped; empty if there is nothing to do."""
         if self.exit_code != 1:
             return ""
         left = len(self.statuses) - self.counts.get("ok", 0)
         they = "run is" if left == 1 else "runs are"
-        said = f"Nobody works on it; {left} {they} not ok. Go on with:"
+        advice = f"Nobody works on it; {left} {they} not ok. Resume with:"
         if len(self.commands) == 1:
-            return one_line(f"{said} {self.commands[0]}")
-        return "\n  ".join(map(one_line, (said, *self.commands)))
+            return one_line(f"{advice} {self.commands[0]}")
+        return "\n  ".join(map(one_line, (advice, *self.commands)))
 
 
-def standing(out: str | Path) -> Standing:
-    """Read how the sweep in the folder `out` stands.
-
-    Raises
-    ------
-    InputError
-        There is no sweep, or its ``sweep.json`` is damaged.
-    """
+def sweep_status(out: str | Path) -> SweepStatus:
+    """Read the state of the sweep in the folder `out`."""
     out = Path(out)
     info = read_sweep(out)
-    found = {id: _row(out / "runs" / id, id) for id in info["jobs"]}
-    rows = sorted(found.values(), key=lambda row: _ORDER.index(row[1]))  # stable: order of the grid
-    statuses = {id: row[1] for id, row in found.items()}
-    return Standing(
+    by_id = {id: _row(out / "runs" / id, id) for id in info["jobs"]}
+    rows = sorted(by_id.values(), key=lambda row: _ORDER.index(row[1]))  # stable: order of the grid
+    statuses = {id: row[1] for id, row in by_id.items()}
+    return SweepStatus(
         Path(info["template"]).stem,
         statuses,
         rows,
         launcher_of(out, info),
-        tuple(ways_on(info, statuses)),
+        tuple(resume_commands(info, statuses)),
     )
 
 
 def print_status(out: str | Path, watch: bool = False) -> int:
-    """Print how a sweep stands; with `watch`, until nothing runs any more or Ctrl-C.
+    """Print the state of a sweep; with `watch`, until nothing runs any more or Ctrl-C.
 
     Returns
     -------
@@ -182,45 +162,45 @@ def print_status(out: str | Path, watch: bool = False) -> int:
     InputError
         There is no sweep, or its ``sweep.json`` is damaged.
     """
-    now = standing(out)
-    if watch and now.exit_code == 3:
+    status = sweep_status(out)
+    if watch and status.exit_code == 3:
         try:
-            now = _follow(out, now)
+            status = _follow(out, status)
         except KeyboardInterrupt:
-            now = standing(out)
-    print(now.headline)
-    if now.rows:
-        print_table(_HEADER, now.rows, sys.stdout)
-    if now.advice:
-        print(now.advice)
-    return now.exit_code
+            status = sweep_status(out)
+    print(status.headline)
+    if status.rows:
+        print_table(_HEADER, status.rows, sys.stdout)
+    if status.advice:
+        print(status.advice)
+    return status.exit_code
 
 
-def _follow(out: str | Path, now: Standing) -> Standing:
+def _follow(out: str | Path, status: SweepStatus) -> SweepStatus:
     if not sys.stdout.isatty():  # a line for each change
-        while now.exit_code == 3:
-            time.sleep(_EVERY)
-            before, now = now, standing(out)
-            if now.headline != before.headline and now.exit_code == 3:
-                print(now.headline, flush=True)
-        return now
+        while status.exit_code == 3:
+            time.sleep(_REFRESH)
+            before, status = status, sweep_status(out)
+            if status.headline != before.headline and status.exit_code == 3:
+                print(status.headline, flush=True)
+        return status
     from rich.console import Console, Group
     from rich.live import Live
     from rich.text import Text
 
     console = Console(highlight=False)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        while now.exit_code == 3:
-            rows = now.rows[: max(1, console.height - 5)]
-            more = len(now.rows) - len(rows)
+        while status.exit_code == 3:
+            rows = status.rows[: max(1, console.height - 5)]
+            more = len(status.rows) - len(rows)
             rest = [Text(f"and {more} more", style="dim")] if more else []
             live.update(
-                Group(Text(now.headline, style="bold"), rich_table(_HEADER, rows), *rest),
+                Group(Text(status.headline, style="bold"), _rich_table(_HEADER, rows), *rest),
                 refresh=True,
             )
-            time.sleep(_EVERY)
-            now = standing(out)
-    return now
+            time.sleep(_REFRESH)
+            status = sweep_status(out)
+    return status
 
 
 def _row(run_dir: Path, id: str) -> tuple[str, ...]:
@@ -228,17 +208,17 @@ def _row(run_dir: Path, id: str) -> tuple[str, ...]:
         job = read_job(run_dir)
     except InputError as error:
         planned = not (run_dir / "job.json").exists()
-        status, said = ("queued", "") if planned else ("damaged", error.what)
-        return (id, status, "", "", "", "", "", said)
+        status, why = ("queued", "") if planned else ("damaged", error.what)
+        return (id, status, "", "", "", "", "", why)
     status = job_status(job)
     seconds = seconds_since(job["started"]) if status == "running" else job["seconds"]
     step, loss = _progress(run_dir) if job["attempts"] else ("", "")
     return (
         id,
-        status if status in STATUSES else "damaged",
+        status,
         step,
         loss,
-        _duration(seconds),
+        duration(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e9 else "",
         str(job["attempts"] or ""),
         "" if job["gpu"] is None else str(job["gpu"]),
         "" if status == "ok" else job["error"] or "",
@@ -249,19 +229,10 @@ def _progress(run_dir: Path) -> tuple[str, str]:
     """Return steps and loss by the run's own record, the final one if it has ended."""
     try:
         info = read_json(run_dir / "run.json")
-        done, final = info.get("progress") or {}, info.get("final") or {}
-        step, steps = done.get("step"), done.get("steps")
-        loss = final.get("loss_token", done.get("loss"))
+        progress, final = info.get("progress") or {}, info.get("final") or {}
+        step, steps = progress.get("step"), progress.get("steps")
+        loss = final.get("loss_token", progress.get("loss"))
     except (OSError, InputError, AttributeError):
         return "", ""
     of = f"{step}/{steps}" if type(step) is int and type(steps) is int else ""
     return of, f"{loss:.4f}" if isinstance(loss, int | float) else ""
-
-
-def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
-        return ""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d} h"

@@ -1,4 +1,11 @@
-"""One run in one process: execute the notebook, make its page, say how it ended."""
+"""One run in one process, forked from a process in which everything is loaded already.
+
+A fresh interpreter with its imports costs more than a small run. So :class:`LocalWorkers` starts
+a *fork server* (:func:`fork_server`) that has papermill and nbconvert loaded, and asks it for a
+worker (:func:`work`) for each run. All talk by lines of JSON over :class:`Channel`. The launcher
+keeps one end of each, so workers and fork server notice when it dies, however it did, and leave
+nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +42,13 @@ from rbkit.processes import (
     kill_group,
     process_identity,
 )
-from rbkit.report.engine import Failure, NotebookError, execute, failure_in
-from rbkit.report.sweep.folder import tail_of
+from rbkit.report.engine import Failure, NotebookError, failure_in
+from rbkit.report.sweep.folder import error_tail
 from rbkit.report.sweep.machine import oom_kills
 from rbkit.text import last_lines, one_line, shorten
 
 Message = dict[str, Any]
+LOG = "worker.log"
 
 
 class Channel:
@@ -49,8 +57,8 @@ class Channel:
     Examples
     --------
     >>> ours, theirs = Channel.pair()
-    >>> _ = ours.send({"say": "interrupt"}); theirs.receive()
-    {'say': 'interrupt'}
+    >>> _ = ours.send({"interrupt": True}); theirs.receive()
+    {'interrupt': True}
     >>> ours.close(); theirs.receive() is None
     True
     >>> theirs.close()
@@ -58,9 +66,9 @@ class Channel:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
-        self._rest = b""
-        self._lock = threading.Lock()  # a worker speaks from two threads
-        self.ended = False  # the other end is closed: by itself, or by the death of its process
+        self._unread = b""
+        self._lock = threading.Lock()  # a worker sends from two threads
+        self.ended = False  # the other end is closed, by itself or by the death of its process
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -74,33 +82,28 @@ class Channel:
 
     def send(self, message: Message) -> bool:
         """Send; whether anybody was there to send to."""
-        data = json.dumps(message).encode() + b"\n"
         try:
             with self._lock:
-                self.socket.sendall(data)
+                self.socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             return False
         return True
 
     def receive(self) -> Message | None:
         """Wait for the next message; None when there will be no more."""
-        while b"\n" not in self._rest and not self.ended:
-            self._take()
+        while b"\n" not in self._unread and not self.ended:
+            self._read()
         return self._next()
 
-    def pending(self) -> list[Message]:
-        """Return what has arrived, after a ``select`` that said so."""
-        self._take()
-        return self._all()
+    def pending(self, *, to_the_end: bool = False) -> list[Message]:
+        """Return what has arrived, after ``select`` has reported it; or all until the other end."""
+        self._read()
+        while to_the_end and not self.ended:
+            self._read()
+        return list(iter(self._next, None))
 
-    def rest(self) -> list[Message]:
-        """Return what a process that has ended still said."""
-        while not self.ended:
-            self._take()
-        return self._all()
-
-    def hang_up(self) -> None:
-        """Say no more, but go on listening: the other end sees this one as closed."""
+    def stop_sending(self) -> None:
+        """Send no more, but continue to listen: the other end sees this one as closed."""
         with suppress(OSError):  # it is closed already
             self.socket.shutdown(socket.SHUT_WR)
 
@@ -108,76 +111,32 @@ class Channel:
         """Close this end: the other one sees that."""
         self.socket.close()
 
-    def _take(self) -> None:
+    def _read(self) -> None:
         try:
             data = self.socket.recv(65536)
         except OSError:
             data = b""
         self.ended = not data
-        self._rest += data
+        self._unread += data
 
     def _next(self) -> Message | None:
-        line, newline, rest = self._rest.partition(b"\n")
+        line, newline, rest = self._unread.partition(b"\n")
         if not newline:
             return None
-        self._rest = rest
+        self._unread = rest
         message: Message = json.loads(line)
         return message
 
-    def _all(self) -> list[Message]:
-        found = []
-        while (message := self._next()) is not None:
-            found.append(message)
-        return found
+
+# -------------------------------------------------------------------------------- the worker
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that happened to a run.
+def work(channel: Channel, scratch: Path) -> None:
+    """Do the one run that is requested over `channel`, in a process of its own.
 
-    ``started`` (identity of the worker, its host, its GPU), ``kernel`` (identity of the
-    notebook's kernel), or ``ended`` (``result``: what the worker said, or None if it could
-    not; ``code``: its exit code, negative for a signal, None if nobody knows it).
-    """
-
-    kind: Literal["started", "kernel", "ended"]
-    id: str
-    data: dict[str, Any] = field(default_factory=dict)
-
-
-class Workers(Protocol):
-    """Those who do runs; every method returns at once but :meth:`events`."""
-
-    def start(self, request: Message) -> None:
-        """Begin the run ``request["id"]``."""
-
-    def events(self, timeout: float) -> list[Event]:
-        """Return what happened; wait at most `timeout` seconds for something."""
-
-    def interrupt(self, id: str) -> None:
-        """Have the run interrupt its notebook, which may write a checkpoint."""
-
-    def kill(self, id: str) -> None:
-        """Kill the run and all its processes."""
-
-    def close(self) -> None:
-        """Kill whatever still runs, and let go of everything."""
-
-
-LOG = "worker.log"
-
-
-def serve(channel: Channel, scratch: Path) -> None:
-    """Do the one run that comes over `channel`, in a process of its own.
-
-    What arrives: ``{"template", "parameters", "run_dir", "cwd", "env"}``, later perhaps
-    ``{"say": "interrupt"}``. What is told: ``{"kernel": {pid, born}}``, and at the end
-    ``{"result": {status, error, cell, tail, oom}}``.
-
-    Parameters
-    ----------
-    scratch : Path
-        A private folder for the sockets of the kernel; removed by whoever gave it.
+    In: ``{"template", "parameters", "run_dir", "cwd", "env"}``, later perhaps ``{"interrupt"}``.
+    Out: ``{"kernel": {pid, born}}``, at the end ``{"result": {status, error, cell, tail, oom}}``.
+    Sockets of the kernel go to the private folder `scratch`, which the fork server removes.
     """
     os.setsid()  # a group of its own, to be found and killed by
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -189,37 +148,39 @@ def serve(channel: Channel, scratch: Path) -> None:
     tempfile.tempdir = str(scratch)
     os.environ.update(request["env"], JUPYTER_RUNTIME_DIR=str(scratch))
     run_dir = Path(request["run_dir"])
-    _log_to(run_dir / LOG)
-    threading.Thread(target=_lifeline, args=(channel,), daemon=True).start()
+    _redirect_output(run_dir / LOG)
+    threading.Thread(target=_listen, args=(channel,), daemon=True).start()
     result = _run(request, run_dir, scratch, channel.send)
     kill_descendants()
     _drop_if_empty(run_dir / LOG)
     channel.send({"result": result})
 
 
-def _lifeline(channel: Channel) -> None:
-    """Pass on an interrupt; when the launcher is gone, go at once and leave nothing behind."""
+def _listen(channel: Channel) -> None:
+    """Pass on an interrupt; when the launcher is gone, exit at once and leave nothing behind."""
     while (message := channel.receive()) is not None:
-        if message.get("say") == "interrupt":
+        if "interrupt" in message:
             os.kill(os.getpid(), signal.SIGINT)
     kill_descendants()
     os._exit(1)
 
 
-def _run(request: Message, run_dir: Path, scratch: Path, tell: Callable[[Message], Any]) -> Message:
+def _run(request: Message, run_dir: Path, scratch: Path, send: Callable[[Message], Any]) -> Message:
+    from rbkit.report.html import run_notebook
+
     before = oom_kills()
     failure = Failure(None, "", [])
     try:
         scratch.mkdir()
         os.chdir(request["cwd"])  # on Ray it is another
-        for name in ("run.ipynb", "run.html"):  # of an earlier attempt
-            (run_dir / name).unlink(missing_ok=True)
-        execute(
+        run_notebook(
             request["template"],
             request["parameters"],
             run_dir,
             progress=False,
-            on_kernel=lambda pid: tell({"kernel": process_identity(pid)}),
+            on_kernel=lambda pid: send({"kernel": process_identity(pid)}),
+            # It has ended, and how is known: too late to be interrupted.
+            on_end=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         )
         status = "ok"
     except NotebookError as error:
@@ -228,45 +189,26 @@ def _run(request: Message, run_dir: Path, scratch: Path, tell: Callable[[Message
         status = "interrupted"
         failure = failure_in(run_dir / "run.ipynb") or Failure(None, "interrupted", [])
     except Exception as error:
-        status, failure = "failed", _unexpected(error)
-    # It has ended, and how is known: too late to be interrupted.
+        message = (str(error).strip().splitlines() or [""])[0]
+        headline = shorten(f"{type(error).__name__}: {message}".rstrip(": "))
+        status = "failed"
+        failure = Failure(None, headline, last_lines(traceback.format_exception(error)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _page(run_dir)
     after = oom_kills()
     return {
         "status": status,
         "error": one_line(failure.headline) or None,
         "cell": None if failure.cell is None else one_line(failure.cell),
-        "tail": tail_of(failure.traceback),
+        "tail": error_tail(failure.traceback),
         "oom": status == "killed" and None not in (before, after) and after != before,
     }
 
 
-def _unexpected(error: BaseException) -> Failure:
-    said = (str(error).strip().splitlines() or [""])[0]
-    return Failure(
-        None,
-        shorten(f"{type(error).__name__}: {said}".rstrip(": ")),
-        last_lines(traceback.format_exception(error)),
-    )
-
-
-def _page(run_dir: Path) -> None:
-    from rbkit.report.html import notebook_to_html
-
-    if not (run_dir / "run.ipynb").exists():
-        return
-    try:
-        notebook_to_html(run_dir / "run.ipynb", run_dir / "run.html")
-    except Exception:  # the run is what it is; the log says why it has no page
-        traceback.print_exc()
-
-
-def _log_to(path: Path) -> None:
-    # What is not said through the notebook: of libraries in C, and of this process.
+def _redirect_output(path: Path) -> None:
+    # What does not go through the notebook: of libraries in C, and of this process.
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
-    except OSError:  # a full disk: the run itself will say so
+    except OSError:  # a full disk: the run itself will report it
         file = os.open(os.devnull, os.O_WRONLY)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -276,65 +218,69 @@ def _log_to(path: Path) -> None:
 
 
 def _drop_if_empty(path: Path) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # full: what is there stays
-            return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # full: what is there stays
+        return
     if path.exists() and path.stat().st_size == 0:
         path.unlink()
 
 
+# --------------------------------------------------------------------------- the fork server
+
 _START = (
     "import sys; sys.path.append(sys.argv[2]); "
-    "from rbkit.report.sweep.worker import main; "
-    "main(int(sys.argv[1]), sys.argv[3])"
+    "from rbkit.report.sweep.worker import fork_server; "
+    "fork_server(int(sys.argv[1]), sys.argv[3])"
 )
 _ROOT = str(Path(__file__).resolve().parents[3])
 
 
-def start_nursery(mark: str = "") -> tuple[subprocess.Popen[bytes], Channel, Path]:
-    """Start the nursery; it works until the channel is closed. All it starts carries `mark`.
+def start_fork_server(mark: str) -> tuple[subprocess.Popen[bytes], Channel, Path]:
+    """Start the fork server; it works until the channel is closed. All it starts carries `mark`.
 
-    The folder that is returned too has the sockets of the kernels. The nursery removes it
-    at its end; whoever started it does so if it was killed.
+    The folder that is returned too has the sockets of the kernels. The fork server removes it
+    at its end; its starter does so if it was killed.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="rbkit-", dir=_short()))
+    # Sockets of kernels lie there, and their paths have some 107 characters at most.
+    short = "/tmp" if len(tempfile.gettempdir()) > 40 else None
+    scratch = Path(tempfile.mkdtemp(prefix="rbkit-", dir=short))
     ours, theirs = Channel.pair()
     # Threads of numerical libraries do not survive a fork: have none.
-    own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    own[MARK] = mark
+    env = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     process = subprocess.Popen(
         # -P: no module is taken from the working folder.
         [sys.executable, "-P", "-c", _START, str(theirs.fileno()), _ROOT, str(scratch)],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
-        env={**os.environ, **own},
+        env={**os.environ, **env, MARK: mark},
         start_new_session=True,  # Ctrl-C is the launcher's, which passes it on
     )
     theirs.close()
     return process, ours, scratch
 
 
-def ask_for_worker(control: Channel) -> Channel:
+def request_fork(control: Channel) -> Channel:
     """Have a worker forked; return the connection to it.
 
-    The nursery says ``{"forked": pid}`` on `control`, or ``{"forked": None, "error": why}``,
-    and ``{"ended": pid, "code": code}`` when it has ended, with a negative code for a signal.
+    The fork server answers on `control` with ``{"forked": pid}``, or ``{"forked": None,
+    "error": why}``, and when the worker has ended with ``{"ended": pid, "code": code}``, where
+    the code is negative for a signal.
     """
     ours, theirs = Channel.pair()
-    with suppress(OSError):  # the nursery is gone: the connection says so by being closed
+    with suppress(OSError):  # the fork server is gone: the connection shows it by being closed
         socket.send_fds(control.socket, [b"w"], [theirs.fileno()])
     theirs.close()
     return ours
 
 
-def main(fd: int, folder: str) -> None:
-    """Fork workers as asked, until the launcher is gone."""
+def fork_server(fd: int, folder: str) -> None:
+    """Fork workers on request, until the launcher is gone."""
     adopt_orphans()
     scratch = Path(folder)
     control = Channel(socket.socket(fileno=fd))
-    _warm()
+    _preload()
     # Ray blocks SIGINT in its processes, and a mask is inherited: kernels would never see it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD})
     woken, wake = socket.socketpair()
@@ -350,8 +296,8 @@ def main(fd: int, folder: str) -> None:
                 with suppress(BlockingIOError):
                     woken.recv(4096)
             if control.socket in ready:
-                asked, fds, _, _ = socket.recv_fds(control.socket, 1, 1)
-                if not asked:
+                request, fds, _, _ = socket.recv_fds(control.socket, 1, 1)
+                if not request:
                     break
                 try:
                     pid = _fork(fds, scratch, (control.socket, woken, wake))
@@ -368,7 +314,7 @@ def main(fd: int, folder: str) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _warm() -> None:
+def _preload() -> None:
     for name in ("papermill", "rbkit.report.engine", "rbkit.report.sweep.worker"):
         importlib.import_module(name)
     from nbformat import v4
@@ -376,10 +322,10 @@ def _warm() -> None:
     from rbkit.report.html import OfflineExporter
 
     # What conversion imports and compiles when it is first used: 0.3 s of each run.
-    new_output: Any = v4.new_output
-    cells = [v4.new_markdown_cell("# $x$"), v4.new_code_cell("1")]  # type: ignore[no-untyped-call]
-    cells[1].outputs = [new_output("stream", text="1")]
-    OfflineExporter().from_notebook_node(v4.new_notebook(cells=cells))  # type: ignore[no-untyped-call]
+    make: Any = v4  # its makers are untyped
+    cells = [make.new_markdown_cell("# $x$"), make.new_code_cell("1")]
+    cells[1].outputs = [make.new_output("stream", text="1")]
+    OfflineExporter().from_notebook_node(make.new_notebook(cells=cells))
     gc.collect()
     gc.freeze()  # or the collector would write to, and so copy, the pages that are shared
 
@@ -402,11 +348,10 @@ def _fork(fds: list[int], scratch: Path, private: tuple[socket.socket, ...]) -> 
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for connection in private:
             connection.close()
-
-        serve(Channel(socket.socket(fileno=fd)), scratch / str(os.getpid()))
+        work(Channel(socket.socket(fileno=fd)), scratch / str(os.getpid()))
         code = 0
     finally:
-        os._exit(code)  # never back into the nursery's loop, nor into its clean-up
+        os._exit(code)  # never back into the fork server's loop, nor into its clean-up
 
 
 def _reap(control: Channel, workers: set[int], scratch: Path) -> None:
@@ -424,9 +369,40 @@ def _reap(control: Channel, workers: set[int], scratch: Path) -> None:
             control.send({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
-def _short() -> str | None:
-    # Sockets of kernels lie there, and their paths have some 107 characters at most.
-    return "/tmp" if len(tempfile.gettempdir()) > 40 else None
+# ------------------------------------------------------------------------ the launcher's side
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a run.
+
+    ``started`` (identity of the worker, its host, its GPU), ``kernel`` (identity of the
+    notebook's kernel), or ``ended`` (``result``: what the worker sent, or None if it could
+    not; ``code``: its exit code, negative for a signal, None if it is unknown).
+    """
+
+    kind: Literal["started", "kernel", "ended"]
+    id: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Workers(Protocol):
+    """What does runs, here or on Ray; every method returns at once but :meth:`events`."""
+
+    def start(self, request: Message) -> None:
+        """Begin the run ``request["id"]``."""
+
+    def events(self, timeout: float) -> list[Event]:
+        """Return what happened; wait at most `timeout` seconds for something."""
+
+    def interrupt(self, id: str) -> None:
+        """Have the run interrupt its notebook, which may write a checkpoint."""
+
+    def kill(self, id: str) -> None:
+        """Kill the run and all its processes; its end is an event as always."""
+
+    def close(self) -> None:
+        """Kill whatever still runs, and release everything."""
 
 
 @dataclass
@@ -436,157 +412,155 @@ class _Worker:
     identity: Mapping[str, Any] | None = None
     kernel: Mapping[str, Any] | None = None
     result: Message | None = None
-    later: list[Event] = field(default_factory=list)
+    early: list[Event] = field(default_factory=list)  # before the fork server reported the fork
 
 
 class LocalWorkers:
-    """See :class:`~rbkit.report.sweep.worker.Workers`."""
+    """:class:`Workers` of this machine."""
 
     def __init__(self) -> None:
-        self._nursery: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
         self._control: Channel | None = None
         self._scratch: Path | None = None
         self._workers: dict[str, _Worker] = {}
-        self._unborn: deque[_Worker] = deque()  # asked for, in the order they will be forked
-        self._stillborn: list[Event] = []
-        self._mark = uuid.uuid4().hex  # by which what they leave is known, after their death too
+        self._requested: deque[_Worker] = deque()  # in the order in which they will be forked
+        self._not_started: list[Event] = []
+        self._mark = uuid.uuid4().hex  # identifies what they leave even after their death
 
     def start(self, request: Message) -> None:
         """Begin the run ``request["id"]``."""
         try:
             if self._control is None:
-                self._nursery, self._control, self._scratch = start_nursery(self._mark)
-            worker = _Worker(request["id"], ask_for_worker(self._control))
-        except OSError as error:  # it costs this run, not those that go on
-            self._stillborn.append(_not_begun(request["id"], error.strerror or str(error)))
+                self._server, self._control, self._scratch = start_fork_server(self._mark)
+            worker = _Worker(request["id"], request_fork(self._control))
+        except OSError as error:  # it costs this run, not those in progress
+            self._not_started.append(_not_started(request["id"], error.strerror or str(error)))
             return
         worker.channel.send(request)
         self._workers[worker.id] = worker
-        self._unborn.append(worker)
+        self._requested.append(worker)
 
     def events(self, timeout: float) -> list[Event]:
         """Return what happened; wait at most `timeout` seconds for something."""
-        found, self._stillborn = self._stillborn, []
-        if found:
-            return found
-        speaking = [w for w in self._workers.values() if not w.channel.ended]
-        channels = [w.channel for w in speaking] + ([self._control] if self._control else [])
+        events, self._not_started = self._not_started, []
+        if events:
+            return events
+        connected = [w for w in self._workers.values() if not w.channel.ended]
+        channels = [w.channel for w in connected] + ([self._control] if self._control else [])
         if not channels:
             time.sleep(timeout)
             return []
         ready = _ready(channels, timeout)
-        for worker in speaking:
+        for worker in connected:
             if worker.channel in ready:
-                found += self._heard(worker, worker.channel.pending())
+                events += self._from_worker(worker, worker.channel.pending())
         if self._control in ready and self._control is not None:
             for message in self._control.pending():
-                found += self._of_nursery(message)
+                events += self._from_server(message)
             if self._control.ended:
-                found += self._nursery_is_gone()
-        return found
+                events += self._server_died()
+        return events
 
     def interrupt(self, id: str) -> None:
         """Have the run interrupt its notebook."""
         if id in self._workers:
-            self._workers[id].channel.send({"say": "interrupt"})
+            self._workers[id].channel.send({"interrupt": True})
 
     def kill(self, id: str) -> None:
-        """Kill the run and all its processes; that it has ended is told as always."""
+        """Kill the run and all its processes."""
         worker = self._workers.get(id)
         if worker is not None:
             kill_group(worker.kernel)
             if not kill_group(worker.identity):
-                worker.channel.hang_up()  # not forked yet: it will find nobody there
+                worker.channel.stop_sending()  # not forked yet: it will receive no request
 
     def close(self) -> None:
-        """Kill whatever still runs, and end the nursery."""
+        """Kill whatever still runs, and end the fork server."""
         for worker in self._workers.values():
             kill_group(worker.kernel)
             kill_group(worker.identity)
             worker.channel.close()
         self._workers.clear()
-        self._unborn.clear()
-        self._end_nursery()
+        self._requested.clear()
+        self._end_server()
 
-    def _heard(self, worker: _Worker, messages: list[Message]) -> list[Event]:
-        found = []
+    def _from_worker(self, worker: _Worker, messages: list[Message]) -> list[Event]:
+        events = []
         for message in messages:
             if "kernel" in message:
                 worker.kernel = {**message["kernel"], "mark": self._mark}
-                found.append(Event("kernel", worker.id, {"kernel": worker.kernel}))
+                events.append(Event("kernel", worker.id, {"kernel": worker.kernel}))
             if "result" in message:
                 worker.result = message["result"]
-        if worker.identity is None:  # it may speak before the nursery does
-            worker.later += found
+        if worker.identity is None:
+            worker.early += events
             return []
-        return found
+        return events
 
-    def _of_nursery(self, message: Message) -> list[Event]:
+    def _from_server(self, message: Message) -> list[Event]:
         if "forked" in message:
-            worker = self._unborn.popleft()
+            worker = self._requested.popleft()
             if message["forked"] is None:
                 worker.channel.close()
                 self._workers.pop(worker.id, None)
-                return [_not_begun(worker.id, message["error"])]
+                return [_not_started(worker.id, message["error"])]
             worker.identity = {**process_identity(int(message["forked"])), "mark": self._mark}
             data = {"worker": worker.identity, "host": platform.node()}
-            earlier, worker.later = worker.later, []
-            return [Event("started", worker.id, data), *earlier]
-        ended = [
-            w
-            for w in self._workers.values()
-            if w.identity and w.identity["pid"] == message["ended"]
-        ]
-        return [event for worker in ended for event in self._end(worker, message["code"])]
+            early, worker.early = worker.early, []
+            return [Event("started", worker.id, data), *early]
+        for worker in self._workers.values():
+            if worker.identity and worker.identity["pid"] == message["ended"]:
+                return self._end(worker, message["code"])
+        return []
 
     def _end(self, worker: _Worker, code: int | None) -> list[Event]:
-        found = self._heard(worker, worker.channel.rest())
-        kill_group(worker.kernel)  # where the nursery cannot adopt what is left of it
+        events = self._from_worker(worker, worker.channel.pending(to_the_end=True))
+        kill_group(worker.kernel)  # where the fork server cannot adopt what is left of it
         worker.channel.close()
         self._workers.pop(worker.id, None)
-        return [*found, Event("ended", worker.id, {"result": worker.result, "code": code})]
+        return [*events, Event("ended", worker.id, {"result": worker.result, "code": code})]
 
-    def _nursery_is_gone(self) -> list[Event]:
-        # Nobody collects its workers any more: they go too, each with all that it started. The
-        # next run gets a new nursery.
+    def _server_died(self) -> list[Event]:
+        # Nothing collects its workers any more: they go too, each with all that it started. The
+        # next run gets a new fork server.
         for worker in self._workers.values():
-            worker.channel.hang_up()
+            worker.channel.stop_sending()
         end = time.monotonic() + 5
-        found = []
+        events = []
         for worker in list(self._workers.values()):
             while is_alive(worker.identity) and time.monotonic() < end:
                 time.sleep(0.02)
             kill_group(worker.kernel)
             kill_group(worker.identity)
-            found += self._end(worker, None)
-        self._unborn.clear()
-        self._end_nursery()
-        return found
+            events += self._end(worker, None)
+        self._requested.clear()
+        self._end_server()
+        return events
 
-    def _end_nursery(self) -> None:
+    def _end_server(self) -> None:
         if self._control is not None:
             self._control.close()
-        if self._nursery is not None:
+        if self._server is not None:
             try:
-                self._nursery.wait(timeout=10)
+                self._server.wait(timeout=10)
             except subprocess.TimeoutExpired:
-                self._nursery.kill()
-                self._nursery.wait()
+                self._server.kill()
+                self._server.wait()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
-        self._nursery = self._control = self._scratch = None
+        self._server = self._control = self._scratch = None
 
 
-def _not_begun(id: str, why: str) -> Event:
+def _not_started(id: str, why: str) -> Event:
     error = f"no process could be started for it ({why})"
-    result: dict[str, Any] = {"status": "killed", "error": error, "cell": None, "tail": []}
-    return Event("ended", id, {"result": {**result, "oom": False}, "code": None})
+    result: Message = {"status": "killed", "error": error, "cell": None, "tail": [], "oom": False}
+    return Event("ended", id, {"result": result, "code": None})
 
 
 def _ready(channels: list[Channel], timeout: float) -> list[Channel]:
-    # Not select(): a process with many files open has numbers that it cannot take.
+    # Not select(): it cannot take the numbers of a process with many open files.
     with selectors.DefaultSelector() as selector:
         for channel in channels:
             selector.register(channel, selectors.EVENT_READ)
-        found: list[Channel] = [key.fileobj for key, _ in selector.select(timeout)]  # type: ignore[misc]
-    return found
+        ready: list[Channel] = [key.fileobj for key, _ in selector.select(timeout)]  # type: ignore[misc]
+    return ready

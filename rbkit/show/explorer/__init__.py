@@ -1,7 +1,7 @@
-"""The corpus explorer: a map, the domains, what is selected, and the log of what was done by hand.
+"""The corpus explorer: a map, the domains, the selection, and the log of edits made by hand.
 
-One anywidget holds the whole interface (``ExplorerWidget``); what it asks for is computed in
-Python behind it. Neither is imported before it is used.
+One anywidget holds the whole interface (``ExplorerWidget``); Python computes what it asks for.
+Nothing is imported before it is used.
 """
 
 from rbkit._lazy import lazy

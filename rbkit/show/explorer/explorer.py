@@ -1,8 +1,11 @@
-"""``rb.explore``: see a corpus on a map, cut it into domains, name them, and take them along."""
+"""``rb.explore``: see a corpus on a map, cut it into domains, name them, and train on them."""
 
 from __future__ import annotations
 
 import threading
+import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,252 +17,28 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.corpus import about
 from rbkit.data.read import quiet
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitError
 from rbkit.files import inside
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
-from rbkit.regroup.operations import EditLog, noise_policy
+from rbkit.regroup.operations import EditLog
 from rbkit.regroup.pipeline import measured_domains
 from rbkit.regroup.preparation import prepare
 from rbkit.regroup.weights import sampling_weights, write_weighted
-from rbkit.show.explorer.session import Cancelled, Guide, Jobs, Session
-from rbkit.show.explorer.widget import ExplorerWidget, packed
+from rbkit.show.explorer.session import Session
+from rbkit.show.explorer.widget import ExplorerWidget
+from rbkit.show.figures.map import domain_map
 from rbkit.show.style import display_mode
-from rbkit.show.widgets import output
+from rbkit.show.widgets import output, packed
 
+Report = Callable[[float, str], None]
 
-class View:
-    """Set the traits of a widget from a session; safe to call from two threads.
-
-    Parameters
-    ----------
-    session : Session
-    widget : ExplorerWidget
-    """
-
-    def __init__(self, session: Session, widget: ExplorerWidget) -> None:
-        self.session, self.widget = session, widget
-        self.guide = Guide(session)
-        self._lock = threading.RLock()
-
-    def everything(self) -> None:
-        """Set all traits: at the start."""
-        session = self.session
-        with self._lock, self.widget.hold_sync():
-            self.widget.xy = packed(session.xy, "f4")
-            self.widget.n_train = len(session.shown)
-            self.widget.source_ids = packed(session.source_ids(), "u2")
-            self.widget.sources = session.sources()
-            self.widget.images = session.editor.material.has_images
-            self.widget.title = str(about(session.editor.material.corpus)["name"])
-        self.changed()
-
-    def changed(self, light: bool = False) -> None:
-        """Send changed domains; `light` while a slider moves: no texts, no crosstab."""
-        session = self.session
-        with self._lock, self.widget.hold_sync():
-            self.widget.labels = packed(session.labels(), "u2")
-            self.widget.domains = session.domains()
-            if not light:
-                self.widget.crosstab = session.crosstab()
-                self.widget.history = session.history()
-                self.widget.controls = self.guide.controls()
-                self.widget.notices = self.guide.notices()
-                self._set_colours()
-
-    def places(self) -> None:
-        """Send a map that was laid out anew."""
-        with self._lock, self.widget.hold_sync():
-            self.widget.xy = packed(self.session.xy, "f4")
-            self.widget.domains = self.session.domains()
-            self.widget.controls = self.guide.controls()
-
-    def controls(self) -> None:
-        """Send sliders, recommendations and notices."""
-        with self._lock, self.widget.hold_sync():
-            self.widget.controls = self.guide.controls()
-            self.widget.notices = self.guide.notices()
-
-    def colours(self) -> None:
-        """Send what colours the map."""
-        with self._lock, self.widget.hold_sync():
-            self._set_colours()
-
-    def select(self, points: NDArray[np.int64]) -> None:
-        """Select points of the map."""
-        with self._lock:
-            self.widget.selection = packed(points, "u4")
-
-    def status(self, status: dict[str, Any]) -> None:
-        """Show what goes on in the background."""
-        with self._lock:
-            self.widget.status = {key: status[key] for key in ("busy", "text", "fraction")}
-            if status["error"]:
-                self.widget.send({"type": "error", "text": status["error"]})
-
-    def freeze(self, ax: Any = None) -> Any:
-        """Draw the map as it is coloured now; return the axes."""
-        from rbkit.show.figures.map import domain_map
-
-        session = self.session
-        n, mode = len(session.shown), session.colouring.mode
-        names = [card.name for card in session.editor.cards()]
-        labels: NDArray[np.integer[Any]] = session.now.labels[session.shown]
-        if mode in ("domain", "source"):
-            entries = session.domains() if mode == "domain" else session.sources()
-            if mode == "source":
-                names = session.editor.material.source_ids[0]
-                labels = session.editor.material.source_ids[1][session.shown]
-            colours = [entry["colour"] for entry in entries]
-            return domain_map(session.xy[:n], labels, names, ax, colours=colours)
-        values, info = session.colouring.raw()
-        centre = 0.0 if mode == "gram" else None
-        return domain_map(
-            session.xy[:n],
-            labels,
-            names,
-            ax,
-            values=values[:n],
-            value_label=info["title"],
-            centre=centre,
-        )
-
-    def _set_colours(self) -> None:
-        values, info = self.session.colouring.values()
-        self.widget.values = packed(values, "u1")
-        self.widget.colour = info
-
-
-class Talk:
-    """Answer the messages of an explorer's widget; errors go back as one line.
-
-    Parameters
-    ----------
-    explorer : Explorer
-    """
-
-    def __init__(self, explorer: Explorer) -> None:
-        self.explorer, self.widget = explorer, explorer.widget
-        self.session, self.editor = explorer.session, explorer.editor
-        self.view = explorer.view
-        self.widget.on_msg(self._on_message)
-
-    def lay_out(self) -> None:
-        """Make the map in the background."""
-        self._jobs.start("laying out the map", self._project)
-
-    def advise(self) -> None:
-        """Judge the number of domains in the background."""
-        self._jobs.start("judging the number of domains", self._advise)
-
-    @property
-    def _jobs(self) -> Any:
-        return self.explorer.jobs
-
-    def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
-        kind = str(content.get("type", "")) if isinstance(content, dict) else ""
-        answer: Callable[[dict[str, Any]], None] | None = getattr(self, f"_do_{kind}", None)
-        try:
-            if answer is None:
-                raise InputError("message", f"{kind!r} is unknown", "reload the page")
-            answer(content)
-        except InputError as error:
-            self.widget.send({"type": "error", "text": str(error), "token": content.get("token")})
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            text = f"{kind}: {type(error).__name__}: {error}"
-            self.widget.send({"type": "error", "text": text, "token": content.get("token")})
-
-    def _do_preview(self, content: dict[str, Any]) -> None:
-        self.session.look(str(content.get("method", "ward")), k=int(content["k"]))
-        self.view.changed(light=True)
-        self.widget.send({"type": "previewed", "k": content["k"]})
-
-    def _do_op(self, content: dict[str, Any]) -> None:
-        op = dict(content["op"])
-        points = self.widget.selected_rows
-        if op.get("op") == "cut" and op.get("method") != "ward":
-            if op.get("method") == "hdbscan":
-                op = self._as_before(op)
-            title = "HDBSCAN" if op.get("method") == "hdbscan" else str(op.get("method"))
-            self._jobs.start(f"cutting with {title}", lambda report: self._cut(op, report))
-            return
-        self.session.apply(op, points)
-        if op.get("op") in ("move", "merge", "split", "drop"):
-            self.widget.selected_domains = []
-        self.view.changed()
-
-    def _as_before(self, op: dict[str, Any]) -> dict[str, Any]:
-        """Keep density and noise policy when the smallest size of HDBSCAN changes."""
-        first = self.editor.ops[0]
-        if first.get("method") != "hdbscan":
-            return op
-        kept = {name: first[name] for name in ("min_samples",) if name in first}
-        policy = noise_policy(self.editor.ops)
-        return {**kept, "noise": policy["policy"], "max_noise": policy["max_noise"], **op}
-
-    def _do_undo(self, content: dict[str, Any]) -> None:
-        self.session.preview = None
-        self.editor.undo()
-        self.view.changed()
-
-    def _do_redo(self, content: dict[str, Any]) -> None:
-        self.session.preview = None
-        self.editor.redo()
-        self.view.changed()
-
-    def _do_colour(self, content: dict[str, Any]) -> None:
-        self.session.colouring.choose(str(content["mode"]))
-        self.view.colours()
-
-    def _do_map(self, content: dict[str, Any]) -> None:
-        self.session.neighbours = int(np.clip(int(content["n_neighbors"]), 2, 200))
-        self.session.min_dist = float(np.nan_to_num(np.clip(float(content["min_dist"]), 0.0, 0.99)))
-        self.lay_out()
-
-    def _do_cancel(self, content: dict[str, Any]) -> None:
-        self._jobs.cancel()
-
-    def _do_read(self, content: dict[str, Any]) -> None:
-        items = self.session.read([int(row) for row in content["rows"]])
-        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
-
-    def _do_more(self, content: dict[str, Any]) -> None:
-        items = self.session.more(int(content["domain"]), str(content["kind"]))
-        self.widget.send({"type": "texts", "token": content.get("token"), "items": items})
-
-    def _do_search(self, content: dict[str, Any]) -> None:
-        found = self.session.search(str(content["query"]))
-        self.view.select(found)
-        self.widget.send({"type": "found", "token": content.get("token"), "count": len(found)})
-
-    def _do_export(self, content: dict[str, Any]) -> None:
-        # What a page asks for stays below the notebook's folder.
-        folder = self.explorer.save(inside(Path.cwd(), str(content.get("folder") or "domains")))
-        files = sorted(path.name for path in folder.iterdir() if path.is_file())
-        shown = str(folder.relative_to(Path.cwd().resolve()))
-        self.widget.send(
-            {"type": "exported", "token": content.get("token"), "folder": shown, "files": files}
-        )
-
-    # --- in the background --------------------------------------------------------------
-
-    def _project(self, report: Callable[[float, str], None]) -> None:
-        self.session.project(report)
-        self.view.places()
-
-    def _cut(self, op: dict[str, Any], report: Callable[[float, str], None]) -> None:
-        try:
-            self.session.apply(op, np.zeros(0, dtype=np.int64), report)
-        except InputError as error:
-            self.widget.send({"type": "error", "text": str(error)})
-            return
-        with suppress(Cancelled):  # the cut is made: what the widget shows must be that cut
-            report(0.97, "naming the domains")
-        self.view.changed()
-
-    def _advise(self, report: Callable[[float, str], None]) -> None:
-        self.view.guide.advise(report)
-        self.view.controls()
+# Traits of the widget that change together.
+_CUT = ("labels", "domains")
+_COLOURS = ("values", "colour")
+_GUIDANCE = ("controls", "notices")
+_EDIT = (*_CUT, "crosstab", "history", *_GUIDANCE, *_COLOURS)
+_CORPUS = ("xy", "n_train", "source_ids", "sources", "images", "title")
 
 
 def explore(
@@ -291,15 +70,19 @@ def explore(
     embedder, vectors, seed, progress
         As for :func:`rbkit.regroup`.
     edits : EditLog or path, optional
-        Begin where a saved log ends; it also says by which embedder, unless one is given.
+        Begin where a saved log ends, with the log's embedder unless another one is given.
     display : {"live", "batch", "final", "off"}, optional
         Widget, or figure: see :mod:`rbkit.show.style`.
-    seed : int
 
     Returns
     -------
     Explorer
         ``.domains``, ``.save(folder)``, ``.log``, ``.freeze()``.
+
+    Raises
+    ------
+    InputError
+        Neither domains nor a corpus; loaded domains without their corpus; a log of another one.
 
     Examples
     --------
@@ -314,8 +97,8 @@ def explore(
     log = edits if edits is None or isinstance(edits, EditLog) else EditLog.load(edits)
     far = "keep"
     if isinstance(what, DatasetDict):
-        if log is not None and log.embedder and embedder == "minilm":
-            embedder = log.embedder  # nothing was asked for: what the log says
+        if log is not None and log.embedder and embedder == "minilm":  # the default
+            embedder = log.embedder
         material, _ = prepare(what, embedder, vectors=vectors, progress=progress)
         editor = Editor(material)
         if log is None:
@@ -342,15 +125,23 @@ def explore(
 
 
 class Explorer:
-    """A session of regrouping by hand: what the widget shows, and what a program may do.
+    """A session of regrouping by hand: the widget, and the same for programs.
+
+    Parameters
+    ----------
+    editor : Editor
+    display : {"live", "batch", "final", "off"}, optional
+    seed : int
+        Of the map and of cuts.
+    far : {"keep", "apart"}
+        Eval examples that lie far from all domains: as in :func:`rbkit.regroup`.
 
     Attributes
     ----------
     editor : Editor
         Cut, merge, split, move, rename, drop, undo: the same operations as in the widget.
         Call :meth:`refresh` after using it directly.
-    far : {"keep", "apart"}
-        Eval examples that lie far from all domains: as :func:`rbkit.regroup` was told.
+    session : Session
     widget : ExplorerWidget
     """
 
@@ -361,24 +152,24 @@ class Explorer:
         self.editor, self.far = editor, far
         self.session = Session(editor, seed=seed)
         self.widget = ExplorerWidget()
-        self.view = View(self.session, self.widget)
-        self.jobs = Jobs(self.view.status)
+        self.widget.on_msg(lambda _widget, message, _buffers: self.answer(message))
+        self._background = Background(self._show_status)
+        self._lock = threading.RLock()
         self._domains: tuple[Any, Domains] | None = None
-        self.talk = Talk(self)
         if self.display == "live":
-            self.session.lay_out()
-            self.view.everything()
-            self.talk.lay_out()
-            self.talk.advise()
+            self.session.lay_out_by_pca()
+            self.refresh()
+            self._lay_out()
+            self._background.start("judging the number of domains", self._advise)
 
     # --- for programs -------------------------------------------------------------------
 
     @property
     def domains(self) -> Domains:
         """The domains as they are now, ready for training."""
-        now = self.editor.grouping
-        if self._domains is None or self._domains[0] is not now:
-            self._domains = (now, measured_domains(self.editor, far=self.far, warn=False))
+        grouping = self.editor.grouping
+        if self._domains is None or self._domains[0] is not grouping:
+            self._domains = (grouping, measured_domains(self.editor, far=self.far, warn=False))
         return self._domains[1]
 
     @property
@@ -397,41 +188,52 @@ class Explorer:
         """Write domains, log and sampling weights to a folder.
 
         ``domains.json``, ``assignments.parquet`` and ``centroids.parquet``
-        (:meth:`Domains.load`), ``edits.json`` (the log), ``weights.json`` (p = q) and
-        ``train.parquet`` (texts with their domain and weight).
+        (:meth:`Domains.load`), ``edits.json`` (the log), ``weights.json`` (p = q) and, unless
+        the examples are images, ``train.parquet`` (texts with their domain and weight).
         """
-        domains, folder = self.domains, Path(folder)
+        domains, folder, material = self.domains, Path(folder), self.editor.material
         domains.save(folder)
         self.log.save(folder / "edits.json")
-        sampling_weights(domains, tokens=self.editor.material.lengths("train") // 4).save(
-            folder / "weights.json"
-        )
-        material = self.editor.material
+        weights = sampling_weights(domains, tokens=material.lengths("train") // 4)
+        weights.save(folder / "weights.json")
         if not material.has_images:
             with quiet(False):  # a second bar, for a moment, would be noise
                 write_weighted(folder / "train.parquet", material.corpus["train"], domains)
         return folder
 
     def show_run(self, run: Any, mode: str = "gram") -> Explorer:
-        """Colour the map by a run on these domains: its Gram matrix, or its losses."""
-        self.session.colouring.show_run(run)
-        self.session.colouring.choose(mode)
-        self.view.colours()
+        """Colour the map by a run on these domains: its Gram matrix, or its ``"loss"``."""
+        self.session.show_run(run)
+        self.session.colour_by(mode)
+        self._show(*_COLOURS)
         return self
 
     def refresh(self) -> Explorer:
-        """Show what was done through `editor`."""
-        self.view.changed()
+        """Show everything as it is now: after using `editor` directly."""
+        self._show(*_CORPUS, *_EDIT)
         return self
 
     def wait(self, seconds: float | None = None) -> Explorer:
         """Wait until the map and everything else in the background is done."""
-        self.jobs.wait(seconds)
+        self._background.wait(seconds)
         return self
 
     def freeze(self, ax: Any = None) -> Any:
         """Draw the map as a figure, as it is coloured now; return its axes."""
-        return self.view.freeze(ax)
+        session = self.session
+        n, mode = len(session.shown), session.colour_mode
+        groups, labels = session.domains(), session.grouping.labels[session.shown]
+        colouring: dict[str, Any] = {}
+        if mode == "source":
+            groups, labels = session.sources(), session.source_ids()[:n].astype(np.int64)
+        if mode in ("domain", "source"):
+            colouring["colours"] = [group["colour"] for group in groups]
+        else:
+            _, legend = session.colours()
+            colouring = {"values": session.colour_values()[:n], "value_label": legend["title"]}
+            colouring["centre"] = 0.0 if mode == "gram" else None
+        names = [group["name"] for group in groups]
+        return domain_map(session.xy[:n], labels, names, ax, **colouring)
 
     # --- in a notebook ------------------------------------------------------------------
 
@@ -440,5 +242,225 @@ class Explorer:
         return output(self.display, self.widget, repr(self), self.freeze, kwargs, dpi=140)
 
     def __repr__(self) -> str:
-        name = about(self.editor.material.corpus)["name"]
-        return f"Explorer of {name}: {self.session.summary()}"
+        material = self.editor.material
+        return (
+            f"Explorer of {about(material.corpus)['name']}: {self.session.grouping.m} domains "
+            f"over {len(material.train):,} train and {len(material.eval):,} eval examples"
+        )
+
+    # --- to the widget ------------------------------------------------------------------
+
+    def _show(self, *traits: str) -> None:
+        """Set traits of the widget from the session; called from two threads."""
+        session, material = self.session, self.editor.material
+        values: dict[str, Callable[[], Any]] = {
+            "xy": lambda: packed(session.xy, "f4"),
+            "n_train": lambda: len(session.shown),
+            "source_ids": lambda: packed(session.source_ids(), "u2"),
+            "sources": session.sources,
+            "images": lambda: material.has_images,
+            "title": lambda: str(about(material.corpus)["name"]),
+            "labels": lambda: packed(session.labels(), "u2"),
+            "domains": session.domains,
+            "crosstab": session.crosstab,
+            "history": session.history,
+            "controls": session.controls,
+            "notices": session.notices,
+            "values": lambda: packed(colours[0], "u1"),
+            "colour": lambda: colours[1],
+        }
+        with self._lock, self.widget.hold_sync():
+            if "colour" in traits:
+                colours = session.colours()
+            for trait in traits:
+                setattr(self.widget, trait, values[trait]())
+
+    def _show_status(self, status: dict[str, Any]) -> None:
+        with self._lock:
+            self.widget.status = {key: status[key] for key in ("busy", "text", "fraction")}
+            if status["error"]:
+                self.widget.send({"type": "error", "text": status["error"]})
+
+    # --- messages of the widget ---------------------------------------------------------
+
+    def answer(self, message: Any) -> None:
+        """Do what a message of the widget asks for; an error goes back as one line."""
+        message = message if isinstance(message, dict) else {}
+        kind = str(message.get("type", ""))
+        handler: Callable[[dict[str, Any]], None] | None = getattr(self, f"_on_{kind}", None)
+        try:
+            if handler is None:
+                raise InputError("message", f"{kind!r} is unknown", "reload the page")
+            handler(message)
+        except InputError as error:
+            self._reply(message, "error", text=str(error))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            self._reply(message, "error", text=f"{kind}: {type(error).__name__}: {error}")
+
+    def _reply(self, message: dict[str, Any], kind: str, **content: Any) -> None:
+        self.widget.send({"type": kind, "token": message.get("token"), **content})
+
+    def _on_preview(self, message: dict[str, Any]) -> None:
+        self.session.show_cut(str(message.get("method", "ward")), k=int(message["k"]))
+        self._show(*_CUT)
+        self.widget.send({"type": "previewed", "k": message["k"]})
+
+    def _on_op(self, message: dict[str, Any]) -> None:
+        op = dict(message["op"])
+        method = op.get("method")
+        if op.get("op") == "cut" and method != "ward":  # may take seconds, or minutes
+            title = "HDBSCAN" if method == "hdbscan" else str(method)
+            self._background.start(f"cutting with {title}", lambda report: self._cut(op, report))
+            return
+        self.session.apply(op, self.widget.selected_rows)
+        if op.get("op") in ("move", "merge", "split", "drop"):
+            self.widget.selected_domains = []
+        self._show(*_EDIT)
+
+    def _on_undo(self, message: dict[str, Any]) -> None:
+        self.session.undo()
+        self._show(*_EDIT)
+
+    def _on_redo(self, message: dict[str, Any]) -> None:
+        self.session.redo()
+        self._show(*_EDIT)
+
+    def _on_colour(self, message: dict[str, Any]) -> None:
+        self.session.colour_by(str(message["mode"]))
+        self._show(*_COLOURS)
+
+    def _on_map(self, message: dict[str, Any]) -> None:
+        n_neighbors, min_dist = int(message["n_neighbors"]), float(message["min_dist"])
+        self.session.n_neighbors = int(np.clip(n_neighbors, 2, 200))
+        self.session.min_dist = float(np.nan_to_num(np.clip(min_dist, 0.0, 0.99)))
+        self._lay_out()
+
+    def _on_cancel(self, message: dict[str, Any]) -> None:
+        self._background.cancel()
+
+    def _on_read(self, message: dict[str, Any]) -> None:
+        items = self.session.read([int(row) for row in message["rows"]])
+        self._reply(message, "texts", items=items)
+
+    def _on_more(self, message: dict[str, Any]) -> None:
+        items = self.session.more(int(message["domain"]), str(message["kind"]))
+        self._reply(message, "texts", items=items)
+
+    def _on_search(self, message: dict[str, Any]) -> None:
+        points = self.session.search(str(message["query"]))
+        with self._lock:
+            self.widget.selection = packed(points, "u4")
+        self._reply(message, "found", count=len(points))
+
+    def _on_export(self, message: dict[str, Any]) -> None:
+        # A page may only write below the notebook's folder.
+        folder = self.save(inside(Path.cwd(), str(message.get("folder") or "domains")))
+        files = sorted(path.name for path in folder.iterdir() if path.is_file())
+        relative = str(folder.relative_to(Path.cwd().resolve()))
+        self._reply(message, "exported", folder=relative, files=files)
+
+    # --- in the background --------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        def work(report: Report) -> None:
+            self.session.lay_out_by_umap(report)
+            self._show("xy", "domains", "controls")
+
+        self._background.start("laying out the map", work)
+
+    def _advise(self, report: Report) -> None:
+        self.session.advise(report)
+        self._show(*_GUIDANCE)
+
+    def _cut(self, op: dict[str, Any], report: Report) -> None:
+        self.session.apply(op, np.zeros(0, dtype=np.int64), report)
+        with suppress(Cancelled):  # the cut is made: the widget must show that cut
+            report(0.97, "naming the domains")
+        self._show(*_EDIT)
+
+
+class Cancelled(RbkitError):
+    """Raised inside a job whose result is no longer wanted."""
+
+
+class Background:
+    """A queue of jobs with one thread; a newer job replaces an older one of the same name.
+
+    `on_status` is called with ``{"busy", "text", "fraction", "error"}`` whenever that changes.
+
+    >>> texts = []
+    >>> background = Background(lambda status: texts.append(status["text"]))
+    >>> background.start("count", lambda report: report(1.0, "done"))
+    >>> background.wait()
+    >>> texts
+    ['count', 'count: done', '']
+    """
+
+    def __init__(self, on_status: Callable[[dict[str, Any]], None]) -> None:
+        self.on_status = on_status
+        self._waiting: deque[tuple[str, Callable[[Report], Any]]] = deque()
+        self._running = ""
+        self._stop = threading.Event()
+        self._idle = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._reported = 0.0
+
+    def start(self, name: str, work: Callable[[Report], Any]) -> None:
+        """Queue `work`, which is called with a function ``report(fraction, text)``."""
+        with self._idle:
+            self._waiting = deque(job for job in self._waiting if job[0] != name)
+            if self._running == name:
+                self._stop.set()
+            self._waiting.append((name, work))
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="rbkit-jobs", daemon=True)
+                self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop the running job at its next report, and forget the waiting ones."""
+        with self._idle:
+            self._waiting.clear()
+            self._stop.set()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Block until nothing is left to do, or for so many seconds."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._waiting and not self._running, seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._idle:
+                if not self._waiting:
+                    self._thread = None
+                    return
+                self._running, work = self._waiting.popleft()
+                self._stop.clear()
+            error = ""
+            try:
+                self._tell(self._running)
+                work(self._report)
+            except Cancelled:
+                pass
+            except RbkitError as problem:
+                error = str(problem)
+            except Exception as problem:  # no caller would see it
+                error = f"{self._running}: {type(problem).__name__}: {problem}"
+                traceback.print_exc()
+            with self._idle:
+                self._running = ""
+                if error or not self._waiting:
+                    self._tell("", error=error, busy=bool(self._waiting))
+                self._idle.notify_all()
+
+    def _report(self, fraction: float, text: str = "") -> None:
+        if self._stop.is_set():
+            raise Cancelled(self._running)
+        if time.monotonic() - self._reported > 0.1 or fraction >= 1:
+            self._tell(f"{self._running}: {text}" if text else self._running, fraction)
+
+    def _tell(
+        self, text: str, fraction: float | None = None, error: str = "", busy: bool = True
+    ) -> None:
+        self._reported = time.monotonic()
+        fraction = None if fraction is None else min(1.0, max(0.0, float(fraction)))
+        self.on_status({"busy": busy, "text": text, "fraction": fraction, "error": error})

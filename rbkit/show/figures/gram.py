@@ -7,17 +7,20 @@ the same direction, blue pairs in opposite ones. The scale does not change over 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from rbkit.show import gram_layout
+from rbkit.show.facts import Array
 from rbkit.show.gram_layout import (
-    Array,
+    Kind,
     common_scale,
     domain_order,
     extremes,
@@ -25,7 +28,7 @@ from rbkit.show.gram_layout import (
     short_ids,
     to_cosine,
 )
-from rbkit.show.style import new_axes, plain_ticks, rbkit_style, set_alt, shorten
+from rbkit.show.style import colour_bar, new_axes, plain_ticks, rbkit_style, set_alt, shorten
 
 _MOST_LINES = 60  # domains between which lines are drawn
 
@@ -64,9 +67,7 @@ def gram(
     with rbkit_style():
         ax = new_axes(ax, 3.6 + 0.24 * m, 1.6 + 0.24 * m)
         order = seriate(to_cosine(G)) if order is None else np.asarray(order)
-        shown = G[np.ix_(order, order)]
-        vmax = common_scale(G) if vmax is None else vmax
-        image = _cells(ax, shown, vmax)
+        image = _cells(ax, G[np.ix_(order, order)], common_scale(G) if vmax is None else vmax)
         if m <= _MOST_LINES:
             ids = short_ids([names[i] for i in order])
             upright = m <= 16 and max(map(len, ids)) < 4
@@ -76,17 +77,13 @@ def gram(
             ax.set(xticks=[], yticks=[], xlabel=f"{m:,} domains, similar ones side by side")
         ax.set_title(title)
         if colorbar:
-            _colorbar(ax, [ax], image)
+            gram_colour_bar(image, [ax])
         set_alt(ax, f"{title}: {m} domains; {extremes(G, names)}.")
     return ax
 
 
 def gram_over_time(
-    history: Mapping[str, Any],
-    names: Sequence[str],
-    n_frames: int = 5,
-    *,
-    kind: Literal["cosine", "raw"] = "cosine",
+    history: Mapping[str, Any], names: Sequence[str], n_frames: int = 5, *, kind: Kind = "cosine"
 ) -> NDArray[Any]:
     """Gram matrices of rounds spread over the run, on one colour scale.
 
@@ -103,21 +100,18 @@ def gram_over_time(
     -------
     ndarray of matplotlib Axes, shape (number of frames,)
     """
-    grams = np.asarray(history["gram"], dtype=np.float64)
+    grams = gram_layout.values(history["gram"], kind)
     steps = np.asarray(history["step"])[-len(grams) :]
     rounds, m = len(grams), grams.shape[-1]
-    order = domain_order(history)
-    grams = to_cosine(grams) if kind == "cosine" else grams
-    vmax = common_scale(grams)
     frames = np.unique(np.linspace(0, rounds - 1, min(n_frames, rounds)).round().astype(int))
     with rbkit_style():
         side = max(2.3, 0.115 * m)
         label_width = 0.062 * max(len(shorten(name, 26)) for name in names)
-        figure = Figure(
-            figsize=(side * len(frames) + label_width + 0.9, side + 0.55), layout="constrained"
-        )
+        size = (side * len(frames) + label_width + 0.9, side + 0.55)
+        figure = Figure(figsize=size, layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(frames)))
-        gram_frames(axes, grams[frames], steps[frames], names, order, vmax, kind=kind, side=side)
+        order, scale = domain_order(history), common_scale(grams)
+        gram_frames(axes, grams[frames], steps[frames], names, order, scale, kind=kind, side=side)
     return axes
 
 
@@ -129,7 +123,7 @@ def gram_frames(
     order: Sequence[int] | NDArray[np.int64],
     vmax: float,
     *,
-    kind: Literal["cosine", "raw"] = "cosine",
+    kind: Kind = "cosine",
     side: float = 2.3,
 ) -> None:
     """Draw matrices (n, m, m) on a row of n axes, `side` inches high; names beside the first."""
@@ -139,25 +133,21 @@ def gram_frames(
     for k, (G, step, ax) in enumerate(zip(grams, steps, axes, strict=True)):
         image = _cells(ax, G[np.ix_(order, order)], vmax)
         ax.set_title(f"step {int(step):,}", fontsize=10)
-        plain_ticks(ax.yaxis, (shown if k == 0 else [""] * m) if shown else [], fontsize=size)
-        plain_ticks(ax.xaxis, [""] * m if shown else [])
+        plain_ticks(ax.yaxis, shown if k == 0 else [""] * len(shown), fontsize=size)
+        plain_ticks(ax.xaxis, [""] * len(shown))
         set_alt(ax, f"Step {int(step)}: {extremes(G, names)}.")
-    _colorbar(axes[-1], list(axes), image, "cosine" if kind == "cosine" else "inner product")
+    gram_colour_bar(image, list(axes), "cosine" if kind == "cosine" else "inner product")
+
+
+def gram_colour_bar(image: Any, axes: list[Axes], label: str = "") -> None:
+    """Explain the colours of a Gram matrix, or of several on one scale."""
+    colour_bar(image, axes, label, ticks=MaxNLocator(5, symmetric=True), extend="both")
 
 
 def _cells(ax: Axes, G: Array, vmax: float) -> Any:
     m = len(G)
     ax.add_patch(
-        Rectangle(
-            (-0.5, -0.5),
-            m,
-            m,
-            facecolor="#eceff2",
-            edgecolor="#b4bcc5",
-            hatch="////",
-            linewidth=0,
-            zorder=0,
-        )
+        Rectangle((-0.5, -0.5), m, m, fc="#eceff2", ec="#b4bcc5", hatch="////", lw=0, zorder=0)
     )
     colours = matplotlib.colormaps["RdBu_r"]
     image = ax.imshow(np.ma.masked_invalid(G), cmap=colours, vmin=-vmax, vmax=vmax, zorder=1)
@@ -175,12 +165,3 @@ def _cells(ax: Axes, G: Array, vmax: float) -> Any:
         if np.isfinite(G[i, i]):
             ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, fill=False, ec="#3b4652", lw=0.7))
     return image
-
-
-def _colorbar(ax: Axes, axes: list[Axes], image: Any, label: str = "") -> None:
-    bar = ax.figure.colorbar(image, ax=axes, shrink=0.75, aspect=22, pad=0.02, extend="both")
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=8)
-    bar.locator = matplotlib.ticker.MaxNLocator(5, symmetric=True)
-    bar.update_ticks()
-    bar.set_label(label, fontsize=8.5)

@@ -1,4 +1,4 @@
-"""The Gram matrix of a run coloured back onto the map: where in the corpus gradients agree."""
+"""Maps of a corpus: by domain, by a number per example, or by how a run's gradients agree."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError
-from rbkit.show.facts import Array, RunLike, domain_names, target
+from rbkit.show.facts import Array, Run, domain_names, target
 from rbkit.show.gram_layout import to_cosine
 from rbkit.show.style import (
     INK,
     MUTED,
     PAPER,
+    Box,
+    colour_bar,
+    has_room,
     new_axes,
     rbkit_style,
     set_alt,
@@ -30,9 +34,9 @@ from rbkit.text import number
 
 Colour = tuple[float, float, float]
 
+# ----------------------------------------------------------------------------- names and colours
+
 _HUES, _LIGHTNESS = 10, (0.68, 0.48, 0.80, 0.58)
-_FEW = 15  # domains up to which a name may stand far off, on a line: of many, another is named
-_SIDES = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def medians(coordinates: ArrayLike, labels: ArrayLike, m: int) -> Array:
@@ -46,7 +50,7 @@ def medians(coordinates: ArrayLike, labels: ArrayLike, m: int) -> Array:
     [[1.0, 1.0], [nan, nan]]
     """
     xy, labels = np.asarray(coordinates, dtype=np.float64), np.asarray(labels)
-    found = np.full((m, 2), np.nan)
+    places = np.full((m, 2), np.nan)
     scale = np.maximum(np.ptp(xy, axis=0), 1e-12) if len(xy) else 1.0
     order = np.argsort(labels, kind="stable")
     ends = np.searchsorted(labels[order], np.arange(m + 1))
@@ -61,8 +65,8 @@ def medians(coordinates: ArrayLike, labels: ArrayLike, m: int) -> Array:
             cells = np.floor(points / scale / 0.08).astype(np.int64)
             _, which, sizes = np.unique(cells, axis=0, return_inverse=True, return_counts=True)
             middle = np.median(points[which.ravel() == np.argmax(sizes)], axis=0)
-        found[i] = middle
-    return found
+        places[i] = middle
+    return places
 
 
 def map_colours(places: ArrayLike) -> list[Colour]:
@@ -89,110 +93,90 @@ def map_colours(places: ArrayLike) -> list[Colour]:
         for h, lightness in zip(hue, light, strict=True)
     ]
     turn = np.abs(hue[:, None] - hue[None, :])
-    apart = np.minimum(turn, 1 - turn) * 2 + np.abs(light[:, None] - light[None, :]) / 0.32
+    contrast = np.minimum(turn, 1 - turn) * 2 + np.abs(light[:, None] - light[None, :]) / 0.32
     scale = np.maximum(np.ptp(xy, axis=0).max(initial=0.0), 1e-12)
     gaps = np.linalg.norm(xy[:, None] - xy[None, :], axis=2) / scale
     chosen: list[int] = []
     used = np.zeros(len(hue))
     for i in range(m):
-        if not chosen:
-            pick = 0
-        else:
-            weight = 1 / (gaps[i, : len(chosen)] + 0.03)  # near domains must differ most
-            clash = (weight[:, None] / (apart[chosen] + 0.08)).sum(axis=0)
-            pick = int(np.argmin(clash + 40.0 * used))
+        weight = 1 / (gaps[i, : len(chosen)] + 0.03)  # near domains must differ most
+        clash = (weight[:, None] / (contrast[chosen] + 0.08)).sum(axis=0)
+        pick = int(np.argmin(clash + 40.0 * used))
         chosen.append(pick)
         used[pick] += 1
     return [swatches[pick] for pick in chosen]
 
 
+_FEW = 15  # domains up to which a name may stand far off, on a line: of many, another is named
+_SIDES = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
+
+
 def write_names(
-    ax: Axes,
-    places: ArrayLike,
-    names: Sequence[str],
-    weight: ArrayLike,
-    *,
-    most: int = 25,
-    size: float = 8.5,
+    ax: Axes, places: Array, names: Sequence[str], weight: NDArray[Any], most: int
 ) -> list[int]:
     """Write names at `places`, the heaviest first, moved aside where they would collide.
 
-    Call it when the limits of `ax` are set and before points are drawn: it lays out the figure
-    to measure. A name that finds no room beside its place is left out.
-
-    Returns
-    -------
-    list of int
-        The domains that were named.
+    The limits of `ax` must be set, and points not be drawn yet: it lays out the figure to
+    measure. A name that finds no room near its place is left out; the others are returned.
     """
     figure = ax.get_figure(root=True)
     if figure is None:
         return []
     with without_glyph_warnings():
         figure.draw_without_rendering()
-    xy = np.asarray(places, dtype=np.float64)
-    frame = ax.get_window_extent()
     scale = figure.dpi / 72
-    taken: list[tuple[float, float, float, float]] = []
+    taken: list[Box] = []
     named: list[int] = []
-    for i in np.argsort(-np.asarray(weight, dtype=np.float64), kind="stable").tolist():
+    type_: dict[str, Any] = {
+        "fontsize": 8.5,
+        "fontweight": "bold",
+        "color": INK,
+        "linespacing": 1.0,
+    }
+    halo = [withStroke(linewidth=2.6, foreground=PAPER, alpha=0.9)]
+    for i in np.argsort(-weight.astype(np.float64), kind="stable").tolist():
         if len(named) >= most:
             break
-        if not np.isfinite(xy[i]).all() or not names[i].strip():
+        if not np.isfinite(places[i]).all() or not names[i].strip():
             continue
+        place: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False}
+        middle: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 6}
         text = ax.annotate(
             wrapped(names[i]),
-            tuple(xy[i]),
-            xytext=(0, 0),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=size,
-            fontweight="bold",
-            color=INK,
-            zorder=6,
-            linespacing=1.0,
-            parse_math=False,
-            annotation_clip=False,
-            path_effects=[withStroke(linewidth=2.6, foreground=PAPER, alpha=0.9)],
+            tuple(places[i]),
+            (0, 0),
+            path_effects=halo,
+            **middle,
+            **type_,
+            **place,
         )
         with without_glyph_warnings():
             box = text.get_window_extent()
-        x, y = ax.transData.transform(xy[i])
+        x, y = ax.transData.transform(places[i])
         width, height = box.width + 6 * scale, box.height + 4 * scale
         for dx, dy in _offsets(width, height, far=len(names) <= _FEW):
-            at = (x + dx, y + dy)
-            spot = (at[0] - width / 2, at[1] - height / 2, at[0] + width / 2, at[1] + height / 2)
-            inside = (
-                frame.x0 <= spot[0]
-                and spot[2] <= frame.x1
-                and frame.y0 <= spot[1]
-                and spot[3] <= frame.y1
-            )
-            if inside and not any(_overlap(spot, other) for other in taken):
-                text.set_position((dx / scale, dy / scale))
-                taken.append(spot)
-                named.append(i)
-                if np.hypot(dx, dy) > 0.9 * height:
-                    ax.annotate(
-                        "",
-                        tuple(xy[i]),
-                        xytext=(dx / scale, dy / scale),
-                        textcoords="offset points",
-                        annotation_clip=False,
-                        zorder=5,
-                        arrowprops={
-                            "arrowstyle": "-",
-                            "color": MUTED,
-                            "lw": 0.7,
-                            "shrinkA": 0,
-                            "shrinkB": 0,
-                        },
-                    )
-                break
+            left, bottom = x + dx - width / 2, y + dy - height / 2
+            spot = (left, bottom, left + width, bottom + height)
+            if not has_room(spot, ax, taken):
+                continue
+            by = (dx / scale, dy / scale)
+            text.set_position(by)
+            taken.append(spot)
+            named.append(i)
+            if np.hypot(dx, dy) > 0.9 * height:
+                line = {"arrowstyle": "-", "color": MUTED, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
+                ax.annotate("", tuple(places[i]), by, arrowprops=line, zorder=5, **place)
+            break
         else:
             text.remove()
     return named
+
+
+def _offsets(width: float, height: float, far: bool) -> Iterator[tuple[float, float]]:
+    """Pixels by which a name may be moved from its place, nearest first."""
+    for ring in (1.0, 2.0) if far else (1.0,):
+        for dx, dy in _SIDES[0 if ring == 1 else 1 :]:
+            yield dx * width * 0.55 * ring, dy * height * ring
 
 
 def wrapped(name: str, width: int = 18) -> str:
@@ -214,21 +198,7 @@ def wrapped(name: str, width: int = 18) -> str:
     return lines[0] + "\n" + shorten(" ".join(lines[1:]), width)
 
 
-def _offsets(width: float, height: float, far: bool) -> Iterator[tuple[float, float]]:
-    """Pixels by which a name may be moved from its place, nearest first."""
-    for ring in (1.0, 2.0) if far else (1.0,):
-        for dx, dy in _SIDES[0 if ring == 1 else 1 :]:
-            yield dx * width * 0.55 * ring, dy * height * ring
-
-
-def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def shuffled(n: int) -> NDArray[np.int64]:
-    """Return an order to draw points in, the same each time: no domain covers all others."""
-    return np.random.default_rng(0).permutation(n)
-
+# -------------------------------------------------------------------------------------- the map
 
 _NOISE, _UNKNOWN = "#9aa3ad", "#d3d8de"
 
@@ -286,61 +256,71 @@ def domain_map(
     InputError
         Lengths that do not fit, or labels without a name.
     """
-    xy, labels, given = _checked(coordinates, labels, names, values)
+    xy, domain, numbers = _checked(coordinates, labels, names, values)
     m = len(names)
-    sizes = np.bincount(labels[labels >= 0], minlength=m)
+    sizes = np.bincount(domain[domain >= 0], minlength=m)
+    fresh = np.empty((0, 2))
+    if eval_coordinates is not None:
+        fresh = np.asarray(eval_coordinates, dtype=np.float64)
+    ringed = np.asarray([] if selected is None else selected, dtype=np.int64)
     with rbkit_style():
         # Wider than high by the colour bar, so that the map itself is nearly square.
-        ax = new_axes(ax, 7.6 if given is not None else 6.8, 6.2)
-        places = medians(xy, labels, m)
-        _frame(ax, xy, eval_coordinates)
-        examples = f"{len(labels):,} examples in {m} domains"
-        ax.set_title(
-            title
-            or (f"Map by {value_label or 'value'}" if given is not None else f"Map of {examples}"),
-            parse_math=False,
-        )
-        if given is None:
+        ax = new_axes(ax, 6.8 if numbers is None else 7.6, 6.2)
+        places = medians(xy, domain, m)
+        _frame(ax, np.concatenate([xy, fresh]))
+        examples = f"{len(domain):,} examples in {m} domains"
+        by = value_label or "value"
+        usual = f"Map of {examples}" if numbers is None else f"Map by {by}"
+        ax.set_title(title or usual, parse_math=False)
+        if numbers is not None:
+            point_colours = _continuous(ax, numbers, value_label, centre, vmax)
+        else:
             palette = list(colours) if colours is not None else map_colours(places)
             rgba = np.array([matplotlib.colors.to_rgba(c) for c in palette]).reshape(-1, 4)
-            point_colours = rgba[labels.clip(0)] if m else np.zeros((len(labels), 4))
-        else:
-            point_colours = _continuous(ax, given, value_label, centre, vmax)
-        named = write_names(ax, places, names, sizes, most=most_names)
-        _points(ax, xy, labels, point_colours)
+            point_colours = rgba[domain.clip(0)] if m else np.zeros((len(domain), 4))
+        named = write_names(ax, places, names, sizes, most_names)
+        _points(ax, xy, domain, point_colours)
+        _rings(ax, fresh, "D", 16 if len(fresh) < 2000 else 6)
+        _rings(ax, xy[ringed], "o", 14)
+        outside, remarks = int((domain < 0).sum()), []
+        if outside:
+            share = f"{outside / len(domain):.1%}"
+            remarks.append(f"grey crosses: {outside:,} in no domain ({share})")
         if eval_coordinates is not None:
-            shown = np.asarray(eval_coordinates, dtype=np.float64)
-            _rings(ax, shown, "D", 16 if len(shown) < 2000 else 6)
-        if selected is not None:
-            _rings(ax, xy[np.asarray(selected, dtype=np.int64)], "o", 14)
-        _foot(ax, labels, len(named), m, eval_coordinates, selected)
+            remarks.append(f"diamonds: {len(fresh):,} eval examples")
+        if len(ringed):
+            remarks.append(f"rings: {len(ringed):,} selected")
+        if len(named) < m:
+            remarks.append(f"{len(named)} of {m} domains named")
+        if remarks:
+            foot: dict[str, Any] = {"transform": ax.transAxes, "fontsize": 8.5, "color": MUTED}
+            ax.text(0, -0.01, " · ".join(remarks), ha="left", va="top", **foot)
         big = [shorten(names[i], 40) for i in np.argsort(-sizes, kind="stable")[:3] if sizes[i]]
-        outside = f"; {(labels < 0).mean():.1%} in no domain" if (labels < 0).any() else ""
-        by = f", coloured by {value_label or 'value'}" if given is not None else ""
-        set_alt(ax, f"Map of {examples}{by}{outside}; largest: {', '.join(big) or 'none'}.")
+        coloured = "" if numbers is None else f", coloured by {by}"
+        if outside:
+            coloured += f"; {share} in no domain"
+        set_alt(ax, f"Map of {examples}{coloured}; largest: {', '.join(big) or 'none'}.")
     return ax
 
 
 def _checked(
     coordinates: ArrayLike, labels: ArrayLike, names: Sequence[str], values: ArrayLike | None
 ) -> tuple[Array, NDArray[np.int64], Array | None]:
-    xy, found = np.asarray(coordinates, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    xy, domain = np.asarray(coordinates, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if xy.ndim != 2 or xy.shape[1] != 2:
         raise InputError("coordinates", f"shape {xy.shape}", "give two numbers per example")
-    given = None if values is None else np.asarray(values, dtype=np.float64)
-    for name, column in (("labels", found), ("values", given)):
+    numbers = None if values is None else np.asarray(values, dtype=np.float64)
+    for name, column in (("labels", domain), ("values", numbers)):
         if column is not None and column.shape != (len(xy),):
             what = f"shape {column.shape} for {len(xy)} points"
             raise InputError(name, what, "give one per example")
-    if len(found) and not -1 <= found.min() <= found.max() < len(names):
-        what = f"from {found.min()} to {found.max()} for {len(names)} names"
+    if len(domain) and not -1 <= domain.min() <= domain.max() < len(names):
+        what = f"from {domain.min()} to {domain.max()} for {len(names)} names"
         raise InputError("labels", what, f"use -1 to {len(names) - 1}")
-    return xy, found, given
+    return xy, domain, numbers
 
 
-def _frame(ax: Axes, xy: Array, eval_coordinates: ArrayLike | None) -> None:
-    everything = [xy] if eval_coordinates is None else [xy, np.asarray(eval_coordinates)]
-    points = np.concatenate(everything)
+def _frame(ax: Axes, points: Array) -> None:
     points = points[np.isfinite(points).all(axis=1)]
     if len(points):
         low, high = points.min(axis=0), points.max(axis=0)
@@ -360,47 +340,23 @@ def _frame(ax: Axes, xy: Array, eval_coordinates: ArrayLike | None) -> None:
 def _points(ax: Axes, xy: Array, labels: NDArray[np.int64], colours: Array) -> None:
     n = max(len(xy), 1)
     size = float(np.clip(22.0 * (2_000 / n) ** 0.7, 0.8, 22.0))
-    alpha = 0.85 if n < 20_000 else 0.6
-    order = shuffled(len(xy))
-    inside = order[labels[order] >= 0]
-    outside = order[labels[order] < 0]
+    # In an order that is the same each time, in which no domain covers all others.
+    order = np.random.default_rng(0).permutation(len(xy))
+    inside, outside = order[labels[order] >= 0], order[labels[order] < 0]
     if len(outside):
+        cross: dict[str, Any] = {"c": _NOISE, "marker": "x", "linewidths": 0.5, "alpha": 0.55}
         ax.scatter(
-            xy[outside, 0],
-            xy[outside, 1],
-            s=max(size, 2.0),
-            c=_NOISE,
-            marker="x",
-            linewidths=0.5,
-            alpha=0.55,
-            zorder=1,
-            rasterized=True,
+            xy[outside, 0], xy[outside, 1], s=max(size, 2.0), zorder=1, rasterized=True, **cross
         )
-    ax.scatter(
-        xy[inside, 0],
-        xy[inside, 1],
-        s=size,
-        c=colours[inside],
-        marker="o",
-        linewidths=0,
-        alpha=alpha,
-        zorder=2,
-        rasterized=True,
-    )
+    dot: dict[str, Any] = {"marker": "o", "linewidths": 0, "rasterized": True}
+    dot["alpha"] = 0.85 if n < 20_000 else 0.6
+    ax.scatter(xy[inside, 0], xy[inside, 1], s=size, c=colours[inside], zorder=2, **dot)
 
 
 def _rings(ax: Axes, xy: Array, marker: str, size: float) -> None:
-    ax.scatter(
-        xy[:, 0],
-        xy[:, 1],
-        s=size,
-        marker=marker,
-        facecolors="none",
-        edgecolors=INK,
-        linewidths=0.6,
-        zorder=4,
-        rasterized=True,
-    )
+    if len(xy):
+        ring: dict[str, Any] = {"facecolors": "none", "edgecolors": INK, "linewidths": 0.6}
+        ax.scatter(xy[:, 0], xy[:, 1], s=size, marker=marker, zorder=4, rasterized=True, **ring)
 
 
 def _continuous(
@@ -410,64 +366,27 @@ def _continuous(
     known = values[np.isfinite(values)]
     low, high = np.percentile(known, [2, 98]) if len(known) else (0.0, 1.0)
     if centre is not None:
-        reach = vmax if vmax is not None else float(np.abs(known - centre).max(initial=1e-9))
-        low, high = centre - reach, centre + reach
+        half = vmax if vmax is not None else float(np.abs(known - centre).max(initial=1e-9))
+        low, high = centre - half, centre + half
     elif vmax is not None:
         high = vmax
     high = high if high > low else low + 1.0
     scale = Normalize(float(low), float(high), clip=True)
-    look = matplotlib.colormaps["RdBu_r" if centre is not None else "viridis"]
-    painted: Array = np.asarray(look(scale(np.nan_to_num(values))), dtype=np.float64)
+    colours = matplotlib.colormaps["RdBu_r" if centre is not None else "viridis"]
+    painted: Array = np.asarray(colours(scale(np.nan_to_num(values))), dtype=np.float64)
     painted[~np.isfinite(values)] = matplotlib.colors.to_rgba(_UNKNOWN)
-    mappable = matplotlib.cm.ScalarMappable(scale, look)
-    beyond = (len(known) and known.min() < low, len(known) and known.max() > high)
+    beyond = bool(len(known) and known.min() < low), bool(len(known) and known.max() > high)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}
-    bar = ax.figure.colorbar(
-        mappable,
-        ax=ax,
-        shrink=0.6,
-        aspect=24,
-        pad=0.02,
-        extend=extend.get((bool(beyond[0]), bool(beyond[1])), "neither"),
-    )
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelsize=8)
-    bar.set_label(label, fontsize=8.5, parse_math=False)
+    bar: dict[str, Any] = {"shrink": 0.6, "aspect": 24, "extend": extend.get(beyond, "neither")}
+    colour_bar(ScalarMappable(scale, colours), ax, label, **bar)
     return painted
 
 
-def _foot(
-    ax: Axes,
-    labels: NDArray[np.int64],
-    named: int,
-    m: int,
-    eval_coordinates: ArrayLike | None,
-    selected: ArrayLike | None,
-) -> None:
-    said = []
-    if outside := int((labels < 0).sum()):
-        said.append(f"grey crosses: {outside:,} in no domain ({outside / len(labels):.1%})")
-    if eval_coordinates is not None:
-        said.append(f"diamonds: {len(np.asarray(eval_coordinates)):,} eval examples")
-    if selected is not None and len(np.asarray(selected)):
-        said.append(f"rings: {len(np.asarray(selected)):,} selected")
-    if named < m:
-        said.append(f"{named} of {m} domains named")
-    if said:
-        ax.text(
-            0,
-            -0.01,
-            " · ".join(said),
-            transform=ax.transAxes,
-            ha="left",
-            va="top",
-            fontsize=8.5,
-            color=MUTED,
-        )
+# ------------------------------------------------------------------------------ Gram on the map
 
 
 def gram_on_map(
-    run: RunLike,
+    run: Run,
     coordinates: ArrayLike,
     labels: ArrayLike,
     ax: Axes | None = None,
@@ -495,6 +414,10 @@ def gram_on_map(
         The domain, or its name, to compare with instead of the target.
     title : str, optional
 
+    Returns
+    -------
+    matplotlib Axes
+
     Raises
     ------
     InputError
@@ -503,13 +426,15 @@ def gram_on_map(
     cosine, names, step = alignment(run, round, focus)
     labels = np.asarray(labels)
     values = np.append(cosine, np.nan)[np.where(labels < 0, len(cosine), labels)]
-    others = np.delete(cosine, _index(names, focus)) if focus is not None else cosine
+    others, against = cosine, "the target"
+    if focus is not None:
+        i = _index(names, focus)
+        others, against = np.delete(cosine, i), shorten(names[i], 24)
     others = others[np.isfinite(others)]
     shown = [
         f"{shorten(name, 24)} {'+' if c > 0 else ''}{number(c, 2)}"
         for name, c in zip(names, cosine, strict=True)
     ]
-    against = "the target" if focus is None else shorten(names[_index(names, focus)], 24)
     ax = domain_map(
         coordinates,
         labels,
@@ -534,17 +459,12 @@ def gram_on_map(
 
 
 def alignment(
-    run: RunLike, round: int = -1, focus: int | str | None = None
+    run: Run, round: int = -1, focus: int | str | None = None
 ) -> tuple[Array, list[str], int]:
     """Return the cosine of each domain's gradient with the target direction or another domain.
 
-    Returns
-    -------
-    cosine : ndarray of shape (m,)
-        NaN for a domain that the round did not see.
-    names : list of m str
-    step : int
-        The optimizer step at which the round ended.
+    The cosines (m,) are NaN for domains that the round did not see; with them come the names of
+    the domains and the step at which the round ended.
     """
     grams = np.asarray(run.history.get("gram", np.empty((0, 0, 0))), dtype=np.float64)
     if not len(grams):
@@ -554,8 +474,7 @@ def alignment(
         raise InputError("round", f"{round} of {len(grams)} rounds", f"use 0 to {len(grams) - 1}")
     G = grams[round]
     m = len(G)
-    names = domain_names(run)
-    names = names if len(names) == m else [f"domain {i}" for i in range(m)]
+    names = domain_names(run, m)
     steps = run.history.get("step")
     step = int(steps[round]) if steps is not None else round % len(grams)
     if focus is not None:

@@ -1,4 +1,4 @@
-"""Replays side by side: what several rules would have sampled in one recorded run."""
+"""Proportions over time: of one run, of several, and as other rules would have chosen them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rbkit.balance.mixers.registry import MIXERS
-from rbkit.show.facts import (
-    Altered,
-    Array,
-    RunLike,
-    domain_names,
-    labels,
-    proportions_in_force,
-    target,
-)
+from rbkit.show.facts import Array, Run, domain_names, labels, proportions_in_force, target
 from rbkit.show.gram_layout import domain_order
 from rbkit.show.style import (
     INK,
@@ -31,6 +23,7 @@ from rbkit.show.style import (
     mixer_marker,
     new_axes,
     rbkit_style,
+    say_nothing,
     set_alt,
     shorten,
     spread,
@@ -41,15 +34,17 @@ if TYPE_CHECKING:
     from rbkit.balance.mixers.base import Mixer
     from rbkit.train.counterfactual import Replay
 
+_Colours = Sequence[tuple[float, float, float]]
+
 
 def proportions(
-    run: RunLike,
+    run: Run,
     ax: Axes | None = None,
     *,
     order: Sequence[int] | NDArray[np.int64] | None = None,
     names: bool = True,
     title: str | None = None,
-    colours: Sequence[tuple[float, float, float]] | None = None,
+    colours: _Colours | None = None,
 ) -> Axes:
     """Proportions p of each round as a stacked area, with q as a bar at the right edge.
 
@@ -73,14 +68,14 @@ def proportions(
     with rbkit_style():
         ax = new_axes(ax, 8.4, 4.2)
         p, edges = proportions_in_force(run)
-        who = domain_names(run)
-        ax.set_title(title or f"Proportions under {labels([run])[0]}")
+        rule = labels([run])[0]
+        ax.set_title(title or f"Proportions under {rule}")
         if not len(p):
-            ax.text(0.5, 0.5, "no history recorded", transform=ax.transAxes, ha="center")
+            say_nothing(ax, "no history recorded")
             set_alt(ax, "Proportions over time: no history recorded.")
             return ax
         m = p.shape[1]
-        who = who if len(who) == m else [f"domain {i}" for i in range(m)]
+        domains = domain_names(run, m)
         order = list(domain_order(run.history) if order is None else order)
         colours = domain_colours(m) if colours is None else colours
         stacked = np.vstack([np.zeros(len(p)), np.cumsum(p[:, order], axis=1).T])
@@ -89,10 +84,16 @@ def proportions(
             ax.fill_between(edges, low, high, step="post", color=colour, lw=0)
             ax.step(edges, high, where="post", color="white", lw=0.7 if m <= 60 else 0)
         span = float(edges[-1] - edges[0]) or 1.0
-        ends = _target_bar(ax, run, order, colours, float(edges[-1]) + 0.02 * span, 0.05 * span)
+        q = target(run)
+        q = None if q is None or len(q) != m else q[order]
+        if q is not None:
+            _target_bar(ax, q, colours, float(edges[-1]) + 0.02 * span, 0.05 * span)
         if names:
-            weight = np.maximum(p[-1], p.mean(axis=0))
-            _names(ax, [who[i] for i in order], ends, weight[order], edges[-1] + 0.08 * span)
+            # Where there is no q, the names stand beside the last p.
+            shares = np.asarray(run.history["p"], dtype=np.float64)[-1][order] if q is None else q
+            weight = np.maximum(p[-1], p.mean(axis=0))[order]
+            middles = np.cumsum(shares) - shares / 2
+            _names(ax, [domains[i] for i in order], middles, weight, edges[-1] + 0.08 * span)
         tidy(ax, None)
         ax.set_xlim(edges[0], edges[-1] + 0.075 * span)
         ax.set_ylim(0, 1)
@@ -102,81 +103,34 @@ def proportions(
         ax.set_xticks([tick for tick in ax.get_xticks() if edges[0] <= tick <= edges[-1]])
         ax.set_xlabel("optimizer step")
         top = np.argsort(p[-1])[::-1][:3]
-        said = ", ".join(f"{who[i]} {p[0, i]:.0%} to {p[-1, i]:.0%}" for i in top)
+        largest = ", ".join(f"{domains[i]} {p[0, i]:.0%} to {p[-1, i]:.0%}" for i in top)
         set_alt(
             ax,
-            f"Proportions of {m} domains over {len(p)} rounds under {labels([run])[0]}; "
-            f"largest at the end: {said}. A bar at the right edge shows the target proportions q.",
+            f"Proportions of {m} domains over {len(p)} rounds under {rule}; "
+            f"largest at the end: {largest}. A bar at the right edge shows the target "
+            "proportions q.",
         )
     return ax
 
 
-def proportions_side_by_side(runs: Sequence[RunLike]) -> Figure:
-    """Proportions of several runs in one row, domains in the same order and colour in all."""
-    runs = [run for run in runs if len(proportions_in_force(run)[0])]
-    with rbkit_style():
-        n = max(len(runs), 1)
-        m = max((proportions_in_force(run)[0].shape[1] for run in runs), default=0)
-        # High enough for the names of all domains.
-        figure = Figure(figsize=(3.1 * n + 2.6, max(4.3, 1.4 + 0.15 * m)), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, n, sharey=True))
-        tracked = [run for run in runs if "gram" in run.history] or runs
-        order = domain_order(tracked[0].history) if tracked else None
-        for i, (run, ax) in enumerate(zip(runs, axes, strict=False)):
-            same = order is not None and len(order) == proportions_in_force(run)[0].shape[1]
-            title = labels(runs)[i]
-            proportions(run, ax, order=order if same else None, names=i == n - 1, title=title)
-            if i:
-                ax.tick_params(labelleft=False)
-    return figure
-
-
-def _target_bar(
-    ax: Axes,
-    run: RunLike,
-    order: Sequence[int],
-    colours: Sequence[tuple[float, float, float]],
-    left: float,
-    width: float,
-) -> Array:
-    """Draw q as one stacked bar; return the middle of each of its pieces."""
-    q = target(run)
-    if q is None or len(q) != len(order):
-        q = np.asarray(run.history["p"], dtype=np.float64)[-1]  # only to place the names
-    else:
-        ax.bar(
-            left,
-            q[list(order)],
-            width,
-            np.cumsum(q[list(order)]) - q[list(order)],
-            align="edge",
-            color=colours,
-            edgecolor="white",
-            linewidth=0.7,
-        )
-        ax.text(
-            left + width / 2,
-            1.015,
-            "q",
-            ha="center",
-            va="bottom",
-            color=INK,
-            fontstyle="italic",
-            fontweight="bold",
-        )
-    ordered: Array = q[list(order)]
-    return np.cumsum(ordered) - ordered / 2
+def _target_bar(ax: Axes, q: Array, colours: _Colours, left: float, width: float) -> None:
+    bottoms = np.cumsum(q) - q
+    ax.bar(left, q, width, bottoms, align="edge", color=colours, edgecolor="white", linewidth=0.7)
+    bold = {"color": INK, "fontstyle": "italic", "fontweight": "bold"}
+    ax.text(left + width / 2, 1.015, "q", ha="center", va="bottom", **bold)  # type: ignore[arg-type]
 
 
 def _names(ax: Axes, names: list[str], middles: Array, weight: Array, x: float) -> None:
+    """Write as many names as fit, those of the largest weight, each with a line to its layer."""
     height = ax.get_window_extent().height * 72 / ax.figure.dpi  # points
     room = max(int(height / 10.2), 1)
-    kept = sorted(np.argsort(weight, kind="stable")[::-1][:room])
+    named = sorted(np.argsort(weight, kind="stable")[::-1][:room])
     gap = 10.2 / height
-    places = np.array(spread([float(middles[i]) for i in kept], gap))
+    places = np.array(spread([float(middles[i]) for i in named], gap))
     places += max(0.0, gap / 2 - places[0])  # stay above the lower edge
     places -= max(0.0, places[-1] - (1 - gap / 2))
-    for i, y in zip(kept, places, strict=True):
+    line = {"arrowstyle": "-", "color": MUTED, "lw": 0.5, "shrinkA": 1, "shrinkB": 0}
+    for i, y in zip(named, places, strict=True):
         ax.annotate(
             shorten(names[i], 30),
             (x, middles[i]),
@@ -185,25 +139,39 @@ def _names(ax: Axes, names: list[str], middles: Array, weight: Array, x: float) 
             ha="left",
             fontsize=8.5,
             color=INK,
-            parse_math=False,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": MUTED,
-                "lw": 0.5,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
+            arrowprops={**line, "relpos": (0, 0.5)},
         )
 
 
+def proportions_side_by_side(runs: Sequence[Run]) -> Figure:
+    """Proportions of several runs in one row, domains in the same order and colour in all."""
+    runs = [run for run in runs if len(proportions_in_force(run)[0])]
+    sizes = [proportions_in_force(run)[0].shape[1] for run in runs]
+    n = max(len(runs), 1)
+    with rbkit_style():
+        # High enough for the names of all domains.
+        height = max(4.3, 1.4 + 0.15 * max(sizes, default=0))
+        figure = Figure(figsize=(3.1 * n + 2.6, height), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, n, sharey=True))
+        tracked = [run for run in runs if "gram" in run.history] or runs
+        order = domain_order(tracked[0].history) if tracked else np.arange(0)
+        for i, (run, m, title) in enumerate(zip(runs, sizes, labels(runs), strict=True)):
+            same = order if len(order) == m else None
+            proportions(run, axes[i], order=same, names=i == n - 1, title=title)
+            if i:
+                axes[i].tick_params(labelleft=False)
+    return figure
+
+
+# --------------------------------------------------------------------------------------- replays
+
 _MOST_IN_A_ROW = 4
-# Those of the house first: blue is R&B's, orange Target's. None is close to another.
-_INKS = ("#A23B7C", "#8A6D00", "#00835F", "#7A4FBF", "#59636e", "#0072B2", "#D55E00")
+# The fixed colours of mixers first: blue is R&B's, orange Target's. None is close to another.
+_LINE_COLOURS = ("#A23B7C", "#8A6D00", "#00835F", "#7A4FBF", "#59636e", "#0072B2", "#D55E00")
 
 
-def replays(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> Figure:
+def replays(run: Run, mixers: Sequence[Mixer | str | Replay]) -> Figure:
     """Draw what each rule would have chosen, from the signals of one run, without training.
 
     Small multiples of the proportions, the run's own first, domains in one order and colour;
@@ -225,9 +193,11 @@ def replays(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> Figure:
     InputError
         If the run did not record what a rule needs.
     """
-    found = _replayed(run, mixers)
+    from rbkit.train.counterfactual import Replay, replay
+
+    made = [each if isinstance(each, Replay) else replay(run, each) for each in mixers]
     shown = [(f"sampled: {labels([run])[0]}", np.asarray(run.history["p"]))]
-    shown += [(label, r.p) for label, r in zip(replay_labels(found), found, strict=True)]
+    shown += [(label, each.p) for label, each in zip(replay_labels(made), made, strict=True)]
     columns = min(len(shown), _MOST_IN_A_ROW)
     rows = -(-len(shown) // columns)
     with rbkit_style():
@@ -239,30 +209,25 @@ def replays(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> Figure:
         for i, (title, p) in enumerate(shown):
             ax = figure.add_subplot(grid[divmod(i, columns)])
             name, _, options = title.partition("(")
-            proportions(
-                Altered(run, {"p": p}),
-                ax,
-                order=order,
-                names=i % columns == columns - 1,
-                title=name,
-            )
+            view = run.with_(history={**run.history, "p": p})
+            proportions(view, ax, order=order, names=i % columns == columns - 1, title=name)
             # Above the "q" at the right, and options on a line of their own: panels are narrow.
             wrapped = textwrap.fill(options.removesuffix(")"), 30)
             ax.set_title("\n".join(filter(None, [name, wrapped])), fontsize=10, pad=17)
             if i % columns:
                 ax.tick_params(labelleft=False)
-        replay_distance(found, figure.add_subplot(grid[rows, :]))
+        replay_distance(made, figure.add_subplot(grid[rows, :]))
     return figure
 
 
-def replay_distance(found: Sequence[Replay], ax: Axes | None = None) -> Axes:
+def replay_distance(replays: Sequence[Replay], ax: Axes | None = None) -> Axes:
     """Total variation distance of replays to what their run sampled, round by round.
 
     It is the share of the examples that a rule would have drawn from other domains.
 
     Parameters
     ----------
-    found : sequence of Replay
+    replays : sequence of Replay
     ax : matplotlib Axes, optional
 
     Returns
@@ -271,14 +236,17 @@ def replay_distance(found: Sequence[Replay], ax: Axes | None = None) -> Axes:
     """
     with rbkit_style():
         ax = new_axes(ax, 6.4, 2.8)
-        ends, said = [], []
-        looks = _looks(found)
-        for i, (label, each) in enumerate(zip(replay_labels(found), found, strict=True)):
+        ends, words, used = [], [], list[str]()
+        for label, each in zip(replay_labels(replays), replays, strict=True):
+            # The colour of the rule, once; the others get those far from it.
+            own = mixer_colour(each.mixer)
+            free = [c for c in (own, *_LINE_COLOURS) if c in _LINE_COLOURS and c not in used]
+            used.append(colour := free[0] if free else own)
             steps = np.concatenate([[0], each.step])
-            colour, marker = looks[i]
+            marker = mixer_marker(each.mixer)
             ax.plot(steps, each.distance, color=colour, marker=marker, ms=4.5, mec="white")
             ends.append((float(steps[-1]), float(each.distance[-1]), label, colour))
-            said.append(f"{label} {each.elsewhere:.0%} on average")
+            words.append(f"{label} {each.elsewhere:.0%} on average")
         tidy(ax)
         ax.set_ylim(bottom=0)
         ax.margins(x=0.02)
@@ -288,40 +256,21 @@ def replay_distance(found: Sequence[Replay], ax: Axes | None = None) -> Axes:
         ax.set_xlabel("optimizer step")
         ax.set_title("Share of examples that would have come from other domains")
         label_line_ends(ax, ends)
-        set_alt(
-            ax,
-            "Total variation distance to what was sampled, by round: "
-            f"{'; '.join(said) or 'no replay'}.",
-        )
+        summary = "; ".join(words) or "no replay"
+        set_alt(ax, f"Total variation distance to what was sampled, by round: {summary}.")
     return ax
 
 
-def replay_labels(found: Sequence[Replay]) -> list[str]:
+def replay_labels(replays: Sequence[Replay]) -> list[str]:
     """Name each replay by its rule and the options that are not at their defaults."""
     result = []
-    for each in found:
+    for each in replays:
         rule = MIXERS.get(each.mixer)
         # From the fields, not from an instance: some rules need a package, or an argument.
         declared = getattr(rule, "__dataclass_fields__", None)
         usual = {} if rule is None else each.options
         if declared is not None:
             usual = {name: field.default for name, field in declared.items()}
-        told = ", ".join(f"{k}={v}" for k, v in each.options.items() if usual.get(k) != v)
-        result.append(f"{each.mixer}({told})" if told else each.mixer)
+        options = ", ".join(f"{k}={v}" for k, v in each.options.items() if usual.get(k) != v)
+        result.append(f"{each.mixer}({options})" if options else each.mixer)
     return result
-
-
-def _replayed(run: RunLike, mixers: Sequence[Mixer | str | Replay]) -> list[Replay]:
-    from rbkit.train.counterfactual import Replay, replay
-
-    return [each if isinstance(each, Replay) else replay(run, each) for each in mixers]
-
-
-def _looks(found: Sequence[Replay]) -> list[tuple[str, str]]:
-    """Colour and marker of each: the house's colour of a rule, once, and others far from it."""
-    colours: list[str] = []
-    for each in found:
-        own = mixer_colour(each.mixer)
-        free = [ink for ink in (own, *_INKS) if ink in _INKS and ink not in colours]
-        colours.append(free[0] if free else own)
-    return [(colour, mixer_marker(r.mixer)) for colour, r in zip(colours, found, strict=True)]

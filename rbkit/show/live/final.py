@@ -212,11 +212,11 @@ class _Shown:
 
     @property
     def path(self) -> Path:
-        return self.run.path
+        return Path(self.run.path)
 
     @property
     def status(self) -> str:
-        return self.run.status
+        return str(self.run.status)
 
     @property
     def domains(self) -> Any:
@@ -236,7 +236,7 @@ class _Shown:
         return {"p": p, "step": edges[1:]}
 
     def metrics(self, kind: str) -> list[dict[str, Any]]:
-        return self.run.metrics(kind)
+        return list(self.run.metrics(kind))
 
 
 def _known(curve: Series) -> Series:

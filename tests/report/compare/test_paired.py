@@ -116,9 +116,9 @@ def test_seconds_of_other_machines_are_said_not_to_compare():
     runs = two([4.0, 4.1], [4.5, 4.5])
     for each in runs:
         each.info |= {"host": "a", "device": "cuda" if "RnB" in each.path.name else "cpu"}
-    assert "another machine" in " ".join(compare(runs).cautions())
+    assert "another machine" in " ".join(map(str, compare(runs).cautions()))
     runs[0].info["device"] = runs[1].info["device"] = "cpu"
-    assert "machine" not in " ".join(compare(runs).cautions())
+    assert "machine" not in " ".join(map(str, compare(runs).cautions()))
 
 
 def test_seeds_that_only_one_has_are_left_out():
@@ -136,7 +136,7 @@ def test_losses_on_other_corpora_are_never_subtracted():
     ]
     found = compare(runs)
     assert differences(found)["RnB"].seeds == (1,)
-    assert "different corpora" in " ".join(found.cautions())
+    assert "different corpora" in " ".join(map(str, found.cautions()))
 
 
 def test_the_worst_domain_is_compared_only_where_domains_are_the_same():
@@ -146,7 +146,7 @@ def test_the_worst_domain_is_compared_only_where_domains_are_the_same():
     other = [same[0], run("Stratified", 0, 4.5, (6.0, 4.0), "xy")]
     assert differences(compare(other), "worst")["RnB"] is None
     assert differences(compare(other))["RnB"].mean == -0.5
-    assert "different domains" in " ".join(compare(other).cautions())
+    assert "different domains" in " ".join(map(str, compare(other).cautions()))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

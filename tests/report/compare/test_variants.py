@@ -155,7 +155,7 @@ def test_options_that_are_the_same_in_all_runs_are_said():
 
 def test_runs_without_a_seed_are_said_not_to_pair():
     runs = [run(mixer, None, path=f"/{mixer}{i}") for mixer in ("RnB", "ADO") for i in (0, 1)]
-    assert "record no seed" in " ".join(compare(runs).cautions())
+    assert "record no seed" in " ".join(map(str, compare(runs).cautions()))
 
 
 def test_runs_without_a_final_loss_are_kept_apart_and_counted():
@@ -170,7 +170,7 @@ def test_runs_without_a_final_loss_are_kept_apart_and_counted():
     assert labels(found) == ["Stratified", "RnB"]
     assert [r.status for r in found.variants[1].unfinished] == ["killed"]
     assert [variant.label for variant in found.lost] == ["ADO", "DoGE"]
-    said = " ".join(found.cautions())
+    said = " ".join(map(str, found.cautions()))
     assert "3 of 5 runs have no final loss (1 failed, 1 killed, 1 without an eval loss)" in said
     assert "no run of it has finished" in said
 
@@ -178,7 +178,7 @@ def test_runs_without_a_final_loss_are_kept_apart_and_counted():
 def test_a_baseline_of_which_every_run_failed_is_no_error():
     found = compare([run("Target", status="failed"), run("RnB")], "mixer=Target")
     assert found.baseline_of(found.variants[0]) is None
-    assert "No finished baseline has the settings of RnB" in " ".join(found.cautions())
+    assert "No finished baseline has the settings of RnB" in " ".join(map(str, found.cautions()))
 
 
 def test_of_a_repeated_seed_the_latest_run_is_kept_and_that_is_said():
@@ -186,7 +186,7 @@ def test_of_a_repeated_seed_the_latest_run_is_kept_and_that_is_said():
     found = compare([new, old, new])
     assert found.variants[0].runs == (new,)
     assert found.repeated == (old,)
-    assert "1 run repeated a seed" in " ".join(found.cautions())
+    assert "1 run repeated a seed" in " ".join(map(str, found.cautions()))
 
 
 def test_what_follows_from_the_data_of_a_seed_is_no_variant():
@@ -194,7 +194,7 @@ def test_what_follows_from_the_data_of_a_seed_is_no_variant():
     assert compare(runs).varied == ("mixer",)
     runs.append(run("RnB", 0, vocab_size=99, ended="later"))
     assert compare(runs).varied == ("mixer", "vocab_size")
-    assert "different units" in " ".join(compare(runs).cautions())
+    assert "different units" in " ".join(map(str, compare(runs).cautions()))
 
 
 def test_folders_of_domains_count_only_where_nothing_else_tells_runs_apart():
@@ -209,7 +209,7 @@ def test_a_parameter_that_only_some_runs_record_is_a_setting():
     found = compare(runs)
     assert labels(found) == ["more 1", "more not recorded"]
     assert found.repeated == ()
-    assert found.beside == ("trick",)
+    assert found.incidental == ("trick",)
     assert "trick" not in found.shared
 
 

@@ -56,8 +56,7 @@ def test_a_reader_that_goes_away_does_not_stop_the_runs(monkeypatch):
 
 def test_a_run_tried_again_is_counted_once():
     board = Board(total=1, done=0, at_once=1, shown=False)
-    board.ended("a", "killed", 1.0, None)
-    board.again("killed")
+    board.ended("a", "killed", 1.0, None, retry=True)
     board.ended("a", "ok", 1.0, None)
     assert board.headline([]) == "1 ok, 0 running of 1"
 

@@ -11,7 +11,7 @@ from rbkit.report.parameters import (
     COMPUTED,
     RUN_HINTS,
     RunParameters,
-    Text,
+    ShellText,
     declared,
     read_cell,
     read_hint,
@@ -226,9 +226,9 @@ def test_where_text_and_lists_are_allowed_what_looks_like_a_list_is_one(text, me
 )
 def test_what_is_typed_in_a_shell_is_text_where_nothing_else_fits(hint, typed, meant):
     found = read_cell(f"x: {hint}")["x"]
-    value = found.check(Text(typed))
+    value = found.check(ShellText(typed))
     assert (value, type(value)) == (meant, type(meant))
-    assert found.check(Text(found.as_text(value))) == value
+    assert found.check(ShellText(found.as_text(value))) == value
 
 
 def test_text_from_python_stays_text_where_text_is_allowed():

@@ -63,15 +63,15 @@ class Sweep:
                 continue
         return found
 
-    def victims(self, *, nursery):
+    def victims(self, *, fork_server):
         """Kernels and workers, or what forks the workers."""
         try:
             family = psutil.Process(self.launcher.pid).children(recursive=True)
         except (AttributeError, psutil.NoSuchProcess):  # not begun yet, or just killed
             return []
         kernels = [p for p in family if _runs(p, "ipykernel")]
-        if not nursery:
-            # What a worker starts is a kernel, what starts it is the nursery.
+        if not fork_server:
+            # What a worker starts is a kernel, what starts it is the fork_server.
             return kernels + [w for p in kernels for w in _parents(p)[:1]]
         return [n for p in kernels[:1] for n in _parents(p)[1:2]]
 
@@ -103,14 +103,14 @@ def _runs(process, what):
 
 def _parents(process):
     try:
-        return [p for p in process.parents() if _runs(p, "nursery")]
+        return [p for p in process.parents() if _runs(p, "fork_server")]
     except psutil.NoSuchProcess:
         return []
 
 
 def _kill_at_random(sweep, chance, stop, killed):
     while not stop.wait(chance.uniform(0.5, 2.5)):
-        found = sweep.victims(nursery=len(killed) == 4)  # it costs all runs in progress
+        found = sweep.victims(fork_server=len(killed) == 4)  # it costs all runs in progress
         for process in chance.sample(found, min(1, len(found))):
             try:
                 process.kill()

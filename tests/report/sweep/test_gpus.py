@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from rbkit.errors import InputError
-from rbkit.report.sweep.machine import GpuSlots, gpu_environment, gpu_slots
+from rbkit.report.sweep.machine import gpu_environment, gpu_slots
 
 
 @pytest.mark.parametrize(
@@ -40,15 +40,6 @@ def test_ids_can_be_given_and_given_twice():
 def test_what_is_no_list_is_refused(given):
     with pytest.raises(InputError, match=r"gpus: .* give auto, none, or 0,1"):
         gpu_slots(given)
-
-
-def test_no_two_runs_have_the_same_slot():
-    slots = GpuSlots(["0", "1"])
-    assert {slots.take(), slots.take()} == {"0", "1"}
-    with pytest.raises(IndexError):
-        slots.take()
-    slots.give_back("1")
-    assert slots.take() == "1"
 
 
 def test_none_hides_the_gpus_and_auto_without_gpus_changes_nothing():

@@ -2,7 +2,6 @@
 
 import pytest
 
-from rbkit.report.sweep import folder
 from rbkit.report.sweep import plan as plan_module
 from rbkit.report.sweep.plan import make_plan
 
@@ -65,12 +64,12 @@ def test_folders_of_the_run_notebook_are_those_that_it_reads(names, tmp_path):
 
 @pytest.mark.parametrize("place", ["/tmp", "/", "~", "/var/tmp/"])
 def test_places_are_never_read(names, monkeypatch, place):
-    monkeypatch.setattr(folder, "_digests", None)
+    monkeypatch.setattr(plan_module, "_digests", None)
     assert names(f'data: str = "{place}"')[1] == []
 
 
 def test_a_folder_of_too_many_files_counts_by_its_name(names, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "_FILES", 2)
+    monkeypatch.setattr(plan_module, "_MAX_FILES", 2)
     (tmp_path / "in").mkdir()
     for n in range(3):
         (tmp_path / f"in/{n}").touch()
@@ -84,14 +83,14 @@ def test_data_that_cannot_be_read_counts_by_its_name(names, tmp_path, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "secret.csv").touch()
-    monkeypatch.setattr(folder, "_digests", refuse)
+    monkeypatch.setattr(plan_module, "_digests", refuse)
     notes = names("data: str = ''", data="secret.csv")[1]
     assert notes == ["data: secret.csv cannot be read (Permission denied), and counts by its name"]
 
 
 def test_two_runs_with_the_same_digits_are_two_runs(names, tmp_path, monkeypatch, template):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan_module, "DIGITS", (1, 24), raising=False)
+    monkeypatch.setattr(plan_module, "_ID_DIGITS", (1, 24))
     template()
     made = make_plan("try.ipynb", {"seed": range(40)}, "out")  # of 16 first digits
     assert len({job.id for job in made.jobs}) == 40

@@ -13,13 +13,12 @@ from rbkit.files import read_json, write_json
 from rbkit.processes import is_alive, process_identity
 from rbkit.report.sweep.folder import (
     STATUSES,
+    error_tail,
     job_status,
-    launching,
+    launcher_at_work,
     new_job,
     now,
     read_job,
-    tail_of,
-    update_job,
     write_job,
 )
 from rbkit.text import one_line
@@ -33,6 +32,12 @@ def job(tmp_path):
 
 def running(**more):
     return {"status": "running", "host": platform.node(), "worker": process_identity(), **more}
+
+
+def update_job(path, **changes):
+    job = {**read_job(path), **changes}
+    write_job(path, job)
+    return job
 
 
 def ago(seconds):
@@ -73,7 +78,7 @@ def test_a_worker_that_has_just_ended_is_not_killed_while_its_launcher_is_at_wor
     assert job_status(update_job(job, heartbeat="2020-01-01T00:00:00+00:00")) == "killed"
     assert job_status(update_job(job, launcher=gone, heartbeat=now())) == "killed"
     assert job_status(update_job(job, launcher=process_identity())) == "killed"
-    with launching():
+    with launcher_at_work():
         assert job_status(read_job(job)) == "running"
 
 
@@ -123,16 +128,11 @@ def test_what_is_no_job_is_refused(job, text):
         read_job(job)
 
 
-def test_fields_are_not_invented(job):
-    with pytest.raises(KeyError):
-        update_job(job, stauts="ok")
-
-
-def test_tails_are_short_and_plain(job):
+def test_tails_are_short_and_free_of_control_characters(job):
     lines = [f"\x1b[31mline {i}\x1b[0m" for i in range(100)]
-    assert tail_of(lines) == [f"line {i}" for i in range(70, 100)]
+    assert error_tail(lines) == [f"line {i}" for i in range(70, 100)]
     assert read_job(job)["tail"] == []
-    update_job(job, tail=tail_of("\n".join(lines)) * 2)
+    update_job(job, tail=error_tail("\n".join(lines)) * 2)
     assert len(read_job(job)["tail"]) == 30
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.page import page
-from rbkit.report.sweep import launcher, pipeline
+from rbkit.report.sweep import pipeline
 from rbkit.report.sweep.launcher import SweepResult
 from rbkit.report.sweep.plan import make_plan
 
@@ -32,7 +32,7 @@ def calls(monkeypatch, template, tmp_path):
             raise InputError("baseline", "no run has it", "give another")
         return out
 
-    monkeypatch.setattr(launcher, "run_plan", run_plan)
+    monkeypatch.setattr(pipeline, "run_plan", run_plan)
     monkeypatch.setattr(page, "write_report", write_report)
     return asked
 
@@ -62,11 +62,11 @@ def test_the_report_is_written_also_when_some_have_failed(calls, capsys):
     assert said[2].startswith("The report: ")
 
 
-def test_an_interrupted_sweep_says_how_to_go_on_and_reports_nothing(calls, capsys):
+def test_an_interrupted_sweep_says_how_to_resume_and_reports_nothing(calls, capsys):
     calls["interrupted"] = True
     assert sweep().exit_code == 130
     assert calls["report"] == []
-    assert "Go on with: rbkit sweep try.ipynb --grid mixer=Target,RnB" in capsys.readouterr().err
+    assert "Resume with: rbkit sweep try.ipynb --grid mixer=Target,RnB" in capsys.readouterr().err
 
 
 def test_the_command_has_the_options_that_were_given(calls, capsys):

@@ -49,7 +49,7 @@ class Pretenders:
 def launch(tmp_path):
     (tmp_path / ".sweep").mkdir()
 
-    def run(spoil, before=None):
+    def run(spoil, before=None, gpus=(), workers=None):
         tasks = []
         for id in "abc":
             folder, info = tmp_path / "runs" / id, new_job(id, "t.ipynb", {}, {})
@@ -57,15 +57,15 @@ def launch(tmp_path):
             tasks.append(Task(id, folder, {}, info))
         if before:
             before(tmp_path / "runs")
-        workers = Pretenders(spoil)
         made = Launcher(
-            workers,
+            workers or Pretenders(spoil),
             tasks,
             out=tmp_path,
             template=tmp_path / "t.ipynb",
             resumable=False,
             at_once=2,
             retries=1,
+            gpus=gpus,
             board=Board(3, 0, 2, shown=False),
         )
         return made.run()
@@ -124,3 +124,23 @@ def test_where_nothing_can_be_written_all_ends(launch, monkeypatch, tmp_path, nu
     monkeypatch.setattr(launcher, "write_job", write)
     with pytest.raises(InputError, match=r"cannot be written \(no\)"):
         launch(ends_well)
+
+
+def test_no_two_runs_at_a_time_have_the_same_gpu(launch):
+    class OnGpus(Pretenders):
+        def start(self, request):
+            self.in_use = {**getattr(self, "in_use", {})}
+            gpu = request["env"]["CUDA_VISIBLE_DEVICES"]
+            assert gpu not in self.in_use.values()
+            self.in_use[request["id"]] = gpu
+            super().start(request)
+
+        def events(self, timeout):
+            (event,) = super().events(timeout)
+            if event.kind == "ended":
+                del self.in_use[event.id]
+            return [event]
+
+    workers = OnGpus(ends_well)
+    assert set(launch(None, gpus=["0", "1"], workers=workers).values()) == {"ok"}
+    assert workers.in_use == {}

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rbkit
-from rbkit.cli.given import read_parameters
+from rbkit.cli import read_parameters
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import read_json, write_json
 from rbkit.processes import process_identity
 from rbkit.report.sweep import folder, pipeline
-from rbkit.report.sweep.folder import read_job, slug
+from rbkit.report.sweep.folder import read_job
 from rbkit.report.sweep.grid import format_grid
-from rbkit.report.sweep.plan import make_plan
+from rbkit.report.sweep.plan import make_plan, slug
 
 
 def hashes(plan):
@@ -89,7 +89,7 @@ def test_a_profile_is_a_parameter_that_must_be_declared(plan):
         plan(profile="smoke")
 
 
-def test_points_that_are_the_same_are_run_once_and_told(plan):
+def test_points_that_are_the_same_are_run_once_and_reported(plan):
     made = plan("rate=1e-3,0.001,2e-3 mixer=rnb,RnB")
     assert [job.varied["rate"] for job in made.jobs] == [0.001, 0.002]
     assert made.notes == [
@@ -316,11 +316,11 @@ def test_two_launchers_do_not_share_a_folder(plan):
     plan().write()
 
 
-def test_a_damaged_job_is_queued_anew_and_told(plan):
+def test_a_damaged_job_is_queued_again_with_a_warning(plan):
     made = plan("seed=0")
     made.write()
     (made.jobs[0].run_dir / "job.json").write_text("{")
-    with pytest.warns(RbkitWarning, match="not valid JSON.*the run is queued anew"):
+    with pytest.warns(RbkitWarning, match="not valid JSON.*the run is queued again"):
         made.write()
     assert read_job(made.jobs[0].run_dir)["status"] == "queued"
 
@@ -330,7 +330,7 @@ def test_ids_that_lead_out_of_the_folder_are_refused(plan, id):
     plan("seed=0").write()
     info = read_json("out/sweep.json")
     write_json("out/sweep.json", {**info, "jobs": [id]})
-    with pytest.raises(InputError, match="is no id of a run"):
+    with pytest.raises(InputError, match="is not the id of a run"):
         folder.read_sweep("out")
 
 

@@ -16,9 +16,9 @@ import pytest
 from rbkit.errors import InputError
 from rbkit.processes import process_identity
 from rbkit.report.sweep import launcher
-from rbkit.report.sweep.folder import read_job, update_job
+from rbkit.report.sweep.folder import read_job, write_job
 from rbkit.report.sweep.launcher import run_plan
-from rbkit.report.sweep.plan import make_plan, requeue
+from rbkit.report.sweep.plan import make_plan, queue_unfinished
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="adopts orphans")
 
@@ -64,7 +64,7 @@ elif case == "pretends":
 elif case == "stopped":
     say("interrupted")
 """
-TOLD = {
+ENDS = {
     "ok": ("ok", None),
     "error": ("failed", "ValueError: loss is NaN"),
     "kernel": ("killed", "killed by SIGKILL"),
@@ -75,6 +75,10 @@ TOLD = {
     "pretends": ("failed", "run.json says running"),
     "stopped": ("interrupted", "interrupted"),
 }
+
+
+def update_job(path, **changes):
+    write_job(path, {**read_job(path), **changes})
 
 
 def gone(pid, within=5.0):
@@ -97,7 +101,7 @@ def late_when_they_say_so(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.notebook
 @linux
-def test_every_ending_is_told_as_it_was_and_the_next_call_does_the_rest(
+def test_every_ending_is_reported_as_it_was_and_the_next_call_does_the_rest(
     tiny, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(launcher, "_PATIENCE", 1)
@@ -106,13 +110,13 @@ def test_every_ending_is_told_as_it_was_and_the_next_call_does_the_rest(
     log.mkdir()
     parameters = 'case: str = "ok"\nlog: str = ""\nrun_dir: str = ""'
     template = tiny(ENDINGS, DOES, parameters=parameters)
-    grid = {"case": list(TOLD)}
+    grid = {"case": list(ENDS)}
     plan = make_plan(template, grid, tmp_path / "out", {"log": str(log)})
     # Two GPU slots, so two at once, and one of the two cores for each.
     result = run_plan(plan, jobs=3, timeout=60, gpus="7,8")
 
     jobs = {job.parameters["case"]: (job.run_dir, read_job(job.run_dir)) for job in plan.jobs}
-    for case, (status, error) in TOLD.items():
+    for case, (status, error) in ENDS.items():
         run_dir, job = jobs[case]
         assert (case, job["status"]) == (case, status)
         assert error is job["error"] is None or error in job["error"]
@@ -133,17 +137,17 @@ def test_every_ending_is_told_as_it_was_and_the_next_call_does_the_rest(
     assert result.exit_code == 1
     assert result.counts == {"ok": 1, "failed": 2, "killed": 3, "timeout": 2, "interrupted": 1}
     said = capsys.readouterr().err
-    assert len(said.splitlines()) == len(TOLD)
+    assert len(said.splitlines()) == len(ENDS)
     assert "\x1b" not in said
 
     (log / "well").touch()
     before = (jobs["ok"][0] / "job.json").read_bytes()
     result = run_plan(plan, jobs=2, gpus="none", retries=1)
     assert result.exit_code == 0
-    assert result.started == len(TOLD)  # all but one, and one of them twice
+    assert result.started == len(ENDS)  # all but one, and one of them twice
     assert (jobs["ok"][0] / "job.json").read_bytes() == before
     attempts = {job.parameters["case"]: read_job(job.run_dir)["attempts"] for job in plan.jobs}
-    assert attempts == dict.fromkeys(TOLD, 2) | {"ok": 1, "kernel": 3}
+    assert attempts == dict.fromkeys(ENDS, 2) | {"ok": 1, "kernel": 3}
     mine = json.loads((jobs["error"][0] / "environment.json").read_text())
     assert mine["CUDA_VISIBLE_DEVICES"] == ""
     assert run_plan(plan).started == 0
@@ -302,25 +306,25 @@ def test_what_a_killed_launcher_left_is_ended_if_it_is_the_one_meant(tiny, tmp_p
             who = process_identity(process.pid)
             kernel = {**who, "born": who["born"] + born}  # somebody else has the number now
             update_job(job.run_dir, status="running", kernel=kernel, host=platform.node())
-        todo = requeue(plan, resume=True)
+        queued, _ = queue_unfinished(plan, resume=True)
         assert left[0].wait(timeout=5) == -signal.SIGKILL
         assert left[1].poll() is None
     finally:
         for process in left:
             process.kill()
             process.wait()
-    assert [info["status"] for _, info in todo.jobs] == ["queued", "queued"]
+    assert [info["status"] for _, info in queued] == ["queued", "queued"]
 
 
-def test_without_resume_everything_begins_anew(tiny, tmp_path):
+def test_without_resume_everything_begins_again(tiny, tmp_path):
     plan = make_plan(tiny("1"), "seed=0..1", tmp_path / "out")
     plan.write()
     done = plan.jobs[0]
     update_job(done.run_dir, status="ok", attempts=1)
     (done.run_dir / "run.ipynb").write_text("{}")
     (done.run_dir / "side").mkdir()
-    assert [job.id for job, _ in requeue(plan, resume=True).jobs] == [plan.jobs[1].id]
-    assert len(requeue(plan, resume=False).jobs) == 2
+    assert [job.id for job, _ in queue_unfinished(plan, resume=True)[0]] == [plan.jobs[1].id]
+    assert len(queue_unfinished(plan, resume=False)[0]) == 2
     assert [path.name for path in done.run_dir.iterdir()] == ["job.json"]
     assert read_job(done.run_dir)["attempts"] == 0
 
@@ -329,7 +333,7 @@ def test_a_damaged_job_is_not_taken_for_done(tiny, tmp_path):
     plan = make_plan(tiny("1"), "seed=0", tmp_path / "out")
     plan.write()
     (plan.jobs[0].run_dir / "job.json").write_text('{"status": "ok"')
-    assert len(requeue(plan, resume=True).jobs) == 1
+    assert len(queue_unfinished(plan, resume=True)[0]) == 1
 
 
 def test_a_notebook_that_is_changed_after_it_was_planned_runs_under_no_wrong_name(tiny, tmp_path):

@@ -20,7 +20,7 @@ CELL = """
 import os, subprocess, time
 from pathlib import Path
 import psutil
-kernel, worker, nursery, actor = os.getpid(), *[p.pid for p in psutil.Process().parents()[:3]]
+kernel, worker, fork_server, actor = os.getpid(), *[p.pid for p in psutil.Process().parents()[:3]]
 here, once = Path(run_dir), Path(log, "once")
 child = subprocess.Popen(["sleep", "600"], start_new_session=True)
 with open(Path(log, "children"), "a") as file:

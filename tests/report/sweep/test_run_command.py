@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rbkit.cli import app, main
-from rbkit.report import engine, html
+from rbkit.report import html
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.sweep.plan import make_plan
 
@@ -16,8 +16,7 @@ def rbkit(monkeypatch, tmp_path):
     """Run a command line; return which notebook it would execute, with what parameters."""
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr(engine, "execute", lambda *args, **more: asked.append(args))
-    monkeypatch.setattr(html, "notebook_to_html", lambda ran, page: page)
+    monkeypatch.setattr(html, "execute", lambda *args, **more: asked.append(args))
 
     def run(command):
         monkeypatch.setattr("sys.argv", shlex.split(command))

@@ -13,9 +13,9 @@ import pytest
 from rbkit.errors import InputError
 from rbkit.processes import process_identity
 from rbkit.report.sweep import status
-from rbkit.report.sweep.folder import now, update_job
+from rbkit.report.sweep.folder import now, read_job, write_job
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.status import print_status, print_table, standing
+from rbkit.report.sweep.status import print_status, print_table, sweep_status
 from rbkit.text import one_line
 
 
@@ -25,6 +25,10 @@ def swept(template, tmp_path):
     plan = make_plan(template(), "seed=0..3", tmp_path / "out")
     plan.write()
     return plan
+
+
+def update_job(path, **changes):
+    write_job(path, {**read_job(path), **changes})
 
 
 def here():
@@ -55,7 +59,7 @@ def test_running_ones_come_first_with_what_they_have_reached(swept, ends, capsys
     assert rows[0].split()[2:4] == ["12/300", "4.2500"]
     assert rows[0].split()[-1] == "1"
     assert rows[1].endswith("ValueError: loss is NaN")
-    assert "1:02 h" in rows[3]
+    assert "1 h 02 min" in rows[3]
     assert "3.5000" in rows[3]
 
 
@@ -74,13 +78,13 @@ def test_a_dead_launcher_leaves_killed_runs_and_waiting_ones_that_nobody_does(sw
     assert print_status(swept.out) == 1
     said = capsys.readouterr().out
     assert said.startswith("try: 4 runs: 1 killed, 3 queued\n")
-    assert f"Nobody works on it; 4 runs are not ok. Go on with: {swept.command}" in said
+    assert f"Nobody works on it; 4 runs are not ok. Resume with: {swept.command}" in said
 
 
 def test_without_a_launcher_nothing_is_waited_for(swept):
-    assert standing(swept.out).exit_code == 3
+    assert sweep_status(swept.out).exit_code == 3
     swept.release()
-    assert standing(swept.out).exit_code == 1
+    assert sweep_status(swept.out).exit_code == 1
 
 
 @pytest.mark.parametrize("bad", ["{", "[]", '{"format": "rbkit-job/1"}'])
@@ -107,7 +111,7 @@ def test_a_damaged_job_is_shown_and_not_ok(swept, ends, bad, capsys):
 def test_a_record_that_makes_no_sense_shows_no_progress(swept, record):
     (swept.jobs[0].run_dir / "run.json").write_text(record)
     update_job(swept.jobs[0].run_dir, status="running", **here())
-    assert standing(swept.out).rows[0][2:4] == ("", "")
+    assert sweep_status(swept.out).rows[0][2:4] == ("", "")
 
 
 def test_text_of_errors_is_text(swept, ends, capsys):
@@ -142,7 +146,7 @@ def test_a_terminal_gets_a_table_that_fits(monkeypatch):
 
 
 def test_watching_ends_when_the_sweep_does(swept, ends, capsys, monkeypatch):
-    monkeypatch.setattr(status, "_EVERY", 0.02)
+    monkeypatch.setattr(status, "_REFRESH", 0.02)
 
     def work():
         for job in swept.jobs:

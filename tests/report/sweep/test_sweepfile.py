@@ -7,7 +7,7 @@ import pytest
 from rbkit.errors import InputError
 from rbkit.report.sweep import folder, pipeline
 from rbkit.report.sweep.plan import make_plan
-from rbkit.report.sweep.status import standing
+from rbkit.report.sweep.status import sweep_status
 
 CELL = "seed: int = 0\nrate: float = 0.1\ndata: str = ''"
 
@@ -84,13 +84,13 @@ def test_the_way_on_is_every_call_that_has_runs_which_are_not_ok(plan, ends, tmp
     calls = [plan("seed=0..1"), plan("seed=2"), plan("seed=3"), plan("seed=1..2")]
     ends(calls[2].jobs[0], "ok")
     calls[-1].release()
-    assert ways_on() == [calls[0].command, calls[3].command]  # the second is in the last
+    assert resume_commands() == [calls[0].command, calls[3].command]  # the second is in the last
     for made in calls:
         for job in made.jobs:
             ends(job, "ok")
     ends(calls[1].jobs[0], "failed")
-    assert ways_on() == [calls[3].command]
-    assert standing("out").advice.endswith(f"1 run is not ok. Go on with: {calls[3].command}")
+    assert resume_commands() == [calls[3].command]
+    assert sweep_status("out").advice.endswith(f"1 run is not ok. Resume with: {calls[3].command}")
 
 
 def test_the_way_on_has_the_options_and_the_folder_of_the_call(plan, tmp_path, monkeypatch):
@@ -105,20 +105,20 @@ def test_the_way_on_has_the_options_and_the_folder_of_the_call(plan, tmp_path, m
     }
     made.write()
     options = "--jobs 2 --timeout 9.5 --gpus none --baseline 'mixer=A k=1' --pdf"
-    assert ways_on() == [f"rbkit sweep try.ipynb --grid seed=0,1 --out out {options}"]
+    assert resume_commands() == [f"rbkit sweep try.ipynb --grid seed=0,1 --out out {options}"]
     (tmp_path / "sub dir").mkdir()
     monkeypatch.chdir(tmp_path / "sub dir")
-    assert ways_on("../out") == [f"cd {tmp_path} && {made.command}"]
+    assert resume_commands("../out") == [f"cd {tmp_path} && {made.command}"]
 
 
 def test_calls_of_older_files_and_strangers_are_read(plan):
     plan("seed=0")
     info = folder.read_sweep("out")
     for calls in ([{"command": "rbkit old"}], [3, {"jobs": [[]], "cwd": 3}], []):
-        assert folder.ways_on({**info, "calls": calls}, {info["jobs"][0]: "failed"}) == [
+        assert folder.resume_commands({**info, "calls": calls}, {info["jobs"][0]: "failed"}) == [
             info["command"]
         ]
 
 
-def ways_on(out="out"):
-    return list(standing(out).commands)
+def resume_commands(out="out"):
+    return list(sweep_status(out).commands)

@@ -9,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from rbkit.report.engine import failure_in
-from rbkit.report.sweep.launcher import judge, keep_evidence
+from rbkit.report.sweep.launcher import judge, rescue_notebook
 from rbkit.report.sweep.machine import oom_kills
 
 WELL = {"status": "ok", "error": None, "cell": None, "tail": [], "oom": False}
@@ -77,7 +77,7 @@ def test_a_worker_without_a_word_was_killed_by_what_its_code_says(run_dir):
     found = judge(run_dir, None, -11)
     assert (found.status, found.error) == ("killed", "the worker was killed by SIGSEGV")
     assert found.tail == ("Fatal Python error: Segmentation fault",)
-    assert judge(run_dir, None, 1).error == "the worker left with exit code 1 and no word"
+    assert judge(run_dir, None, 1).error == "the worker left with exit code 1 and without a report"
     assert judge(run_dir, None, None).status == "killed"
 
 
@@ -118,20 +118,20 @@ def test_out_of_memory_is_told_apart_from_other_kills(run_dir):
 def test_what_the_launcher_asked_for_is_the_reason_unless_the_run_failed_by_itself(run_dir):
     stopped = {**BADLY, "status": "interrupted", "oom": False}
     failed = {**BADLY, "status": "failed", "oom": False}
-    found = judge(run_dir, stopped, 0, asked="timeout", limit=90)
+    found = judge(run_dir, stopped, 0, stop_reason="timeout", limit=90)
     assert (found.status, found.error) == ("timeout", "ran longer than the limit of 90 s")
     assert found.cell == "In [2]"
-    assert judge(run_dir, None, -9, asked="interrupted").status == "interrupted"
-    assert judge(run_dir, failed, 0, asked="timeout", limit=90).status == "failed"
-    assert judge(run_dir, WELL, 0, asked="timeout", limit=90).status == "ok"  # just in time
+    assert judge(run_dir, None, -9, stop_reason="interrupted").status == "interrupted"
+    assert judge(run_dir, failed, 0, stop_reason="timeout", limit=90).status == "failed"
+    assert judge(run_dir, WELL, 0, stop_reason="timeout", limit=90).status == "ok"  # just in time
 
 
 def test_the_notebook_of_a_killed_worker_is_kept_if_it_is_whole(tmp_path):
     (tmp_path / ".tmp-run.ipynb").write_text('{"cells": [')
-    keep_evidence(tmp_path)
+    rescue_notebook(tmp_path)
     assert not (tmp_path / "run.ipynb").exists()
     (tmp_path / ".tmp-run.ipynb").write_text(notebook("completed", "pending"))
-    keep_evidence(tmp_path)
+    rescue_notebook(tmp_path)
     assert judge(tmp_path, WELL, 0).status == "failed"
 
 

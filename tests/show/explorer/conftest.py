@@ -30,7 +30,7 @@ def open_explorer(open_widget, fake_session):
     """Open the explorer alone in a page, answered by a fake session; it must stay quiet."""
 
     def start(session=None, silent=False, **options):
-        from rbkit.show.explorer.widget import script, style
+        from rbkit.show.widgets import joined
 
         look = {k: options.pop(k) for k in ("width", "height", "dark", "scale") if k in options}
         session = session or fake_session(**options)
@@ -47,7 +47,9 @@ def open_explorer(open_widget, fake_session):
             changed = {n: wire[n] for n, v in session.state.items() if before.get(n) != id(v)}
             return {"state": changed, "replies": replies}
 
-        page = open_widget(script(), style(), session.wire(), hear, **look)
+        page = open_widget(
+            joined("js", "map", "explorer"), joined("css", "explorer"), session.wire(), hear, **look
+        )
         if silent:
             page.evaluate("model.silent = true")
         page.session = session

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 import rbkit as rb
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.show.explorer.session import Cancelled, Jobs
-from rbkit.show.explorer.widget import NO_DOMAIN, packed
+from rbkit.show.explorer.explorer import Background, Cancelled
+from rbkit.show.explorer.session import NO_DOMAIN
 
 TOPICS = {
     "forest": "oak elm pine birch leaf root bark moss fern trunk",
@@ -37,9 +37,15 @@ def corpus_of(n=240, extra=()):
     return DatasetDict(train=rows, eval=rows.select(range(30)))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Embeddings and maps of the same texts are computed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("RBKIT_CACHE", str(tmp_path / "cache"))
+def own_folder(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("RBKIT_CACHE", str(cache))
     monkeypatch.chdir(tmp_path)
 
 
@@ -51,15 +57,15 @@ def explorer():
 def open_on(corpus, **options):
     options = {"embedder": "tfidf", "k": 3, "display": "off", "progress": False} | options
     made = rb.explore(corpus, **options)
-    made.session.lay_out()
-    made.view.everything()
+    made.session.lay_out_by_pca()
+    made.refresh()
     made.sent = []
     made.widget.send = lambda content, buffers=None: made.sent.append(content)
     return made
 
 
 def tell(explorer, **message):
-    explorer.talk._on_message(explorer.widget, message, [])
+    explorer.answer(message)
     explorer.wait(120)
     return explorer.sent[-1] if explorer.sent else None
 
@@ -92,7 +98,7 @@ def test_a_preview_shows_a_cut_without_making_it(explorer):
 
 
 def test_a_lasso_moves_training_examples_and_leaves_eval_examples(explorer):
-    explorer.widget.selection = memoryview(packed([0, 1, 2, 260], "u4"))
+    explorer.widget.selection = memoryview(np.array([0, 1, 2, 260], "<u4").tobytes())
     tell(explorer, type="op", op={"op": "move", "to": None, "name": "mine"})
     assert explorer.widget.domains[-1]["name"] == "mine"
     assert explorer.widget.domains[-1]["size"] == 3
@@ -194,7 +200,7 @@ def test_a_run_colours_the_map_by_loss_and_by_its_gram_matrix(explorer, tmp_path
         progress=False,
     )
     with pytest.raises(InputError, match="loss and gram need a run"):
-        explorer.session.colouring.choose("loss")
+        explorer.session.colour_by("loss")
     explorer.show_run(run)
     assert explorer.widget.colour["mode"] == "gram"
     by_gram = np.frombuffer(explorer.widget.values, dtype=np.uint8)
@@ -322,7 +328,7 @@ def test_pictures_are_grouped_by_look_and_shown_as_thumbnails():
 
 def test_a_newer_job_replaces_the_one_that_waits_and_stops_the_one_that_runs():
     said, done = [], []
-    jobs = Jobs(said.append)
+    jobs = Background(said.append)
 
     def slow(name):
         def work(report):
@@ -357,24 +363,24 @@ def test_a_corpus_of_a_few_examples_can_be_explored(n):
     corpus = rb.load_corpus(Dataset.from_dict({"text": texts}), eval_size=1)
     explorer = open_on(corpus, k=None)
     assert 1 <= explorer.domains.m <= n
-    explorer.session.lay_out()
-    explorer.view.everything()
+    explorer.session.lay_out_by_pca()
+    explorer.refresh()
 
 
 def test_a_cut_that_was_made_before_it_was_cancelled_is_shown(explorer):
     def stopped(*_):
         raise Cancelled("cut")
 
-    explorer.session.lay_out()
-    explorer.talk._cut({"op": "cut", "method": "kmeans", "k": 5}, stopped)
+    explorer.session.lay_out_by_pca()
+    explorer._cut({"op": "cut", "method": "kmeans", "k": 5}, stopped)
     assert len(explorer.widget.domains) == explorer.editor.grouping.m == 5
 
 
 def test_the_cliff_is_looked_for_in_the_tree_that_was_cut(explorer):
-    explorer.session.lay_out()
+    explorer.session.lay_out_by_pca()
     explorer.editor.cut("hdbscan", min_cluster_size=5, min_samples=3, min_dist=0.2)
     fitted = list(explorer.editor.clusterings._densities)
-    explorer.view.everything()
+    explorer.refresh()
     assert list(explorer.editor.clusterings._densities) == fitted
 
 

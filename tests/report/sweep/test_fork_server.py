@@ -65,6 +65,6 @@ def test_no_more_files_cost_one_run(tmp_path, monkeypatch, workers):
     def no_more(_mark):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("rbkit.report.sweep.worker.start_nursery", no_more)
+    monkeypatch.setattr("rbkit.report.sweep.worker.start_fork_server", no_more)
     workers.start(request("a", tmp_path))
     assert "(Too many open files)" in ends(workers, "a")["a"]["error"]

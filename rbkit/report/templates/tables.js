@@ -13,7 +13,8 @@
   }
 
   function sortable(table) {
-    const heads = Array.from(table.tHead.rows[table.tHead.rows.length - 1].cells), body = table.tBodies[0];
+    const heads = Array.from(table.tHead.rows[table.tHead.rows.length - 1].cells);
+    const body = table.tBodies[0];
     heads.forEach(function (head, column) {
       if (head.classList.contains("nosort")) return;
       const button = document.createElement("button");
@@ -35,21 +36,32 @@
   }
 
   function filterable(bar) {
-    const table = document.getElementById(bar.dataset.table), rows = Array.from(table.tBodies[0].rows);
+    const table = document.getElementById(bar.dataset.table);
+    const rows = Array.from(table.tBodies[0].rows);
     const words = bar.querySelector("input"), count = bar.querySelector("output"), chosen = [];
-    const texts = rows.map((row) => Array.from(row.cells, (c) => c.textContent + " " + (c.dataset.key || "")).join(" ").toLowerCase());
-    const keys = (row, column) => row.cells[column].dataset.key || row.cells[column].textContent.trim();
+    const texts = rows.map(function (row) {
+      const cells = Array.from(row.cells, (c) => c.textContent + " " + (c.dataset.key || ""));
+      return cells.join(" ").toLowerCase();
+    });
+
+    function keys(row, column) {
+      return row.cells[column].dataset.key || row.cells[column].textContent.trim();
+    }
 
     Array.from(table.tHead.rows[0].cells).forEach(function (head, column) {
       if (head.dataset.filter === undefined) return;
       const values = Array.from(new Set(rows.map((row) => keys(row, column)))).sort(compare);
       if (values.length < 2 || values.length > 60) return;
-      const label = document.createElement("label"), name = document.createElement("span"), select = document.createElement("select");
+      const label = document.createElement("label"), name = document.createElement("span");
+      const select = document.createElement("select");
       name.textContent = head.dataset.filter;
-      select.setAttribute("aria-label", head.dataset.filter);  // else its options are part of its name
+      // Else its options are part of its name.
+      select.setAttribute("aria-label", head.dataset.filter);
       select.append(new Option("all", "", true));
       // By number: a value may be empty, or be called "all".
-      values.forEach((value, i) => select.append(new Option(value === "" ? "–" : value, String(i))));
+      values.forEach(function (value, i) {
+        select.append(new Option(value === "" ? "–" : value, String(i)));
+      });
       label.append(name, select);
       bar.querySelector(".choices").append(label);
       chosen.push((row) => select.value === "" || keys(row, column) === values[+select.value]);
@@ -60,11 +72,13 @@
       const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
       let shown = 0;
       rows.forEach(function (row, i) {
-        const there = wanted.every((word) => texts[i].includes(word)) && chosen.every((fits) => fits(row));
+        const there = wanted.every((word) => texts[i].includes(word)) &&
+          chosen.every((fits) => fits(row));
         row.hidden = !there;
         shown += there;
       });
-      count.textContent = shown === rows.length ? rows.length + " " + count.dataset.what : shown + " of " + rows.length + " shown";
+      count.textContent = shown === rows.length ? rows.length + " " + count.dataset.what
+        : shown + " of " + rows.length + " shown";
     }
 
     words.addEventListener("input", apply);

