@@ -189,10 +189,8 @@ def test_the_names_of_lines_that_end_together_do_not_overlap(runs):
 
 
 def test_dollars_in_a_domain_name_are_dollars(tmp_path, write_run):
-    run = write_run(
     names = ["costs $5, $\\frac{", "$x$ and $y", "日本語 ☃", "ok"]
     run = write_run(tmp_path / "run", names=names, rounds=2)
-    )
     for ax in (
         proportions(run),
         loss_by_domain([run]),
