@@ -125,7 +125,8 @@ def _matrix(ax: Axes, run: RunLike, facts: LiveFacts) -> None:
 
 def _layers(ax: Axes, run: RunLike, facts: LiveFacts) -> None:
     shown = _in_groups(facts)
-    proportions(_Shown(run, shown), ax, order=shown.order, title="Proportions p, and target q")
+    view: Any = _Shown(run, shown)
+    proportions(view, ax, order=shown.order, title="Proportions p, and target q")
     if len(shown.p) and shown.edges[0] > 0:
         set_alt(ax, f"{alt_text(ax)} Nobody told them before step {shown.edges[0]:g}.")
 
