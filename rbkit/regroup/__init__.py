@@ -31,8 +31,6 @@ __getattr__, __dir__, __all__ = lazy(
         "Weights": ".weights",
         "add_weights": ".weights",
         "assign_new": ".distances",
-        "assign_shards": ".shards",
-        "assign_shards_on_ray": ".ray_job",
         "distance_profile": ".distances",
         "proportions_of": ".weights",
         "write_weighted": ".weights",

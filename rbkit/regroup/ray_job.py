@@ -1,4 +1,4 @@
-"""The embed-and-assign job on Ray Data, for more than one machine (extra ``rbkit[ray]``).
+"""The embedding job on Ray Data, for more than one machine (extra ``rbkit[ray]``).
 
 Every worker loads the model once and does shard after shard, by the same function as one
 process does (:class:`~rbkit.regroup.shards.ShardWork`), so the result is the same. A worker
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from rbkit.errors import InputError
 from rbkit.ray_cluster import connected_ray, quiet_ray_data
 from rbkit.regroup.embedding import Embedder
-from rbkit.regroup.shards import ROWS_PER_SHARD, Assignment, ShardedVectors, ShardWork
+from rbkit.regroup.shards import ROWS_PER_SHARD, ShardedVectors, ShardWork
 
 
 def embed_shards_on_ray(
@@ -60,49 +60,12 @@ def embed_shards_on_ray(
     InputError
         Ray is not installed, or as in :func:`~rbkit.regroup.shards.embed_shards`.
     """
-    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard)
-    _do_all_on_ray(work, workers, num_cpus, num_gpus, address, progress)
-    return ShardedVectors(folder)
-
-
-def assign_shards_on_ray(
-    dataset: Dataset,
-    embedder: Embedder,
-    folder: str | Path,
-    centroids: NDArray[np.floating[Any]],
-    *,
-    workers: int = 2,
-    num_cpus: float = 1,
-    num_gpus: float = 0,
-    address: str | None = None,
-    column: str = "text",
-    corpus: str | None = None,
-    rows_per_shard: int = ROWS_PER_SHARD,
-    progress: bool = True,
-) -> Assignment:
-    """:func:`~rbkit.regroup.shards.assign_shards`, by workers of Ray Data.
-
-    Parameters are those of :func:`embed_shards_on_ray`; returned are labels (int32) and squared
-    distances (float32), both of shape (n,).
-    """
-    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard, centroids)
-    _do_all_on_ray(work, workers, num_cpus, num_gpus, address, progress)
-    return work.assignment()
-
-
-def _do_all_on_ray(
-    work: ShardWork,
-    workers: int,
-    num_cpus: float,
-    num_gpus: float,
-    address: str | None,
-    progress: bool,
-) -> None:
     if workers < 1:
         raise InputError("workers", f"is {workers}", "give 1 or more")
+    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard)
     todo = work.todo()
     if not todo:
-        return
+        return ShardedVectors(folder)
     rows = work.rows_of(todo)
     job = work.for_workers(threads=max(1, int(num_cpus)))
     with (
@@ -126,6 +89,7 @@ def _do_all_on_ray(
             if row["failed"]:
                 raise InputError(*json.loads(row["failed"]))
             bar.update(int(row["rows"]))
+    return ShardedVectors(folder)
 
 
 class _Worker:

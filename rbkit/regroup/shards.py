@@ -1,8 +1,8 @@
-"""Embed a corpus larger than memory, shard by shard, and place every row in a domain.
+"""Embed a corpus larger than memory, shard by shard.
 
-:class:`ShardWork` does one shard: read its texts from Arrow, embed them, write them, assign
-them. It is called by a loop, by the processes of ``datasets.map`` (`num_proc`), or by the
-workers of Ray (:mod:`rbkit.regroup.ray_job`). Shards that are on disk are not computed again.
+:class:`ShardWork` does one shard: read its texts from Arrow, embed them, write them. It is
+called by a loop, by the processes of ``datasets.map`` (`num_proc`), or by the workers of Ray
+(:mod:`rbkit.regroup.ray_job`). Shards that are on disk are not computed again.
 
 The whole job for a corpus of millions, with `KMeans` on a subset of the vectors:
 
@@ -12,9 +12,7 @@ The whole job for a corpus of millions, with `KMeans` on a subset of the vectors
 >>> rows = Dataset.from_dict({"text": ["oak elm", "elm oak", "car bus"] * 9})
 >>> embedder, folder = TfidfEmbedder(dim=2).fit(rows["text"]), tempfile.mkdtemp()
 >>> vectors = embed_shards(rows, embedder, folder, rows_per_shard=8, progress=False)
->>> centroids = KMeans(2).fit(vectors).cluster_centers_
->>> labels, distances = assign_shards(rows, embedder, folder, centroids, progress=False)
->>> vectors.shape, labels[:3].tolist()
+>>> vectors.shape, KMeans(2).fit_predict(vectors)[:3].tolist()
 ((27, 2), [0, 0, 1])
 """
 
@@ -47,9 +45,8 @@ from tqdm import tqdm
 from rbkit.data.corpus import about
 from rbkit.data.read import quiet
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, read_npz, write_json
+from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, write_json
 from rbkit.regroup.embedding import Embedder, embed
-from rbkit.regroup.kmeans import assign
 
 _FORMAT = "rbkit-shards/1"
 _AGAIN = "embed again: this shard is then recomputed, the others are kept"
@@ -59,8 +56,6 @@ ROWS_PER_SHARD = 8_192
 _FIT_ROWS = 200_000
 # A mapped file costs a descriptor, of which a process has 1,024 or fewer.
 _MAPPED = 32
-
-Assignment = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -366,7 +361,6 @@ class ShardWork:
     column: str
     embedder: Embedder
     folder: ShardFolder
-    centroids: NDArray[np.float32] | None = None
     threads: int = 1  # of a worker process
 
     @classmethod
@@ -378,7 +372,6 @@ class ShardWork:
         column: str = "text",
         corpus: str | None = None,
         rows_per_shard: int = ROWS_PER_SHARD,
-        centroids: NDArray[np.floating[Any]] | None = None,
     ) -> Self:
         """Check the arguments of :func:`embed_shards`, and claim the folder."""
         if column not in dataset.column_names:
@@ -388,32 +381,21 @@ class ShardWork:
             raise InputError("dataset", "has no rows", "give at least one")
         if rows_per_shard < 1:
             raise InputError("rows_per_shard", f"is {rows_per_shard}", "give at least 1")
-        if centroids is not None:
-            centroids = np.ascontiguousarray(centroids, dtype=np.float32)
-            if centroids.ndim != 2 or not np.isfinite(centroids).all():
-                raise InputError("centroids", f"of shape {centroids.shape}", "give finite (m, d)")
         header = ShardHeader(
             _identity_of(embedder),
             corpus or _text_fingerprint(dataset, column),
             len(dataset),
             rows_per_shard,
         )
-        return cls(dataset, column, embedder, ShardFolder.claim(folder, header), centroids)
+        return cls(dataset, column, embedder, ShardFolder.claim(folder, header))
 
     def __call__(self, shard: int) -> int:
-        """Embed, write and assign one shard, as far as that is missing; return its rows."""
+        """Embed and write one shard, if it is missing or damaged; return its number of rows."""
         start, stop = self.folder.header.span(shard)
         try:
-            vectors = self.folder.read(shard)
+            self.folder.read(shard)
         except InputError:  # missing or damaged
-            vectors = self._embed(shard, start, stop)
-        if self.centroids is not None:
-            if vectors.shape[1] != self.centroids.shape[1]:
-                what = f"have {self.centroids.shape[1]} numbers, the vectors {vectors.shape[1]}"
-                raise InputError("centroids", what, "find them on these vectors")
-            labels, distances = assign(vectors, self.centroids)
-            with self._room_on_disk(), atomic_path(self._assigned_path(shard)) as tmp:
-                np.savez(tmp, labels=labels, distances=distances)
+            self._embed(shard, start, stop)
         return stop - start
 
     def for_workers(self, threads: int = 1) -> Self:
@@ -432,25 +414,14 @@ class ShardWork:
             more = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
             message = f"{defects[0]}{more}; computing it again"
             warnings.warn(message, RbkitWarning, stacklevel=4)
-        if self.centroids is None:
-            return missing
-        done = set(range(self.folder.header.shards)) - set(missing)
-        return missing + [shard for shard in sorted(done) if not self._is_assigned(shard)]
+        return missing
 
     def rows_of(self, shards: Sequence[int]) -> int:
         """Return the number of rows in some shards."""
         spans = map(self.folder.header.span, shards)
         return sum(stop - start for start, stop in spans)
 
-    def assignment(self) -> Assignment:
-        """Return labels and distances of all rows, from the files."""
-        parts = [self._read_assigned(at) for at in range(self.folder.header.shards)]
-        return (
-            np.concatenate([part["labels"] for part in parts]),
-            np.concatenate([part["distances"] for part in parts]),
-        )
-
-    def _embed(self, shard: int, start: int, stop: int) -> NDArray[np.float16]:
+    def _embed(self, shard: int, start: int, stop: int) -> None:
         began = time.perf_counter()
         texts = self.dataset.select_columns([self.column])[start:stop][self.column]
         for row, text in enumerate(texts, start):
@@ -458,38 +429,12 @@ class ShardWork:
                 what = f"row {row} is {type(text).__name__}, not a string"
                 raise InputError(f"column {self.column!r}", what, "drop or convert it")
         vectors = embed(texts, self.embedder, cache=None, progress=False).astype(np.float16)
-        with self._room_on_disk():
-            self.folder.write(shard, vectors, time.perf_counter() - began)
-        return vectors
-
-    @contextmanager
-    def _room_on_disk(self) -> Iterator[None]:
         try:
-            yield
+            self.folder.write(shard, vectors, time.perf_counter() - began)
         except OSError as error:
             what = f"cannot be written ({error.strerror or error})"
             remedy = "make room there and call again; finished shards are kept"
             raise InputError(str(self.folder.folder), what, remedy) from error
-
-    def _assigned_path(self, shard: int) -> Path:
-        assert self.centroids is not None
-        name = fingerprint(str(self.centroids.shape), self.centroids.tobytes())
-        return self.folder.folder / f"domains-{name}" / f"{shard:05d}.npz"
-
-    def _read_assigned(self, shard: int) -> dict[str, NDArray[Any]]:
-        path = self._assigned_path(shard)
-        arrays = read_npz(path, "delete it and call again")
-        rows = dict.fromkeys(("labels", "distances"), self.rows_of([shard]))
-        if {name: len(array) for name, array in arrays.items()} != rows:
-            raise InputError(str(path), "is of other vectors", "delete it and call again")
-        return arrays
-
-    def _is_assigned(self, shard: int) -> bool:
-        try:
-            self._read_assigned(shard)
-        except (InputError, OSError):
-            return False
-        return True
 
 
 def embed_shards(
@@ -544,38 +489,6 @@ def embed_shards(
     work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard)
     _do_all(work, num_proc, progress)
     return ShardedVectors(folder)
-
-
-def assign_shards(
-    dataset: Dataset,
-    embedder: Embedder,
-    folder: str | Path,
-    centroids: NDArray[np.floating[Any]],
-    *,
-    column: str = "text",
-    corpus: str | None = None,
-    rows_per_shard: int = ROWS_PER_SHARD,
-    num_proc: int = 1,
-    progress: bool = True,
-) -> Assignment:
-    """Embed what is missing and return the nearest of `centroids` for every row.
-
-    Parameters
-    ----------
-    centroids : ndarray, shape (m, d)
-    dataset, embedder, folder, column, corpus, rows_per_shard, num_proc, progress
-        As in :func:`embed_shards`.
-
-    Returns
-    -------
-    labels : ndarray of int32, shape (n,)
-    distances : ndarray of float32, shape (n,)
-        Squared distances to the centroid, as :func:`~rbkit.regroup.kmeans.assign` gives them.
-        Both are kept in the folder, under the hash of the centroids.
-    """
-    work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard, centroids)
-    _do_all(work, num_proc, progress)
-    return work.assignment()
 
 
 def embed_corpus_sharded(

@@ -26,7 +26,7 @@ from rbkit.report.job import load_inputs, train_options
 from rbkit.report.page.page import asset, environment
 from rbkit.report.page.pictures import picture, swatch
 from rbkit.report.parameters import RunParameters
-from rbkit.show.facts import NOT_ADAPTING, RunLike, parameter
+from rbkit.show.facts import NOT_ADAPTING, parameter
 from rbkit.show.style import (
     MUTED,
     legend_above,
@@ -321,7 +321,7 @@ def overhead_bars(rows: Sequence[CostRow], ax: Axes | None = None) -> Axes:
     return ax
 
 
-def write_page(rows: Sequence[CostRow], runs: Sequence[RunLike], out: str | Path) -> Path:
+def write_page(rows: Sequence[CostRow], runs: Sequence[Run], out: str | Path) -> Path:
     """Write the offline page of a table of costs; the first of `runs` gives the setting."""
     templates = environment()
     templates.filters["share"] = share
@@ -361,7 +361,7 @@ def share(value: float | None) -> str:
     return percent(value) if value is None or value < 100 else f"{value:,.0f} %"
 
 
-def _facts(run: RunLike) -> list[tuple[str, str]]:
+def _facts(run: Run) -> list[tuple[str, str]]:
     corpus, model = run.info.get("corpus") or {}, run.info.get("model") or {}
     entries = {e["name"]: e for e in (run.info.get("ledger") or {}).get("entries", [])}
     regroup = sum(entries[name]["seconds"] for name in ("embed", "cluster") if name in entries)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.train.run import Run
+
 Array = NDArray[np.float64]
-Run = Any
 
 # ------------------------------------------------------------------------ names and comparability
 
@@ -251,8 +252,4 @@ def _paid(run: Run, unit: Unit) -> tuple[float | None, dict[str, float] | None]:
     return prices.get("step"), None if unknown else {name: p or 0.0 for name, p in added.items()}
 
 
-RunLike = Run
-
-
-def Altered(run: Run, arrays: Mapping[str, Any], changes: Mapping[str, Any] = {}) -> Run:
-    return run.with_(history={**run.history, **arrays}, info={**run.info, **changes})
+RunLike = Run  # the name by which other rooms still import it

@@ -14,10 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rbkit.show.facts import Array
 from rbkit.show.style import shorten
 from rbkit.text import number
 
-Array = NDArray[np.float64]
 Order = NDArray[np.int64]
 Kind = Literal["cosine", "raw"]  # cosines of gradients, or inner products as the mixer saw them
 

@@ -99,10 +99,10 @@ def check_weights(folder: str | Path) -> None:
 
 def latest_checkpoint(folder: str | Path) -> Path | None:
     """Return the newest complete ``checkpoint-N`` in `folder`, or None."""
-    found = [p.parent for p in Path(folder).glob(f"checkpoint-*/{_VALUES}")]
+    complete = [p.parent for p in Path(folder).glob(f"checkpoint-*/{_VALUES}")]
     numbered = [
         (int(p.name.removeprefix("checkpoint-")), p)
-        for p in found
+        for p in complete
         if p.name.removeprefix("checkpoint-").isdigit()
     ]
     return max(numbered)[1] if numbered else None

@@ -234,8 +234,8 @@ def relative_overhead(method: str, budget: Budget, variant: Variant = "table") -
         raise InputError("variant", f"{variant!r} is unknown", "use table or prose")
     if method not in METHODS:
         raise InputError("method", f"{method!r} is unknown", f"use one of {', '.join(METHODS)}")
-    found = METHODS[method]
-    formula = found.prose if variant == "prose" and found.prose else found.table
+    formulas = METHODS[method]
+    formula = formulas.prose if variant == "prose" and formulas.prose else formulas.table
     return float(formula(budget))
 
 
@@ -245,7 +245,7 @@ def total_flops(method: str, budget: Budget, variant: Variant = "table") -> floa
 
 
 def table4(budget: Budget | None = None) -> list[dict[str, object]]:
-    """Return Table 4 of the paper, row by row, with the prose's version beside it.
+    """Return Table 4 of the paper, row by row, each with the prose's version.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def modelled_overhead(
     Parameters
     ----------
     mixer : str, Mixer or subclass of Mixer
-        A rule without a formula of its own, such as one you wrote, is priced by the signals
+        A rule that has no formula here, such as one you wrote, is priced by the signals
         that it declares, as with ``variant="rbkit"``.
     budget : Budget
     variant : {"table", "prose", "rbkit"}
@@ -316,7 +316,7 @@ def signal_overhead(signals: Iterable[str], budget: Budget) -> float:
     r"""Return what rbkit's trainer pays for a set of signals, as a share of plain training.
 
     Per round: one evaluation for ``eval_losses``; a batch of :math:`\delta D_t` tokens for each
-    fresh gradient; :math:`m^2` products of the tracked numbers for ``gram``, beside 2 FLOPs per
+    fresh gradient; :math:`m^2` products of the tracked numbers for ``gram``, and 2 FLOPs per
     training token and number to form them. Before the run: m probe runs of
     :math:`\delta D_t` tokens with m + 1 evaluations, or a reference model, evaluated once and
     then asked for every training token. Training losses are there anyway.
@@ -349,7 +349,7 @@ def signal_overhead(signals: Iterable[str], budget: Budget) -> float:
 def forming_overhead(layer_params: float, params: float) -> float:
     """Return the price of forming domain gradients of a layer by a product of their own.
 
-    ``2 D_t |W|`` beside ``6 D_t N``. It is zero only where the layer's ordinary weight gradient
+    ``2 D_t |W|`` on top of ``6 D_t N``. It is zero only where the layer's ordinary weight gradient
     is computed as a sum over domains.
 
     Examples

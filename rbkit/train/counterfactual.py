@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,30 +13,12 @@ from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
 from rbkit.balance.replay import replay_history
 from rbkit.balance.signals import FloatArray, IntArray
 from rbkit.errors import InputError
-
-
-class RecordedRun(Protocol):
-    """What is read of a :class:`~rbkit.train.run.Run`."""
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What ``run.json`` says."""
-
-    @property
-    def history(self) -> dict[str, Any]:
-        """Arrays by round."""
-
-    def metrics(self, kind: str) -> list[dict[str, Any]]:
-        """Return the rows of ``metrics.jsonl`` of one kind."""
+from rbkit.train.run import Run
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Proportions that a rule would have chosen, beside those of the recorded run.
+    """Proportions that a rule would have chosen, and those of the recorded run.
 
     Attributes
     ----------
@@ -67,7 +48,7 @@ class Replay:
         """Total variation distance to the run's proportions, (T + 1,), in [0, 1].
 
         The share of the examples that the rule would have drawn from other domains; NaN where
-        nobody told what the run did.
+        the run's own are unknown.
         """
         distance: FloatArray = 0.5 * np.abs(self.p - self.recorded).sum(axis=1)
         return distance
@@ -95,14 +76,12 @@ class Replay:
         )
 
 
-def replay(
-    run: RecordedRun, mixer: Mixer | str, options: Mapping[str, Any] | None = None
-) -> Replay:
+def replay(run: Run, mixer: Mixer | str, options: Mapping[str, Any] | None = None) -> Replay:
     """Return what `mixer` would have chosen in each round of a recorded run.
 
     Rules that look at the Gram matrix (``RnB``, ``MGDA``, ``UPGrad``, the fixed ones) can be
     replayed on any run that tracked it; rules that look at eval losses on any run that
-    evaluated every round. The model and its gradients stay those of the run, so this tells how
+    evaluated every round. The model and its gradients stay those of the run, so this shows how
     rules read the same evidence, not which would have won.
 
     Parameters
@@ -140,28 +119,23 @@ def replay(
     if isinstance(mixer, str):
         mixer = mixer_by_name(mixer, options)
     elif options:
-        raise InputError("options", "given for a mixer that is made already", "leave them out")
+        raise InputError(
+            "options", "given for a mixer that has been made already", "leave them out"
+        )
     p = _replayed(run, mixer, None)
-    history, known = run.history, run.info["domains"]
+    history, domains = run.history, run.info["domains"]
     return Replay(
         mixer.name,
         mixer.options(),
         p,
         np.asarray(history["p"])[: len(p)],
         np.asarray(history["step"]),
-        [str(name) for name in known.get("names", [])],
+        [str(name) for name in domains.get("names", [])],
     )
 
 
-def why_not(run: RecordedRun, mixer: Mixer | str, options: Mapping[str, Any] | None = None) -> str:
-    """Say why `mixer` cannot be replayed on a run, without replaying it; empty if it can.
-
-    Parameters
-    ----------
-    run : Run
-    mixer : Mixer or str
-    options : mapping, optional
-        Options of a rule given by name.
+def why_not(run: Run, mixer: Mixer | str, options: Mapping[str, Any] | None = None) -> str:
+    """Return why `mixer` cannot be replayed on a run, without replaying it; empty if it can.
 
     Examples
     --------
@@ -181,36 +155,36 @@ def why_not(run: RecordedRun, mixer: Mixer | str, options: Mapping[str, Any] | N
     return ""
 
 
-def _replayed(run: RecordedRun, mixer: Mixer, rounds: int | None) -> FloatArray:
+def _replayed(run: Run, mixer: Mixer, rounds: int | None) -> FloatArray:
     """Replay the first `rounds` of a run (all if None): 0 checks that it could be done."""
-    history, known = run.history, run.info.get("domains") or {}
-    if not len(history.get("step", [])) or not {"sizes", "q"} <= known.keys():
+    history, domains = run.history, run.info.get("domains") or {}
+    if not len(history.get("step", [])) or not {"sizes", "q"} <= domains.keys():
         raise InputError(str(run.path), "no finished round recorded", "give a run with a history")
-    # Those of the first round matter to nobody but to `distance`.
+    # Only `distance` needs those of the first round.
     if not np.isfinite(np.asarray(history["p"], dtype=np.float64)[1:]).all():
         raise InputError(
             str(run.path),
             "its proportions are not all recorded",
             "give rb.live(...) p= or sampler=",
         )
-    if known["q"] is None:
+    if domains["q"] is None:
         raise InputError(
             str(run.path), "its target proportions are not recorded", "give rb.live(...) q="
         )
     parameters = run.info.get("parameters") or {}
-    q = np.asarray(known["q"], dtype=np.float64)
-    there = _with_an_estimate(history) if "gram" in mixer.signals else None
-    mine = {
+    q = np.asarray(domains["q"], dtype=np.float64)
+    there = _rounds_with_estimate(history) if "gram" in mixer.signals else None
+    arrays = {
         name: history[name] if there is None else np.asarray(history[name])[there]
         for name in history
         if name not in ("q", "p")
     }
-    mine = {name: rows[:rounds] for name, rows in mine.items()}
+    arrays = {name: rows[:rounds] for name, rows in arrays.items()}
     losses = _eval_losses(run) if "eval_losses" in mixer.signals else None
     if losses is not None and there is not None:
         losses = losses[there]
     p = replay_history(
-        {**mine, "q": q},
+        {**arrays, "q": q},
         mixer,
         sizes=_sizes(run, mixer, q),
         eval_losses=None if losses is None else losses[:rounds],
@@ -220,11 +194,11 @@ def _replayed(run: RecordedRun, mixer: Mixer, rounds: int | None) -> FloatArray:
     )
     if there is None or rounds is not None:
         return p
-    # Rounds that showed nothing changed nothing.
+    # Rounds without an estimate changed nothing.
     return p[np.searchsorted(there, np.arange(len(history["step"]) + 1))]
 
 
-def _with_an_estimate(history: Mapping[str, Any]) -> IntArray | None:
+def _rounds_with_estimate(history: Mapping[str, Any]) -> IntArray | None:
     """Return the rounds that recorded a Gram matrix; None if all did, or none did."""
     counts = np.asarray(history.get("counts", ()))
     if counts.ndim != 2 or len(counts) != len(history["step"]):
@@ -233,8 +207,8 @@ def _with_an_estimate(history: Mapping[str, Any]) -> IntArray | None:
     return there if 0 < len(there) < len(counts) else None
 
 
-def _sizes(run: RecordedRun, mixer: Mixer, q: FloatArray) -> IntArray:
-    """Training examples of each domain; of a run that does not know them ones, if that will do."""
+def _sizes(run: Run, mixer: Mixer, q: FloatArray) -> IntArray:
+    """Training examples of each domain; ones where they are unknown and make no difference."""
     sizes = run.info["domains"]["sizes"]
     if sizes is not None:
         return np.asarray(sizes, dtype=np.int64)
@@ -254,10 +228,10 @@ def _gram_decay(parameters: Mapping[str, Any]) -> float:
     name, options = parameters.get("mixer"), parameters.get("mixer_options") or {}
     if name in MIXERS:
         return mixer_by_name(name, options).gram_decay
-    return float(options.get("gram_decay") or 0.0)  # a rule of one's own
+    return float(options.get("gram_decay") or 0.0)  # a rule that rbkit does not have
 
 
-def _eval_losses(run: RecordedRun) -> FloatArray | None:
+def _eval_losses(run: Run) -> FloatArray | None:
     """Eval losses by domain at the end of each round, (T, m); None if a round has none."""
     by_step = {row["step"]: row["by_domain_token"] for row in run.metrics("eval")}
     rows = [by_step.get(int(step)) for step in run.history["step"]]

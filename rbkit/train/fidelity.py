@@ -1,11 +1,11 @@
-"""Is the tracked layer enough? Its Gq and p beside those of all parameters, and their noise.
+"""Is the tracked layer enough? Its Gq and p compared with those of all parameters.
 
 R&B takes the gradient of one layer for the whole. That is not automatically faithful, so it
 can be measured in a run: fresh examples of each domain in two halves, and from the same
 examples the Gram matrix of the tracked layers and that of all parameters. Two figures, each
-beside its noise floor, the same figure between the two halves of one scope: the correlation
-of ``G q``, and the total variation distance of p. A distance within the noise says nothing
-against the layer; one far above it does.
+with its noise floor, the same figure between the two halves of one scope: the correlation of
+``G q``, and the total variation distance of p. A distance within the noise is no evidence
+against the layer; one far above it is.
 
 The halves have half the examples each, so their distance is about twice the noise of the
 whole; and both carry the bias of the plug-in diagonal, which their distance does not show.
@@ -163,7 +163,7 @@ class _Fold:
 
 
 def _gram(sums: Tensor, counts: FloatArray) -> GramEstimate:
-    """Gram matrix of mean gradients, as a tracker's estimate would have it."""
+    """Gram matrix of mean gradients, in the form of a tracker's estimate."""
     n = np.where(counts > 0, counts, np.nan)
     products = sums.double() @ sums.double().T if sums.device.type != "mps" else sums @ sums.T
     nothing = np.full(len(counts), np.nan)
@@ -180,7 +180,7 @@ def _compare(
         scores.append(np.nan_to_num(estimate.gram) @ seen.q)
         rule.start(seen.q, seen.sizes)  # it must not remember the other estimate
         mixtures.append(rule.update(Observation(seen.round, seen.p, seen.q, seen.sizes, estimate)))
-    known = np.isfinite(np.diag(one.gram)) & np.isfinite(np.diag(other.gram))
-    varies = known.sum() > 1 and all(np.ptp(score[known]) > 0 for score in scores)
-    correlation = np.corrcoef(scores[0][known], scores[1][known])[0, 1] if varies else np.nan
+    both = np.isfinite(np.diag(one.gram)) & np.isfinite(np.diag(other.gram))
+    varies = both.sum() > 1 and all(np.ptp(score[both]) > 0 for score in scores)
+    correlation = np.corrcoef(scores[0][both], scores[1][both])[0, 1] if varies else np.nan
     return float(correlation), float(0.5 * np.abs(mixtures[0] - mixtures[1]).sum())

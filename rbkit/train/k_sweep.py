@@ -40,7 +40,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class KSweep:
-    """What short training says about k.
+    """The result of :func:`sweep_k`.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class KSweep:
     grid : list of dict
         The rows of :func:`rbkit.regroup.choose_k`, and for each k ``loss`` (final eval loss
         in nats per token, mean over seeds), ``losses`` (by seed), ``loss_sd`` (over seeds,
-        after what all k have in common in a seed is taken off), ``gap`` (mean loss above
+        after subtracting the mean of all k for the seed), ``gap`` (mean loss above
         that of the best k), ``gap_low`` and ``gap_high`` (its 95 % interval, paired by
         seed; None for the best k, or one seed) and ``smallest_epochs``, how often the
         smallest domain was gone through.
@@ -74,7 +74,7 @@ class KSweep:
 
     @property
     def tied(self) -> list[int]:
-        """Values of k whose loss is not told apart from the best one's.
+        """Values of k whose loss cannot be distinguished from the best one's.
 
         The best of many is best partly by luck, so that intervals against it are too narrow:
         the others are certainly not fewer than these.
@@ -123,7 +123,7 @@ def sweep_k(
         Numbers of domains to try.
     run_dir : path
         Holds a run folder for each k and seed (``k-012/seed-0``) and ``k_sweep.json``. The
-        same call goes on where a killed one stopped; what ended well is only read.
+        same call continues where a killed one stopped; finished runs are only read.
     seeds : int or sequence of int
         Training seeds, or how many: 0, 1, ...
     steps : int
@@ -146,7 +146,7 @@ def sweep_k(
     InputError
         For options that cannot work, or a folder that holds runs of something else.
     KeyboardInterrupt
-        If it was stopped; the same call goes on.
+        If it was stopped; the same call continues.
 
     Warns
     -----
@@ -211,7 +211,7 @@ def sweep_k(
             "grid": rows,
         },
     )
-    for warning in warned[k]:  # of the domains that were not taken nobody needs to hear
+    for warning in warned[k]:  # only those of the chosen domains matter
         warnings.warn(warning.message, warning.category, stacklevel=2)
     return sweep
 
@@ -231,9 +231,9 @@ def compare_losses(losses: NDArray[np.float64]) -> list[dict[str, Any]]:
     """
     grid, seeds = losses.shape
     best = int(losses.mean(axis=1).argmin())
-    # A seed's weights and order of examples move all k alike: that is no noise of a comparison.
+    # A seed's weights and order of examples move all k alike: that is not noise of a comparison.
     own = losses - losses.mean(axis=0)
-    known = seeds > 1 and grid > 1
+    has_spread = seeds > 1 and grid > 1
     rows = []
     for at in range(grid):
         gaps = losses[at] - losses[best]
@@ -245,7 +245,7 @@ def compare_losses(losses: NDArray[np.float64]) -> list[dict[str, Any]]:
             {
                 "loss": float(losses[at].mean()),
                 "losses": losses[at].tolist(),
-                "loss_sd": float(own[at].std(ddof=1)) if known else None,
+                "loss_sd": float(own[at].std(ddof=1)) if has_spread else None,
                 "gap": float(gaps.mean()),
                 "gap_low": low,
                 "gap_high": high,

@@ -3,7 +3,7 @@
 Three kinds of price stand side by side: FLOPs *modelled* by a formula, FLOPs *counted*
 with torch's own counter on probe steps (the first of each round) and scaled to all steps
 by tokens, and seconds *measured*. Torch counts matrix products only; the tracker's model
-adds the sign and the addition of each sketched number, so it may be above what is counted.
+adds the sign and the addition of each sketched number, so it may exceed the counted FLOPs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-
-from rbkit.train.costs import modelled_overhead as modelled_overhead
-from rbkit.train.costs import table4 as table4
 
 NOTE = (
     "FLOPs of a step are counted by torch on the first of a round, at most every 25 steps, and "
@@ -181,12 +178,12 @@ class Ledger:
         entries = [e for e in other["entries"] if e["name"] not in _PAID_ELSEWHERE]
         seconds = sum(e["seconds"] for e in entries)
         flops = sum(e["flops_counted"] or 0 for e in entries)
-        known = self._side.setdefault(name, {})
-        before = known.get(key)  # a resumed run looks at its side runs again
+        parts = self._side.setdefault(name, {})
+        before = parts.get(key)  # a resumed run looks at its side runs again
         entry.calls += before is None
         entry.seconds += seconds - (before[0] if before else 0.0)
         entry.flops_counted = (entry.flops_counted or 0) + round(flops - (before or [0, 0])[1])
-        known[key] = [seconds, flops]
+        parts[key] = [seconds, flops]
 
     def add(self, name: str, seconds: float, *, probe: bool) -> None:
         """Add one call that was timed elsewhere."""
@@ -252,7 +249,7 @@ class Ledger:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state saved by :meth:`state_dict`."""
+        """Continue from a state saved by :meth:`state_dict`."""
         self.entries = {name: Entry(**entry) for name, entry in state["entries"].items()}
         self._counted = {name: int(n) for name, n in state["counted"].items()}
         self._probe_tokens, self.tokens = int(state["probe_tokens"]), int(state["tokens"])

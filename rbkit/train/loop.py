@@ -1,4 +1,4 @@
-"""``rb.live``: a run folder and a live panel for a training loop of your own."""
+"""``rb.live``: a run folder and a live panel for your own training loop."""
 
 from __future__ import annotations
 
@@ -32,11 +32,6 @@ _ROUNDING = 1e-3  # of a sum of proportions in single or half precision
 def shares(where: str, values: ArrayLike, m: int) -> FloatArray:
     """Return `values` as proportions of `m` domains, float64, that sum to 1.
 
-    Raises
-    ------
-    InputError
-        For another number of them, and for anything but proportions.
-
     Examples
     --------
     >>> shares("q", [0.25, 0.75], 2)
@@ -46,23 +41,23 @@ def shares(where: str, values: ArrayLike, m: int) -> FloatArray:
         ...
     rbkit.errors.InputError: q: the sum is 100, not 1; divide by it
     """
-    found = one_each(where, values, m)
-    if not np.isfinite(found).all() or (found < 0).any():
-        raise InputError(where, "some are negative or no numbers", "give shares from 0 to 1")
-    total = float(found.sum())
+    p = one_each(where, values, m)
+    if not np.isfinite(p).all() or (p < 0).any():
+        raise InputError(where, "some are negative or not numbers", "give shares from 0 to 1")
+    total = float(p.sum())
     if abs(total - 1) > _ROUNDING:
         raise InputError(where, f"the sum is {total:g}, not 1", "divide by it")
-    return found / total if abs(total - 1) > 1e-9 else found
+    return p / total if abs(total - 1) > 1e-9 else p
 
 
 def one_each(where: str, values: ArrayLike, m: int) -> FloatArray:
     """Return `values` as float64, one for each of `m` domains."""
-    found = np.array(values, dtype=np.float64)
-    if found.shape != (m,):
+    array = np.array(values, dtype=np.float64)
+    if array.shape != (m,):
         raise InputError(
-            where, f"shape {found.shape}, but there are {m} domains", "give one number for each"
+            where, f"shape {array.shape}, but there are {m} domains", "give one number for each"
         )
-    return found
+    return array
 
 
 class LoopRounds:
@@ -71,14 +66,7 @@ class LoopRounds:
     A round ends with a Gram matrix, or where the proportions change, though not before it has
     `round_steps` steps: where they change at every step, a round is recorded with their mean.
     Proportions that change between a Gram matrix and the end of the next step are those which
-    it led to. As long as nobody told them they are NaN.
-
-    Parameters
-    ----------
-    recorder : Recorder
-    p : ndarray of shape (m,)
-        Proportions at the beginning, or NaN.
-    round_steps : int
+    it led to. Until they are known they are NaN.
 
     Examples
     --------
@@ -96,13 +84,13 @@ class LoopRounds:
         self._recorder, self._round_steps = recorder, round_steps
         self._p = p  # in force now
         self._began = 0  # the step at which the round in progress began
-        self._sum, self._told = np.zeros(len(p)), 0  # p of its steps, where it is known
+        self._sum, self._known_steps = np.zeros(len(p)), 0  # p of its steps, where it is known
         self._mixed = False  # whether not all its steps had the same
         self._waiting = False  # for what the Gram matrix led to
         recorder.arrays["p"] = [p]
 
     def change(self, step: int, p: FloatArray) -> None:
-        """Take note of other proportions before the step after `step`."""
+        """Note other proportions, in force from the step after `step`."""
         if _same(p, self._p):
             return
         self._p, self._waiting = p, False
@@ -114,7 +102,7 @@ class LoopRounds:
     def step(
         self, step: int, p: FloatArray | None = None, gram: GramEstimate | None = None
     ) -> None:
-        """Take note of a step, of the proportions from now on, and of what the round showed."""
+        """Note a step, the proportions from now on, and the Gram matrix of a round."""
         after = self._p if p is None else p
         if self._waiting and not _same(after, self._p):
             self._p = after
@@ -123,7 +111,7 @@ class LoopRounds:
         self._mixed |= not _same(self._p, self._recorder.arrays["p"][-1])
         if np.isfinite(self._p).all():
             self._sum += self._p
-            self._told += 1
+            self._known_steps += 1
         before, self._p = self._p, after
         if gram is not None:
             self._end(step, gram)
@@ -144,10 +132,10 @@ class LoopRounds:
             self._end(step, None)
 
     def _end(self, step: int, gram: GramEstimate | None) -> None:
-        if self._mixed and self._told:
-            self._recorder.arrays["p"][-1] = self._sum / self._told
+        if self._mixed and self._known_steps:
+            self._recorder.arrays["p"][-1] = self._sum / self._known_steps
         self._recorder.round(step=step, p=self._p, estimate=gram)
-        self._began, self._sum, self._told = step, np.zeros(len(self._p)), 0
+        self._began, self._sum, self._known_steps = step, np.zeros(len(self._p)), 0
         self._mixed = False
 
 
@@ -158,9 +146,9 @@ def _same(one: FloatArray, other: FloatArray) -> bool:
 class LiveLoop:
     """A training loop on record; made by :func:`rbkit.live`.
 
-    Iterating gives the numbers of the steps, 0, 1, ..., until all are made or somebody asked
+    Iterating gives the numbers of the steps, 0, 1, ..., until all are made or the loop is asked
     to stop: the ■ of a notebook, Ctrl-C, or a file ``STOP`` in the run folder. A loop that does
-    not iterate over it has one step to look at :attr:`stopping`; the call after that raises
+    not iterate over it has one step to check :attr:`stopping`; the call after that raises
     KeyboardInterrupt.
 
     Leaving the ``with`` block ends the record: ok, interrupted, or failed, with the error.
@@ -196,7 +184,7 @@ class LiveLoop:
         self._sampler = sampler
         self._losses: list[torch.Tensor] = []  # since the last one logged, and their tokens
         self._tokens: list[int | torch.Tensor] = []
-        self._tokens_told = self._by_hand = False
+        self._counts_tokens = self._p_by_hand = False
         self._window: Window | None = None
         self._shown: float | None = None  # the loss logged last
         self._final: dict[str, Any] | None = None
@@ -213,11 +201,11 @@ class LiveLoop:
             domains=about,
             ledger={"entries": [], "note": "not measured"},
         )
-        wait()  # nobody looks for STOP before it is gone
+        wait()  # no process looks for STOP before it is gone
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked to stop; of several processes, as agreed after the last step."""
+        """Whether the loop is asked to stop; several processes agree on it after each step."""
         return self._asked if processes() > 1 else bool(self._stop)
 
     @property
@@ -228,7 +216,7 @@ class LiveLoop:
     def __iter__(self) -> Iterator[int]:
         try:
             while not self.done and not self.stopping:
-                self._look_at_sampler()
+                self._read_sampler()
                 yield self.step
         finally:  # also where the loop is left by break or by an error
             if self._listening is None and not self._ended:
@@ -255,7 +243,7 @@ class LiveLoop:
         loss : Tensor or float
             Mean loss of the step, in nats per token.
         tokens : int, optional
-            Tokens of the step; without them there is no speed in tokens.
+            Tokens of the step; without them no speed in tokens is shown.
         gram : GramEstimate, optional
             ``tracker.estimate()`` of the round that ends with this step.
         p : array_like of shape (m,), optional
@@ -269,31 +257,31 @@ class LiveLoop:
         Raises
         ------
         KeyboardInterrupt
-            If somebody asked to stop, and the loop has gone on for a step since.
+            If the loop was asked to stop and made another step since.
         """
-        if self._left:  # the loop was left, and goes on after all
+        if self._left:  # the loop was left, but continues
             self._left = self._ended = False
             self.recorder.info.update(status="running", error=None, ended=None)
         self.step += 1
         self._losses.append(torch.as_tensor(loss, dtype=torch.float32).detach())
         self._tokens.append(0 if tokens is None else tokens)
-        self._tokens_told |= tokens is not None
+        self._counts_tokens |= tokens is not None
         if self.step % self.log_every == 0 or self.step == self.steps:
             self._log()
         if eval_losses is not None:
             self._log_evaluation(one_each("eval_losses", eval_losses, len(self._names)))
-        self._by_hand |= p is not None
+        self._p_by_hand |= p is not None
         now = self._sampler.p if p is None and self._sampler is not None else p
-        told = None if now is None else shares("p", now, len(self._names))
-        self._rounds.step(self.step, told, gram)
+        current = None if now is None else shares("p", now, len(self._names))
+        self._rounds.step(self.step, current, gram)
         self.recorder.beat(step=self.step, steps=self.steps, loss=self._shown)
         if self.step == self.steps and self._listening is None:
             self.end()
-        self._heed_stop()
+        self._stop_if_asked()
 
-    def _heed_stop(self) -> None:
-        """Agree on whether to stop; do it where the loop was told and goes on."""
-        self._asked = any_of(bool(self._stop), where_processes_talk())
+    def _stop_if_asked(self) -> None:
+        """Agree on whether to stop; do it where the loop has been warned and continues."""
+        self._asked = any_of(bool(self._stop), communication_device())
         if self._warned and not self.done:
             if self._listening is None:
                 self.end("interrupted")
@@ -307,7 +295,7 @@ class LiveLoop:
         self._ended, self._left = True, False
         # After an error the other processes may not be here to pool losses with.
         if status != "failed":
-            self._look_at_sampler()
+            self._read_sampler()
             self._rounds.close(self.step)
         if self._losses and status != "failed" and (error is None or processes() == 1):
             self._log()
@@ -333,20 +321,20 @@ class LiveLoop:
             self.end("interrupted" if early else "ok")
         else:
             stopped = isinstance(error, KeyboardInterrupt)
-            said = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.end("interrupted" if stopped else "failed", said)
+            message = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.end("interrupted" if stopped else "failed", message)
 
     # ------------------------------------------------------------------- the record
 
     def _log(self) -> None:
         tokens = int(sum(self._tokens))
-        self._window = self._window or Window(where_processes_talk())
+        self._window = self._window or Window(communication_device())
         for loss in self._losses:
             self._window.add(loss, tokens if loss is self._losses[-1] else 0)
         self._shown = float(np.mean(self._window.pool()))
         self._losses, self._tokens, self._window.losses = [], [], []
         row = {"kind": "train", "step": self.step, "loss": self._shown}
-        self.recorder.log(row | ({"tokens": self._window.tokens} if self._tokens_told else {}))
+        self.recorder.log(row | ({"tokens": self._window.tokens} if self._counts_tokens else {}))
 
     def _log_evaluation(self, by_domain: FloatArray) -> None:
         weight = np.where(np.isfinite(by_domain), self._q, 0.0)
@@ -354,13 +342,13 @@ class LiveLoop:
         self._final = {"loss_token": float(overall), "by_domain_token": by_domain.tolist()}
         self.recorder.log({"kind": "eval", "step": self.step, **self._final})
 
-    def _look_at_sampler(self) -> None:
-        """Take note of proportions that were set after the last call."""
-        if self._sampler is not None and not self._by_hand:
+    def _read_sampler(self) -> None:
+        """Note proportions that were set after the last call."""
+        if self._sampler is not None and not self._p_by_hand:
             self._rounds.change(self.step, shares("p", self._sampler.p, len(self._names)))
 
 
-def where_processes_talk() -> torch.device:
+def communication_device() -> torch.device:
     """Device that tensors must be on to be summed over processes."""
     if processes() > 1 and "gloo" not in dist.get_backend() and torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
@@ -388,7 +376,7 @@ def live(
     ----------
     run_dir : path
         Folder of the run, which reports, :func:`rbkit.attach` and the scrubber read. A record
-        that is there is replaced, unless its run is still going on.
+        that is there is replaced, unless its run is still in progress.
     domains : Domains, or sequence of m str
         What the examples are divided into, or only the names.
     steps : int, optional
@@ -400,8 +388,8 @@ def live(
     q : array_like of shape (m,), optional
         Target proportions, where `domains` are only names.
     p : array_like of shape (m,), optional
-        Proportions of the first round, where there is no `sampler`. Until they are told they
-        are recorded as unknown.
+        Proportions of the first round, where there is no `sampler`. Until they are known they
+        are recorded as NaN.
     parameters : mapping, optional
         More to record: seed, learning rate, ...
     log_every : int
@@ -437,7 +425,7 @@ def live(
     path, watching = Path(run_dir), watchers(display, report_to)
     about = _about(domains, q)
     if round_steps < 1:
-        raise InputError("round_steps", f"{round_steps} steps make no round", "use 1 or more")
+        raise InputError("round_steps", f"{round_steps} steps do not make a round", "use 1 or more")
     begin = sampler.p if p is None and sampler is not None else p
     m = len(about["names"])
     first = np.full(m, np.nan) if begin is None else shares("p", begin, m)
@@ -466,9 +454,9 @@ def _agree_that_free(run_dir: Path) -> None:
             _check_free(run_dir)
         except InputError as error:
             refused = error
-    if any_of(refused is not None, where_processes_talk()):
+    if any_of(refused is not None, communication_device()):
         raise refused or InputError(
-            "run_dir", f"the first process cannot use {run_dir}", "see what it says"
+            "run_dir", f"the first process cannot use {run_dir}", "see its error"
         )
 
 
@@ -480,13 +468,13 @@ def _check_free(run_dir: Path) -> None:
     if run.status == "running" and not mine:  # mine: a cell that is run once more
         raise InputError(
             "run_dir",
-            f"a run is going on in {run_dir}",
+            f"a run is in progress in {run_dir}",
             "stop it with a file STOP in there, or use another folder",
         )
 
 
 def _about(domains: Domains | Sequence[str], q: ArrayLike | None) -> dict[str, Any]:
-    """Return what ``run.json`` says of the domains."""
+    """Return the entry ``domains`` of ``run.json``."""
     if isinstance(domains, Domains):
         return {
             "names": list(domains.names),

@@ -1,4 +1,4 @@
-"""Losses of single tokens and examples, and how a mixture may weigh them."""
+"""Losses of tokens, examples and domains, in training and evaluation; fresh gradients of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def reference_excess(
     """Return (B,) each: summed loss, tokens, and summed ``max(loss - reference loss, 0)``.
 
     Clipped token by token, as DoReMi (arXiv 2305.10429) does; example by example for a
-    `loss_of` of one's own, which gives no losses of tokens. The reference's pass runs inside
+    custom `loss_of`, which gives no losses of tokens. The reference's pass runs inside
     ``watch()``.
     """
     of_tokens = loss_of is example_losses
@@ -79,9 +79,9 @@ class StepLosses:
 
     Examples
     --------
-    >>> kept = StepLosses(n_domains=2)
-    >>> kept.add(0, torch.tensor([0, 1, 0]), torch.tensor([2., 9., 4.]), torch.tensor([1, 3, 1]))
-    >>> kept.collect(steps=1, device=torch.device("cpu")).loss
+    >>> losses = StepLosses(n_domains=2)
+    >>> losses.add(0, torch.tensor([0, 1, 0]), torch.tensor([2., 9., 4.]), torch.tensor([1, 3, 1]))
+    >>> losses.collect(steps=1, device=torch.device("cpu")).loss
     array([[3., 3.]])
     """
 
@@ -105,7 +105,7 @@ class StepLosses:
                 "per-example losses need one row per example: do not pack examples",
             )
         at = domains.to(losses.device)
-        known = at >= 0
+        in_domain = at >= 0
         zeros = torch.zeros_like(losses) if excess is None else excess
         values = torch.stack([losses.detach(), zeros, tokens, torch.ones_like(tokens)])
         values = values.to(torch.float32 if losses.device.type == "mps" else torch.float64)
@@ -113,7 +113,7 @@ class StepLosses:
         if row is None:
             row = values.new_zeros(4, self.n_domains)
         row = row.to(values)  # after a resume it is on the CPU
-        self._rows[step] = row.index_add(1, at[known], values[:, known])
+        self._rows[step] = row.index_add(1, at[in_domain], values[:, in_domain])
 
     def collect(self, steps: int, device: torch.device) -> TrainLosses:
         """Return the round's losses, summed over processes; `steps` is the round's length."""
@@ -136,7 +136,7 @@ class StepLosses:
         return all_sum(torch.stack(rows).numpy(), device)
 
     def load(self, sums: FloatArray) -> None:
-        """Take up pooled sums: the first process has them, the others begin at zero."""
+        """Load pooled sums: the first process has them, the others begin at zero."""
         if is_first():
             self._rows = {step: torch.from_numpy(np.array(row)) for step, row in enumerate(sums)}
         else:
@@ -174,10 +174,10 @@ class Window:
         """Return the mean losses over processes; one transfer from the device, not one per step."""
         if self._here:
             local = torch.stack(self._here).double().cpu().numpy()
-            found = all_sum(np.append(local, self._tokens_here), self.device)
+            sums = all_sum(np.append(local, self._tokens_here), self.device)
             world = all_sum(np.ones(1), self.device)[0]
-            self.losses += (found[:-1] / world).tolist()
-            self.tokens += int(found[-1])
+            self.losses += (sums[:-1] / world).tolist()
+            self.tokens += int(sums[-1])
             self._here, self._tokens_here = [], 0
         return self.losses
 
@@ -215,15 +215,9 @@ def evaluate(
 ) -> EvalLosses:
     """Evaluate `model` on batches of (row numbers, inputs), by domain.
 
-    Parameters
-    ----------
-    batches : iterable
-        Of this process: each row in one batch of one process. A batch with no row numbers is
-        run and forgotten: sharded models need all processes to run as many batches.
-    labels : int array of shape (n,)
-        Domain of each eval example; -1 leaves it out, also of the overall loss.
-    n_domains : int
-        m.
+    Each row is in one batch of one process. A batch without row numbers is run and forgotten:
+    sharded models need all processes to run as many batches. `labels` (n,) are the domains of
+    the eval examples; -1 leaves one out, also of the overall loss.
     """
     total, count = np.zeros(len(labels)), np.zeros(len(labels))
     training = model.training
@@ -306,7 +300,7 @@ _TARGET = 1 << 20  # in place of a domain's number
 
 @dataclass
 class FreshBatches:
-    """Where the batches come from.
+    """Draws batches of single domains, or of the eval set, that training does not see.
 
     Attributes
     ----------
@@ -358,40 +352,32 @@ def fresh_gradients(
 ) -> tuple[FreshGradients, int]:
     """Return the products of fresh gradients, and the bytes that they took at most.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Not sharded: every process has all parameters. Dropout is off meanwhile.
-    round_ : int
-        Which batches to draw.
-    among : bool
-        Products among domains too: all m gradients are held at once.
-    target : bool
-        Products with the gradient of the eval set.
+    The model is not sharded, and dropout is off meanwhile. `among`: products among domains too,
+    so that all m gradients are held at once. `target`: products with the eval set's gradient.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     m = len(batches.members)
     norms = np.full(m, np.nan)
     aims: np.ndarray[Any, Any] | None = np.full(m, np.nan) if target else None
-    kept: list[Tensor | None] = []
+    gradients: list[Tensor | None] = []
     training = model.training
     model.eval()
     try:
         aim = _gradient(model, parameters, batches.draw(round_, None), loss_of) if target else None
         for domain in range(m):
             if not len(batches.members[domain]):
-                kept.append(None)
+                gradients.append(None)
                 continue
-            found = _gradient(model, parameters, batches.draw(round_, domain), loss_of)
-            norms[domain] = float(found.norm())
+            gradient = _gradient(model, parameters, batches.draw(round_, domain), loss_of)
+            norms[domain] = float(gradient.norm())
             if aim is not None and aims is not None:
-                aims[domain] = float(found.double() @ aim.double())
-            kept.append(found if among else None)
+                aims[domain] = float(gradient.double() @ aim.double())
+            gradients.append(gradient if among else None)
     finally:
         model.train(training)
     number = sum(p.numel() for p in parameters)
     held = (m if among else 1) + (1 if target else 0)
-    gram = _products(kept) if among else None
+    gram = _products(gradients) if among else None
     norm = float(aim.norm()) if aim is not None else None
     return FreshGradients(norms, aims, norm, gram), 4 * number * held
 

@@ -1,4 +1,4 @@
-"""The mixture of a run: what is sampled, what weighs losses, and when either changes."""
+"""The mixture of a run: its proportions, whether they sample or weigh losses, and its rounds."""
 
 from __future__ import annotations
 
@@ -34,20 +34,9 @@ class MixtureLoader:
     ``processes x batch_size`` examples, so the examples of a step do not depend on how many
     processes there are.
 
-    Parameters
-    ----------
-    dataset : map-style dataset
-        Aligned with ``sampler.labels``.
-    sampler : MixtureSampler
-    batch_size : int
-        Of this process.
-    until : callable
-        Position in the sequence up to which p stays as it is.
-    collate : callable
-        Makes a batch (a dict) of a list of rows. One that packs all rows into a single one,
-        as transformers' ``DataCollatorWithFlattening``, is recognised.
-    workers : int
-        Processes that fetch rows; 0 fetches in this one.
+    `batch_size` is that of this process; `until` gives the position in the sequence up to which
+    p stays as it is. A `collate` that packs all rows into a single one, as transformers'
+    ``DataCollatorWithFlattening``, is recognised.
     """
 
     def __init__(
@@ -166,7 +155,7 @@ class Mixture:
         self.round_ends = self._length()
 
     def change(self, p: FloatArray, step: int | None = None) -> None:
-        """Go on with `p`; with a `step`, the round ends there and the next begins.
+        """Continue with `p`; with a `step`, the round ends there and the next begins.
 
         Processes agree on the first one's `p`. Where a domain would be seen too often in the
         coming round, its share is cut.
@@ -183,13 +172,13 @@ class Mixture:
         self.sampler.set_proportions(self._sampled())
 
     def weights(self, domains: Tensor) -> Tensor:
-        """Return the weight of each example's loss, (B,): its domain's p over what is sampled."""
+        """Return the weight of each example's loss, (B,): its domain's p over its sampled share."""
         sampled = self.sampler.p
         ratio = np.divide(self.p, sampled, out=np.zeros(len(self.p)), where=sampled > 0)
         return torch.from_numpy(ratio).float()[domains.cpu()]
 
     def _sampled(self) -> FloatArray:
-        """Return what is sampled: p, or uniform where p weighs losses."""
+        """Return the sampled proportions: p, or uniform where p weighs losses."""
         if self.mixer.acts == "sampling":
             return self.p
         return normalise(np.ones(len(self.p)), self.available)
@@ -208,7 +197,7 @@ class Mixture:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on exactly where the saved mixture stood."""
+        """Continue exactly where the saved mixture stood."""
         self.sampler.load_state_dict(state["sampler"])
         self.mixer.load_state_dict(state["mixer"])
         self.p, self.rounds_done = np.array(state["p"]), int(state["rounds_done"])

@@ -31,8 +31,8 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on `texts`, or load it if these texts were seen before.
 
-    Small models from scratch learn most from a vocabulary of their corpus: 4,096 tokens
-    keep a 1M-parameter model's embedding at half of its size.
+    Small models from scratch learn most with a vocabulary of their corpus: 4,096 tokens
+    keep the embedding of a 1M-parameter model at half of its size.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def build_model(
     seed : int
         Seed of fresh weights.
     trust_remote_code : bool
-        Run code that comes with a hub model; off unless asked for.
+        Run code that comes with a hub model; off by default.
 
     Examples
     --------
@@ -232,7 +232,7 @@ def not_loadable(model: str, error: Exception) -> InputError:
 
 
 def pretrained_source(model: str) -> str:
-    """Return what ``from_pretrained`` should load for `model`."""
+    """Return the id or folder that ``from_pretrained`` should load for `model`."""
     if model == "smollm2":
         from rbkit.data.assets import model_folder
 
@@ -241,6 +241,6 @@ def pretrained_source(model: str) -> str:
 
 
 def positions(config: PretrainedConfig) -> int | None:
-    """Longest sequence that a model can take, if its configuration says so."""
+    """Longest sequence that a model can take, if its configuration gives one."""
     limit = getattr(config, "max_position_embeddings", None)
     return int(limit) if limit else None

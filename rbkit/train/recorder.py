@@ -42,10 +42,10 @@ from rbkit.train.run import FORMAT, load_history
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Something that looks at a run folder while it is written, in the process that trains."""
+    """Follows a run folder while it is written, in the process that trains."""
 
     def begin(self, path: Path) -> None:
-        """Take up the run folder `path`, whose ``run.json`` says that it is running."""
+        """Begin with the run folder `path`, whose run has just started."""
 
     def look(self) -> None:
         """Look, after a step; return at once where it is too early to look again."""
@@ -65,7 +65,7 @@ def shows_progress(watcher: Watcher) -> bool:
 class Audience:
     """The watchers of one run: timed, and kept from harming it.
 
-    A watcher that raises is dropped with one :class:`RbkitWarning`; training goes on.
+    A watcher that raises is dropped with one :class:`RbkitWarning`; training continues.
 
     Attributes
     ----------
@@ -90,29 +90,29 @@ class Audience:
         self.seconds = 0.0
 
     def begin(self, path: Path) -> None:
-        """Tell all that a run has begun."""
-        self._tell("begin", path)
+        """Announce that a run has begun."""
+        self._call("begin", path)
 
     def look(self) -> None:
         """Let all look."""
-        self._tell("look")
+        self._call("look")
 
     def end(self) -> None:
-        """Tell all that the run has ended; a later call says nothing."""
-        self._tell("end")
+        """Announce that the run has ended; a later call does nothing."""
+        self._call("end")
         self._watchers.clear()
 
-    def _tell(self, what: str, *args: Any) -> None:
+    def _call(self, method: str, *args: Any) -> None:
         if not self._watchers:
             return
         with self._timed():
             for watcher in list(self._watchers):
                 try:
-                    getattr(watcher, what)(*args)
+                    getattr(watcher, method)(*args)
                 except Exception as error:
                     self._watchers.remove(watcher)
                     warnings.warn(
-                        f"{type(watcher).__name__} stopped watching, training goes on: "
+                        f"{type(watcher).__name__} stopped watching, training continues: "
                         f"{type(error).__name__}: {error}",
                         RbkitWarning,
                         stacklevel=2,
@@ -189,7 +189,7 @@ class Recorder:
     active : bool
         Whether to write at all: of several processes, only the first does.
     watchers : sequence of Watcher
-        Who looks at the folder meanwhile; the seconds that takes are recorded as ``watch``.
+        Follow the folder meanwhile; the seconds that takes are recorded as ``watch``.
 
     Examples
     --------
@@ -225,8 +225,8 @@ class Recorder:
 
     def start(self, **info: Any) -> None:
         """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
-        known = self._resuming and (self.path / "run.json").exists()
-        old: dict[str, Any] = read_json(self.path / "run.json") if known else {}
+        continued = self._resuming and (self.path / "run.json").exists()
+        old: dict[str, Any] = read_json(self.path / "run.json") if continued else {}
         timed = _last_timing(self.path / "timings.jsonl") if self._resuming else 0.0
         # The last heartbeat of a killed run may be older than its last row.
         self._seconds_before = max(float(old.get("seconds") or 0.0), timed)
@@ -273,9 +273,8 @@ class Recorder:
     def round(self, *, step: int, p: Any, estimate: Any | None) -> None:
         """Record the end of a round: its Gram estimate, if any, and the next `p`.
 
-        ``history.npz`` is written anew with all rounds, so with very short rounds not each time,
-        but such that writing stays below a twentieth of the time; a checkpoint and the end
-        always write it.
+        ``history.npz`` is rewritten with all rounds, so not after each very short round, but such
+        that writing stays below a twentieth of the time; a checkpoint and the end always write it.
 
         Once any round had an estimate, all have a row: NaN, and no example, where there was none.
         """
@@ -292,13 +291,13 @@ class Recorder:
         self._write_history_if_due()
 
     def amend(self, p: Any) -> None:
-        """Say that the round in progress is made of `p`, and not of what its beginning said."""
+        """Correct the proportions that the round in progress is made of."""
         self.arrays["p"][-1] = np.asarray(p, dtype=np.float64)
         self._write_history_if_due()
 
-    def fidelity(self, found: Mapping[str, Any]) -> None:
+    def fidelity(self, figures: Mapping[str, Any]) -> None:
         """Add a check of the tracked layers to ``metrics.jsonl``, as a row of kind ``fidelity``."""
-        self.log({"kind": "fidelity", **found})
+        self.log({"kind": "fidelity", **figures})
 
     def save_arrays(self, name: str, **arrays: np.ndarray[Any, Any]) -> None:
         """Write `arrays` as the file `name` (.npz) of the folder."""
@@ -329,7 +328,7 @@ class Recorder:
         self._audience.end()
 
     def _drop_older_record(self) -> None:
-        """Remove what an earlier run wrote here: views would show it as this run's."""
+        """Remove the files of an earlier run: views would show them as this run's."""
         for name in ("metrics.jsonl", "timings.jsonl", "history.npz", "final.npz"):
             (self.path / name).unlink(missing_ok=True)
         if not (self.path / "run.json").exists():
@@ -359,14 +358,14 @@ class Recorder:
                 raise InputError(
                     str(path),
                     f"has {_size(path)} bytes, but {size} at the checkpoint",
-                    "start the run anew in another folder",
+                    "start the run again in another folder",
                 )
         history, rounds = load_history(self.path / "history.npz"), int(state["rounds"])
         if rounds and len(history.get("step", [])) < rounds:
             raise InputError(
                 str(self.path / "history.npz"),
                 f"has fewer than the checkpoint's {rounds} rounds",
-                "start the run anew in another folder",
+                "start the run again in another folder",
             )
         for name in _PER_ROUND:
             self.arrays[name] = list(history.get(name, []))[:rounds]
@@ -404,13 +403,13 @@ class Recorder:
 def versions() -> dict[str, str]:
     """Versions that a result may depend on."""
     names = ("rbkit", "torch", "transformers", "datasets", "numpy", "faiss-cpu", "tokenizers")
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
@@ -437,7 +436,7 @@ def _size(path: Path) -> int:
 
 
 class StopRequest:
-    """Whether someone asked the run to stop: Ctrl-C, the ■ of a notebook, or a STOP file."""
+    """True once the run is asked to stop: by Ctrl-C, the ■ of a notebook, or a STOP file."""
 
     def __init__(self, run_dir: Path) -> None:
         self._file = run_dir / "STOP"

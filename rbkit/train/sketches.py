@@ -96,7 +96,7 @@ def gradient_sketches(
     if collate is None:
         pad = getattr(getattr(model, "config", None), "pad_token_id", None)
         collate = PadCollator(int(pad or 0))
-    found = np.zeros((len(rows), size), dtype=np.float32)
+    sketches = np.zeros((len(rows), size), dtype=np.float32)
     training = model.training
     model.eval()
     bar = tqdm(
@@ -110,11 +110,13 @@ def gradient_sketches(
         with watched.hooked(), bar:
             for at in _batches(rows, batch_size):
                 batch = _to(collate([rows[int(row)] for row in at]), device)
-                found[at] = watched.sketch(model, batch, loss_of, per_token).float().cpu().numpy()
+                sketches[at] = (
+                    watched.sketch(model, batch, loss_of, per_token).float().cpu().numpy()
+                )
                 bar.update(len(at))
     finally:
         model.train(training)
-    return found
+    return sketches
 
 
 class _Watched:

@@ -1,8 +1,8 @@
-"""Send what a run records to a tracker: TensorBoard, trackio, wandb, mlflow, ...
+"""The watchers of a run: the live panel, and trackers (TensorBoard, trackio, wandb, mlflow, ...).
 
-Trackers are sinks beside the run folder, which stays the truth: they are fed from it, so
-that they can say nothing else. They are off unless named, never detected. The classes that
-talk to them are those of ``accelerate``.
+The run folder stays the truth: trackers are fed from it, so that they cannot differ from it.
+They are off unless named, never detected. The classes that talk to them are those of
+``accelerate``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rbkit.files import read_json, write_json
 from rbkit.train.recorder import Live, Throttle, Watcher
 from rbkit.train.run import Run
 
-DOMAINS_BY_NAME = 100  # of more domains the largest: nobody reads a list of a thousand curves
+DOMAINS_BY_NAME = 100  # of more domains the largest: a list of a thousand curves cannot be read
 _LONGEST = 80  # characters of a name; some trackers refuse more than 250 in all
 _TRAIN = {"loss": "train/loss", "lr": "train/learning_rate", "examples": "train/examples"}
 _EVAL = {"loss_token": "eval/loss", "loss_example": "eval/loss_per_example"}
@@ -124,29 +124,29 @@ class TrackedValues:
             return _named(row, _FIDELITY)
         if kind != "eval":
             return {}
-        found = _named(row, _EVAL)
+        values = _named(row, _EVAL)
         by_domain = [_finite(v) for v in row.get("by_domain_token") or []]
-        found |= self._by_domain("eval/loss", by_domain)
-        if known := [v for v in by_domain if v is not None]:
-            found["eval/loss_worst"] = max(known)
-        return found
+        values |= self._by_domain("eval/loss", by_domain)
+        if finite := [v for v in by_domain if v is not None]:
+            values["eval/loss_worst"] = max(finite)
+        return values
 
     def round(self, history: Mapping[str, NDArray[Any]], t: int) -> dict[str, float]:
         """Numbers of round `t`: the p that it was made of, and the Gram matrix at its end."""
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         p = history.get("p", np.empty(0))
         if t < len(p):
-            found |= self._by_domain("rb/p", [_finite(v) for v in p[t]])
-            if np.isfinite(p[t]).all():  # else nobody told
-                found["rb/effective_domains"] = effective_number(p[t])
+            values |= self._by_domain("rb/p", [_finite(v) for v in p[t]])
+            if np.isfinite(p[t]).all():  # else unknown
+                values["rb/effective_domains"] = effective_number(p[t])
         gram = history.get("gram", np.empty(0))
-        if len(gram) == len(history["step"]):  # else it cannot be said whose they are
-            found |= _of_gram(gram[t])
+        if len(gram) == len(history["step"]):  # else their rounds are unknown
+            values |= _of_gram(gram[t])
             floor = history.get("noise_floor", np.empty(0))
             if len(floor) == len(gram):
                 share = noise_share(gram[t], floor[t])
-                found |= {} if share is None else {"rb/noise_share": share}
-        return found
+                values |= {} if share is None else {"rb/noise_share": share}
+        return values
 
     def _by_domain(self, group: str, values: Sequence[float | None]) -> dict[str, float]:
         if len(values) != len(self.tags):
@@ -163,12 +163,12 @@ def hyperparameters(info: Mapping[str, Any]) -> dict[str, bool | int | float | s
     >>> hyperparameters({"parameters": {"k": [8, 12], "mixer_options": {"lam": 3.0}}})
     {'k': '[8, 12]', 'mixer_options.lam': 3.0}
     """
-    found = _flat(info.get("parameters") or {})
+    values = _flat(info.get("parameters") or {})
     if names := (info.get("domains") or {}).get("names"):
-        found["n_domains"] = len(names)
+        values["n_domains"] = len(names)
     if rbkit := (info.get("versions") or {}).get("rbkit"):
-        found["rbkit"] = str(rbkit)
-    return found
+        values["rbkit"] = str(rbkit)
+    return values
 
 
 def _of_gram(gram: NDArray[Any]) -> dict[str, float]:
@@ -180,24 +180,24 @@ def _of_gram(gram: NDArray[Any]) -> dict[str, float]:
 
 
 def _named(row: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
-    found = ((name, _finite(row.get(key))) for key, name in names.items())
-    return {name: value for name, value in found if value is not None}
+    pairs = ((name, _finite(row.get(key))) for key, name in names.items())
+    return {name: value for name, value in pairs if value is not None}
 
 
 def _finite(value: Any) -> float | None:
-    known = isinstance(value, int | float | np.number) and np.isfinite(value)
-    return float(value) if known else None
+    finite = isinstance(value, int | float | np.number) and np.isfinite(value)
+    return float(value) if finite else None
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, bool | int | float | str]:
-    found: dict[str, bool | int | float | str] = {}
+    flat: dict[str, bool | int | float | str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{above}{key}.")
+            flat |= _flat(value, f"{above}{key}.")
         elif value is not None:
-            plain = isinstance(value, bool | int | float)
-            found[f"{above}{key}"] = value if plain else str(value)[:250]
-    return found
+            is_number = isinstance(value, bool | int | float)
+            flat[f"{above}{key}"] = value if is_number else str(value)[:250]
+    return flat
 
 
 _SHARE = 0.01  # of the time that trackers may take before the end
@@ -253,7 +253,7 @@ class TrackerWatcher:
     ``rb/gram_trace`` and ``rb/noise_share``. Of more than 100 domains the largest are named.
 
     Its files land in ``<run folder>/trackers/<name>``; trackio keeps its own, in
-    ``$TRACKIO_DIR``, so that one dashboard shows all runs. A resumed run goes on in the same
+    ``$TRACKIO_DIR``, so that one dashboard shows all runs. A resumed run continues the same
     curves, without a step twice. Tried and read back: tensorboard, trackio, mlflow, and wandb
     offline; the others are opened as ``accelerate`` opens them.
 
@@ -266,18 +266,18 @@ class TrackerWatcher:
     def __init__(self, name: str) -> None:
         (self.name,) = tracker_names(name) or [""]
         if not self.name:
-            raise InputError("report_to", "none is no tracker", "make no watcher for it")
+            raise InputError("report_to", "none is not a tracker", "make no watcher for it")
         self._throttle = Throttle(_SHARE, least=1.0)
 
     def begin(self, path: Path) -> None:
-        """Open the tracker, or go on where a run that is resumed had come to."""
+        """Open the tracker, or continue where a resumed run had stopped."""
         self._folder = Path(path) / "trackers" / self.name
         self._run = Run.follow(path)
         self._run.refresh()
         info = self._run.info
         state = self._known_state(info)
         self._done = int(state.get("step", -1))  # logged up to here by an earlier part of the run
-        self._rows = self._rounds = 0  # rows and rounds taken up
+        self._rows = self._rounds = 0  # rows and rounds read so far
         self._held: dict[int, dict[str, float]] = {}  # by step, not yet sent
         self._values = TrackedValues(info)
         id_ = state.get("id") or uuid4().hex[:8]
@@ -291,7 +291,7 @@ class TrackerWatcher:
         self._update()
 
     def look(self) -> None:
-        """Send what is new, seldom enough to take under a hundredth of the time."""
+        """Send new values, seldom enough to take under a hundredth of the time."""
         if not self._throttle.due():
             return
         with self._throttle.looking():
@@ -310,7 +310,7 @@ class TrackerWatcher:
         try:
             self._send(everything)
         except Exception:
-            self._tracker.finish()  # nobody will ask this watcher again
+            self._tracker.finish()  # this watcher will not be called again
             raise
 
     def _send(self, everything: bool) -> None:
@@ -348,7 +348,7 @@ class TrackerWatcher:
             return last + length - 1
         if len(steps) < int(info.get("rounds") or 0):
             return last  # history.npz is behind
-        # Rounds of a loop of one's own end at any time: nothing is known after the heartbeat.
+        # Rounds of a custom loop end at any time: nothing is known after the heartbeat.
         return max(last, int((info.get("progress") or {}).get("step") or 0))
 
     # ----------------------------------------------------------------------- state
@@ -395,17 +395,17 @@ def _mlflow(folder: Path, run: str, id_: str) -> dict[str, Any]:
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
-    known = (folder / "state.json").exists()
+    resumed = (folder / "state.json").exists()
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
     return {
         "experiment_name": name,
         "run_name": run,
-        "run_id": id_ if known else None,
+        "run_id": id_ if resumed else None,
         "logging_dir": (folder / "artifacts").resolve().as_uri(),
     }
 
 
-# What each class wants to hear, to write where we say and to go on with the same run.
+# Arguments with which each class writes into the run folder and continues the same run.
 _OPTIONS: dict[str, Callable[[Path, str, str], dict[str, Any]]] = {
     "tensorboard": lambda folder, run, id_: {
         "run_name": folder.name,

@@ -352,8 +352,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ) -> Iterator[None]:
         counts = None
         if lengths is not None:  # packed: ids of tokens, but examples are counted
-            known = domains[domains >= 0]
-            counts = torch.bincount(known, minlength=self.domains.m).numpy()
+            in_domain = domains[domains >= 0]
+            counts = torch.bincount(in_domain, minlength=self.domains.m).numpy()
             domains, halves = per_token(domains, lengths), per_token(halves, lengths)
         step = self.state.global_step
         with tracker.batch(domains, scale, step=step, halves=halves, counts=counts):
@@ -529,8 +529,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Compare the tracked layers with all parameters; record the result."""
         # An instance of its own: the run's must not remember what the comparison shows it. A rule
         # that rbkit does not have, or that does not look at G, is replaced by the default.
-        known = self._needs("gram") and self.mixer.name in MIXERS
-        rule = mixer_by_name(self.mixer.name, self.mixer.options()) if known else None
+        own_rule = self._needs("gram") and self.mixer.name in MIXERS
+        rule = mixer_by_name(self.mixer.name, self.mixer.options()) if own_rule else None
         with self.ledger.measure("fidelity"):
             fidelity = measure_fidelity(
                 self.bare_model,

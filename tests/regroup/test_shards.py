@@ -24,12 +24,10 @@ from sklearn.base import BaseEstimator
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import KMeans, TfidfEmbedder, embed
 from rbkit.regroup.distances import distance_profile
-from rbkit.regroup.kmeans import assign
 from rbkit.regroup.shards import (
     ShardedVectors,
     ShardFolder,
     ShardHeader,
-    assign_shards,
     embed_corpus_sharded,
     embed_shards,
     portable,
@@ -308,54 +306,6 @@ class TestEmbedding:
                 found = embed_corpus_sharded(rows, TfidfEmbedder(dim), tmp_path, progress=False)
                 assert found["train"].shape == (len(rows["train"]), dim)
         assert len(list(tmp_path.iterdir())) == 4
-
-
-class TestAssigning:
-    def test_labels_and_distances_are_those_of_assign(self, tmp_path):
-        rows = rows_of()
-        vectors = embed_shards(rows, Letters(), tmp_path, rows_per_shard=16, progress=False)
-        centroids = KMeans(4).fit(vectors).cluster_centers_
-        labels, distances = assign_shards(rows, Letters(), tmp_path, centroids, progress=False)
-        wanted, squared = assign(vectors, centroids)
-        assert (labels.dtype, distances.dtype) == (np.int32, np.float32)
-        assert np.array_equal(labels, wanted)
-        np.testing.assert_allclose(distances, squared, atol=1e-6)
-
-    @pytest.mark.slow
-    def test_it_embeds_what_is_missing_and_processes_agree(self, tmp_path):
-        centroids = np.eye(5, dtype=np.float32)
-        loop, processes = (
-            assign_shards(
-                rows_of(),
-                Letters(),
-                tmp_path / str(num_proc),
-                centroids,
-                rows_per_shard=16,
-                num_proc=num_proc,
-                progress=False,
-            )
-            for num_proc in (1, 2)
-        )
-        assert np.array_equal(loop[0], processes[0])
-        assert np.array_equal(loop[1], processes[1])
-
-    def test_centroids_of_another_width_are_refused(self, tmp_path):
-        with pytest.raises(InputError, match="centroids: have 3 numbers, the vectors 5"):
-            assign_shards(rows_of(), Letters(), tmp_path, np.eye(3), progress=False)
-
-    def test_other_centroids_are_other_files_and_damaged_ones_are_made_anew(self, tmp_path):
-        one, two = np.eye(5)[:3], np.eye(5)[2:]
-
-        def labels(centroids):
-            return assign_shards(rows_of(), Letters(), tmp_path, centroids, progress=False)[0]
-
-        first = labels(one)
-        assert not np.array_equal(labels(two), first)
-        (path,) = next(
-            found for found in map(list, (p.glob("*.npz") for p in tmp_path.glob("domains-*")))
-        )
-        path.write_bytes(path.read_bytes()[:-40])
-        assert np.array_equal(labels(one), first)
 
 
 class TestFaults:

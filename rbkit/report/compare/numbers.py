@@ -18,7 +18,6 @@ from rbkit.files import atomic_path
 from rbkit.report.compare.paired import METRICS, UNITS, differences, final_loss, reach_baseline
 from rbkit.report.compare.variants import Comparison, is_finished
 from rbkit.show.facts import (
-    RunLike,
     as_floats,
     domain_names,
     losses,
@@ -28,6 +27,7 @@ from rbkit.show.facts import (
     spent,
     target,
 )
+from rbkit.train.run import Run
 
 # Also their full-width twins, which some spreadsheets take for the same, and white space in
 # front, which some of them strip.
@@ -180,19 +180,23 @@ def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------- columns of the large tables
 
 
-def _metrics(run: RunLike) -> _Columns:
-    columns: dict[str, list[Any]] = {"kind": [], "step": [], "metric": [], "value": []}
+def _metrics(run: Run) -> _Columns:
+    kinds, steps, names, values = list[str](), list[int](), list[str](), list[float]()
     for kind in ("train", "eval"):
         for row in run.metrics(kind):
             step = row.get("step")
-            for name, value in row.items() if isinstance(step, int) else ():
+            if not isinstance(step, int):
+                continue
+            for name, value in row.items():
                 if name not in ("kind", "step") and isinstance(value, int | float):
-                    for column, item in zip(columns, (kind, step, name, float(value)), strict=True):
-                        columns[column].append(item)
-    return columns
+                    kinds.append(kind)
+                    steps.append(step)
+                    names.append(name)
+                    values.append(float(value))
+    return {"kind": kinds, "step": steps, "metric": names, "value": values}
 
 
-def _by_domain(run: RunLike) -> _Columns:
+def _by_domain(run: Run) -> _Columns:
     names, (p, _) = domain_names(run), proportions_in_force(run)
     final = run.info.get("final") or {}
     columns = {
@@ -208,7 +212,7 @@ def _by_domain(run: RunLike) -> _Columns:
     }
 
 
-def _proportions(run: RunLike) -> _Columns:
+def _proportions(run: Run) -> _Columns:
     p, edges = proportions_in_force(run)
     if not p.size:
         return {name: [] for name in ("round", "step", "domain", "p")}
@@ -223,7 +227,7 @@ def _proportions(run: RunLike) -> _Columns:
     }
 
 
-def _stacked(comparison: Comparison, columns_of: Callable[[RunLike], _Columns]) -> pa.Table:
+def _stacked(comparison: Comparison, columns_of: Callable[[Run], _Columns]) -> pa.Table:
     """Put the rows of all runs below each other, with the run's name, variant and seed.
 
     Names are stored once and referred to by number: millions of rows stay small.

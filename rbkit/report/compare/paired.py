@@ -19,7 +19,6 @@ from numpy.typing import ArrayLike
 from rbkit.report.compare.variants import Comparison, Variant, final_token_loss, paired_values
 from rbkit.show.facts import (
     Array,
-    RunLike,
     loss_series,
     losses,
     pairs_by_seed,
@@ -30,6 +29,7 @@ from rbkit.show.facts import (
     spent,
 )
 from rbkit.text import number
+from rbkit.train.run import Run
 
 Metric = Literal["token", "example", "worst"]
 METRICS: dict[Metric, str] = {
@@ -175,7 +175,7 @@ def difference_of(
     )
 
 
-def final_loss(run: RunLike, metric: Metric) -> float | None:
+def final_loss(run: Run, metric: Metric) -> float | None:
     """Return the final eval loss of a run in nats, or None."""
     final = losses(run)
     if metric == "worst":
@@ -351,7 +351,7 @@ def reach_of(variant: Variant, base: Variant, *, baseline: str | None = None) ->
     return Reach(variant.label, variant.mixer, name, pairs, reached, **means)
 
 
-def needed(run: RunLike, goal: float) -> dict[Unit, float | None] | None:
+def needed(run: Run, goal: float) -> dict[Unit, float | None] | None:
     """Return steps, FLOPs and seconds until a run's eval loss first was `goal`, or None."""
     steps, values = loss_series(run, "eval")
     if (final := losses(run).token) is not None:  # the curve ends with it

@@ -23,7 +23,6 @@ from rbkit.balance.mixers.registry import canonical_mixer
 from rbkit.errors import InputError
 from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import (
-    RunLike,
     domain_names,
     losses,
     mixer_of,
@@ -35,6 +34,7 @@ from rbkit.show.facts import (
     seed_of,
 )
 from rbkit.show.style import shorten
+from rbkit.train.run import Run
 
 Key = tuple[tuple[str, Hashable], ...]
 Settings = dict[str, Any]
@@ -159,7 +159,7 @@ def _labels(keys: Sequence[Key], otherwise: str) -> list[str]:
 
 
 def _settings(
-    runs: Sequence[RunLike], finished: Sequence[bool]
+    runs: Sequence[Run], finished: Sequence[bool]
 ) -> tuple[list[Settings], list[str], list[str]]:
     """Return the settings of each run, the names that make variants, and others that differ."""
     settings = _without_common_options(_completed(runs, finished))
@@ -186,11 +186,11 @@ def _values_by_name(settings: Sequence[Settings]) -> dict[str, set[Hashable]]:
     return _distinct(item for each in settings for item in each.items())
 
 
-def _completed(runs: Sequence[RunLike], finished: Sequence[bool]) -> list[Settings]:
+def _completed(runs: Sequence[Run], finished: Sequence[bool]) -> list[Settings]:
     """Return the parameters of each run with a value for every setting that some run records.
 
-    Runs record all of theirs, but folders of older versions do not, nor do runs of other kinds
-    (of ``rb.train``, of the run notebook), nor those that have not begun.
+    A run records all arguments of its training. The rest is for folders of older versions, for
+    parameters of the run notebook, which ``rb.train`` has not, and for runs that have not begun.
     """
     recorded = [
         {**(run.info.get("parameters") or {}), "mixer": canonical_mixer(mixer_of(run))}
@@ -213,6 +213,8 @@ def _completed(runs: Sequence[RunLike], finished: Sequence[bool]) -> list[Settin
 
     def missing(i: int, name: str) -> Iterator[Any]:
         """Values that setting `name` of run `i` may be taken for, the best first."""
+        if name in (arguments := runs[i].info.get("arguments") or {}):
+            yield arguments[name]
         yield from on_same_data(i, name)
         if name == "corpus" and corpora[i].get("name") is not None:
             yield corpora[i]["name"]
@@ -303,7 +305,7 @@ def _follows(settings: Sequence[Settings], name: str, other: str) -> bool:
 
 
 def _name_data(
-    runs: Sequence[RunLike],
+    runs: Sequence[Run],
     settings: Sequence[Settings],
     finished: Sequence[bool],
     varied: Sequence[str],
@@ -314,7 +316,7 @@ def _name_data(
         ("corpus", same_corpus, _CORPUS_DESCRIPTIONS),
         ("domains", same_domains, _DOMAINS_DESCRIPTIONS),
     ):
-        alike: dict[Hashable, list[RunLike]] = {}
+        alike: dict[Hashable, list[Run]] = {}
         for run, values, done in zip(runs, settings, finished, strict=True):
             if done and values.get("seed") is not None:
                 names = (*varied, *added, "seed")
@@ -334,11 +336,11 @@ def _name_data(
     return added
 
 
-def _corpus(run: RunLike) -> dict[str, Any]:
+def _corpus(run: Run) -> dict[str, Any]:
     return run.info.get("corpus") or {}
 
 
-def _clustering(run: RunLike) -> str:
+def _clustering(run: Run) -> str:
     try:
         method = getattr(run.domains, "method", None) or {}
     except (InputError, OSError):  # a damaged file
@@ -346,21 +348,21 @@ def _clustering(run: RunLike) -> str:
     return str(method.get("name") or "unknown")
 
 
-def _domain_count(run: RunLike) -> str | int:
+def _domain_count(run: Run) -> str | int:
     return len(domain_names(run)) or "unknown"
 
 
-def _corpus_size(run: RunLike) -> str:
+def _corpus_size(run: Run) -> str:
     sizes = [_corpus(run).get(name) for name in ("n_train", "n_eval")]
     return "unknown" if None in sizes else f"{sizes[0]} + {sizes[1]} examples"
 
 
-def _domain_digest(run: RunLike) -> str:
+def _domain_digest(run: Run) -> str:
     text = "\n".join(domain_names(run)).encode("utf-8", "replace")
     return f"{_domain_count(run)} ({hashlib.sha256(text).hexdigest()[:6]})"
 
 
-_Describe = Callable[[RunLike], str | int]
+_Describe = Callable[[Run], str | int]
 _CORPUS_DESCRIPTIONS: list[_Describe] = [
     lambda run: str(_corpus(run).get("name") or "unknown"),
     _corpus_size,
@@ -422,9 +424,9 @@ class Variant:
     key: Key
     label: str
     mixer: str
-    runs: tuple[RunLike, ...]
-    unfinished: tuple[RunLike, ...] = ()
-    repeated: tuple[RunLike, ...] = ()
+    runs: tuple[Run, ...]
+    unfinished: tuple[Run, ...] = ()
+    repeated: tuple[Run, ...] = ()
 
     @property
     def values(self) -> dict[str, Any]:
@@ -468,10 +470,10 @@ class Comparison:
     varied: tuple[str, ...]
     shared: dict[str, Any]
     baseline: dict[str, Any]
-    runs: tuple[RunLike, ...]
-    unfinished: tuple[RunLike, ...] = ()
+    runs: tuple[Run, ...]
+    unfinished: tuple[Run, ...] = ()
     lost: tuple[Variant, ...] = ()
-    repeated: tuple[RunLike, ...] = ()
+    repeated: tuple[Run, ...] = ()
     incidental: tuple[str, ...] = ()
     _settings: dict[str, Settings] = field(default_factory=dict, repr=False, compare=False)
 
@@ -508,7 +510,7 @@ class Comparison:
         """Return the variant called `label`; KeyError if there is none."""
         return {variant.label: variant for variant in self.variants}[label]
 
-    def variant_of(self, run: RunLike) -> Variant:
+    def variant_of(self, run: Run) -> Variant:
         """Return the variant that a run of the comparison belongs to, also if it is lost."""
         return next(
             variant
@@ -516,7 +518,7 @@ class Comparison:
             if any(run is one for one in (*variant.runs, *variant.unfinished, *variant.repeated))
         )
 
-    def setting(self, run: RunLike, name: str) -> Any:
+    def setting(self, run: Run, name: str) -> Any:
         """Value of a run, of one name in `varied` or `incidental`; None if it has none.
 
         Corpus and domains of runs made by hand are not parameters of theirs, and of a mixer's
@@ -530,7 +532,7 @@ class Comparison:
         return [Finding("caution", text) for text in sentences]
 
 
-def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = None) -> Comparison:
+def compare(runs: Sequence[Run], baseline: str | Mapping[str, Any] | None = None) -> Comparison:
     """Group runs into variants and choose the baseline they are compared with.
 
     Parameters
@@ -554,7 +556,7 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
     runs = [by_path[path] for path in sorted(by_path)]  # and not in the caller's order
     finished = [is_finished(run) for run in runs]
     settings, varied, incidental = _settings(runs, finished)
-    groups: dict[Key, list[RunLike]] = {}
+    groups: dict[Key, list[Run]] = {}
     for run, values in zip(runs, settings, strict=True):
         key = tuple((name, hashable(values.get(name))) for name in varied)
         groups.setdefault(key, []).append(run)
@@ -595,17 +597,17 @@ def compare(runs: Sequence[RunLike], baseline: str | Mapping[str, Any] | None = 
     )
 
 
-def is_finished(run: RunLike) -> bool:
+def is_finished(run: Run) -> bool:
     """Whether a run came to its end and has a final eval loss."""
     return run.status == "ok" and losses(run).token is not None
 
 
-def _one_per_seed(runs: Sequence[RunLike]) -> tuple[list[RunLike], list[RunLike]]:
+def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Return the latest run of each seed, by seed, and the older ones; unknown seeds stay."""
-    latest: dict[Hashable, RunLike] = {}
+    latest: dict[Hashable, Run] = {}
     older = []
 
-    def time_of(run: RunLike) -> tuple[str, str]:
+    def time_of(run: Run) -> tuple[str, str]:
         return str(run.info.get("ended") or run.info.get("started") or ""), str(run.path)
 
     for run in sorted(runs, key=time_of):
@@ -714,8 +716,8 @@ def _same_value(name: str, candidate: Any, value: Any) -> bool:
 
 
 def paired_values(
-    runs: Sequence[RunLike], others: Sequence[RunLike], value: Callable[[RunLike], float | None]
-) -> list[tuple[RunLike, RunLike, float]]:
+    runs: Sequence[Run], others: Sequence[Run], value: Callable[[Run], float | None]
+) -> list[tuple[Run, Run, float]]:
     """Pairs of runs of the same seed and corpus, with the difference of their values."""
     pairs = []
     for run, other in pairs_by_seed(runs, others):
@@ -725,7 +727,7 @@ def paired_values(
     return pairs
 
 
-def final_token_loss(run: RunLike) -> float | None:
+def final_token_loss(run: Run) -> float | None:
     """Return the final eval loss per token of a run in nats, or None."""
     return losses(run).token
 

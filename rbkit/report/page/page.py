@@ -156,7 +156,7 @@ def _content(
     comparison: Comparison, folder: Path, sweeps: Sequence[Mapping[str, Any]], progress: bool
 ) -> dict[str, Any]:
     """Return what the template shows of a comparison; links are relative to `folder`."""
-    runs: list[Any] = list(comparison.runs)
+    runs = comparison.runs
     names = tables.run_names(comparison)
     whole = [run for run in runs if run.status == "ok"] or runs
     tracked = next((run for run in whole if np.asarray(run.history.get("gram", [])).size), None)
@@ -208,7 +208,7 @@ def _content(
     }
 
 
-def _domains(run: Any) -> Any:
+def _domains(run: Run) -> Any:
     """Return the domains of the run, or None; of a damaged file there is a warning."""
     try:
         domains = run.domains
@@ -280,7 +280,8 @@ def hash_of(content: str) -> str:
 
 # ---------------------------------------------------------------------- runs put in order
 
-_MAPPINGS = ("parameters", "domains", "corpus", "ledger", "versions", "final", "model", "progress")
+_MAPPINGS = ["parameters", "arguments", "domains", "corpus", "ledger", "versions", "final"]
+_MAPPINGS += ["model", "progress"]
 _LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
 _BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
 _EXACT = 2**53  # integers beyond are not exact as numbers of JSON, nor do they fit a table

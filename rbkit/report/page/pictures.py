@@ -17,7 +17,6 @@ from rbkit.report.compare.paired import Difference
 from rbkit.report.compare.variants import Comparison, Variant, comparable, with_seeds
 from rbkit.show.facts import (
     Array,
-    RunLike,
     domain_names,
     losses,
     mixer_of,
@@ -42,6 +41,7 @@ from rbkit.show.figures.mixture import proportions_side_by_side
 from rbkit.show.gram_layout import blocks, common_scale, domain_order, to_cosine
 from rbkit.show.style import alt_text, png, size_of
 from rbkit.text import script_json, visible
+from rbkit.train.run import Run
 
 # ------------------------------------------------------------------------ pictures in tables
 
@@ -131,7 +131,7 @@ def _png_address(image: bytes) -> str:
 _FRAMES, _CELLS = 40, 40_000
 
 
-def frames(run: RunLike) -> str:
+def frames(run: Run) -> str:
     """Gram matrices and proportions of a run as JSON that is safe inside a script element.
 
     Returns
@@ -172,7 +172,7 @@ def frames(run: RunLike) -> str:
     return script_json(content)
 
 
-def names_of(run: RunLike) -> list[str]:
+def names_of(run: Run) -> list[str]:
     """Names of the domains, or numbers where the names do not fit the history."""
     names = domain_names(run)
     m = np.asarray(run.history["p"]).shape[-1] if "p" in run.history else len(names)
@@ -207,14 +207,14 @@ def picture(figure: Any) -> dict[str, Any]:
 def drawings(
     comparison: Comparison,
     gaps: Mapping[str, Difference | None],
-    tracked: RunLike | None,
+    tracked: Run | None,
     domains: Any,
 ) -> dict[str, Drawing]:
     """Return what is to be drawn, by the name that the template uses.
 
     `tracked` is the run whose Gram matrices are shown over time.
     """
-    runs: list[Any] = [run for run in comparison.runs if run.status == "ok"]
+    runs = [run for run in comparison.runs if run.status == "ok"]
     runs = runs or [run for run in comparison.runs if run.status != "queued"]
     drawn = _loss_drawings(comparison, runs)
     if len(comparison.variants) > 1:
@@ -240,7 +240,7 @@ def drawings(
     return drawn
 
 
-def _loss_drawings(comparison: Comparison, runs: list[Any]) -> dict[str, Drawing]:
+def _loss_drawings(comparison: Comparison, runs: list[Run]) -> dict[str, Drawing]:
     """Curves of single runs while they are few, else means and bands over seeds."""
     drawn: dict[str, Drawing] = {}
     variants, bases = comparison.variants, _bases(comparison)
@@ -266,7 +266,7 @@ def _loss_drawings(comparison: Comparison, runs: list[Any]) -> dict[str, Drawing
     return drawn
 
 
-def _mixture_drawings(comparison: Comparison, one_per_mixer: list[Any]) -> dict[str, Drawing]:
+def _mixture_drawings(comparison: Comparison, one_per_mixer: list[Run]) -> dict[str, Drawing]:
     """Proportions, and last Gram matrices, of single runs or of variants."""
     drawn: dict[str, Drawing] = {}
     with_p = [run for run in one_per_mixer if "p" in run.history]
@@ -314,7 +314,7 @@ def _worth_a_panel(comparison: Comparison) -> list[Variant]:
     one variant of each mixer shows all.
     """
 
-    def moves(run: RunLike) -> bool:
+    def moves(run: Run) -> bool:
         p = np.asarray(run.history.get("p", np.empty((0, 0))))
         return bool(p.ndim == 2 and len(p) > 1 and np.ptp(p, axis=0).max() > 1e-9)
 
@@ -367,9 +367,9 @@ def side_by_side(comparison: Comparison, most: int) -> list[Variant]:
     return [with_seeds(variant, shared) for variant in shown] if shared else []
 
 
-def mean_by_domain(variant: Variant) -> Any:
+def mean_by_domain(variant: Variant) -> Run:
     """Return a run whose final eval losses by domain are the means over the variant's seeds."""
-    first: Any = variant.runs[0]
+    first = variant.runs[0]
     by_domain = np.array([losses(run).by_domain for run in variant.runs])
     token = [loss for run in variant.runs if (loss := losses(run).token) is not None]
     mean = by_domain.mean(axis=0) if by_domain.size else by_domain.ravel()

@@ -59,7 +59,7 @@ def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
     finished, or that a later one repeated, has none. ``token`` and ``worst`` are final losses;
     how far an unfinished run came is in ``so_far``. Links are relative to `folder`.
     """
-    runs: list[Any] = list(comparison.runs)
+    runs = comparison.runs
     names = run_names(comparison)
     repeated = {id(run) for run in comparison.repeated}
     gaps: dict[int, float] = {}

@@ -18,7 +18,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rbkit.show.facts import (
     Array,
-    Run,
     Unit,
     domain_names,
     loss_series,
@@ -66,6 +65,7 @@ from rbkit.show.style import (
     tidy,
 )
 from rbkit.text import number
+from rbkit.train.run import Run
 
 GREY = "#c3cad2"  # of variants that are not named
 _MOST_NAMED = 12

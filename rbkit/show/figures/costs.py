@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from rbkit.show.facts import Run, Unit, labels, ledger, mixer_of
+from rbkit.show.facts import Unit, labels, ledger, mixer_of
 from rbkit.show.style import (
     label_rows,
     legend_above,
@@ -21,6 +21,7 @@ from rbkit.show.style import (
     set_alt,
 )
 from rbkit.text import percent
+from rbkit.train.run import Run
 
 MEANING = {
     "step": "plain training steps",

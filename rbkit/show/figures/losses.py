@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 
 from rbkit.show.facts import (
     Array,
-    Run,
     domain_names,
     labels,
     loss_series,
@@ -36,6 +35,7 @@ from rbkit.show.style import (
     tidy,
 )
 from rbkit.text import number, signed
+from rbkit.train.run import Run
 
 _End = tuple[Run, str, float, float]  # a run, its label, and where its line ends
 

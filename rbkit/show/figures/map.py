@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError
-from rbkit.show.facts import Array, Run, domain_names, target
+from rbkit.show.facts import Array, domain_names, target
 from rbkit.show.gram_layout import to_cosine
 from rbkit.show.style import (
     INK,
@@ -31,6 +31,7 @@ from rbkit.show.style import (
     without_glyph_warnings,
 )
 from rbkit.text import number
+from rbkit.train.run import Run
 
 Colour = tuple[float, float, float]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from rbkit.balance.mixers.registry import MIXERS
-from rbkit.show.facts import Array, Run, domain_names, labels, proportions_in_force, target
+from rbkit.show.facts import Array, domain_names, labels, proportions_in_force, target
 from rbkit.show.gram_layout import domain_order
 from rbkit.show.style import (
     INK,
@@ -29,6 +29,7 @@ from rbkit.show.style import (
     spread,
     tidy,
 )
+from rbkit.train.run import Run
 
 if TYPE_CHECKING:
     from rbkit.balance.mixers.base import Mixer

@@ -209,20 +209,26 @@ const hasAny = (changed, ...names) => names.some((name) => changed.has(name));
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const selectMode = (event) => (event.altKey ? "remove" : event.shiftKey ? "add" : "replace");
 
-const setChildren = (node, ...children) => node.replaceChildren(...children.filter(Boolean));
+const div = (kind, ...children) => el("div", { class: kind }, ...children);
 const caption = (text) => el("span", { class: "rbx-caption", text });
 const number = (text, kind = "") => el("span", { class: `rbx-number ${kind}`, text });
 const hint = (text) => el("p", { class: "rbx-hint", text });
+const setChildren = (node, ...children) => node.replaceChildren(...children.filter(Boolean));
+
+/** Swatch and name of a domain or a source. */
+const named = (thing, tag = "span") =>
+  el("span", { class: "rbx-isolate" }, swatch(thing.colour), words(tag, thing.name));
+const IN_NO_DOMAIN = { name: "in no domain", colour: "" };
 
 /** A small button with a text, and perhaps an icon. */
 const smallButton = (test, text, label, on, { kind = "", ...rest } = {}) =>
   button(test, { label, text, kind: `rbx-small ${kind}`, on, ...rest });
 
-/** A row of buttons of which one is pressed; `choose` gets its id. */
+/** A row of buttons of which one is pressed; items are [id, text, test], `choose` gets an id. */
 function segments(label, pressed, choose, items) {
   const press = (id) => nodes.forEach((node, i) =>
-    node.setAttribute("aria-pressed", String(items[i].id === id)));
-  const nodes = items.map(({ id, text, test }) => el("button", {
+    node.setAttribute("aria-pressed", String(items[i][0] === id)));
+  const nodes = items.map(([id, text, test]) => el("button", {
     type: "button", class: "rbx-segment", test, text,
     on: { click: () => { press(id); choose(id); } },
   }));
@@ -248,39 +254,27 @@ function setOptions(node, options) {
   if (options.some(([value]) => String(value) === before)) node.value = before;
 }
 
-const INPUT_CLASSES = { number: "rbx-input rbx-count", text: "rbx-input" };
-
 /** An input; `enter` is called for the Enter key. */
 function input(type, test, label, { enter, kind = "", ...options } = {}) {
-  const style = `${INPUT_CLASSES[type] || ""} ${kind}`;
-  const node = el("input", { type, class: style, test, "aria-label": label, ...options });
-  if (enter) onEnter(node, enter);
+  const style = { number: "rbx-input rbx-count", text: "rbx-input", search: "rbx-input" }[type];
+  const node = el("input",
+    { type, class: `${style || ""} ${kind}`, test, "aria-label": label, ...options });
+  if (enter) node.addEventListener("keydown", (e) => { if (e.key === "Enter") enter(); });
   return node;
 }
 
 const nameInput = (test, label, options) =>
   input("text", test, label, { dir: "auto", maxlength: 120, ...options });
 
-function onEnter(node, enter) {
-  node.addEventListener("keydown", (event) => { if (event.key === "Enter") enter(); });
-}
-
 /** A labelled row of a form. */
 const field = (label, ...controls) =>
   el("label", { class: "rbx-field" }, el("span", { text: label }), ...controls);
-
-/** Swatch and name of a domain or a source. */
-const named = (thing, tag = "span") =>
-  el("span", { class: "rbx-isolate" }, swatch(thing.colour), words(tag, thing.name));
-const IN_NO_DOMAIN = { name: "in no domain", colour: "" };
 
 /** A small panel under a button: Escape or a click elsewhere closes it. */
 function popover(opener, title, ...content) {
   const panel = el("div", { class: "rbx-popover", role: "group", "aria-label": title },
     el("h3", { text: title }), ...content);
-  panel.hidden = true;
-  const node = el("div", { class: "rbx-anchor" }, opener, panel);
-  opener.setAttribute("aria-expanded", "false");
+  const node = div("rbx-anchor", opener, panel);
   opener.setAttribute("aria-haspopup", "true");
   function show(open) {
     panel.hidden = !open;
@@ -289,8 +283,9 @@ function popover(opener, title, ...content) {
     panel.classList.remove("rbx-left");
     const room = node.closest(".rbx").getBoundingClientRect(), box = panel.getBoundingClientRect();
     panel.classList.toggle("rbx-left", box.right > room.right - 4);
-    (panel.querySelector("input, select, button") || panel).focus();
+    panel.querySelector("input, button").focus();
   }
+  show(false);
   opener.addEventListener("click", () => show(panel.hidden));
   node.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || panel.hidden) return;
@@ -314,20 +309,14 @@ function picture(address, size) {
 
 /** Domain and source of an example as they are now (its text was read some time ago). */
 function originLine(store, { row, source, distance }) {
-  const line = el("div", { class: "rbx-where" });
-  if (row !== undefined) line.append(named(store.domainOf(row) || IN_NO_DOMAIN, "b"));
-  const origin = store.sourceOf(row)?.name || source;
-  if (origin) line.append(words("span", origin, { class: "rbx-origin" }));
-  if (Number.isFinite(distance)) {
-    const text = number(`distance ${distance.toFixed(2)}`);
-    text.title = "to the centre of its domain";
-    line.append(text);
-  }
-  if (row >= store.nTrain) {
-    line.append(el("span",
-      { class: "rbx-tag", text: "eval", title: "An example of the eval set" }));
-  }
-  return line;
+  const origin = store.sourceOf(row)?.name || source, far = Number.isFinite(distance);
+  const evalTag = { class: "rbx-tag", text: "eval", title: "An example of the eval set" };
+  return div("rbx-where",
+    row === undefined ? null : named(store.domainOf(row) || IN_NO_DOMAIN, "b"),
+    origin ? words("span", origin) : null,
+    far ? el("span", { class: "rbx-number", text: `distance ${distance.toFixed(2)}`,
+      title: "to the centre of its domain" }) : null,
+    row >= store.nTrain ? el("span", evalTag) : null);
 }
 
 /** A list item with the text clipped to some lines; a button shows all of a longer one. */
@@ -342,15 +331,12 @@ function exampleItem(store, item) {
     more.textContent = whole ? "show less" : "show more";
   });
   const long = text.length > 260 || text.split("\n").length > 4;
-  const node = el("li", { class: "rbx-example", test: "example", "data-row": row },
-    picture(item.image, "rbx-middle"),
-    el("div", { class: "rbx-grow" }, clipped, long ? more : null,
-      row === undefined ? null : originLine(store, item)));
-  if (row !== undefined) {
-    node.addEventListener("pointerenter", () => store.mark(row));
-    node.addEventListener("pointerleave", () => store.mark(-1));
-  }
-  return node;
+  const known = row !== undefined;  // the nearest examples of a card come as texts alone
+  const mark = (on) => () => { if (known) store.mark(on ? row : -1); };
+  return el("li", { class: "rbx-example", test: "example", "data-row": row,
+    on: { pointerenter: mark(true), pointerleave: mark(false) } },
+  picture(item.image, "rbx-middle"),
+  div("rbx-grow", clipped, long ? more : null, known ? originLine(store, item) : null));
 }
 
 function exampleList(store, items) {
@@ -358,247 +344,141 @@ function exampleList(store, items) {
   return el("ul", { class: "rbx-examples" }, ...items.map((item) => exampleItem(store, item)));
 }
 
-// ------------------------------------------------------------------ the whole widget
-
-/** Parts side by side, tabs, and keys that stay inside. */
-class Explorer {
-  constructor(store, root) {
-    this.store = store;
-    this.root = root;
-    this.map = new CorpusMap(store);
-    this.panels = {
-      domains: new DomainList(store), selection: new SelectionPanel(store),
-      crosstab: new Crosstab(store), log: new LogPanel(store),
-    };
-    const toolbar = new Toolbar(store), legend = new Legend(store), status = new StatusLine(store);
-    root.append(toolbar.node,
-      el("div", { class: "rbx-body" },
-        el("div", { class: "rbx-left-side" }, legend.node, this.map.node),
-        el("div", { class: "rbx-side" }, this.buildTabs(),
-          ...Object.values(this.panels).map((panel) => panel.node))),
-      status.node);
-    store.parts = [toolbar, legend, this.map, status, ...Object.values(this.panels), this];
-    this.parts = store.parts.slice(0, -1);
-    this.open("domains");
-    this.leave = [
-      watchTheme(root, () => this.map.readTheme()),
-      keepKeys(root, (event) => this.key(event), ["z", "y", "a", "c", "x", "v", "enter"]),
-    ];
-    store.touch(...Object.keys(TRAITS));
-  }
-
-  buildTabs() {
-    const titles = {
-      domains: "Domains", selection: "Selection", crosstab: "Sources", log: "Log",
-    };
-    this.tabs = {};
-    for (const [id, panel] of Object.entries(this.panels)) {
-      const tabId = `rbx-tab-${id}-${this.store.prefix}`;
-      const panelId = `rbx-panel-${id}-${this.store.prefix}`;
-      this.tabs[id] = el("button", {
-        type: "button", role: "tab", class: "rbx-tab", id: tabId, test: `tab-${id}`,
-        "aria-controls": panelId, on: { click: () => this.open(id) },
-      }, el("span", { text: titles[id] }), el("span", { class: "rbx-count-badge" }));
-      panel.node.id = panelId;
-      panel.node.dataset.test = `panel-${id}`;
-      panel.node.setAttribute("role", "tabpanel");
-      panel.node.setAttribute("aria-labelledby", tabId);
-    }
-    const on = { keydown: (event) => this.moveTab(event) };
-    return el("div", { class: "rbx-tabs", role: "tablist", "aria-label": "Views", on },
-      ...Object.values(this.tabs));
-  }
-
-  open(id) {
-    this.shown = id;
-    for (const [name, tab] of Object.entries(this.tabs)) {
-      tab.setAttribute("aria-selected", String(name === id));
-      tab.tabIndex = name === id ? 0 : -1;
-      this.panels[name].node.hidden = name !== id;
-      this.panels[name].setVisible?.(name === id);
-    }
-    this.store.setHover(null);
-  }
-
-  moveTab(event) {
-    const ids = Object.keys(this.tabs), at = ids.indexOf(this.shown);
-    const moves = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: ids.length - 1 };
-    const next = moves[event.key];
-    if (next === undefined) return;
-    this.open(ids[(next + ids.length) % ids.length]);
-    this.tabs[this.shown].focus();
-    event.preventDefault();
-  }
-
-  /** Undo, redo and Escape. */
-  key(event) {
-    const letter = event.key.toLowerCase();
-    if (event.target.matches("input:not([type=range]):not([type=checkbox]), textarea")) return;
-    if ((event.ctrlKey || event.metaKey) && (letter === "z" || letter === "y")) {
-      this.store.send({ type: letter === "y" || event.shiftKey ? "redo" : "undo" });
-      event.preventDefault();
-    } else if (event.key === "Escape" && !event.defaultPrevented) this.store.clear();
-  }
-
-  update(changed) {
-    const { domains, selection, history } = this.store;
-    const badge = (id, n) => setText(this.tabs[id].lastChild, n ? count(n) : "");
-    if (changed.has("domains")) setText(this.tabs.domains.lastChild, count(domains.length));
-    if (changed.has("history")) badge("log", history.log?.length);
-    if (changed.has("selection")) {
-      badge("selection", selection.length);
-      const first = selection.length && !this.hadSelection && this.shown === "domains";
-      const inList = this.panels.domains.node.contains(document.activeElement);
-      if (first && !inList) this.open("selection");
-      this.hadSelection = selection.length > 0;
-    }
-  }
-
-  dispose() {
-    for (const leave of this.leave) leave();
-    for (const part of this.parts) part.dispose?.();
-    this.store.dispose();
-    this.root.replaceChildren();
-  }
-}
-
 // ----------------------------------------------------------------------- the toolbar
 
+// Every part below is a function that returns its `node`, and what is done when traits change.
+
 /** The line above the map: title, the cut, undo and redo, search, UMAP, export. */
-class Toolbar {
-  constructor(store) {
-    this.store = store;
-    this.cut = new CutControls(store);
-    this.title = words("span", "", { class: "rbx-title" });
-    this.steps = Object.fromEntries(["undo", "redo"].map((type) => [type,
-      button(type, { label: `Nothing to ${type}`, name: type, on: () => store.send({ type }) })]));
-    const squares = Array.from({ length: 9 }, () => el("i"));
-    this.node = el("header", { class: "rbx-bar" },
-      el("div", { class: "rbx-brand" },
-        el("span", { class: "rbx-logo", "aria-hidden": "true" }, ...squares), this.title),
-      this.cut.node,
-      el("div", { class: "rbx-actions" },
-        el("div", { class: "rbx-pair" }, ...Object.values(this.steps)),
-        this.buildSearch(), this.buildMapForm(), this.buildExport()));
+function toolbar(store) {
+  const title = words("span", "", { class: "rbx-title" });
+  const step = (type) =>
+    button(type, { label: `Nothing to ${type}`, name: type, on: () => store.send({ type }) });
+  const undo = step("undo"), redo = step("redo");
+  const parts = [cutControls(store), searchBox(store), mapForm(store), exportForm(store)];
+  const [cut, ...actions] = parts;
+  const squares = Array.from({ length: 9 }, () => el("i"));
+  const node = el("header", { class: "rbx-bar" },
+    div("rbx-brand", el("span", { class: "rbx-logo", "aria-hidden": "true" }, ...squares), title),
+    cut.node,
+    div("rbx-actions", div("rbx-pair", undo, redo), ...actions.map((part) => part.node)));
+
+  function showStep(node, what, keys, otherwise) {
+    node.setAttribute("aria-disabled", String(!what));
+    node.setAttribute("aria-label", what || otherwise);
+    node.title = what ? `${what} (${keys})` : otherwise;
   }
 
-  buildSearch() {
-    this.searchSoon = debounced(350, () => this.search());
-    this.query = input("search", "search", "Search the texts", {
-      kind: "rbx-input rbx-query", placeholder: "Search texts", dir: "auto",
-      enter: () => this.search(), on: { input: () => this.searchSoon() },
-    });
-    this.query.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape" || !this.query.value) return;
-      this.query.value = "";
-      this.search();
-      event.stopPropagation();
-    });
-    this.hits = el("output", { class: "rbx-found", test: "found" });
-    return el("div", { class: "rbx-search", role: "search" },
-      icon("search"), this.query, this.hits);
+  function update(changed) {
+    for (const part of parts) part.update?.(changed);
+    if (changed.has("title")) setWords(title, store.title || "Corpus explorer");
+    if (!changed.has("history")) return;
+    const { history } = store;
+    showStep(undo, history.undo && `Undo: ${history.undo}`, "Ctrl+Z", "Nothing to undo");
+    showStep(redo, history.redo && `Redo: ${history.redo}`, "Ctrl+Shift+Z", "Nothing to redo");
   }
 
-  async search() {
-    this.searchSoon.cancel();
-    const query = this.query.value.trim();
+  return { node, update, dispose: () => parts.forEach((part) => part.dispose()) };
+}
+
+function searchBox(store) {
+  let searched, searching = false;
+  const hits = el("output", { class: "rbx-found", test: "found" });
+  const box = input("search", "search", "Search the texts", {
+    kind: "rbx-query", placeholder: "Search texts", dir: "auto", enter: search,
+    on: { input: () => searchSoon() },
+  });
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !box.value) return;
+    box.value = "";
+    search();
+    event.stopPropagation();
+  });
+  const searchSoon = debounced(350, search);
+
+  async function search() {
+    searchSoon.cancel();
+    const query = box.value.trim();
     // The last query typed follows when the one under way is answered.
-    if (query === this.searched || this.searching) return;
-    this.searched = query;
+    if (query === searched || searching) return;
+    searched = query;
+    hits.textContent = query ? "…" : "";
     if (!query) {
-      this.hits.textContent = "";
-      if (this.store.selection.length) this.store.select(new Uint32Array(0));
+      if (store.selection.length) store.select(new Uint32Array(0));
       return;
     }
-    this.searching = true;
-    this.hits.textContent = "…";
-    const reply = await Promise.race([this.store.ask({ type: "search", query }), pause(20000)]);
-    this.searching = false;
-    if (this.query.value.trim() !== query) this.search();
-    else this.hits.textContent = reply ? `${count(reply.count)} found` : "";
+    searching = true;
+    const reply = await Promise.race([store.ask({ type: "search", query }), pause(20000)]);
+    searching = false;
+    if (box.value.trim() !== query) search();
+    else hits.textContent = reply ? `${count(reply.count)} found` : "";
   }
 
-  buildMapForm() {
-    const { store } = this;
-    const slider = (test, label, min, max, step) => {
-      const shown = el("output", { class: "rbx-number" });
-      const node = input("range", test, label, { min, max, step });
-      node.addEventListener("input", () => { shown.textContent = node.value; });
-      const set = (value) => { shown.textContent = node.value = value; };
-      return { node, set, row: field(label, node, shown) };
-    };
-    this.neighbours = slider("n-neighbors", "Neighbours", 2, 100, 1);
-    this.distance = slider("min-dist", "Smallest distance", 0, 0.99, 0.01);
-    const run = () => {
-      const n_neighbors = +this.neighbours.node.value, min_dist = +this.distance.node.value;
-      store.send({ type: "map", n_neighbors, min_dist });
-      this.mapForm.close();
-    };
-    this.mapForm = popover(
-      button("map-open", { label: "Parameters of the map (UMAP)", text: "Map", name: "sliders" }),
-      "The map (UMAP)", this.neighbours.row, this.distance.row,
-      hint("The map is for looking: domains are cut from the vectors, so they stay as they are. "
-        + "Sizes and distances between groups on the map mean little."),
-      button("map-run", { label: "Compute the map again with UMAP", text: "Compute the map",
-        kind: "rbx-primary", on: run }));
-    return this.mapForm.node;
+  const node = el("div", { class: "rbx-search", role: "search" }, icon("search"), box, hits);
+  return { node, dispose: () => searchSoon.cancel() };
+}
+
+/** Parameters of UMAP. */
+function mapForm(store) {
+  const slider = (test, label, min, max, step) =>
+    input("range", test, label, { min, max, step, on: { input: showValues } });
+  const sliders = [
+    slider("n-neighbors", "Neighbours", 2, 100, 1),
+    slider("min-dist", "Smallest distance", 0, 0.99, 0.01),
+  ];
+  const outputs = sliders.map(() => el("output", { class: "rbx-number" }));
+  const [neighbours, distance] = sliders.map((node, i) =>
+    field(node.getAttribute("aria-label"), node, outputs[i]));
+  const run = () => {
+    const [n_neighbors, min_dist] = sliders.map((node) => +node.value);
+    store.send({ type: "map", n_neighbors, min_dist });
+    form.close();
+  };
+  const form = popover(
+    button("map-open", { label: "Parameters of the map (UMAP)", text: "Map", name: "sliders" }),
+    "The map (UMAP)", neighbours, distance,
+    hint("The map is for looking: domains are cut from the vectors, so they stay as they are. "
+      + "Sizes and distances between groups on the map mean little."),
+    button("map-run", { label: "Compute the map again with UMAP", text: "Compute the map",
+      kind: "rbx-primary", on: run }));
+
+  function showValues() {
+    outputs.forEach((output, i) => { output.textContent = sliders[i].value; });
   }
 
-  buildExport() {
-    const outcome = el("div", { class: "rbx-outcome", role: "status", test: "export-result" });
-    const run = async () => {
-      const path = folder.value.trim();
-      if (!path) return folder.focus();
-      outcome.replaceChildren(el("span", { class: "rbx-hint", text: "Writing…" }));
-      const reply = await this.store.ask({ type: "export", folder: path });
-      if (reply.type !== "exported") return setChildren(outcome, words("span", reply.text));
-      const files = (reply.files || []).map((file) => el("li", {}, words("code", file)));
-      setChildren(outcome,
-        el("b", { text: "Written" }), words("code", reply.folder), el("ul", {}, ...files));
-    };
-    const folder = el("input", { type: "text", class: "rbx-input", test: "export-folder",
-      value: "domains", spellcheck: "false" });
-    onEnter(folder, run);
-    this.exportForm = popover(
-      button("export-open",
-        { label: "Export the domains", text: "Export", name: "save", kind: "rbx-primary" }),
-      "Export the domains", field("Folder", folder),
-      hint("Labels, centres, names, sampling weights and the log of edits, ready to train on."),
-      button("export-run", { label: "Write the domains into this folder", text: "Write",
-        kind: "rbx-primary", on: run }),
-      outcome);
-    return this.exportForm.node;
+  function update(changed) {
+    if (!changed.has("controls") || sliders.includes(document.activeElement)) return;
+    sliders[0].value = store.controls.n_neighbors ?? 15;
+    sliders[1].value = store.controls.min_dist ?? 0.1;
+    showValues();
   }
 
-  update(changed) {
-    const { store } = this;
-    this.cut.update(changed);
-    if (changed.has("title")) setWords(this.title, store.title || "Corpus explorer");
-    if (changed.has("history")) {
-      this.showStep("undo", "Undo", "Ctrl+Z");
-      this.showStep("redo", "Redo", "Ctrl+Shift+Z");
-    }
-    const sliders = [this.neighbours.node, this.distance.node];
-    if (changed.has("controls") && !sliders.includes(document.activeElement)) {
-      this.neighbours.set(store.controls.n_neighbors ?? 15);
-      this.distance.set(store.controls.min_dist ?? 0.1);
-    }
+  return { ...form, update };
+}
+
+function exportForm(store) {
+  const outcome = el("div", { class: "rbx-outcome", role: "status", test: "export-result" });
+  const folder = input("text", "export-folder", "Folder",
+    { value: "domains", spellcheck: "false", enter: run });
+
+  async function run() {
+    const path = folder.value.trim();
+    if (!path) return folder.focus();
+    outcome.replaceChildren(el("span", { class: "rbx-hint", text: "Writing…" }));
+    const reply = await store.ask({ type: "export", folder: path });
+    if (reply.type !== "exported") return outcome.replaceChildren(words("span", reply.text));
+    const files = (reply.files || []).map((file) => el("li", {}, words("code", file)));
+    outcome.replaceChildren(
+      el("b", { text: "Written" }), words("code", reply.folder), el("ul", {}, ...files));
   }
 
-  showStep(type, verb, keys) {
-    const step = this.store.history[type], node = this.steps[type];
-    const label = step ? `${verb}: ${step}` : `Nothing to ${type}`;
-    node.setAttribute("aria-disabled", String(!step));
-    node.setAttribute("aria-label", label);
-    node.title = step ? `${label} (${keys})` : label;
-  }
-
-  dispose() {
-    this.searchSoon.cancel();
-    this.cut.dispose();
-    this.mapForm.dispose();
-    this.exportForm.dispose();
-  }
+  return popover(
+    button("export-open",
+      { label: "Export the domains", text: "Export", name: "save", kind: "rbx-primary" }),
+    "Export the domains", field("Folder", folder),
+    hint("Labels, centres, names, sampling weights and the log of edits, ready to train on."),
+    button("export-run", { label: "Write the domains into this folder", text: "Write",
+      kind: "rbx-primary", on: run }),
+    outcome);
 }
 
 const METHODS = {
@@ -612,271 +492,264 @@ const POLICIES = [
 const REST = 350;  // ms after the last key before a cut is made
 
 /** How the corpus is cut: the method, its slider, and what happens to noise. */
-class CutControls {
-  constructor(store) {
-    this.store = store;
-    this.method = select("method", "Method", (method) => this.cutBy(method));
-    this.method.title = "How the corpus is cut";
-    this.kPart = this.buildK();
-    this.sizePart = this.buildSize();
-    this.noisePart = this.buildNoise();
-    this.node = el("div", { class: "rbx-cut", role: "group", "aria-label": "Cut" },
-      this.method, this.kPart, this.sizePart, this.noisePart);
+function cutControls(store) {
+  const method = select("method", "Method", cutBy);
+  method.title = "How the corpus is cut";
+  const k = kControls(store), size = sizeControls(store), noise = noiseControls(store);
+  const node = el("div", { class: "rbx-cut", role: "group", "aria-label": "Cut" },
+    method, k.node, size.node, noise.node);
+
+  function cutBy(name) {
+    const { k, min_cluster_size } = store.controls;
+    const params = { hdbscan: { min_cluster_size }, sources: {} }[name] || { k };
+    store.operate({ op: "cut", method: name, ...params });
   }
 
-  buildK() {
-    const { store } = this;
-    this.slider = input("range", "k", "Number of domains", { min: 2, max: 30, step: 1, on: {
-      input: () => this.slide(), change: () => this.settleSoon(this.held ? 0 : REST),
-      pointerdown: () => { this.held = true; }, keydown: () => { this.held = false; },
-      blur: () => this.settleNow(),
-    } });
-    const change = () => {
-      this.slider.value = this.number.value;
-      this.slide();
-      this.settleSoon(REST);
-    };
-    this.number = input("number", "k-number", "Number of domains",
-      { min: 2, step: 1, on: { change, blur: () => this.settleNow() } });
-    this.advice = el("button", { type: "button", class: "rbx-link rbx-advice", test: "recommended",
-      on: { click: () => this.cutInto(store.controls.recommended.k) } });
-    this.tick = el("i", { class: "rbx-tick", "aria-hidden": "true" });
-    this.refine = smallButton("refine", "Refine", "Refine the cut with k-means from these centres",
-      () => store.operate({ op: "refine" }));
-    return el("div", { class: "rbx-part" }, caption("domains"),
-      el("span", { class: "rbx-track" }, this.slider, this.tick),
-      this.number, this.advice, this.refine);
+  function update(changed) {
+    k.update(changed);
+    if (!changed.has("controls")) return;
+    const c = store.controls, dense = c.method === "hdbscan";
+    const methods = [...new Set([...(c.methods || []), c.method])].filter(Boolean);
+    setOptions(method, methods.map((name) => [name, METHODS[name] || name, name === "hand"]));
+    method.value = c.method;
+    k.node.hidden = dense || c.method === "sources";
+    size.node.hidden = !dense;
+    noise.node.hidden = !dense && !(c.noise_share > 0);
+    node.classList.toggle("rbx-long", !noise.node.hidden);
+    size.update();
+    noise.update();
   }
 
-  buildSize() {
-    const change = () => this.settleSize();
-    this.sizes = input("range", "min-cluster-size", "Smallest cluster",
-      { min: 0, max: 100, step: 1, on: { input: () => this.slideSize(), change } });
-    this.size = input("number", "min-cluster-size-number", "Smallest cluster, in examples",
-      { min: 2, step: 1, on: { change } });
-    this.dense = input("number", "min-samples",
-      "Neighbours that make an example dense (min_samples)", {
-        min: 1, step: 1, on: { change: () => this.settleDensity() },
-        title: "Neighbours that make an example dense: more of them make more outliers "
-          + "(min_samples)",
-      });
-    return el("div", { class: "rbx-part" },
-      caption("smallest"), this.sizes, this.size, caption("density"), this.dense);
-  }
+  return { node, update, dispose: k.dispose };
+}
 
-  buildNoise() {
-    const settle = () => {
-      const { value } = this.most, max_noise = value === "" ? null : clamp(+value, 0, 100) / 100;
-      this.store.operate({ op: "noise", policy: this.policy.value, max_noise });
-    };
-    this.policy = select("noise", "Outliers", settle, POLICIES);
-    this.most = input("number", "max-noise", "At most this share of outliers, in percent",
-      { min: 0, max: 100, step: 1, placeholder: "any", on: { change: settle } });
-    this.noiseText = el("span", { class: "rbx-hint rbx-noise-text", test: "noise-text" });
-    return el("div", { class: "rbx-part rbx-noise" }, caption("outliers"), this.policy,
-      caption("at most"), this.most, caption("%"), this.noiseText);
-  }
+/** The number of domains: a slider that cuts the hierarchy live, a number, the advice. */
+function kControls(store) {
+  let held = false, sliding = false, resting = 0, late = 0, expected = null;
+  const slider = input("range", "k", "Number of domains", { min: 2, max: 30, step: 1, on: {
+    input: slide, change: () => settleSoon(held ? 0 : REST), blur: settleNow,
+    pointerdown: () => { held = true; }, keydown: () => { held = false; },
+  } });
+  const box = input("number", "k-number", "Number of domains", { min: 2, step: 1, on: {
+    change: () => {
+      slider.value = box.value;
+      slide();
+      settleSoon(REST);
+    },
+    blur: settleNow,
+  } });
+  const advice = el("button", { type: "button", class: "rbx-link rbx-advice", test: "recommended",
+    on: { click: () => cutInto(store.controls.recommended.k) } });
+  const tick = el("i", { class: "rbx-tick", "aria-hidden": "true" });
+  const refine = smallButton("refine", "Refine", "Refine the cut with k-means from these centres",
+    () => store.operate({ op: "refine" }));
+  const node = div("rbx-part", caption("domains"),
+    el("span", { class: "rbx-track" }, slider, tick), box, advice, refine);
 
-  get kMethod() {
-    return this.store.controls.method === "kmeans" ? "kmeans" : "ward";
-  }
+  const method = () => (store.controls.method === "kmeans" ? "kmeans" : "ward");
+  const cutInto = (k) => store.operate({ op: "cut", method: method(), k });
 
-  cutInto(k) {
-    this.store.operate({ op: "cut", method: this.kMethod, k });
-  }
-
-  cutBy(method) {
-    const { k, min_cluster_size } = this.store.controls;
-    const params = { hdbscan: { min_cluster_size }, sources: {} }[method] || { k };
-    this.store.operate({ op: "cut", method, ...params });
-  }
-
-  /** The slider moves: the hierarchy is cut live. */
-  slide() {
-    this.number.value = this.slider.value;
-    this.slider.setAttribute("aria-valuetext", `${this.slider.value} domains`);
-    this.sliding = true;
-    if (this.kMethod !== "ward") return;
-    this.live ||= setTimeout(() => {
-      this.live = 0;
-      if (this.sliding) this.store.cutLive(+this.slider.value);
-    }, 30);
+  function slide() {
+    box.value = slider.value;
+    slider.setAttribute("aria-valuetext", `${slider.value} domains`);
+    sliding = true;
+    if (method() === "ward") store.cutLive(+slider.value);
   }
 
   /** Keys change a slider step by step: they make one operation, once they rest. */
-  settleSoon(wait) {
-    clearTimeout(this.resting);
-    this.resting = setTimeout(() => this.settle(), wait);
+  function settleSoon(wait) {
+    clearTimeout(resting);
+    resting = setTimeout(settle, wait);
   }
 
-  settleNow() {
-    this.held = false;
-    if (this.resting) this.settle();
+  function settleNow() {
+    held = false;
+    if (resting) settle();
   }
 
-  settle() {
-    clearTimeout(this.resting);
-    clearTimeout(this.live);
-    this.resting = this.live = 0;
-    this.sliding = false;
-    const k = clamp(Math.round(+this.slider.value) || 2, +this.slider.min, +this.slider.max);
-    this.number.value = this.slider.value = k;
-    this.expected = { k, until: Date.now() + PATIENCE };
-    clearTimeout(this.late);
-    this.late = setTimeout(() => this.store.touch("controls"), PATIENCE + 50);
-    this.cutInto(k);
+  function settle() {
+    clearTimeout(resting);
+    clearTimeout(late);
+    resting = 0;
+    sliding = false;
+    const k = clamp(Math.round(+slider.value) || 2, +slider.min, +slider.max);
+    box.value = slider.value = k;
+    expected = { k, until: Date.now() + PATIENCE };
+    late = setTimeout(() => store.touch("controls"), PATIENCE + 50);
+    cutInto(k);
   }
 
-  // The slider of sizes is logarithmic: 5 to 10 shows as much as 500 to 1,000.
-  get mostSize() {
-    return Math.max(3, this.store.controls.size_max || 500);
-  }
-
-  toSlider(size) {
-    return Math.round((100 * Math.log(Math.max(size, 2) / 2)) / Math.log(this.mostSize / 2));
-  }
-
-  slideSize() {
-    this.size.value = Math.round(2 * Math.pow(this.mostSize / 2, +this.sizes.value / 100));
-    this.sizes.setAttribute("aria-valuetext", `at least ${this.size.value} examples`);
-    this.sliding = true;
-  }
-
-  settleSize() {
-    this.sliding = false;
-    const min_cluster_size = Math.max(2, Math.round(+this.size.value) || 2);
-    this.sizes.value = this.toSlider(min_cluster_size);
-    this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size });
-  }
-
-  settleDensity() {
-    const { min_cluster_size } = this.store.controls;
-    const min_samples = Math.max(1, Math.round(+this.dense.value) || 10);
-    this.store.operate({ op: "cut", method: "hdbscan", min_cluster_size, min_samples });
-  }
-
-  update(changed) {
-    if (changed.has("error")) this.expected = null;
+  function update(changed) {
+    if (changed.has("error")) expected = null;
     if (!changed.has("controls")) return;
-    const c = this.store.controls, methods = new Set([...(c.methods || []), c.method]);
-    setOptions(this.method, [...methods].filter(Boolean)
-      .map((value) => [value, METHODS[value] || value, value === "hand"]));
-    this.method.value = c.method;
-    const dense = c.method === "hdbscan";
-    this.kPart.hidden = dense || c.method === "sources";
-    this.sizePart.hidden = !dense;
-    this.noisePart.hidden = !dense && !(c.noise_share > 0);
-    this.node.classList.toggle("rbx-long", !this.noisePart.hidden);
-    this.refine.hidden = c.method !== "ward";
-    this.slider.max = this.number.max = Math.max(2, c.k_max || 30);
+    const { k, k_max, recommended } = store.controls;
+    refine.hidden = store.controls.method !== "ward";
+    slider.max = box.max = Math.max(2, k_max || 30);
     // The answer to an earlier step must not push back the slider under the hand.
-    const early = this.expected && c.k !== this.expected.k && Date.now() < this.expected.until;
-    if (!this.sliding && !early) {
-      this.expected = null;
-      this.slider.value = this.number.value = c.k ?? 2;
-      this.slider.setAttribute("aria-valuetext", `${c.k} domains`);
-      this.size.value = c.min_cluster_size ?? "";
-      this.sizes.value = this.toSlider(c.min_cluster_size ?? 2);
+    const early = expected && k !== expected.k && Date.now() < expected.until;
+    if (!sliding && !early) {
+      expected = null;
+      slider.value = box.value = k ?? 2;
+      slider.setAttribute("aria-valuetext", `${k} domains`);
     }
-    if (document.activeElement !== this.dense) this.dense.value = c.min_samples ?? 10;
-    this.policy.value = c.noise || "nearest";
-    if (document.activeElement !== this.most) {
-      this.most.value = Number.isFinite(c.max_noise) ? Math.round(100 * c.max_noise) : "";
-    }
-    setWords(this.noiseText, c.noise_text);
-    const tip = c.recommended;
-    this.advice.hidden = this.tick.hidden = !tip;
-    if (!tip) return;
-    setText(this.advice, tip.k === c.k ? "as advised" : `advised: ${tip.k}`);
-    this.advice.title = this.tick.title = tip.text || "";
-    this.tick.style.setProperty("--at", (tip.k - 2) / Math.max(1, this.slider.max - 2));
+    advice.hidden = tick.hidden = !recommended;
+    if (!recommended) return;
+    setText(advice, recommended.k === k ? "as advised" : `advised: ${recommended.k}`);
+    advice.title = tick.title = recommended.text || "";
+    tick.style.setProperty("--at", (recommended.k - 2) / Math.max(1, slider.max - 2));
   }
 
-  dispose() {
-    clearTimeout(this.late);
-    clearTimeout(this.live);
-    clearTimeout(this.resting);
+  const dispose = () => [late, resting].forEach(clearTimeout);
+  return { node, update, dispose };
+}
+
+/** HDBSCAN: the smallest cluster, and how many neighbours make an example dense. */
+function sizeControls(store) {
+  let sliding = false;
+  // The slider is logarithmic: 5 to 10 shows as much as 500 to 1,000.
+  const span = () => Math.log(Math.max(3, store.controls.size_max || 500) / 2);
+  const toSlider = (size) => Math.round((100 * Math.log(Math.max(size, 2) / 2)) / span());
+  const cut = (min_cluster_size, more) =>
+    store.operate({ op: "cut", method: "hdbscan", min_cluster_size, ...more });
+  const settle = () => {
+    sliding = false;
+    const size = Math.max(2, Math.round(+box.value) || 2);
+    slider.value = toSlider(size);
+    cut(size);
+  };
+  const slide = () => {
+    sliding = true;
+    box.value = Math.round(2 * Math.exp((span() * slider.value) / 100));
+    slider.setAttribute("aria-valuetext", `at least ${box.value} examples`);
+  };
+  const settleDensity = () => {
+    const min_samples = Math.max(1, Math.round(+density.value) || 10);
+    cut(store.controls.min_cluster_size, { min_samples });
+  };
+  const slider = input("range", "min-cluster-size", "Smallest cluster",
+    { min: 0, max: 100, step: 1, on: { input: slide, change: settle } });
+  const box = input("number", "min-cluster-size-number", "Smallest cluster, in examples",
+    { min: 2, step: 1, on: { change: settle } });
+  const density = input("number", "min-samples",
+    "Neighbours that make an example dense (min_samples)", {
+      min: 1, step: 1, on: { change: settleDensity },
+      title: "Neighbours that make an example dense: more of them make more outliers "
+        + "(min_samples)",
+    });
+
+  function update() {
+    const { min_cluster_size, min_samples } = store.controls;
+    if (document.activeElement !== density) density.value = min_samples ?? 10;
+    if (sliding) return;
+    box.value = min_cluster_size ?? "";
+    slider.value = toSlider(min_cluster_size ?? 2);
   }
+
+  const node = div("rbx-part", caption("smallest"), slider, box, caption("density"), density);
+  return { node, update };
+}
+
+function noiseControls(store) {
+  const settle = () => {
+    const max_noise = most.value === "" ? null : clamp(+most.value, 0, 100) / 100;
+    store.operate({ op: "noise", policy: policy.value, max_noise });
+  };
+  const policy = select("noise", "Outliers", settle, POLICIES);
+  const most = input("number", "max-noise", "At most this share of outliers, in percent",
+    { min: 0, max: 100, step: 1, placeholder: "any", on: { change: settle } });
+  const effect = el("span", { class: "rbx-hint rbx-noise-text", test: "noise-text" });
+
+  function update() {
+    const { noise, max_noise, noise_text } = store.controls;
+    policy.value = noise || "nearest";
+    if (document.activeElement !== most) {
+      most.value = Number.isFinite(max_noise) ? Math.round(100 * max_noise) : "";
+    }
+    setWords(effect, noise_text);
+  }
+
+  const node = div("rbx-part rbx-noise", caption("outliers"), policy, caption("at most"), most,
+    caption("%"), effect);
+  return { node, update };
 }
 
 // ---------------------------------------------------------------- the list of domains
 
+const gapToTarget = ({ q, share }) => Math.abs((q ?? share) - share);
 const ORDERS = {
   size: ["largest first", (a, b) => b.size - a.size],
   gap: ["furthest from q", (a, b) => gapToTarget(b) - gapToTarget(a)],
   order: ["by similarity", (a, b) => a.order - b.order],
   name: ["by name", (a, b) => a.name.localeCompare(b.name)],
 };
-const gapToTarget = ({ q, share }) => Math.abs((q ?? share) - share);
 
 /** A grid of cards that arrows walk, with what can be done to several domains at once. */
-class DomainList {
-  constructor(store) {
-    this.store = store;
-    this.cards = new Map();
-    this.current = null;
-    this.grid = el("div", {
-      class: "rbx-cards", role: "treegrid", test: "cards", "aria-label": "Domains",
-      "aria-multiselectable": "true", on: {
-        keydown: (event) => this.key(event), focusin: (event) => this.focused(event),
-        focusout: (event) => {
-          if (!this.grid.contains(event.relatedTarget)) store.setHover(null);
-        },
-      },
-    });
-    this.order = select("sort", "Order", () => this.arrange(),
-      Object.entries(ORDERS).map(([value, [text]]) => [value, text]), "rbx-small");
-    const key = el("span", { class: "rbx-caption rbx-legend-q" },
-      el("i", { class: "rbx-sample-share" }), "share of train ",
-      el("i", { class: "rbx-sample-want" }), "target q");
-    this.node = el("div", { class: "rbx-panel" },
-      el("div", { class: "rbx-panel-head" }, this.order, key), this.grid, this.buildBulk());
-  }
-
-  buildBulk() {
-    const { store } = this, merge = () => this.merge();
-    this.several = el("span", { class: "rbx-several" });
-    this.mergeName = nameInput("merge-name", "Name of the merged domain", { enter: merge });
-    const clear = () => {
-      this.focusCurrent();
+function domainList(store) {
+  const cards = new Map();
+  let current = null;  // the card that Tab reaches
+  const grid = el("div", {
+    class: "rbx-cards", role: "treegrid", test: "cards", "aria-label": "Domains",
+    "aria-multiselectable": "true", on: { keydown: key, focusin: focused, focusout: (event) => {
+      if (!grid.contains(event.relatedTarget)) store.setHover(null);
+    } },
+  });
+  const order = select("sort", "Order", arrange,
+    Object.entries(ORDERS).map(([value, [text]]) => [value, text]), "rbx-small");
+  const barKey = el("span", { class: "rbx-caption rbx-legend-q" },
+    el("i", { class: "rbx-sample-share" }), "share of train ",
+    el("i", { class: "rbx-sample-want" }), "target q");
+  const several = el("span", { class: "rbx-several" });
+  const mergeName = nameInput("merge-name", "Name of the merged domain", { enter: merge });
+  const bulk = el("div",
+    { class: "rbx-bulk", test: "bulk", role: "group", "aria-label": "Chosen domains" },
+    several, mergeName,
+    smallButton("merge", "Merge", "Merge the chosen domains into one", merge,
+      { name: "merge", kind: "rbx-primary" }),
+    smallButton("bulk-select", "Select", "Select their examples",
+      () => store.selectDomains(store.chosen), { name: "points" }),
+    button("bulk-clear", { label: "Choose none", name: "close", kind: "rbx-small", on: () => {
+      focusCurrent();
       store.choose([]);
-    };
-    this.bulk = el("div",
-      { class: "rbx-bulk", test: "bulk", role: "group", "aria-label": "Chosen domains" },
-      this.several, this.mergeName,
-      smallButton("merge", "Merge", "Merge the chosen domains into one", merge,
-        { name: "merge", kind: "rbx-primary" }),
-      smallButton("bulk-select", "Select", "Select their examples",
-        () => store.selectDomains(store.chosen), { name: "points" }),
-      button("bulk-clear", { label: "Choose none", name: "close", kind: "rbx-small", on: clear }));
-    this.bulk.hidden = true;
-    return this.bulk;
+    } }));
+  const node = div("rbx-panel", div("rbx-panel-head", order, barKey), grid, bulk);
+
+  const focus = () => grid.getRootNode().activeElement;
+  const focusCurrent = () => (current?.node || grid).focus({ preventScroll: true });
+  const rows = () => [...grid.children].map(cardOf);  // from top to bottom
+
+  function cardOf(target) {
+    const card = target.closest(".rbx-card");
+    return card && cards.get(+card.dataset.key);
   }
 
-  merge() {
-    const { chosen } = this.store, name = this.mergeName.value.trim();
-    const domains = this.rows().map((card) => card.id).filter((id) => chosen.has(id));
+  function makeCurrent(card) {
+    if (current) current.node.tabIndex = -1;
+    current = card;
+    card.node.tabIndex = 0;
+  }
+
+  function focused(event) {
+    const card = cardOf(event.target);
+    if (!card) return;
+    makeCurrent(card);
+    const byKey = card.node.matches(":focus-visible, :has(:focus-visible)");
+    if (byKey) store.setHover({ domain: card.id });
+  }
+
+  function merge() {
+    const domains = rows().map((card) => card.id).filter((id) => store.chosen.has(id));
+    const name = mergeName.value.trim();
     if (domains.length < 2) return;
-    this.mergeName.value = "";
-    this.focusCurrent();
-    this.store.operate({ op: "merge", domains, ...(name && { name }) });
+    mergeName.value = "";
+    focusCurrent();
+    store.operate({ op: "merge", domains, ...(name && { name }) });
   }
 
-  /** Cards from top to bottom. */
-  rows() {
-    return [...this.grid.children].map((node) => this.cardOf(node));
-  }
-
-  cardOf(target) {
-    const node = target.closest(".rbx-card");
-    return node && this.cards.get(+node.dataset.key);
-  }
-
-  click(card, event) {
-    const chosen = new Set(this.store.chosen), rows = this.rows();
-    if (event.shiftKey && this.current) {
-      const [a, b] = [rows.indexOf(this.current), rows.indexOf(card)].sort((x, y) => x - y);
-      rows.slice(a, b + 1).forEach((row) => chosen.add(row.id));
+  function click(card, event) {
+    const chosen = new Set(store.chosen), all = rows();
+    if (event.shiftKey && current) {
+      const [a, b] = [all.indexOf(current), all.indexOf(card)].sort((x, y) => x - y);
+      all.slice(a, b + 1).forEach((row) => chosen.add(row.id));
     } else if (event.ctrlKey || event.metaKey) {
       if (!chosen.delete(card.id)) chosen.add(card.id);
     } else {
@@ -884,46 +757,26 @@ class DomainList {
       chosen.clear();
       if (!alone) chosen.add(card.id);
     }
-    this.makeCurrent(card);
+    makeCurrent(card);
     card.node.focus({ preventScroll: true });
-    this.store.choose(chosen);
+    store.choose(chosen);
   }
 
-  makeCurrent(card) {
-    if (this.current) this.current.node.tabIndex = -1;
-    this.current = card;
-    card.node.tabIndex = 0;
-  }
-
-  focusCurrent() {
-    (this.current?.node || this.grid).focus({ preventScroll: true });
-  }
-
-  focused(event) {
-    const card = this.cardOf(event.target);
+  function key(event) {
+    const card = cardOf(event.target), command = event.ctrlKey || event.metaKey;
     if (!card) return;
-    this.makeCurrent(card);
-    const byKey = card.node.matches(":focus-visible, :has(:focus-visible)");
-    if (byKey) this.store.setHover({ domain: card.id });
-  }
-
-  key(event) {
-    const card = this.cardOf(event.target), { store } = this;
-    if (!card) return;
-    const command = event.ctrlKey || event.metaKey;
     if (event.target !== card.node) {  // in its details
       if (event.key !== "Escape") return;
       card.node.focus();
     } else {
       if (event.altKey || (command && event.key !== "a")) return;
-      const rows = this.rows(), at = rows.indexOf(card);
-      const last = rows.length - 1;
+      const all = rows(), at = all.indexOf(card), last = all.length - 1;
       const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: last }[event.key];
-      if (to !== undefined) rows[clamp(to, 0, last)].node.focus();
+      if (to !== undefined) all[clamp(to, 0, last)].node.focus();
       else if (event.key === "ArrowRight") card.open(true);
       else if (event.key === "ArrowLeft") card.open(false);
-      else if (event.key === " ") this.click(card, { ctrlKey: true });
-      else if (event.key === "a" && command) store.choose(rows.map((row) => row.id));
+      else if (event.key === " ") click(card, { ctrlKey: true });
+      else if (event.key === "a" && command) store.choose(all.map((row) => row.id));
       else if (event.key === "Enter") {
         store.selectDomains(store.chosen.has(card.id) ? store.chosen : [card.id]);
       } else if (event.key === "F2") card.rename();
@@ -934,27 +787,28 @@ class DomainList {
     event.stopPropagation();
   }
 
-  update(changed) {
-    const { domains, hover, under } = this.store;
+  function update(changed) {
+    const { domains, chosen, hover, under } = store;
     if (hasAny(changed, "domains", "selection", "selected_domains", "labels", "n_train")) {
-      if (changed.has("domains")) this.arrange();
+      if (changed.has("domains")) arrange();
       const top = Math.max(1e-9, ...domains.map((d) => Math.max(d.share || 0, d.q || 0)));
-      for (const domain of domains) this.cards.get(domain.id)?.update(domain, top);
-      this.offerMerge();
+      for (const domain of domains) cards.get(domain.id)?.update(domain, top);
+      const [largest, ...others] = domains.filter((d) => chosen.has(d.id))
+        .sort((a, b) => b.size - a.size);
+      bulk.hidden = !others.length;
+      setText(several, `${others.length + 1} chosen`);
+      mergeName.placeholder = largest?.name.slice(0, 60) || "";
     }
     if (hasAny(changed, "hover", "under")) {
       const id = hover ? hover.domain : under;
-      for (const card of this.cards.values()) {
-        card.node.classList.toggle("rbx-hovered", card.id === id);
-      }
+      cards.forEach((card) => card.node.classList.toggle("rbx-hovered", card.id === id));
     }
-    const inside = this.grid.contains(this.grid.getRootNode().activeElement);
-    if (changed.has("selected_domains") && !inside) this.reveal();
+    if (changed.has("selected_domains") && !grid.contains(focus())) reveal();
   }
 
   /** Chosen on the map: its card comes into view, without moving the notebook. */
-  reveal() {
-    const { grid } = this, card = this.rows().find((row) => this.store.chosen.has(row.id));
+  function reveal() {
+    const card = rows().find((row) => store.chosen.has(row.id));
     if (!card || !grid.clientHeight) return;
     const top = card.node.offsetTop - grid.offsetTop;
     const least = top + card.head.offsetHeight - grid.clientHeight;
@@ -962,171 +816,146 @@ class DomainList {
     else if (grid.scrollTop < least) grid.scrollTop = least;
   }
 
-  offerMerge() {
-    const chosen = this.store.domains.filter((d) => this.store.chosen.has(d.id));
-    this.bulk.hidden = chosen.length < 2;
-    if (this.bulk.hidden) return;
-    setText(this.several, `${chosen.length} chosen`);
-    const largest = chosen.reduce((a, b) => (b.size > a.size ? b : a));
-    this.mergeName.placeholder = largest.name.slice(0, 60);
-  }
-
-  arrange() {
-    const { grid, store } = this, compare = ORDERS[this.order.value][1];
+  function arrange() {
+    const compare = ORDERS[order.value][1], before = focus(), inside = grid.contains(before);
     const sorted = [...store.domains]
       .sort((a, b) => (a.kind === "noise") - (b.kind === "noise") || compare(a, b));
-    const focus = grid.getRootNode().activeElement, inside = grid.contains(focus);
-    const at = Math.max(0, this.rows().indexOf(this.current));
-    for (const [id, card] of this.cards) {
+    const at = Math.max(0, rows().indexOf(current));
+    for (const [id, card] of cards) {
       if (store.byId.has(id)) continue;
-      if (card === this.current) this.current = null;
+      if (card === current) current = null;
       card.node.remove();
-      this.cards.delete(id);
+      cards.delete(id);
     }
     sorted.forEach(({ id }, i) => {
-      if (!this.cards.has(id)) this.cards.set(id, new Card(store, this, id));
-      const { node } = this.cards.get(id);
-      if (grid.children[i] !== node) grid.insertBefore(node, grid.children[i] || null);
+      if (!cards.has(id)) cards.set(id, domainCard(store, id, click));
+      const card = cards.get(id).node;
+      if (grid.children[i] !== card) grid.insertBefore(card, grid.children[i] || null);
     });
-    const rows = this.rows();
-    if (!this.current && rows.length) this.makeCurrent(rows[clamp(at, 0, rows.length - 1)]);
+    const all = rows();
+    if (!current && all.length) makeCurrent(all[clamp(at, 0, all.length - 1)]);
     // A card that goes away must not take the focus along: the next keys would reach the notebook.
-    if (inside && grid.getRootNode().activeElement !== focus) {
-      (focus.isConnected ? focus : this.current?.node)?.focus({ preventScroll: true });
+    if (inside && focus() !== before) {
+      (before.isConnected ? before : current?.node)?.focus({ preventScroll: true });
     }
   }
+
+  return { node, update };
 }
 
 /** One domain in the list: a line about it, and behind it examples and operations. */
-class Card {
-  constructor(store, list, id) {
-    this.store = store;
-    this.list = list;
-    this.id = id;
-    this.examplesKind = "nearest";
-    this.name = words("span", "", { class: "rbx-name", test: "card-name" });
-    this.size = number("", "rbx-size");
-    this.share = number("", "rbx-share");
-    this.target = number("", "rbx-q");
-    this.bars = Object.fromEntries(
-      ["share", "part", "want"].map((kind) => [kind, el("i", { class: `rbx-bar-${kind}` })]));
-    this.terms = words("div", "", { class: "rbx-terms" });
-    this.picked = el("div", { class: "rbx-picked", test: "card-selected", hidden: true });
-    this.dot = swatch("");
-    const toggle = el("button", {
-      type: "button", class: "rbx-toggle", test: "card-toggle", tabindex: "-1",
-      "aria-label": "Details", title: "Details (arrow right, arrow left)",
-    }, icon("chevron"));
-    this.head = el("div", { class: "rbx-card-head", role: "gridcell" },
-      this.dot,
-      el("div", { class: "rbx-grow" },
-        el("div", { class: "rbx-line" }, this.name, this.size, this.share),
-        el("div", { class: "rbx-bar-box", "aria-hidden": "true" }, ...Object.values(this.bars)),
-        el("div", { class: "rbx-line rbx-second" }, this.terms, this.target), this.picked),
-      toggle);
-    this.details = el("div", { class: "rbx-details", role: "gridcell", hidden: true });
-    this.node = el("div",
-      { class: "rbx-card", role: "row", tabindex: "-1", test: "card", "data-key": id },
-      this.head, this.details);
-    toggle.addEventListener("click", (event) => {
-      event.stopPropagation();
-      this.open(this.details.hidden);
-    });
-    this.name.addEventListener("dblclick", (event) => {
-      event.stopPropagation();
-      this.rename();
-    });
-    this.head.addEventListener("click", (event) => {
-      if (!this.renaming) list.click(this, event);
-    });
-    this.node.addEventListener("pointerenter", () => store.setHover({ domain: id }));
-    this.node.addEventListener("pointerleave", () => store.setHover(null));
-  }
-
-  get domain() {
-    return this.store.byId.get(this.id);
-  }
+function domainCard(store, id, onClick) {
+  let examplesKind = "nearest", examples = null, renaming = false, shown = "";
+  const name = words("span", "", { class: "rbx-name", test: "card-name" });
+  const size = number("", "rbx-size"), share = number("", "rbx-share"), q = number("", "rbx-q");
+  const bar = (kind) => el("i", { class: `rbx-bar-${kind}` });
+  const shareBar = bar("share"), partBar = bar("part"), targetBar = bar("want");
+  const terms = words("div", "", { class: "rbx-terms" });
+  const picked = el("div", { class: "rbx-picked", test: "card-selected", hidden: true });
+  const dot = swatch("");
+  const toggle = el("button", {
+    type: "button", class: "rbx-toggle", test: "card-toggle", tabindex: "-1",
+    "aria-label": "Details", title: "Details (arrow right, arrow left)",
+  }, icon("chevron"));
+  const head = el("div", { class: "rbx-card-head", role: "gridcell" },
+    dot,
+    div("rbx-grow",
+      div("rbx-line", name, size, share),
+      el("div", { class: "rbx-bar-box", "aria-hidden": "true" }, shareBar, partBar, targetBar),
+      div("rbx-line", terms, q), picked),
+    toggle);
+  const details = el("div", { class: "rbx-details", role: "gridcell", hidden: true });
+  const node = el("div", {
+    class: "rbx-card", role: "row", tabindex: "-1", test: "card", "data-key": id, on: {
+      pointerenter: () => store.setHover({ domain: id }), pointerleave: () => store.setHover(null),
+    },
+  }, head, details);
+  toggle.addEventListener("click", (event) => {
+    event.stopPropagation();
+    open(details.hidden);
+  });
+  name.addEventListener("dblclick", (event) => {
+    event.stopPropagation();
+    rename();
+  });
+  head.addEventListener("click", (event) => { if (!renaming) onClick(card, event); });
 
   /** Show the domain; `top` is the share at which a bar is full. */
-  update(domain, top) {
-    const { store, bars } = this, along = (share) => `${100 * clamp(share / top, 0, 1)}%`;
-    this.node.dataset.domain = domain.id;
-    this.node.classList.toggle("rbx-noise-card", domain.kind === "noise");
-    this.dot.style.setProperty("--colour", safeColour(domain.colour));
-    setWords(this.name, domain.name);
-    setText(this.size, count(domain.size));
-    setText(this.share, percent(domain.share));
-    bars.share.style.inlineSize = along(domain.share);
-    const hasTarget = Number.isFinite(domain.q);
-    bars.want.hidden = !hasTarget;
-    if (hasTarget) bars.want.style.insetInlineStart = along(domain.q);
-    setText(this.target, hasTarget ? `q ${percent(domain.q)}` : "");
-    this.target.title = hasTarget ? "Share of this domain in the eval set" : "";
-    setWords(this.terms, (domain.terms || []).join(" · "));
-    this.node.setAttribute("aria-selected", String(store.chosen.has(domain.id)));
-    this.node.setAttribute("aria-expanded", String(!this.details.hidden));
-    const label = `${domain.name}, ${plural(domain.size, "example")}, ${percent(domain.share)}`;
-    this.node.setAttribute("aria-label",
-      `${label}${hasTarget ? `, target ${percent(domain.q)}` : ""}`.slice(0, 300));
-    const inside = store.selectedByDomain().get(domain.id) || 0;
-    const part = inside && inside / Math.max(1, store.pointsIn(domain.id));
-    this.picked.hidden = !inside;
-    setText(this.picked, `${count(inside)} selected, ${percent(part)} of this domain`);
-    const partWidth = 100 * clamp((domain.share / top) * part, 0.004, 1);
-    bars.part.style.inlineSize = inside ? `${partWidth}%` : "0";
-    const { sources, nearest, tokens, eval_size, kind } = domain;
-    const state = JSON.stringify([sources, nearest, tokens, eval_size, kind]);
-    if (!this.details.hidden && state !== this.state) this.fillDetails();
-    this.state = state;
+  function update(domain, top) {
+    const along = (value) => `${100 * clamp(value / top, 0, 1)}%`;
+    const hasTarget = Number.isFinite(domain.q), noise = domain.kind === "noise";
+    node.dataset.domain = id;
+    node.classList.toggle("rbx-noise-card", noise);
+    dot.style.setProperty("--colour", safeColour(domain.colour));
+    setWords(name, domain.name);
+    setText(size, count(domain.size));
+    setText(share, percent(domain.share));
+    shareBar.style.inlineSize = along(domain.share);
+    targetBar.hidden = !hasTarget;
+    if (hasTarget) targetBar.style.insetInlineStart = along(domain.q);
+    setText(q, hasTarget ? `q ${percent(domain.q)}` : "");
+    q.title = hasTarget ? "Share of this domain in the eval set" : "";
+    setWords(terms, (domain.terms || []).join(" · "));
+    node.setAttribute("aria-selected", String(store.chosen.has(id)));
+    node.setAttribute("aria-expanded", String(!details.hidden));
+    node.setAttribute("aria-label", (`${domain.name}, ${plural(domain.size, "example")}, `
+      + percent(domain.share) + (hasTarget ? `, target ${percent(domain.q)}` : "")).slice(0, 300));
+    const inside = store.selectedByDomain().get(id) || 0;
+    const part = inside / Math.max(1, store.pointsIn(id));
+    picked.hidden = !inside;
+    setText(picked, `${count(inside)} selected, ${percent(part)} of this domain`);
+    const width = 100 * clamp((domain.share / top) * part, 0.004, 1);
+    partBar.style.inlineSize = inside ? `${width}%` : "0";
+    const { sources, nearest, tokens, eval_size } = domain;
+    const now = JSON.stringify([sources, nearest, tokens, eval_size, noise]);
+    if (!details.hidden && now !== shown) fillDetails();
+    shown = now;
   }
 
-  open(wide) {
-    this.details.hidden = !wide;
-    this.node.classList.toggle("rbx-open", wide);
-    this.node.setAttribute("aria-expanded", String(wide));
-    if (wide) this.fillDetails();
-    else this.details.replaceChildren();
+  function open(wide) {
+    details.hidden = !wide;
+    node.classList.toggle("rbx-open", wide);
+    node.setAttribute("aria-expanded", String(wide));
+    if (wide) fillDetails();
+    else details.replaceChildren();
   }
 
-  fillDetails() {
-    const { domain } = this;
+  function fillDetails() {
+    const domain = store.byId.get(id);
     const facts = [
       plural(domain.size, "example"),
       domain.eval_size && `${count(domain.eval_size)} in the eval set`,
       domain.tokens && `${count(domain.tokens)} tokens`,
-    ];
+    ].filter(Boolean).join(" · ");
     const thumbs = (domain.thumbs || []).slice(0, 8)
       .map((image) => picture(image, "rbx-small-picture")).filter(Boolean);
-    const sources = (domain.sources || []).slice(0, 6).map(([name, share]) => el("li", {},
-      words("span", name),
-      el("span", { "aria-hidden": "true" },
-        el("i", { style: { "inline-size": `${100 * clamp(share, 0, 1)}%` } })),
-      number(percent(share))));
-    const kinds = segments("Which examples", this.examplesKind, (kind) => this.showExamples(kind),
-      ["nearest", "strangest", "random"].map((kind) =>
-        ({ id: kind, text: kind, test: `examples-${kind}` })));
-    this.examples = el("div", { class: "rbx-card-examples" });
-    setChildren(this.details,
-      el("p", { class: "rbx-facts", text: facts.filter(Boolean).join(" · ") }),
-      thumbs.length && el("div", { class: "rbx-thumbs" }, ...thumbs),
+    const sourceBar = (part) => el("span", { "aria-hidden": "true" },
+      el("i", { style: { "inline-size": `${100 * clamp(part, 0, 1)}%` } }));
+    const sources = (domain.sources || []).slice(0, 6).map(([source, part]) =>
+      el("li", {}, words("span", source), sourceBar(part), number(percent(part))));
+    const kinds = ["nearest", "strangest", "random"];
+    examples = div("rbx-card-examples");
+    setChildren(details,
+      el("p", { class: "rbx-facts", text: facts }),
+      thumbs.length && div("rbx-thumbs", ...thumbs),
       sources.length && el("ul", { class: "rbx-sources", "aria-label": "Sources" }, ...sources),
-      this.buildActions(domain), kinds, this.examples);
-    if (this.examplesKind !== "nearest") return this.showExamples(this.examplesKind);
-    const nearest = (domain.nearest || []).map((text) => ({ text }));
-    this.examples.append(exampleList(this.store, nearest));
+      actions(domain.kind === "noise"),
+      segments("Which examples", examplesKind, showExamples,
+        kinds.map((kind) => [kind, kind, `examples-${kind}`])),
+      examples);
+    if (examplesKind !== "nearest") return showExamples(examplesKind);
+    examples.append(exampleList(store, (domain.nearest || []).map((text) => ({ text }))));
   }
 
-  buildActions({ kind }) {
-    const { store, id } = this, noise = kind === "noise";
+  function actions(noise) {
     const split = () => {
-      const size = clamp(Math.round(+parts.value) || 2, 2, 20);
-      store.operate({ op: "split", domain: id, parts: size });
+      const n = clamp(Math.round(+parts.value) || 2, 2, 20);
+      store.operate({ op: "split", domain: id, parts: n });
     };
     const parts = input("number", "split-parts", "Number of parts",
       { value: 2, min: 2, max: 20, enter: split });
-    return el("div", { class: "rbx-row" },
-      noise ? null : smallButton("rename", "Rename", "Rename (F2)", () => this.rename(),
-        { name: "pencil" }),
+    return div("rbx-row",
+      noise ? null : smallButton("rename", "Rename", "Rename (F2)", rename, { name: "pencil" }),
       smallButton("select-points", "Select", "Select its examples (Enter)",
         () => store.selectDomains([id]), { name: "points" }),
       el("span", { class: "rbx-pair" },
@@ -1137,28 +966,27 @@ class Card {
         () => store.operate({ op: "drop", domain: id }), { name: "trash" }));
   }
 
-  async showExamples(kind) {
-    this.examplesKind = kind;
-    const target = this.examples, { store } = this;
-    const reply = await store.ask({ type: "more", domain: this.id, kind });
-    if (this.examplesKind !== kind || target !== this.examples) return;
-    setChildren(target, exampleList(store, reply.items || []));
+  async function showExamples(kind) {
+    examplesKind = kind;
+    const target = examples, reply = await store.ask({ type: "more", domain: id, kind });
+    if (examplesKind !== kind || target !== examples) return;
+    target.replaceChildren(exampleList(store, reply.items || []));
   }
 
-  rename() {
-    if (this.renaming || this.domain.kind === "noise") return;
-    const box = nameInput("rename-input", "New name",
-      { kind: "rbx-rename", value: this.domain.name });
+  function rename() {
+    const before = store.byId.get(id);
+    if (renaming || before.kind === "noise") return;
+    const box = nameInput("rename-input", "New name", { kind: "rbx-rename", value: before.name });
     const done = (keep) => {
-      if (!this.renaming) return;
-      this.renaming = false;
-      const name = box.value.trim(), focused = box.getRootNode().activeElement === box;
-      box.replaceWith(this.name);
-      if (keep && name && name !== this.domain?.name) {
-        setWords(this.name, name);  // at once; Python's answer follows
-        this.store.operate({ op: "rename", domain: this.id, name });
+      if (!renaming) return;
+      renaming = false;
+      const wanted = box.value.trim(), focused = box.getRootNode().activeElement === box;
+      box.replaceWith(name);
+      if (keep && wanted && wanted !== store.byId.get(id)?.name) {
+        setWords(name, wanted);  // at once; Python's answer follows
+        store.operate({ op: "rename", domain: id, name: wanted });
       }
-      if (focused) this.node.focus({ preventScroll: true });
+      if (focused) node.focus({ preventScroll: true });
     };
     box.addEventListener("keydown", (event) => {
       if (event.key !== "Tab") event.stopPropagation();
@@ -1167,11 +995,14 @@ class Card {
       event.preventDefault();
     });
     box.addEventListener("blur", () => done(true));
-    this.renaming = true;
-    this.name.replaceWith(box);
+    renaming = true;
+    name.replaceWith(box);
     box.focus();
     box.select();
   }
+
+  const card = { id, node, head, update, open, rename };
+  return card;
 }
 
 // --------------------------------------------------------------------- the selection
@@ -1179,418 +1010,467 @@ class Card {
 const PAGE = 12;  // examples read at once
 
 /** What is selected: where it lies, its texts to read, and another domain to move it to. */
-class SelectionPanel {
-  constructor(store) {
-    this.store = store;
-    this.read = 0;
-    this.visible = false;
-    this.loadSoon = debounced(120, () => this.load(true));
-    const move = () => this.move();
-    this.heading = el("h3", { class: "rbx-heading", test: "selection-count" });
-    this.spread = el("ul", { class: "rbx-spread", "aria-label": "Domains of the selection",
-      test: "selection-domains" });
-    this.target = select("move-target", "Move to", () => this.askName(), [], "rbx-grow");
-    this.name = nameInput("move-name", "Name of the new domain",
-      { kind: "rbx-grow", placeholder: "name of the new domain", enter: move });
-    this.list = el("div", { class: "rbx-scroll rbx-reading", tabindex: "0", role: "region",
-      "aria-label": "Selected examples", test: "selection-list" });
-    this.more = smallButton("selection-more", "Read more", "Read more of the selection",
-      () => this.load(false));
-    this.empty = el("div", { class: "rbx-empty", test: "selection-empty" },
-      icon("lasso"), el("b", { text: "Nothing selected" }),
-      el("p", { text: "Draw a loop around examples on the map, search for a word, or press Enter "
-        + "on a domain. Shift adds, Alt takes away." }));
-    this.filled = el("div", { class: "rbx-filled" },
-      el("div", { class: "rbx-panel-head" }, this.heading,
-        smallButton("selection-clear", "Clear", "Clear the selection (Esc)",
-          () => store.select(new Uint32Array(0)))),
-      this.spread,
-      el("div", { class: "rbx-move", role: "group", "aria-label": "Move the selection" },
-        caption("Move to"), this.target, this.name,
-        smallButton("move", "Move", "Move the selected examples", move, { kind: "rbx-primary" })),
-      this.list);
-    this.node = el("div", { class: "rbx-panel" }, this.empty, this.filled);
+function selectionPanel(store) {
+  let read = 0, visible = false, stale = false;
+  const heading = el("h3", { class: "rbx-heading", test: "selection-count" });
+  const spread = el("ul",
+    { class: "rbx-spread", "aria-label": "Domains of the selection", test: "selection-domains" });
+  const target = select("move-target", "Move to", askName, [], "rbx-grow");
+  const name = nameInput("move-name", "Name of the new domain",
+    { kind: "rbx-grow", placeholder: "name of the new domain", enter: move });
+  const examples = el("ul", { class: "rbx-examples" });
+  const more = smallButton("selection-more", "Read more", "Read more of the selection",
+    () => load(false));
+  const list = el("div", { class: "rbx-scroll rbx-reading", tabindex: "0", role: "region",
+    "aria-label": "Selected examples", test: "selection-list" }, examples, more);
+  more.hidden = true;
+  const empty = el("div", { class: "rbx-empty", test: "selection-empty" },
+    icon("lasso"), el("b", { text: "Nothing selected" }),
+    el("p", { text: "Draw a loop around examples on the map, search for a word, or press Enter "
+      + "on a domain. Shift adds, Alt takes away." }));
+  const filled = div("rbx-filled",
+    div("rbx-panel-head", heading, smallButton("selection-clear", "Clear",
+      "Clear the selection (Esc)", () => store.select(new Uint32Array(0)))),
+    spread,
+    el("div", { class: "rbx-move", role: "group", "aria-label": "Move the selection" },
+      caption("Move to"), target, name,
+      smallButton("move", "Move", "Move the selected examples", move, { kind: "rbx-primary" })),
+    list);
+  const node = div("rbx-panel", empty, filled);
+  const loadSoon = debounced(120, () => load(true));
+
+  function askName() {
+    name.hidden = target.value !== "new";
+    if (!name.hidden && node.contains(document.activeElement)) name.focus();
   }
 
-  askName() {
-    this.name.hidden = this.target.value !== "new";
-    const inside = this.node.contains(document.activeElement);
-    if (!this.name.hidden && inside) this.name.focus();
-  }
-
-  move() {
-    const fresh = this.target.value === "new", name = this.name.value.trim();
-    this.name.value = "";
-    const to = fresh ? null : +this.target.value;
-    this.store.operate({ op: "move", to, ...(fresh && name && { name }) });
+  function move() {
+    const fresh = target.value === "new", wanted = name.value.trim();
+    name.value = "";
+    const to = fresh ? null : +target.value;
+    store.operate({ op: "move", to, ...(fresh && wanted && { name: wanted }) });
   }
 
   /** A page of rows spread over the selection: the first rows of a corpus are rarely typical. */
-  page(from) {
-    const { selection } = this.store, n = selection.length;
+  function page(from) {
+    const { selection } = store, n = selection.length;
     const divisor = (a, b) => (b ? divisor(b, a % b) : a);
     let step = Math.max(1, Math.round(n * 0.618));
     while (divisor(n, step) !== 1) step++;
-    const size = Math.max(0, Math.min(PAGE, n - from));
-    return Array.from({ length: size }, (_, i) => selection[((from + i) * step) % n]);
+    const length = Math.max(0, Math.min(PAGE, n - from));
+    return Array.from({ length }, (_, i) => selection[((from + i) * step) % n]);
   }
 
-  async load(fresh) {
-    const { selection } = this.store;
-    if (!this.visible || !selection.length) return;
-    this.stale = false;
-    if (fresh) this.read = 0;
-    const items = await this.store.read(this.page(this.read));
-    if (selection !== this.store.selection) return;
+  async function load(fresh) {
+    const { selection } = store;
+    if (!visible || !selection.length) return;
+    stale = false;
+    if (fresh) read = 0;
+    const items = await store.read(page(read));
+    if (selection !== store.selection) return;
     if (fresh) {
-      this.examples = el("ul", { class: "rbx-examples" });
-      this.list.replaceChildren(this.examples, this.more);
-      this.list.scrollTop = 0;
+      examples.replaceChildren();
+      list.scrollTop = 0;
     }
-    this.examples.append(...items.map((item) => exampleItem(this.store, item)));
-    this.read = Math.min(selection.length, this.read + PAGE);
-    this.more.hidden = this.read >= selection.length;
+    examples.append(...items.map((item) => exampleItem(store, item)));
+    read = Math.min(selection.length, read + PAGE);
+    more.hidden = read >= selection.length;
   }
 
-  setVisible(on) {
-    this.visible = on;
-    if (on && this.stale) this.loadSoon();  // one load, whether selection or tab came first
+  function setVisible(on) {
+    visible = on;
+    if (on && stale) loadSoon();  // one load, whether selection or tab came first
   }
 
-  update(changed) {
-    const { store } = this;
+  function update(changed) {
     if (hasAny(changed, "selection", "xy")) {
-      this.stale = true;
-      this.loadSoon();
+      stale = true;
+      loadSoon();
     }
-    if (hasAny(changed, "selection", "labels", "domains", "xy")) this.showSpread();
-    if (changed.has("domains")) {
-      const domains = store.domains.filter((d) => d.kind !== "noise");
-      setOptions(this.target, [["new", "a new domain"], ...domains.map((d) => [d.id, d.name])]);
-      this.askName();
-    }
+    if (hasAny(changed, "selection", "labels", "domains", "xy")) showSpread();
+    if (!changed.has("domains")) return;
+    const domains = store.domains.filter((d) => d.kind !== "noise");
+    setOptions(target, [["new", "a new domain"], ...domains.map((d) => [d.id, d.name])]);
+    askName();
   }
 
-  showSpread() {
-    const { store } = this, n = store.selection.length;
-    this.empty.hidden = n > 0;
-    this.filled.hidden = n === 0;
-    setText(this.heading, `${plural(n, "example")} selected`);
+  function showSpread() {
+    const n = store.selection.length;
+    empty.hidden = n > 0;
+    filled.hidden = n === 0;
+    setText(heading, `${plural(n, "example")} selected`);
     const sizes = [...store.selectedByDomain()].sort((a, b) => b[1] - a[1]);
-    const line = (size, ...name) => el("li", { style: { "--part": `${(100 * size) / n}%` } },
-      ...name, number(`${count(size)} · ${percent(size / n)}`));
+    const line = (size, ...title) => el("li", { style: { "--part": `${(100 * size) / n}%` } },
+      ...title, number(`${count(size)} · ${percent(size / n)}`));
     const lines = sizes.slice(0, 6).map(([id, size]) => {
-      const { colour, name } = store.byId.get(id) || IN_NO_DOMAIN;
-      return line(size, swatch(colour), words("span", name));
+      const domain = store.byId.get(id) || IN_NO_DOMAIN;
+      return line(size, swatch(domain.colour), words("span", domain.name));
     });
     const rest = sizes.slice(6).reduce((sum, [, size]) => sum + size, 0);
-    const more = rest && line(rest,
-      el("span", { class: "rbx-words", text: `${sizes.length - 6} more domains` }));
-    setChildren(this.spread, ...lines, more);
+    setChildren(spread, ...lines,
+      rest && line(rest, words("span", `${sizes.length - 6} more domains`)));
   }
 
-  dispose() {
-    this.loadSoon.cancel();
-  }
+  return { node, update, setVisible, dispose: () => loadSoon.cancel() };
 }
 
 // ----------------------------------------------------------------------- the crosstab
 
 /** Sources against domains: how the human labels lie across the cut, in train examples. */
-class Crosstab {
-  constructor(store) {
-    this.store = store;
-    this.basis = "domain";
-    this.visible = false;
-    this.at = [0, 0];
-    const bases = segments("Numbers", this.basis, (basis) => {
-      this.basis = basis;
-      this.build();
-    }, [
-      { id: "domain", text: "% of domain", test: "basis-domain" },
-      { id: "source", text: "% of source", test: "basis-source" },
-      { id: "count", text: "examples", test: "basis-count" },
-    ]);
-    this.only = el("input", { type: "checkbox", test: "crosstab-selection",
-      on: { change: () => this.build() } });
-    const leave = () => store.setHover(null);
-    this.table = el("table", {
-      class: "rbx-crosstab", role: "grid", test: "crosstab", "aria-label": "Sources by domains",
-      on: {
-        keydown: (event) => this.key(event), click: (event) => this.click(event),
-        pointerover: (event) => this.over(event.target), pointerleave: leave,
-        focusin: ({ target }) => { if (target.matches(":focus-visible")) this.over(target); },
-        focusout: leave,
-      },
-    });
-    this.node = el("div", { class: "rbx-panel" },
-      el("div", { class: "rbx-panel-head" }, bases,
-        el("label", { class: "rbx-caption" }, this.only, " selection only")),
-      el("div", { class: "rbx-scroll" }, this.table),
-      el("p", { class: "rbx-hint rbx-pad", text: "Click a cell to select its examples, a name to "
-        + "select all of its row or column." }));
+function crosstabPanel(store) {
+  let basis = "domain", visible = false, flip = false;
+  let current = [0, 0];  // row and column that Tab reaches; -1 for headings
+  const bases = segments("Numbers", basis, (id) => {
+    basis = id;
+    build();
+  }, [["domain", "% of domain", "basis-domain"], ["source", "% of source", "basis-source"],
+    ["count", "examples", "basis-count"]]);
+  const only = el("input",
+    { type: "checkbox", test: "crosstab-selection", on: { change: build } });
+  const leave = () => store.setHover(null);
+  const table = el("table", {
+    class: "rbx-crosstab", role: "grid", test: "crosstab", "aria-label": "Sources by domains",
+    on: {
+      keydown: key, click, focusout: leave, pointerleave: leave,
+      pointerover: (event) => hover(event.target),
+      focusin: ({ target }) => { if (target.matches(":focus-visible")) hover(target); },
+    },
+  });
+  const node = div("rbx-panel",
+    div("rbx-panel-head", bases, el("label", { class: "rbx-caption" }, only, " selection only")),
+    div("rbx-scroll", table),
+    el("p", { class: "rbx-hint rbx-pad", text: "Click a cell to select its examples, a name to "
+      + "select all of its row or column." }));
+
+  function setVisible(on) {
+    visible = on;
+    if (on) build();
   }
 
-  setVisible(on) {
-    this.visible = on;
-    if (on) this.build();
-  }
-
-  update(changed) {
-    const hadSelection = this.only.checked;
+  function update(changed) {
+    const hadSelection = only.checked;
     if (changed.has("selection")) {
-      this.only.disabled = !this.store.selection.length;
-      if (this.only.disabled) this.only.checked = false;
+      only.disabled = !store.selection.length;
+      if (only.disabled) only.checked = false;
     }
-    if (!this.visible) return;
-    if (hasAny(changed, "under", "hover")) this.markHovered();
+    if (!visible) return;
+    if (hasAny(changed, "under", "hover")) markHovered();
     const counted = hasAny(changed, "domains", "labels", "sources", "source_ids", "n_train");
-    if (counted || (changed.has("selection") && hadSelection)) this.build();
+    if (counted || (changed.has("selection") && hadSelection)) build();
   }
 
   /** Mark the row (or column) of the domain under the pointer, here or on the map. */
-  markHovered() {
-    const { under, hover, domains } = this.store, id = hover ? hover.domain : under;
-    this.table.querySelectorAll("th[data-r]").forEach((node) => {
-      const place = this.flip ? +node.dataset.c : +node.dataset.r;
-      const marked = id !== undefined && place >= 0 && domains[place]?.id === id;
-      node.classList.toggle("rbx-under", marked);
+  function markHovered() {
+    const { under, hover, domains } = store, id = hover ? hover.domain : under;
+    table.querySelectorAll("th[data-r]").forEach((heading) => {
+      const domain = domains[flip ? heading.dataset.c : heading.dataset.r];
+      heading.classList.toggle("rbx-under", domain !== undefined && domain.id === id);
     });
   }
 
   /** Number of train examples by source and domain, flat: sources first. */
-  counts() {
-    const { domains, sources, crosstab, nTrain, labels, sourceIds, mask } = this.store;
+  function counts() {
+    const { domains, sources, crosstab, nTrain, labels, sourceIds, mask } = store;
     const given = crosstab.counts || [], wide = domains.length;
     // A map that shows a sample cannot count the corpus; Python's own counts can.
     const sampled = domains.reduce((sum, d) => sum + d.size, 0) > nTrain;
     const fits = given.length === sources.length && given.every((row) => row.length === wide);
-    if (sampled && !this.only.checked && fits) return Float64Array.from(given.flat());
+    if (sampled && !only.checked && fits) return Float64Array.from(given.flat());
     const place = new Map(domains.map((d, j) => [d.id, j]));
-    const counts = new Float64Array(sources.length * wide);
+    const table = new Float64Array(sources.length * wide);
     for (let i = 0; i < nTrain; i++) {
       const j = place.get(labels[i]), s = sourceIds[i];
-      if (j === undefined || s >= sources.length || (this.only.checked && !mask[i])) continue;
-      counts[s * wide + j]++;
+      if (j === undefined || s >= sources.length || (only.checked && !mask[i])) continue;
+      table[s * wide + j]++;
     }
-    return counts;
+    return table;
   }
 
-  build() {
-    if (!this.visible) return;
-    const { domains, sources } = this.store, counts = this.counts();
+  function build() {
+    if (!visible) return;
+    const { domains, sources } = store, flat = counts(), most = Math.max(1, ...flat);
     const bySource = new Float64Array(sources.length), byDomain = new Float64Array(domains.length);
-    counts.forEach((n, i) => {
+    flat.forEach((n, i) => {
       bySource[Math.floor(i / domains.length)] += n;
       byDomain[i % domains.length] += n;
     });
-    const most = Math.max(1, ...counts);
-    const cellOf = (s, d) => {
-      const n = counts[s * domains.length + d];
-      const whole = { count: most, source: bySource[s], domain: byDomain[d] }[this.basis];
-      return { n, share: n / Math.max(1, whole) };
-    };
     // The longer of the two runs down the page, where names can be read.
-    this.flip = sources.length > domains.length;
-    const [rows, columns] = this.flip ? [sources, domains] : [domains, sources];
-    const head = columns.map((column, c) => el("th", {
+    flip = sources.length > domains.length;
+    const [rows, columns] = flip ? [sources, domains] : [domains, sources];
+
+    const cell = (r, c) => {
+      const [s, d] = flip ? [r, c] : [c, r], n = flat[s * domains.length + d];
+      const whole = { count: most, source: bySource[s], domain: byDomain[d] }[basis];
+      const share = n / Math.max(1, whole);
+      const rounded = share < 0.005 ? "<1" : String(Math.round(100 * share));
+      const title = `${sources[s].name} in ${domains[d].name}: ${plural(n, "example")}`;
+      return el("td", {
+        role: "gridcell", tabindex: "-1", class: share > 0.5 ? "rbx-deep" : "", test: "cell",
+        "data-r": r, "data-c": c, "data-source": s, "data-domain": domains[d].id,
+        text: !n ? "" : basis === "count" ? count(n) : rounded,
+        title: title.slice(0, 400), style: { "--part": share.toFixed(3) },
+      });
+    };
+    const rowHeading = (row, r) => el("th", {
+      scope: "row", role: "rowheader", tabindex: "-1", "data-r": r, "data-c": "-1",
+    }, named(row));
+    const columnHeading = (column, c) => el("th", {
       scope: "col", role: "columnheader", tabindex: "-1", "data-r": "-1", "data-c": c,
       title: String(column.name).slice(0, 300),
-    }, el("div", { class: "rbx-upright" }, swatch(column.colour), words("span", column.name))));
+    }, div("rbx-upright", swatch(column.colour), words("span", column.name)));
     const corner = el("th", { class: "rbx-corner", scope: "col" },
-      el("span", { class: "rbx-sr", text: this.flip ? "source" : "domain" }));
-    const body = rows.map((row, r) => el("tr", { role: "row" },
-      el("th", { scope: "row", role: "rowheader", tabindex: "-1", "data-r": r, "data-c": "-1" },
-        named(row)),
-      ...columns.map((_, c) => {
-        const [s, d] = this.flip ? [r, c] : [c, r];
-        return this.buildCell(r, c, sources[s], domains[d], s, cellOf(s, d));
-      })));
-    const focused = this.table.contains(document.activeElement);
-    this.table.classList.toggle("rbx-flat", columns.length < 8);
-    this.table.replaceChildren(
-      el("thead", {}, el("tr", { role: "row" }, corner, ...head)), el("tbody", {}, ...body));
-    const [r, c] = this.at;
-    this.moveTo(clamp(r, 0, rows.length - 1), clamp(c, 0, columns.length - 1), focused);
+      el("span", { class: "rbx-sr", text: flip ? "source" : "domain" }));
+    const line = (...cells) => el("tr", { role: "row" }, ...cells);
+
+    const focused = table.contains(document.activeElement);
+    table.classList.toggle("rbx-flat", columns.length < 8);
+    table.replaceChildren(
+      el("thead", {}, line(corner, ...columns.map(columnHeading))),
+      el("tbody", {}, ...rows.map((row, r) =>
+        line(rowHeading(row, r), ...columns.map((_, c) => cell(r, c))))));
+    const [r, c] = current;
+    moveTo(clamp(r, 0, rows.length - 1), clamp(c, 0, columns.length - 1), focused);
   }
 
-  buildCell(r, c, source, domain, s, { n, share }) {
-    const rounded = share < 0.005 ? "<1" : String(Math.round(100 * share));
-    return el("td", {
-      role: "gridcell", tabindex: "-1", class: share > 0.5 ? "rbx-deep" : "", test: "cell",
-      "data-r": r, "data-c": c, "data-source": s, "data-domain": domain.id,
-      text: !n ? "" : this.basis === "count" ? count(n) : rounded,
-      title: `${source.name} in ${domain.name}: ${plural(n, "example")}`.slice(0, 400),
-      style: { "--part": share.toFixed(3) },
-    });
+  const cellAt = (r, c) => table.querySelector(`[data-r="${r}"][data-c="${c}"]`);
+
+  function moveTo(r, c, focus = true) {
+    current = [r, c];
+    table.querySelectorAll("[tabindex='0']").forEach((other) => { other.tabIndex = -1; });
+    const next = cellAt(r, c);
+    if (!next) return;
+    next.tabIndex = 0;
+    if (focus) next.focus();
   }
 
-  cell(r, c) {
-    return this.table.querySelector(`[data-r="${r}"][data-c="${c}"]`);
-  }
-
-  /** Make one cell (or heading) the one that Tab reaches. */
-  moveTo(r, c, focus = true) {
-    const node = this.cell(r, c);
-    this.at = [r, c];
-    this.table.querySelectorAll("[tabindex='0']").forEach((other) => { other.tabIndex = -1; });
-    if (!node) return;
-    node.tabIndex = 0;
-    if (focus) node.focus();
-  }
-
-  key(event) {
-    const move = {
-      ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
+  function key(event) {
+    const [r, c] = current;
+    const next = {
+      ArrowUp: [r - 1, c], ArrowDown: [r + 1, c], ArrowLeft: [r, c - 1], ArrowRight: [r, c + 1],
     }[event.key];
-    if (move) {
-      const [r, c] = [this.at[0] + move[0], this.at[1] + move[1]];
-      if (this.cell(r, c)) this.moveTo(r, c);
-    } else if (event.key === "Enter" || event.key === " ") this.click(event);
+    if (next) {
+      if (cellAt(...next)) moveTo(...next);
+    } else if (event.key === "Enter" || event.key === " ") click(event);
     else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
   /** Place of a cell or a heading, and the domain or source that it stands for, or both. */
-  meaning(target) {
-    const node = target.closest("[data-r]");
-    if (!node) return null;
-    const r = +node.dataset.r, c = +node.dataset.c, [s, d] = this.flip ? [r, c] : [c, r];
-    const domain = d >= 0 ? this.store.domains[d]?.id : undefined;
-    return { r, c, domain, source: s >= 0 ? s : undefined };
+  function meaning(target) {
+    const cell = target.closest("[data-r]");
+    if (!cell) return null;
+    const r = +cell.dataset.r, c = +cell.dataset.c, [s, d] = flip ? [r, c] : [c, r];
+    return { r, c, domain: store.domains[d]?.id, source: s >= 0 ? s : undefined };
   }
 
-  over(target) {
-    const meaning = this.meaning(target);
-    if (!meaning) return;
-    const { domain, source } = meaning;
-    this.store.setHover({
+  function hover(target) {
+    const { domain, source } = meaning(target) || {};
+    if (domain === undefined && source === undefined) return;
+    store.setHover({
       ...(domain !== undefined && { domain }), ...(source !== undefined && { source }),
     });
   }
 
-  click(event) {
-    const meaning = this.meaning(event.target), { labels, sourceIds, nTrain } = this.store;
-    if (!meaning) return;
-    const { r, c, domain, source } = meaning;
-    this.moveTo(r, c);
-    const rows = this.store.rows((i) => (domain === undefined || labels[i] === domain)
+  function click(event) {
+    const place = meaning(event.target), { labels, sourceIds, nTrain } = store;
+    if (!place) return;
+    const { domain, source } = place;
+    moveTo(place.r, place.c);
+    const rows = store.rows((i) => (domain === undefined || labels[i] === domain)
       && (source === undefined || sourceIds[i] === source), nTrain);
-    this.store.select(rows, event.shiftKey ? "add" : event.altKey ? "remove" : "replace");
+    store.select(rows, event.shiftKey ? "add" : event.altKey ? "remove" : "replace");
   }
+
+  return { node, update, setVisible };
 }
 
 // ------------------------------------------------------------------ log and status
 
 /** Every edit, the latest first. */
-class LogPanel {
-  constructor(store) {
-    this.store = store;
-    this.list = el("ol", { class: "rbx-log", test: "log", reversed: true });
-    this.undo = smallButton("log-undo", "Undo last", "Undo the last edit",
-      () => store.send({ type: "undo" }), { name: "undo" });
-    this.node = el("div", { class: "rbx-panel" },
-      el("div", { class: "rbx-panel-head" },
-        caption("Every edit is recorded and can be replayed."), this.undo),
-      el("div", { class: "rbx-scroll", tabindex: "0", role: "region", "aria-label": "Edits" },
-        this.list));
-  }
+function logPanel(store) {
+  const list = el("ol", { class: "rbx-log", test: "log", reversed: true });
+  const undoLast = smallButton("log-undo", "Undo last", "Undo the last edit",
+    () => store.send({ type: "undo" }), { name: "undo" });
+  const node = div("rbx-panel",
+    div("rbx-panel-head", caption("Every edit is recorded and can be replayed."), undoLast),
+    el("div", { class: "rbx-scroll", tabindex: "0", role: "region", "aria-label": "Edits" },
+      list));
 
-  update(changed) {
+  function update(changed) {
     if (!changed.has("history")) return;
-    const { log = [], redo, undo } = this.store.history;
+    const { log = [], redo, undo } = store.history;
     const lines = log.map((line) =>
       el("li", {}, words("span", String(line).replace(/^\d+\. /, "")))).reverse();
     const undone = redo && el("li", { class: "rbx-undone" }, words("span", redo),
       el("span", { class: "rbx-tag", text: "undone" }));
-    const none = !redo && !lines.length
-      && el("li", { class: "rbx-hint rbx-none", text: "No edits yet." });
-    this.list.start = log.length + (redo ? 1 : 0);
-    setChildren(this.list, undone, ...lines, none);
-    this.undo.setAttribute("aria-disabled", String(!undo));
+    const none = el("li", { class: "rbx-hint rbx-none", text: "No edits yet." });
+    list.start = log.length + (redo ? 1 : 0);
+    setChildren(list, undone, ...lines, !redo && !lines.length && none);
+    undoLast.setAttribute("aria-disabled", String(!undo));
   }
+
+  return { node, update };
 }
 
 /** The line below: progress of what is being computed, errors, and notices. */
-class StatusLine {
-  constructor(store) {
-    this.store = store;
-    this.text = el("span",
-      { class: "rbx-status-text", role: "status", "aria-live": "polite", test: "status" });
-    this.progress = el("progress",
-      { class: "rbx-progress", max: 1, test: "progress", "aria-label": "Progress", hidden: true });
-    this.cancel = smallButton("cancel", "Cancel", "Stop this computation",
-      () => store.send({ type: "cancel" }), { hidden: true });
-    this.message = el("span", { class: "rbx-error-text" });
-    this.error = el("div", { class: "rbx-error", role: "alert", test: "error", hidden: true },
-      this.message,
-      button("error-close", { label: "Dismiss", name: "close", kind: "rbx-plain",
-        on: () => { this.error.hidden = true; } }));
-    this.notices = el("ul", { class: "rbx-notices", test: "notices", "aria-label": "Notices" });
-    this.node = el("footer", { class: "rbx-foot" }, this.error, this.notices,
-      el("div", { class: "rbx-status" }, this.text, this.progress, this.cancel));
-  }
+function statusLine(store) {
+  let soon = 0;
+  const text = el("span",
+    { class: "rbx-status-text", role: "status", "aria-live": "polite", test: "status" });
+  const progress = el("progress",
+    { class: "rbx-progress", max: 1, test: "progress", "aria-label": "Progress", hidden: true });
+  const cancel = smallButton("cancel", "Cancel", "Stop this computation",
+    () => store.send({ type: "cancel" }), { hidden: true });
+  const message = el("span");
+  const error = el("div", { class: "rbx-error", role: "alert", test: "error", hidden: true },
+    message, button("error-close", { label: "Dismiss", name: "close", kind: "rbx-plain",
+      on: () => { error.hidden = true; } }));
+  const notices = el("ul", { class: "rbx-notices", test: "notices", "aria-label": "Notices" });
+  const node = el("footer", { class: "rbx-foot" },
+    error, notices, div("rbx-status", text, progress, cancel));
 
-  update(changed) {
-    const { status, error, notices } = this.store;
+  function update(changed) {
+    const { status } = store;
     if (changed.has("status")) {
       // What is done within a blink needs no progress bar.
-      clearTimeout(this.soon);
-      if (status.busy && this.progress.hidden) {
-        this.soon = setTimeout(() => this.showBusy(true), 250);
-      } else this.showBusy(status.busy);
+      clearTimeout(soon);
+      if (status.busy && progress.hidden) soon = setTimeout(() => showBusy(true), 250);
+      else showBusy(status.busy);
     }
-    if (!status.busy) setText(this.text, status.text || this.summary());
+    if (!status.busy) setText(text, status.text || summary());
     if (changed.has("error")) {
-      setText(this.message, error);
-      this.error.hidden = false;
+      setText(message, store.error);
+      error.hidden = false;
     }
-    if (changed.has("notices")) setChildren(this.notices, ...notices.map(noticeItem));
+    if (changed.has("notices")) notices.replaceChildren(...store.notices.map(notice));
   }
 
-  summary() {
-    const { n, nTrain, selection, domains } = this.store;
+  function notice({ level, text: what }) {
+    const [kind, prefix] = level === "warn" ? ["rbx-warn", "Warning: "] : ["rbx-info", "Note: "];
+    return el("li", { class: kind, title: String(what).slice(0, 600) },
+      el("b", { class: "rbx-sr", text: prefix }), words("span", what));
+  }
+
+  function summary() {
+    const { n, nTrain, selection, domains } = store;
     const evals = n > nTrain ? ` and ${count(n - nTrain)} of the eval set` : "";
     const m = domains.filter((d) => d.kind !== "noise").length;
     const selected = selection.length ? ` · ${count(selection.length)} selected` : "";
     return `${plural(nTrain, "example")}${evals} in ${plural(m, "domain")}${selected}`;
   }
 
-  showBusy(on) {
-    const { status } = this.store;
-    this.progress.hidden = this.cancel.hidden = !on;
-    this.node.closest(".rbx").setAttribute("aria-busy", String(Boolean(on)));
+  function showBusy(on) {
+    const { status } = store;
+    progress.hidden = cancel.hidden = !on;
+    node.closest(".rbx").setAttribute("aria-busy", String(Boolean(on)));
     if (!on) return;
-    setText(this.text, status.text || "Working…");
-    if (Number.isFinite(status.fraction)) this.progress.value = clamp(status.fraction, 0, 1);
-    else this.progress.removeAttribute("value");
+    setText(text, status.text || "Working…");
+    if (Number.isFinite(status.fraction)) progress.value = clamp(status.fraction, 0, 1);
+    else progress.removeAttribute("value");
   }
 
-  dispose() {
-    clearTimeout(this.soon);
-  }
+  return { node, update, dispose: () => clearTimeout(soon) };
 }
 
-function noticeItem({ level, text }) {
-  const warning = level === "warn";
-  return el("li",
-    { class: warning ? "rbx-warn" : "rbx-info", title: String(text).slice(0, 600) },
-    el("b", { class: "rbx-sr", text: warning ? "Warning: " : "Note: " }), words("span", text));
+// ------------------------------------------------------------------ the whole widget
+
+const VIEWS = { domains: "Domains", selection: "Selection", crosstab: "Sources", log: "Log" };
+
+/** Panels of which one is shown, under a row of tabs. */
+function tabbedPanels(store, panels) {
+  let shown = "domains", hadSelection = false;
+  const ids = Object.keys(VIEWS);
+  const tabs = Object.fromEntries(ids.map((id) => {
+    const { node } = panels[id], tabId = `rbx-tab-${id}-${store.prefix}`;
+    node.id = `rbx-panel-${id}-${store.prefix}`;
+    node.dataset.test = `panel-${id}`;
+    node.setAttribute("role", "tabpanel");
+    node.setAttribute("aria-labelledby", tabId);
+    return [id, el("button", {
+      type: "button", role: "tab", class: "rbx-tab", id: tabId, test: `tab-${id}`,
+      "aria-controls": node.id, on: { click: () => open(id) },
+    }, el("span", { text: VIEWS[id] }), el("span", { class: "rbx-count-badge" }))];
+  }));
+  const node = div("rbx-side",
+    el("div", { class: "rbx-tabs", role: "tablist", "aria-label": "Views", on: { keydown: key } },
+      ...Object.values(tabs)),
+    ...ids.map((id) => panels[id].node));
+
+  function open(id) {
+    shown = id;
+    for (const name of ids) {
+      tabs[name].setAttribute("aria-selected", String(name === id));
+      tabs[name].tabIndex = name === id ? 0 : -1;
+      panels[name].node.hidden = name !== id;
+      panels[name].setVisible?.(name === id);
+    }
+    store.setHover(null);
+  }
+
+  function key(event) {
+    const at = ids.indexOf(shown), last = ids.length - 1;
+    const to = { ArrowRight: at + 1, ArrowLeft: at + last, Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    open(ids[to % ids.length]);
+    tabs[shown].focus();
+    event.preventDefault();
+  }
+
+  function update(changed) {
+    const { domains, selection, history } = store;
+    const badge = (id, text) => setText(tabs[id].lastChild, text);
+    if (changed.has("domains")) badge("domains", count(domains.length));
+    if (changed.has("history")) badge("log", history.log?.length ? count(history.log.length) : "");
+    if (!changed.has("selection")) return;
+    badge("selection", selection.length ? count(selection.length) : "");
+    const inList = panels.domains.node.contains(document.activeElement);
+    if (selection.length && !hadSelection && shown === "domains" && !inList) open("selection");
+    hadSelection = selection.length > 0;
+  }
+
+  open(shown);
+  return { node, update };
 }
 
 function render({ model, el: host }) {
   const root = el("section", { class: "rbx", "aria-label": "Corpus explorer", test: "explorer" });
   host.append(root);
-  const store = new Store(model), explorer = new Explorer(store, root), { map } = explorer;
-  // For tests: where a row is on the map's canvas, and what a lasso cost.
+  const store = new Store(model), map = new CorpusMap(store), legend = new Legend(store);
+  const bar = toolbar(store), status = statusLine(store);
+  const panels = {
+    domains: domainList(store), selection: selectionPanel(store), crosstab: crosstabPanel(store),
+    log: logPanel(store),
+  };
+  const side = tabbedPanels(store, panels);
+  root.append(bar.node,
+    div("rbx-body", div("rbx-left-side", legend.node, map.node), side.node), status.node);
+  const parts = [bar, legend, map, status, ...Object.values(panels), side];
+  store.parts = parts;
+
+  function key(event) {
+    const letter = event.key.toLowerCase();
+    if (event.target.matches("input:not([type=range]):not([type=checkbox]), textarea")) return;
+    if ((event.ctrlKey || event.metaKey) && (letter === "z" || letter === "y")) {
+      store.send({ type: letter === "y" || event.shiftKey ? "redo" : "undo" });
+      event.preventDefault();
+    } else if (event.key === "Escape" && !event.defaultPrevented) store.clear();
+  }
+
+  const stopWatching = watchTheme(root, () => map.readTheme());
+  const releaseKeys = keepKeys(root, key, ["z", "y", "a", "c", "x", "v", "enter"]);
+  store.touch(...Object.keys(TRAITS));
+  // For tests: where a row is on the map's canvas, and what painting and a lasso cost.
   root.explorer = {
     screen: (row) => map.view.toScreen(store.xy[2 * row], store.xy[2 * row + 1]),
     get cost() { return { paint: map.layer.cost, lasso: map.lassoCost }; },
     store,
   };
   return () => {
-    explorer.dispose();
+    stopWatching();
+    releaseKeys();
+    for (const part of parts) part.dispose?.();
+    store.dispose();
     root.remove();
   };
 }

@@ -19,7 +19,7 @@ class CorpusMap {
       + "With a pointer, draw a loop around examples to select them." });
     this.hint = el("div", { class: "rbx-zoom-hint", "aria-hidden": "true",
       text: "Click the map or hold Ctrl to zoom with the wheel" });
-    this.node = el("div", { class: "rbx-map" },
+    this.node = div("rbx-map",
       this.below, this.above, this.buildTools(), this.hint, this.help);
     this.take("lasso");
     this.tips = new Tips(store, this.node);
@@ -36,8 +36,8 @@ class CorpusMap {
       pan: make("tool-pan", "hand", "Move the map (or hold the space bar)", take("pan")),
     };
     return el("div", { class: "rbx-tools", role: "toolbar", "aria-label": "Map" },
-      el("div", { class: "rbx-stack" }, this.tools.lasso, this.tools.pan),
-      el("div", { class: "rbx-stack" },
+      div("rbx-stack", this.tools.lasso, this.tools.pan),
+      div("rbx-stack",
         make("zoom-in", "plus", "Zoom in (+)", () => this.zoom(1.5)),
         make("zoom-out", "minus", "Zoom out (−)", () => this.zoom(1 / 1.5)),
         make("zoom-fit", "fit", "Show all (0)", () => this.fit())));
@@ -665,7 +665,7 @@ class Tips {
     const text = words("div", item?.text, { class: "rbx-text rbx-whole", tabindex: "0" });
     text.removeAttribute("title");
     setChildren(this.card,
-      el("div", { class: "rbx-pinned-head" }, originLine(store, { ...item, row }),
+      div("rbx-pinned-head", originLine(store, { ...item, row }),
         button("pinned-close",
           { label: "Close", name: "close", kind: "rbx-plain", on: () => this.unpin() })),
       picture(item?.image, "rbx-large"), text,
@@ -696,7 +696,7 @@ class Legend {
     const split = select("split", "Show examples of", (value) => store.setSplit(value),
       [["all", "train + eval"], ["train", "train only"], ["eval", "eval only"]], "rbx-small");
     split.title = "Show examples of";
-    this.node = el("div", { class: "rbx-legend" },
+    this.node = div("rbx-legend",
       el("label", { class: "rbx-caption" }, "Colour by ", this.mode), this.key, split);
   }
 

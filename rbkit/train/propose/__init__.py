@@ -2,8 +2,8 @@
 
 Two families: :func:`regmix` learns which mixture leaves which loss from many small runs;
 :func:`mixmin` needs one small run per domain and solves a convex problem. Both write ordinary
-run folders, go on where they were killed, and give a :class:`Proposal`: a mixture, with what is
-known of its worth and what it cost.
+run folders, continue where they were killed, and give a :class:`Proposal`: a mixture, with
+evidence of its worth and its cost.
 """
 
 from rbkit._lazy import lazy

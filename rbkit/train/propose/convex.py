@@ -51,12 +51,7 @@ class Solution:
 def mixture_loss(p: FloatArray, log_prob: FloatArray, weights: FloatArray) -> float:
     r"""Return :math:`-\sum_x w_x \log \sum_i p_i P_i(x)`.
 
-    Parameters
-    ----------
-    p : ndarray of shape (m,)
-    log_prob : ndarray of shape (m, n)
-        Log-probability of each document (or token) under each source model.
-    weights : ndarray of shape (n,)
+    p (m,), `log_prob` (m, n) of each document (or token) under each source model, weights (n,).
 
     Examples
     --------
@@ -73,8 +68,8 @@ def gains(p: FloatArray, log_prob: FloatArray, weights: FloatArray) -> FloatArra
     """Return minus the gradient of :func:`mixture_loss` in `p`, (m,)."""
     with np.errstate(divide="ignore"):
         mixed = logsumexp(np.log(p)[:, None] + log_prob, axis=0)
-    found: FloatArray = np.exp(np.minimum(log_prob - mixed, 700.0)) @ weights
-    return found
+    gradient: FloatArray = np.exp(np.minimum(log_prob - mixed, 700.0)) @ weights
+    return gradient
 
 
 def minimise(
@@ -161,10 +156,10 @@ def mixmin(
     progress: bool = True,
     **train_options: Any,
 ) -> Proposal:
-    r"""Propose a mixture from one small run per domain (MixMin, arXiv 2502.10510).
+    r"""Propose a mixture from source small run per domain (MixMin, arXiv 2502.10510).
 
-    Each source model says how probable it finds the eval set. The proposal is the mixture of the
-    models that finds it most probable, :math:`\min_p -\sum_x w_x \log \sum_i p_i P_i(x)`: a convex
+    Each source model gives the eval set a probability. The proposal is the mixture of the models
+    that gives it the highest, :math:`\min_p -\sum_x w_x \log \sum_i p_i P_i(x)`: a convex
     problem, solved by exponentiated gradient.
 
     Parameters
@@ -173,18 +168,18 @@ def mixmin(
     domains : Domains
     folder : path
         Holds a run folder per domain (``source-000`` and so on) and ``proposal.json``. A second
-        call goes on where the first was stopped.
+        call continues where the first was stopped.
     per : {"document", "token"}
-        What :math:`P_i` is a probability of: a whole document, with :math:`w_x` one over
+        What :math:`P_i` is a probability of: a whole document, with :math:`w_x` source over
         its tokens, as in the authors' code for language models; or each token after those before
         it, where models may take turns inside a document.
     lr, max_steps, tol : float, int, float
         Of the exponentiated gradient; see :func:`~rbkit.train.propose.convex.minimise`.
     holdout : float
-        Share of the eval examples that are not used, and tell whether the mixture generalises
+        Share of the eval examples that are not used, and show whether the mixture generalises
         (0.2 in the authors' code); 0 for none.
     seed : int
-        Of runs, and of what is held out.
+        Of runs, and of the split into used and held-out examples.
     progress : bool
         Show bars.
     **train_options
@@ -193,7 +188,7 @@ def mixmin(
     Returns
     -------
     Proposal
-        Diagnostics: losses of the mixture, of the uniform one and of the best single source, on
+        Diagnostics: losses of the mixture, of the uniform source and of the best single source, on
         the examples used and on those held out; ``gap``, by how much the objective could still
         fall; ``steps``.
 
@@ -202,12 +197,12 @@ def mixmin(
     InputError
         For options that cannot work, or a folder that holds runs of something else.
     KeyboardInterrupt
-        If it was stopped; the same call goes on.
+        If it was stopped; the same call continues.
     """
     if per not in ("document", "token"):
         raise InputError("per", f"{per!r} is unknown", "use document or token")
     if not 0 <= holdout < 1:
-        raise InputError("holdout", f"{holdout} is no share", "try 0.2")
+        raise InputError("holdout", f"{holdout} is not a share from 0 to 1", "try 0.2")
     options = check_options(train_options, _DEFAULTS | {"seed": seed})
     if not options["save_model"]:
         raise InputError("save_model", "the source models are needed afterwards", "leave it out")
@@ -220,8 +215,8 @@ def mixmin(
     rows = np.flatnonzero(np.asarray(domains.eval_labels) >= 0)
     texts = [corpus["eval"][int(row)]["text"] for row in rows]
     bar = tqdm(runs, desc="source models", unit="model", disable=not progress)
-    found = [source_log_probabilities(run, texts) for run in bar]
-    log_prob, starts = np.stack([one[0] for one in found]), found[0][1]
+    scored = [source_log_probabilities(run, texts) for run in bar]
+    log_prob, starts = np.stack([source[0] for source in scored]), scored[0][1]
     used = _used(len(rows), holdout, seed)
     fit_on, weigh_fit = objective(log_prob, starts, used, per)
     solution = minimise(fit_on, weigh_fit, lr=lr, steps=max_steps, tol=tol)
@@ -239,8 +234,8 @@ def mixmin(
     p = np.zeros(domains.m)
     p[there] = solution.p
     cost = cost_of(runs)
-    cost["flops"] += sum(one[2] for one in found)
-    cost["seconds"] += sum(one[3] for one in found)
+    cost["flops"] += sum(source[2] for source in scored)
+    cost["seconds"] += sum(source[3] for source in scored)
     proposal = Proposal(
         p / p.sum(),
         "MixMin",
@@ -267,15 +262,8 @@ def objective(
 ) -> tuple[FloatArray, FloatArray]:
     """Return log-probabilities (m, n) and weights (n,) of the objective on `chosen` documents.
 
-    Parameters
-    ----------
-    log_prob : ndarray of shape (m, tokens)
-        Of each predicted token of all documents, one after the other.
-    starts : int array of shape (documents + 1,)
-        Where each document's tokens begin.
-    chosen : bool array of shape (documents,)
-        A document without a predicted token is left out.
-    per : {"document", "token"}
+    `log_prob` (m, tokens) of all documents, one after the other; `starts` (documents + 1,),
+    where each document's tokens begin. A chosen document without a predicted token is left out.
 
     Examples
     --------
@@ -289,8 +277,8 @@ def objective(
     if not chosen.any():
         raise InputError("holdout", "no eval example is left to fit to", "hold out fewer")
     if per == "token":
-        kept = log_prob[:, np.repeat(chosen, lengths)]
-        return kept, np.full(kept.shape[1], 1 / kept.shape[1])
+        tokens = log_prob[:, np.repeat(chosen, lengths)]
+        return tokens, np.full(tokens.shape[1], 1 / tokens.shape[1])
     sums = np.add.reduceat(np.pad(log_prob, ((0, 0), (0, 1))), starts[:-1], axis=1)
     return sums[:, chosen], 1 / (lengths[chosen] * chosen.sum())
 
@@ -298,21 +286,21 @@ def objective(
 def source_log_probabilities(
     run: Run, texts: Sequence[str]
 ) -> tuple[FloatArray, np.ndarray[Any, Any], float, float]:
-    """Return a run's log-probability of every predicted token of `texts`, kept in its folder.
+    """Return a run's log-probability of every predicted token of `texts`, cached in its folder.
 
-    Returns
-    -------
-    log_prob : ndarray of shape (tokens,), float32
-    starts : int array of shape (len(texts) + 1,)
-        Where each text's tokens begin.
-    flops, seconds : float
-        What finding it out cost.
+    Float32 of shape (tokens,); where each text's tokens begin, (len(texts) + 1,); and what the
+    computation cost in FLOPs and seconds.
     """
     path, made_by = run.path / _FILE, str(run.info.get("ended"))
     if path.is_file():
-        kept = read_npz(path, "delete it: it is made again")
-        if str(kept["run_ended"]) == made_by:
-            return kept["log_prob"], kept["starts"], float(kept["flops"]), float(kept["seconds"])
+        cached = read_npz(path, "delete it: it is made again")
+        if str(cached["run_ended"]) == made_by:
+            return (
+                cached["log_prob"],
+                cached["starts"],
+                float(cached["flops"]),
+                float(cached["seconds"]),
+            )
     device = torch.device(str(run.info.get("device") or "cpu"))
     with without_library_bars():
         model = AutoModelForCausalLM.from_pretrained(str(run.path / "model")).to(device).eval()

@@ -29,7 +29,7 @@ from rbkit.train.propose.runs import Proposal, check_options, cost_of, train_all
 from rbkit.train.run import Run
 
 _STREAM = 3  # keeps this use of a seed apart from those of training
-_TRIES = 2000  # draws for one accepted mixture before we say that the cap leaves none
+_TRIES = 2000  # draws for one accepted mixture before the cap counts as leaving none
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class MixtureSpace:
 
     def __post_init__(self) -> None:
         if not (len(self.strengths) and min(self.strengths) > 0):
-            raise InputError("strengths", f"{self.strengths} are none", "give numbers above 0")
+            raise InputError(
+                "strengths", f"{self.strengths} are not concentrations", "give numbers above 0"
+            )
         if not 0 <= self.minimum < 1 / max(len(self.prior), 1):
             raise InputError(
                 "minimum",
@@ -66,7 +68,9 @@ class MixtureSpace:
                 "try 2e-4",
             )
         if not 0 <= self.temperature <= 1:
-            raise InputError("temperature", f"{self.temperature} is no power", "try 0.5")
+            raise InputError(
+                "temperature", f"{self.temperature} is not a power from 0 to 1", "try 0.5"
+            )
 
     @classmethod
     def of(
@@ -136,24 +140,24 @@ def draw_mixtures(space: MixtureSpace, n: int, *, seed: int = 0) -> FloatArray:
     if n < 1:
         raise InputError("n", f"{n} mixtures", "give at least 1")
     rng = np.random.default_rng([seed, _STREAM])
-    known = space.prior > 0
-    tempered = space.prior[known] ** space.temperature
+    has_data = space.prior > 0
+    tempered = space.prior[has_data] ** space.temperature
     tempered /= tempered.sum()
-    found: dict[bytes, FloatArray] = {}
+    mixtures: dict[bytes, FloatArray] = {}
     for _ in range(_TRIES * n):
         drawn = np.zeros(len(space.prior))
         # With a small concentration all of numpy's gamma draws can underflow to 0: draw again.
-        drawn[known] = rng.dirichlet(tempered * rng.choice(space.strengths))
+        drawn[has_data] = rng.dirichlet(tempered * rng.choice(space.strengths))
         if not np.isfinite(drawn).all():
             continue
         p = _rounded(drawn, space.minimum)
         if (p <= space.most + 1e-12).all():
-            found.setdefault(p.tobytes(), p)
-        if len(found) == n:
-            return np.array(list(found.values()))
+            mixtures.setdefault(p.tobytes(), p)
+        if len(mixtures) == n:
+            return np.array(list(mixtures.values()))
     raise InputError(
         "n",
-        f"only {len(found)} different mixtures found that repeat no domain too often, not {n}",
+        f"only {len(mixtures)} different mixtures found that repeat no domain too often, not {n}",
         "ask for fewer, allow more max_epochs, or give a smaller budget",
     )
 
@@ -164,15 +168,15 @@ def draw_candidates(space: MixtureSpace, n: int, *, seed: int = 0) -> FloatArray
     From a Dirichlet of the untempered prior; those that repeat a domain too often are left out.
     """
     rng = np.random.default_rng([seed, _STREAM, 1])
-    known = space.prior > 0
+    has_data = space.prior > 0
     drawn = np.zeros((n, len(space.prior)))
-    drawn[:, known] = rng.dirichlet(space.prior[known], n)
-    kept = drawn[np.isfinite(drawn).all(axis=1) & (drawn <= space.most + 1e-12).all(axis=1)]
-    if not len(kept):
+    drawn[:, has_data] = rng.dirichlet(space.prior[has_data], n)
+    allowed = drawn[np.isfinite(drawn).all(axis=1) & (drawn <= space.most + 1e-12).all(axis=1)]
+    if not len(allowed):
         raise InputError(
             "max_epochs", f"all of {n} candidates repeat a domain too often", "allow more passes"
         )
-    return kept
+    return allowed
 
 
 def _rounded(p: FloatArray, minimum: float) -> FloatArray:
@@ -185,7 +189,7 @@ def _rounded(p: FloatArray, minimum: float) -> FloatArray:
 
 
 _FOLDS = 5
-_EARLY = 0.2  # share of the runs that tell LightGBM when to stop
+_EARLY = 0.2  # share of the runs by which LightGBM stops
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,12 +203,12 @@ class Fitted:
     def predict(self, mixtures: FloatArray) -> FloatArray:
         """Return the predicted loss of each mixture, (n,), in nats per token."""
         columns = np.stack([model.predict(mixtures) for model in self.models], axis=1)
-        found: FloatArray = columns @ self.weights
-        return found
+        predicted: FloatArray = columns @ self.weights
+        return predicted
 
 
 def regressors() -> dict[str, Callable[[], Any]]:
-    """Return the regressions that can be had here, by name; each call makes a fresh one.
+    """Return the available regressions by name; each call makes a fresh one.
 
     ``ridge`` : linear in p. ``log`` : linear in log(p + 0.01), for gains that fade. ``quadratic`` :
     with products of shares. ``boosting`` : scikit-learn's trees. ``lightgbm`` : RegMix's, if
@@ -228,8 +232,8 @@ def regressors() -> dict[str, Callable[[], Any]]:
 class LightGBM:
     """RegMix's regression: gbdt, rate 0.01, at most 1,000 trees, patience 3.
 
-    A fifth of the runs it is given tells when to stop; then it is fitted to all of them, with
-    as many trees. RegMix's own code stops on the runs by which it is judged.
+    A fifth of the runs decides when to stop; then it is fitted to all of them, with as many
+    trees. RegMix's own code stops on the runs by which it is judged.
     """
 
     def fit(self, mixtures: FloatArray, losses: FloatArray) -> LightGBM:
@@ -275,37 +279,21 @@ def choose(
 ) -> tuple[Fitted, dict[str, float]]:
     """Choose a regression by cross-validation on the runs given, and fit it to them.
 
-    Parameters
-    ----------
-    wanted : str
-        ``auto``, or the name of one.
-    mixtures : ndarray of shape (n, m)
-    losses : ndarray of shape (n, c)
-    weights : ndarray of shape (c,)
-        What is predicted is ``losses @ weights``.
-
-    Returns
-    -------
-    Fitted, dict
-        And each candidate's root mean squared error out of fold, in nats.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, one that is not installed, or fewer than 3 runs.
+    `wanted` is ``auto`` or a name; mixtures (n, m) predict ``losses @ weights``, (n, c) and (c,).
+    Also returns each candidate's root mean squared error out of fold, in nats.
     """
-    known = regressors()
-    if wanted == "lightgbm" and wanted not in known:
+    available = regressors()
+    if wanted == "lightgbm" and wanted not in available:
         raise InputError("regressor", "LightGBM is not installed", "pip install rbkit[regmix]")
-    if wanted != "auto" and wanted not in known:
+    if wanted != "auto" and wanted not in available:
         raise InputError(
-            "regressor", f"{wanted!r} is unknown", f"use auto or one of {', '.join(known)}"
+            "regressor", f"{wanted!r} is unknown", f"use auto or one of {', '.join(available)}"
         )
     if len(mixtures) < 3:
         raise InputError("n", f"{len(mixtures)} runs to fit a regression to", "give more runs")
     truth = losses @ weights
     errors = {}
-    for name in known if wanted == "auto" else [wanted]:
+    for name in available if wanted == "auto" else [wanted]:
         guess = np.empty(len(truth))
         folds = KFold(min(_FOLDS, len(truth)), shuffle=True, random_state=seed)
         for inside, outside in folds.split(mixtures):
@@ -330,12 +318,12 @@ def spearman(guess: FloatArray, truth: FloatArray) -> tuple[float | None, list[f
     """
     if len(truth) < 2 or np.ptp(guess) == 0 or np.ptp(truth) == 0:
         return None, None
-    found = float(stats.spearmanr(guess, truth).statistic)
+    rank = float(stats.spearmanr(guess, truth).statistic)
     if len(truth) < 5:  # any order is likely by chance
-        return found, None
-    middle = math.atanh(min(max(found, -0.999999), 0.999999))
-    half = 1.959964 * math.sqrt((1 + found**2 / 2) / (len(truth) - 3))
-    return found, [math.tanh(middle - half), math.tanh(middle + half)]
+        return rank, None
+    middle = math.atanh(min(max(rank, -0.999999), 0.999999))
+    half = 1.959964 * math.sqrt((1 + rank**2 / 2) / (len(truth) - 3))
+    return rank, [math.tanh(middle - half), math.tanh(middle + half)]
 
 
 def _ridge() -> RidgeCV:
@@ -385,7 +373,7 @@ def regmix(
     domains : Domains
     folder : path
         Holds a run folder per mixture (``run-000`` and so on), ``swarm.csv`` with mixtures and
-        losses, and ``proposal.json``. A second call goes on where the first was stopped, and
+        losses, and ``proposal.json``. A second call continues where the first was stopped, and
         may ask for more runs.
     n : int
         Small runs, at least 5.
@@ -395,7 +383,7 @@ def regmix(
         Weights of the domains' eval losses in the loss to minimise. Not given: the eval set's own
         loss per token, or with `per_domain` the target proportions q.
     per_domain : bool
-        Predict each domain's eval loss by a regression of its own, as RegMix does, instead of the
+        Predict each domain's eval loss by its own regression, as RegMix does, instead of the
         weighted sum.
     regressor : str
         ``auto``, ``ridge``, ``log``, ``quadratic``, ``boosting`` or ``lightgbm``.
@@ -426,12 +414,12 @@ def regmix(
     InputError
         For options that cannot work, or a folder that holds runs of something else.
     KeyboardInterrupt
-        If it was stopped; the same call goes on.
+        If it was stopped; the same call continues.
     """
     if n < 5:
         raise InputError("n", f"{n} runs", "give at least 5, to fit with some and judge by others")
     if not 0 < holdout < 1:
-        raise InputError("holdout", f"{holdout} is no share", "try 0.25")
+        raise InputError("holdout", f"{holdout} is not a share between 0 and 1", "try 0.25")
     if not 1 <= best <= candidates:
         raise InputError("best", f"{best} of {candidates} candidates", "try 128 of 100000")
     options = check_options(train_options, _DEFAULTS | {"seed": seed})
@@ -504,19 +492,19 @@ def _held_out(n: int, share: float, seed: int) -> np.ndarray[Any, Any]:
 
 
 def _weights(weights: Sequence[float] | None, domains: Domains) -> FloatArray:
-    found = np.asarray(domains.q if weights is None else weights, dtype=np.float64)
-    if found.shape != (domains.m,):
+    given = np.asarray(domains.q if weights is None else weights, dtype=np.float64)
+    if given.shape != (domains.m,):
         raise InputError(
-            "weights", f"{found.size} weights for {domains.m} domains", "give one per domain"
+            "weights", f"{given.size} weights for {domains.m} domains", "give one per domain"
         )
-    if not (np.isfinite(found).all() and (found >= 0).all() and found.sum() > 0):
-        raise InputError("weights", f"{found} are no weights", "give numbers >= 0")
-    empty = np.flatnonzero((found > 0) & (np.asarray(domains.eval_sizes) == 0))
+    if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
+        raise InputError("weights", f"{given} are not weights", "give numbers >= 0")
+    empty = np.flatnonzero((given > 0) & (np.asarray(domains.eval_sizes) == 0))
     if empty.size:
         raise InputError(
             "weights", f"{domains.names[empty[0]]} has no eval example", "give it weight 0"
         )
-    scaled: FloatArray = found / found.sum()
+    scaled: FloatArray = given / given.sum()
     return scaled
 
 

@@ -1,7 +1,7 @@
 """Many small runs below one folder: made, finished, or only read.
 
-A run that ended well with the same options is not repeated, and one that was killed goes on from
-its last checkpoint. So a swarm of runs survives whatever ends the process.
+A run that ended well with the same options is not repeated, and one that was killed continues
+from its last checkpoint. So a swarm of runs survives whatever ends the process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rbkit.train.training import train
 
 FORMAT = "rbkit-proposal/1"
 # Regroup is paid for once, whatever is proposed afterwards.
-_NOT_OURS = ("embed", "cluster")
+_PAID_ONCE = ("embed", "cluster")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,9 @@ class Proposal:
                 "give one per domain",
             )
         if not (np.isfinite(p).all() and (p >= 0).all() and abs(p.sum() - 1) < 1e-6):
-            raise InputError("Proposal(p=...)", f"{p} is no mixture", "give shares that sum to 1")
+            raise InputError(
+                "Proposal(p=...)", f"{p} is not a mixture", "give shares that sum to 1"
+            )
 
     def mixer(self) -> Fixed:
         """Return the mixer that trains on this mixture."""
@@ -98,7 +100,7 @@ class Proposal:
 
     @classmethod
     def load(cls, path: str | Path) -> Proposal:
-        """Read a proposal; :class:`InputError` if the file is none."""
+        """Read a proposal; :class:`InputError` if the file does not hold one."""
         if not Path(path).is_file():
             raise InputError(str(path), "no such file", "give the proposal.json of a folder")
         values = read_json(path)
@@ -123,7 +125,7 @@ def cost_of(runs: Sequence[Run]) -> dict[str, float]:
         entry
         for run in runs
         for entry in run.info["ledger"]["entries"]
-        if entry["name"] not in _NOT_OURS
+        if entry["name"] not in _PAID_ONCE
     ]
     return {
         "runs": len(runs),
@@ -132,27 +134,16 @@ def cost_of(runs: Sequence[Run]) -> dict[str, float]:
     }
 
 
-_OURS = ("corpus", "domains", "run_dir", "mixer", "resume", "record", "progress")
+_SET_BY_METHOD = ("corpus", "domains", "run_dir", "mixer", "resume", "record", "progress")
 
 
 def train_once(
     corpus: Any, domains: Domains, run_dir: str | Path, mixer: Mixer, options: Mapping[str, Any]
 ) -> Run:
-    """Return the run of `mixer` in `run_dir`: read if it ended well, else made or gone on with.
+    """Return the run of `mixer` in `run_dir`: read if it ended well, else made or continued.
 
-    Parameters
-    ----------
-    corpus, domains, run_dir, mixer
-        As for :func:`rbkit.train.training.train`.
-    options : mapping
-        Its other options; see :func:`check_options`.
-
-    Raises
-    ------
-    InputError
-        If the folder holds a run of something else, or one that is going on.
-    KeyboardInterrupt
-        If somebody stopped the run.
+    A folder with a run of something else, or one that is being trained, is an InputError; a run
+    that is stopped a KeyboardInterrupt. `options` are others of :func:`train`.
     """
     run_dir = Path(run_dir)
     identity = _identity(corpus, domains, mixer, options)
@@ -162,7 +153,7 @@ def train_once(
             raise InputError(
                 str(run_dir),
                 "holds a run with other options, corpus or domains",
-                "give another folder, or the options of before",
+                "give another folder, or the same options as before",
             )
         if run.status == "ok":
             return run
@@ -181,7 +172,7 @@ def train_once(
         **options,
     )
     if run.status != "ok":
-        raise KeyboardInterrupt(f"{run_dir} was stopped: the same call goes on from there")
+        raise KeyboardInterrupt(f"{run_dir} was stopped: the same call continues from there")
     return run
 
 
@@ -206,11 +197,6 @@ def train_all(
 def check_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return options for :func:`rbkit.train.training.train`, `given` over `defaults`.
 
-    Raises
-    ------
-    InputError
-        For a name that it does not have, or that the caller sets.
-
     Examples
     --------
     >>> check_options({"setps": 10}, {})
@@ -218,12 +204,12 @@ def check_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
         ...
     rbkit.errors.InputError: setps: rbkit.train has no such option; did you mean steps?
     """
-    known = [name for name in inspect.signature(train).parameters if name not in _OURS]
+    names = [name for name in inspect.signature(train).parameters if name not in _SET_BY_METHOD]
     for name in given:
-        if name in _OURS:
+        if name in _SET_BY_METHOD:
             raise InputError(name, "is set by the method", "leave it out")
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1) or ["one of " + ", ".join(known)]
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1) or ["one of " + ", ".join(names)]
             raise InputError(name, "rbkit.train has no such option", f"did you mean {close[0]}?")
     return {**defaults, **given}
 

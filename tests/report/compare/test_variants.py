@@ -226,6 +226,14 @@ def test_what_the_run_notebook_did_not_record_yet_is_its_default():
     assert compare([run(**of_it), run(seed=1, far="apart", **of_it)]).varied == ("far",)
 
 
+def test_what_is_recorded_as_an_argument_of_training_is_no_guess():
+    of_train = run("RnB", 0)
+    of_train.info["arguments"] = {"trick": True}
+    found = compare([of_train, run("RnB", 1, trick=True), run("RnB", 2, trick=False)])
+    assert labels(found) == ["trick no", "trick yes"]
+    assert found.variants[1].seeds == (0, 1)
+
+
 def by_hand(mixer, seed, corpus="demo", names="ab", path=None, method=None, **parameters):
     """A run of rb.train, which records corpus and domains beside the parameters."""
     made = run(mixer, seed, path=path or f"/{mixer}-{seed}-{corpus}-{names}", **parameters)

@@ -74,7 +74,7 @@ def test_the_mode_is_told_by_the_environment(monkeypatch):
 
 
 def test_a_screen_that_fails_does_not_end_the_training(tmp_path, broken_screen):
-    with pytest.warns(RbkitWarning, match="LivePanel stopped watching, training goes on"):
+    with pytest.warns(RbkitWarning, match="LivePanel stopped watching, training continues"):
         run = train(tmp_path, LivePanel("live", screen=broken_screen))
     assert (run.status, run.info["progress"]["step"]) == ("ok", 30)
 

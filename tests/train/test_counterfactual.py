@@ -117,7 +117,7 @@ def test_rules_of_other_signals_say_which_they_lack(run, rule):
 
 
 def test_options_go_with_a_name(run):
-    with pytest.raises(InputError, match="options: given for a mixer that is made already"):
+    with pytest.raises(InputError, match="options: given for a mixer that has been made already"):
         replay(run, RnB(), {"lam": 2.0})
 
 

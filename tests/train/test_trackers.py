@@ -206,7 +206,7 @@ def test_a_tracker_that_fails_is_closed_and_training_goes_on(tmp_path, collectin
     monkeypatch.setattr(collecting._tracker, "log", lambda values, step: 1 / 0)
     recorder.log({"kind": "train", "step": 1, "loss": 2.0})
     collecting._throttle._due = 0.0
-    with pytest.warns(RbkitWarning, match="TrackerWatcher stopped watching, training goes on"):
+    with pytest.warns(RbkitWarning, match="TrackerWatcher stopped watching, training continues"):
         audience.look()
     assert collecting._tracker.finished
     audience.end()

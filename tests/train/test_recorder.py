@@ -51,7 +51,7 @@ def test_a_watcher_sees_the_run_from_its_first_record_to_its_last(tmp_path):
 @pytest.mark.parametrize("what", ["begin", "look", "end"])
 def test_a_watcher_that_raises_is_dropped_with_one_warning(tmp_path, what):
     broken, well = Diary(fails_at=what), Diary()
-    with pytest.warns(RbkitWarning, match=f"training goes on: RuntimeError: no {what}") as said:
+    with pytest.warns(RbkitWarning, match=f"training continues: RuntimeError: no {what}") as said:
         record(tmp_path, broken, well)
     assert len(said) == 1
     assert broken.told.count(what) == 1
