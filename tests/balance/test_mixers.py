@@ -13,11 +13,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from rbkit.balance import GramEstimate, Observation
+from rbkit.balance.mixers import MIXERS, mixer_by_name
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.check import check_in_run, check_mixer, made_up_run, saved_and_read
-from rbkit.balance.mixers.registry import MIXERS, mixer_by_name
 from rbkit.balance.mixers.rnb import RnB, effective_number, lambda_for_effective_domains, tilt
-from rbkit.balance.signals import SIGNALS, GramEstimate, Observation
+from rbkit.balance.signals import SIGNALS
 from rbkit.errors import InputError
 
 QUICK_ADO = {"start_steps": 3, "ignore_steps": 0, "refit_steps": 7, "every": 1, "grid": "coarse"}

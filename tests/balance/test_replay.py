@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rbkit.balance import GramEstimate, Observation, Proportional, Stratified, Target
 from rbkit.balance.mixers.base import Mixer, normalise
-from rbkit.balance.mixers.fixed import Proportional, Stratified, Target
 from rbkit.balance.mixers.rnb import RnB, tilt
 from rbkit.balance.replay import replay_history
-from rbkit.balance.signals import GramEstimate, Observation
 from rbkit.errors import InputError
 
 PARTS = ("gram", "counts", "diagonal_debiased", "noise_floor")
@@ -63,6 +62,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @given(seed=st.integers(0, 99), rounds=st.integers(1, 5))
+@settings(max_examples=25)
 def test_a_replay_is_the_rule_applied_round_by_round(options, seed, rounds):
     history, rule = made_up(rounds, seed), RnB(**options)
     p = [rule.start(Q, SIZES)]

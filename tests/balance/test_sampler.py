@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbkit.balance.sampler import MixtureSampler
+from rbkit.balance import MixtureSampler
 from rbkit.errors import InputError
 
 LABELS = np.repeat([0, 1, 2, -1], [5, 40, 9, 6])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from rbkit.balance.gram import GramTracker
+from rbkit.balance import GramTracker
 from rbkit.balance.sketch import CountSketch, default_buckets, walsh
 
 M = 3

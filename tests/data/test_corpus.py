@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rbkit.data.corpus import about, load_corpus
+from rbkit.data import about, load_corpus
 from rbkit.errors import InputError, RbkitWarning
 
 pytestmark = pytest.mark.usefixtures("cache")

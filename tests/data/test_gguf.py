@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rbkit.data import assets, llama
-from rbkit.data.gguf import GgufFile
+from rbkit.data import assets
+from rbkit.data.gguf import GgufFile, convert, is_whole
 from rbkit.errors import InputError
 
 D, INNER, HEADS, SHARED, LAYERS = 64, 96, 4, 2, 2
@@ -138,7 +138,7 @@ def test_tensors_come_back_as_they_were_quantised(tmp_path):
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gguf")
     stored = write_gguf(folder / "m.gguf")
-    llama.convert(folder / "m.gguf", folder / "model", progress=False)
+    convert(folder / "m.gguf", folder / "model", progress=False)
     return folder / "model", stored
 
 
@@ -175,13 +175,13 @@ def test_rows_of_queries_and_keys_are_put_back_in_the_order_of_rotary_halves(mod
 
 def test_a_folder_is_whole_or_made_again(model, tmp_path):
     folder, _ = model
-    assert llama.is_whole(folder)
-    assert not llama.is_whole(tmp_path)
+    assert is_whole(folder)
+    assert not is_whole(tmp_path)
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     cut = (folder / "model.safetensors").read_bytes()[:-100]
     (tmp_path / "model.safetensors").write_bytes(cut)
-    assert not llama.is_whole(tmp_path)
+    assert not is_whole(tmp_path)
 
 
 def changed(**facts):
@@ -200,14 +200,14 @@ def changed(**facts):
         (changed(tokenizer__ggml__pre="llama-bpe"), "tokenizer of kind gpt2/llama-bpe"),
         (changed(tokenizer__ggml__merges=["x yy"]), "damaged tokenizer"),
         (changed(tokenizer__ggml__eos_token_id=10_000), "damaged metadata"),
-        (changed(tokenizer__ggml__tokens=[1, 2]), "no list of texts"),
+        (changed(tokenizer__ggml__tokens=[1, 2]), "no list of strings"),
         (changed(llama__attention__layer_norm_rms_epsilon=float("nan")), "damaged metadata"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_and_nothing_is_left(tmp_path, facts, said):
     write_gguf(tmp_path / "m.gguf", facts)
     with pytest.raises(InputError) as caught:
-        llama.convert(tmp_path / "m.gguf", tmp_path / "model", progress=False)
+        convert(tmp_path / "m.gguf", tmp_path / "model", progress=False)
     assert said in str(caught.value)
     assert "m.gguf: " in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["m.gguf"]
@@ -218,7 +218,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     weights["output_norm.weight"][0][5] = np.nan
     write_gguf(tmp_path / "m.gguf", weights=weights)
     with pytest.raises(InputError, match="not finite in output_norm"):
-        llama.convert(tmp_path / "m.gguf", tmp_path / "model", progress=False)
+        convert(tmp_path / "m.gguf", tmp_path / "model", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_a_file_cut_anywhere_is_refused(whole, part):
     raw, folder = whole
     (folder / "cut.gguf").write_bytes(raw[: int(len(raw) * part)])
     with pytest.raises(InputError, match=r"cut\.gguf: "):
-        llama.convert(folder / "cut.gguf", folder / "cut", progress=False)
+        convert(folder / "cut.gguf", folder / "cut", progress=False)
     assert not (folder / "cut").exists()
 
 
@@ -245,7 +245,7 @@ def test_a_flipped_byte_in_the_header_never_gives_another_error(whole, at, flip)
     (folder / "bad.gguf").write_bytes(damaged)
     # some flips change nothing that can be noticed: a letter of a token
     with contextlib.suppress(InputError):
-        llama.convert(folder / "bad.gguf", folder / "bad", progress=False)
+        convert(folder / "bad.gguf", folder / "bad", progress=False)
 
 
 @pytest.mark.slow
