@@ -253,7 +253,3 @@ def _paid(run: Run, unit: Unit) -> tuple[float | None, dict[str, float] | None]:
 
 
 RunLike = Run  # the name by which other rooms still import it
-
-
-def Altered(run: Run, arrays: Mapping[str, Any], changes: Mapping[str, Any] | None = None) -> Run:
-    return run.with_(history={**run.history, **arrays}, info={**run.info, **(changes or {})})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from job import make
 
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
@@ -29,6 +31,19 @@ def job(folder, what="run", step=0):
         timeout=300,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def seven_steps(tmp_path_factory):
+    """A run that ended at its checkpoint of step 7."""
+    folder = tmp_path_factory.mktemp("seven")
+    make(folder, steps=7).train()
+    return folder
+
+
+@pytest.fixture
+def copied(seven_steps, tmp_path):
+    return Path(shutil.copytree(seven_steps, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -89,28 +104,20 @@ def test_a_checkpoint_whose_writer_was_killed_is_passed_over(tmp_path, never_sto
 
 
 def test_nothing_to_resume_from_is_said_plainly(tmp_path):
-    from job import make
-
     with pytest.raises(InputError, match="no complete checkpoint to resume from"):
         make(tmp_path).train(resume_from_checkpoint=True)
 
 
-def test_a_corrupt_state_names_the_file(tmp_path):
-    from job import make
-
-    make(tmp_path, steps=7).train()
-    path = tmp_path / "checkpoints" / "checkpoint-7" / "rbkit_state.npz"
+def test_a_corrupt_state_names_the_file(copied):
+    path = copied / "checkpoints" / "checkpoint-7" / "rbkit_state.npz"
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(InputError, match=r"rbkit_state\.npz: cannot be read"):
-        make(tmp_path, steps=9).train(resume_from_checkpoint=True)
+        make(copied, steps=9).train(resume_from_checkpoint=True)
 
 
-def test_another_mixer_cannot_continue_a_run(tmp_path):
-    from job import make
-
-    make(tmp_path, steps=7).train()
+def test_another_mixer_cannot_continue_a_run(copied):
     with pytest.raises(InputError, match="mixer was 'RnB', and is 'Target' now"):
-        make(tmp_path, steps=9, mixer="Target").train(resume_from_checkpoint=True)
+        make(copied, steps=9, mixer="Target").train(resume_from_checkpoint=True)
 
 
 @pytest.mark.parametrize(
@@ -124,20 +131,15 @@ def test_another_mixer_cannot_continue_a_run(tmp_path):
         ({"domains": Domains.from_labels(list("abcd"), [0, 1, 2, 3, 0, 1] * 15, [0] * 30)}, "dom"),
     ],
 )
-def test_a_changed_setting_is_named_and_the_record_left_alone(tmp_path, changed, name):
-    from job import make
-
-    make(tmp_path, steps=7).train()
-    before = (tmp_path / "metrics.jsonl").read_bytes()
+def test_a_changed_setting_is_named_and_the_record_left_alone(copied, changed, name):
+    before = (copied / "metrics.jsonl").read_bytes()
     with pytest.raises(InputError, match=f"{name}.* was|with {name}"):
-        make(tmp_path, steps=9, **changed).train(resume_from_checkpoint=True)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+        make(copied, steps=9, **changed).train(resume_from_checkpoint=True)
+    assert (copied / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("steps", [14, 20])
 def test_resuming_a_finished_run_changes_nothing(tmp_path, steps):
-    from job import make
-
     first = make(tmp_path, steps=steps)
     first.train()
     metrics, info = (tmp_path / "metrics.jsonl").read_bytes(), Run.open(tmp_path).info
@@ -151,8 +153,6 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, steps):
 
 
 def test_a_trainer_trains_once(tmp_path):
-    from job import make
-
     trainer = make(tmp_path, steps=7)
     trainer.train()
     with pytest.raises(InputError, match="has trained already"):
@@ -160,8 +160,6 @@ def test_a_trainer_trains_once(tmp_path):
 
 
 def test_evaluating_by_hand_sees_the_weights_of_now_and_leaves_the_record_alone(tmp_path):
-    from job import make
-
     trainer = make(tmp_path, steps=7)
     before = trainer.evaluate()["eval_loss"]
     with torch.no_grad():
@@ -171,30 +169,22 @@ def test_evaluating_by_hand_sees_the_weights_of_now_and_leaves_the_record_alone(
     assert [row["step"] for row in Run.open(tmp_path).metrics("eval")] == [0, 7]
 
 
-def test_damaged_weights_name_the_file(tmp_path):
-    from job import make
-
-    make(tmp_path, steps=7).train()
-    path = tmp_path / "checkpoints" / "checkpoint-7" / "model.safetensors"
+def test_damaged_weights_name_the_file(copied):
+    path = copied / "checkpoints" / "checkpoint-7" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
-        make(tmp_path, steps=9).train(resume_from_checkpoint=True)
+        make(copied, steps=9).train(resume_from_checkpoint=True)
 
 
-def test_a_record_shorter_than_the_checkpoint_is_refused_before_anything_is_cut(tmp_path):
-    from job import make
-
-    make(tmp_path, steps=7).train()
-    path = tmp_path / "metrics.jsonl"
+def test_a_record_shorter_than_the_checkpoint_is_refused_before_anything_is_cut(copied):
+    path = copied / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match=r"metrics\.jsonl: has 40 bytes, but"):
-        make(tmp_path, steps=9).train(resume_from_checkpoint=True)
+        make(copied, steps=9).train(resume_from_checkpoint=True)
     assert path.stat().st_size == 40
 
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):
-    from job import make
-
     (tmp_path / "theirs").mkdir()
     with pytest.raises(InputError, match="not a checkpoint of a mixture"):
         make(tmp_path).train(resume_from_checkpoint=str(tmp_path / "theirs"))

@@ -45,6 +45,17 @@ def ran(folder, mixer, **options):
     return trainer
 
 
+@pytest.fixture(scope="module")
+def twelve_steps(tmp_path_factory):
+    return ran(tmp_path_factory.mktemp("twelve"), RnB(), steps=12)
+
+
+@pytest.fixture(scope="module")
+def six_steps(tmp_path_factory):
+    """Trained without any signal."""
+    return ran(tmp_path_factory.mktemp("six"), Watching())
+
+
 def entries(folder):
     return {e["name"]: e for e in Run.open(folder).info["ledger"]["entries"]}
 
@@ -183,10 +194,9 @@ def test_fresh_gradients_are_those_of_all_parameters(tmp_path):
     assert entries(tmp_path)["domain_gradients"]["bytes"] == 4 * numbers * (M + 1)
 
 
-def test_fresh_batches_do_not_touch_the_sequence_that_trains(tmp_path):
-    plain = ran(tmp_path / "plain", Watching())
+def test_fresh_batches_do_not_touch_the_sequence_that_trains(tmp_path, six_steps):
     fresh = ran(tmp_path / "fresh", Watching("domain_gradients"))
-    for one, other in zip(plain.model.parameters(), fresh.model.parameters(), strict=True):
+    for one, other in zip(six_steps.model.parameters(), fresh.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -276,12 +286,11 @@ def test_the_repetition_cap_survives_a_resume(tmp_path):
     ("changed", "tolerance"),
     [({"dataloader_num_workers": 2}, 0), ({"activation_checkpointing": True}, 1e-7)],
 )
-def test_settings_that_must_not_matter_do_not(tmp_path, changed, tolerance):
-    plain = ran(tmp_path / "plain", RnB(), steps=12)
+def test_settings_that_must_not_matter_do_not(tmp_path, twelve_steps, changed, tolerance):
     other = ran(tmp_path / "other", RnB(), steps=12, arguments=changed)
-    p, theirs = (Run.open(t.run_dir).history["p"] for t in (plain, other))
+    p, theirs = (Run.open(t.run_dir).history["p"] for t in (twelve_steps, other))
     np.testing.assert_allclose(p, theirs, rtol=0, atol=tolerance)
-    assert (plain.sampler.drawn == other.sampler.drawn).all()
+    assert (twelve_steps.sampler.drawn == other.sampler.drawn).all()
 
 
 def test_accumulating_gradients_gives_the_p_of_one_large_batch(tmp_path):
@@ -303,10 +312,9 @@ def test_accumulating_gradients_gives_the_p_of_one_large_batch(tmp_path):
     np.testing.assert_allclose(p, theirs, atol=1e-5)
 
 
-def test_autocast_moves_p_only_by_its_rounding(tmp_path):
-    plain = ran(tmp_path / "plain", RnB(), steps=12)
+def test_autocast_moves_p_only_by_its_rounding(tmp_path, twelve_steps):
     half = ran(tmp_path / "half", RnB(), steps=12, arguments={"bf16": True})
-    p, theirs = (Run.open(t.run_dir).history["p"] for t in (plain, half))
+    p, theirs = (Run.open(t.run_dir).history["p"] for t in (twelve_steps, half))
     assert not np.array_equal(p, theirs)
     np.testing.assert_allclose(p, theirs, atol=0.02)
 
@@ -315,8 +323,9 @@ def test_compiled_models_train_on_the_same_examples_but_are_not_tracked(tmp_path
     compiled = {"torch_compile": True, "torch_compile_backend": "eager"}
     with pytest.raises(InputError, match="torch_compile: the tracker's hooks are not compiled"):
         make(tmp_path / "no", mixer=RnB(), arguments=compiled)
-    plain = ran(tmp_path / "plain", Watching("eval_losses"))
-    other = ran(tmp_path / "other", Watching("eval_losses"), arguments=compiled)
+    # Few steps: each new length of a batch is compiled again.
+    plain = ran(tmp_path / "plain", Watching("eval_losses"), steps=3)
+    other = ran(tmp_path / "other", Watching("eval_losses"), steps=3, arguments=compiled)
     for one, two in zip(plain.mixer.seen, other.mixer.seen, strict=True):
         np.testing.assert_allclose(one.eval_losses, two.eval_losses, rtol=1e-4)
 

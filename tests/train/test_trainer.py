@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
-from rbkit.train import Run
+from rbkit.train import Run, list_runs
 from rbkit.train.mixture import DOMAIN
 from rbkit.train.trainer import TrainingError
 from rbkit.train.training import train
@@ -260,19 +262,30 @@ def small(tmp_path, **options):
     )
 
 
-def test_train_leaves_a_whole_run_folder(tmp_path):
-    run = small(tmp_path)
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    """A run with the default seed; tests that write to its folder take a copy."""
+    return small(tmp_path_factory.mktemp("small"), checkpoint_rounds=1)
+
+
+@pytest.fixture
+def small_copy(small_run, tmp_path):
+    return Path(shutil.copytree(small_run.path, tmp_path / "small"))
+
+
+def test_train_leaves_a_whole_run_folder(tmp_path, small_run):
+    run = small_run
     assert run.status == "ok"
     assert run.domains.names == ["a", "b"]
     assert run.info["final"]["loss_token"] == run.metrics("eval")[-1]["loss_token"]
     assert run.info["parameters"]["mixer_options"]["lam"] == 3.0
     assert [r["step"] for r in run.timings() if r["kind"] == "eval"] == [0, 3, 6]
-    assert len(np.load(tmp_path / "final.npz")["eval_loss_per_example"]) == 20
+    assert len(np.load(run.path / "final.npz")["eval_loss_per_example"]) == 20
     again = train(
         corpus(),
         two_domains(),
         run_dir=tmp_path / "b",
-        model=str(tmp_path / "model"),
+        model=str(run.path / "model"),
         steps=2,
         round_steps=1,
         context=16,
@@ -283,11 +296,9 @@ def test_train_leaves_a_whole_run_folder(tmp_path):
     assert after == pytest.approx(before, rel=1e-4)  # it starts where the saved model ended
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another(tmp_path):
-    files = [tmp_path / f"{i}" for i in range(3)]
-    for folder, seed in zip(files, [1, 1, 2], strict=True):
-        small(folder, seed=seed)
-    metrics = [(folder / "metrics.jsonl").read_bytes() for folder in files]
+def test_the_same_seed_gives_the_same_run_and_another_one_another(tmp_path, small_run):
+    runs = [small_run, *(small(tmp_path / str(seed), seed=seed) for seed in (0, 2))]
+    metrics = [(run.path / "metrics.jsonl").read_bytes() for run in runs]
     assert metrics[0] == metrics[1] != metrics[2]
 
 
@@ -344,10 +355,10 @@ def test_a_full_disk_fails_the_run_without_half_a_file(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_a_reader_never_sees_half_a_line(tmp_path):
-    run = small(tmp_path)
+def test_a_reader_never_sees_half_a_line(small_copy):
+    run = Run.open(small_copy)
     rows = len(run.metrics())
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with (small_copy / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"kind": "train", "step": 7})[:-3])
     assert len(run.metrics()) == rows
 
@@ -387,25 +398,23 @@ def test_options_of_the_mixer_are_recorded_as_they_were(tmp_path):
     assert run.info["parameters"]["k"] == 9
 
 
-def test_an_unfinished_run_is_not_overwritten_without_a_word(tmp_path):
-    run = small(tmp_path, checkpoint_rounds=1)
-    info = json.loads((tmp_path / "run.json").read_text()) | {"status": "interrupted"}
-    (tmp_path / "run.json").write_text(json.dumps(info))
+def test_an_unfinished_run_is_not_overwritten_without_a_word(small_run, small_copy):
+    info = json.loads((small_copy / "run.json").read_text()) | {"status": "interrupted"}
+    (small_copy / "run.json").write_text(json.dumps(info))
     with pytest.raises(InputError, match="interrupted at checkpoint-6; give resume=True"):
-        small(tmp_path)
-    assert small(tmp_path, resume=True).info["final"] == run.info["final"]
-    assert small(tmp_path, resume=False).metrics() == run.metrics()
+        small(small_copy)
+    assert small(small_copy, resume=True).info["final"] == small_run.info["final"]
+    assert small(small_copy, resume=False).metrics() == small_run.metrics()
 
 
-def test_a_wrong_parameter_leaves_an_earlier_run_as_it_is(tmp_path):
-    small(tmp_path)
-    other = tmp_path / "checkpoints" / "mine.txt"
+def test_a_wrong_parameter_leaves_an_earlier_run_as_it_is(small_copy):
+    other = small_copy / "checkpoints" / "mine.txt"
     other.write_text("keep")
-    before = sorted(p.name for p in tmp_path.rglob("*"))
+    before = sorted(p.name for p in small_copy.rglob("*"))
     with pytest.raises(InputError, match="layer"):
-        small(tmp_path, layer="nope")
-    assert sorted(p.name for p in tmp_path.rglob("*")) == before
-    small(tmp_path)
+        small(small_copy, layer="nope")
+    assert sorted(p.name for p in small_copy.rglob("*")) == before
+    small(small_copy)
     assert other.read_text() == "keep"
 
 
@@ -416,10 +425,10 @@ def test_domains_of_another_corpus_are_refused(tmp_path):
         train(corpus(), domains, run_dir=tmp_path, progress=False)
 
 
-def test_a_mixer_used_twice_starts_anew(tmp_path):
+def test_a_mixer_used_twice_starts_again(tmp_path, small_run):
     mixer = RnB()
-    first = small(tmp_path / "a", mixer=mixer)
-    assert small(tmp_path / "b", mixer=mixer).metrics() == first.metrics()
+    for name in ("a", "b"):
+        assert small(tmp_path / name, mixer=mixer).metrics() == small_run.metrics()
 
 
 @pytest.mark.parametrize(
@@ -452,23 +461,20 @@ def test_examples_left_out_of_all_domains_count_nowhere():
     assert summarise(np.array([1.0, 100.0]), one, np.array([0, -1]), 1).token == 1.0
 
 
-def test_a_broken_run_folder_does_not_stop_the_others(tmp_path):
-    from rbkit.train import list_runs
-
-    small(tmp_path / "good")
-    small(tmp_path / "bad")
+def test_a_broken_run_folder_does_not_stop_the_others(tmp_path, small_run):
+    for name in ("good", "bad"):
+        shutil.copytree(small_run.path, tmp_path / name)
     (tmp_path / "bad" / "metrics.jsonl").write_text("no json\n")
     with pytest.warns(RbkitWarning, match=r"run left out: .*metrics\.jsonl: a line is not JSON"):
         runs = list_runs(tmp_path)
     assert [run.path.name for run in runs] == ["good"]
 
 
-def test_a_later_process_with_the_same_number_is_not_taken_for_the_run(tmp_path):
-    small(tmp_path)
-    info = json.loads((tmp_path / "run.json").read_text())
+def test_a_later_process_with_the_same_number_is_not_taken_for_the_run(small_copy):
+    info = json.loads((small_copy / "run.json").read_text())
     stale = {"status": "running", "heartbeat": "2020-01-01T00:00:00+00:00"}
-    (tmp_path / "run.json").write_text(json.dumps(info | stale))
-    assert Run.open(tmp_path).status == "killed"
+    (small_copy / "run.json").write_text(json.dumps(info | stale))
+    assert Run.open(small_copy).status == "killed"
 
 
 def test_every_argument_is_recorded_with_its_default(tmp_path):

@@ -1,4 +1,4 @@
-"""The panel of a training cell: Gram matrix, proportions, losses and price while training."""
+"""A run while it trains: the panel of the training cell, and ``rb.attach`` from anywhere else."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from typing import Any, NamedTuple, Protocol
 
 from rbkit.errors import InputError
 from rbkit.files import atomic_path
-from rbkit.show.live.facts import LiveFacts, live_facts, printable
-from rbkit.show.live.frame import Kind, Scale, alt, frame_html
-from rbkit.show.style import display_mode, in_kernel
+from rbkit.show.gram_layout import Kind
+from rbkit.show.live.frame import alt, frame_html
+from rbkit.show.live.snapshot import Scale, beginning, snapshot
+from rbkit.show.style import bundle, display_mode, in_kernel
 from rbkit.train.recorder import Throttle
 from rbkit.train.run import Run
+
+# A frame that took r seconds is followed by 125 r without one: under 1 % of the time, whatever
+# the machine and the model, with some room for reading the folder.
+_PANEL_SHARE = 0.008
+_LEAST = {"live": 0.5, "batch": 25.0}  # seconds between two frames
+# Of one core, in a process that does not train; but never longer without a frame than this.
+_ATTACHED_SHARE, _MOST = 0.02, 5.0
 
 
 class Output(NamedTuple):
@@ -26,59 +34,40 @@ class Output(NamedTuple):
 
 
 class View:
-    """A run folder as frames.
-
-    Parameters
-    ----------
-    path : path
-        The run folder.
-    kind : {"cosine", "raw"}
-        How the Gram matrix is shown; may be changed between frames.
-
-    Attributes
-    ----------
-    run : Run
-    """
+    """A followed run folder as frames; `kind` may be changed between frames."""
 
     def __init__(self, path: str | Path, kind: Kind = "cosine") -> None:
         self.run, self.kind = Run.follow(path), kind
         self._scales: dict[Kind, Scale] = {}
-        self._began: Any = None
+        self._beginning: Any = None
 
     @property
-    def running(self) -> bool:
+    def unfinished(self) -> bool:
         """Whether there is more to come."""
         return self.run.status in ("running", "waiting")
 
     def frame(self, hint: str = "") -> Output:
-        """Draw the run as it was when it was last looked at."""
-        facts = printable(live_facts(self.run))
-        # Only the first look needs the words: repeated, they would fill the notebook's file.
-        html = frame_html(facts, self.kind, self._scale(facts), hint)
-        return Output({"text/html": html, "text/plain": alt(facts, self.kind)}, {})
+        """Draw the run as of the last refresh, with a line of text below."""
+        if beginning(self.run) != self._beginning:
+            self._beginning, self._scales = beginning(self.run), {}
+        scale = self._scales.setdefault(self.kind, Scale(self.kind)).follow(self.run.history)
+        snap = snapshot(self.run)
+        html = frame_html(snap, self.kind, scale, hint)
+        return Output({"text/html": html, "text/plain": alt(snap, self.kind)}, {})
 
     def figure(self) -> Output:
         """Draw the figure with which a view ends."""
         from rbkit.show.live.final import final_figure
-        from rbkit.show.style import bundle
 
         return Output(*bundle(final_figure(self.run)))
 
-    def _scale(self, facts: LiveFacts) -> float:
-        began = (self.run.info.get("started"), len(self.run.info.get("resumed") or ()))
-        if began != self._began:  # another run in this folder, or one cut back
-            self._began, self._scales = began, {}
-        scale = self._scales.setdefault(self.kind, Scale(self.kind))
-        return scale.follow(self.run.history)
 
-
-def stop_hint(path: Path) -> str:
-    """Say how to end the training of a run folder."""
+def _stop_hint(path: Path) -> str:
     return f"To stop and keep what was learned: a file named STOP in {path}"
 
 
 class Screen(Protocol):
-    """Where frames are shown, each in the place of the one before."""
+    """Where outputs are shown, each in the place of the one before."""
 
     def show(self, output: Output) -> None:
         """Show an output."""
@@ -96,13 +85,10 @@ class CellOutput:
 
     def show(self, output: Output) -> None:
         """Show an output in place of the one before."""
-        self._put(output.data, metadata=output.metadata, raw=True)
+        self.show_object(output.data, metadata=output.metadata, raw=True)
 
-    def show_object(self, thing: Any) -> None:
+    def show_object(self, thing: Any, **how: Any) -> None:
         """Show anything that IPython can show, such as a widget."""
-        self._put(thing)
-
-    def _put(self, thing: Any, **how: Any) -> None:
         from IPython import display
 
         if self._handle is None:
@@ -110,12 +96,6 @@ class CellOutput:
             self._handle.display(thing, **how)
         else:
             self._handle.update(thing, **how)
-
-
-# A frame that took r seconds is followed by 125 r without one: under 1 % of the time,
-# whatever machine and model, with some room for what a look costs beside the drawing.
-_SHARE = 0.008
-_LEAST = {"live": 0.5, "batch": 25.0}  # seconds between two frames
 
 
 class LivePanel:
@@ -136,16 +116,16 @@ class LivePanel:
     -----
     The figure is also saved, as ``figures/live.png`` in the run folder.
 
-    Looking is paid for by :class:`~rbkit.train.recorder.Throttle`: less than 1 % of the time
-    goes to frames by construction, however slow the machine. What it took is shown.
+    :class:`~rbkit.train.recorder.Throttle` limits the frames to less than 1 % of the time,
+    however slow the machine. The time they took is shown.
     """
 
     def __init__(
         self, mode: str | None = None, *, kind: Kind = "cosine", screen: Screen | None = None
     ) -> None:
         self.mode, self.kind = display_mode(mode), kind
-        self._screen = screen
-        self._shown: Screen | None = None
+        self._given_screen = screen
+        self._screen: Screen | None = None
         self._view: View | None = None
         if self.shows_progress:
             import seaborn  # noqa: F401  (a second of imports belongs before the training)
@@ -153,15 +133,15 @@ class LivePanel:
     @property
     def shows_progress(self) -> bool:
         """Whether there are frames, so that a progress bar would be one too many."""
-        return self.mode in _LEAST and (self._screen is not None or in_kernel())
+        return self.mode in _LEAST and (self._given_screen is not None or in_kernel())
 
     def begin(self, path: Path) -> None:
         """Show the first frame."""
         self._view = View(path, self.kind)
-        self._shown = self._screen or (CellOutput() if in_kernel() else None)
-        self._hint = stop_hint(path) + (", or the ■ button above." if in_kernel() else ".")
+        self._screen = self._given_screen or (CellOutput() if in_kernel() else None)
+        self._hint = _stop_hint(path) + (", or the ■ button above." if in_kernel() else ".")
         if self.shows_progress:
-            self._throttle = Throttle(_SHARE, _LEAST[self.mode])
+            self._throttle = Throttle(_PANEL_SHARE, _LEAST[self.mode])
             with self._throttle.looking():
                 self._view.run.refresh()
                 self._show(self._view.frame(self._hint))
@@ -175,24 +155,20 @@ class LivePanel:
                 self._show(self._view.frame(self._hint))
 
     def end(self) -> None:
-        """Put the figure in the place of the frames, and save it."""
+        """Replace the frames by the figure, and save it."""
         if self._view is None or self.mode == "off":
             return
         self._view.run.refresh()
         if self.shows_progress:
-            self._show(self._view.frame())  # the truth at once, and if the figure should fail
+            self._show(self._view.frame())  # the last state at once, should the figure fail
         figure = self._view.figure()
         self._show(figure)
         with atomic_path(self._view.run.path / "figures" / "live.png") as temporary:
             temporary.write_bytes(base64.b64decode(figure.data["image/png"]))
 
     def _show(self, output: Output) -> None:
-        if self._shown is not None:
-            self._shown.show(output)
-
-
-# Of one core, in a process that does not train; but never longer out of sight than this.
-_attachment_SHARE, _MOST = 0.02, 5.0
+        if self._screen is not None:
+            self._screen.show(output)
 
 
 def attach(
@@ -205,9 +181,9 @@ def attach(
 ) -> Attachment:
     """Show a run while it trains: in another cell, notebook or process, or in a reopened tab.
 
-    The cell ends at once; the view goes on in a thread, follows the run folder, and puts the
-    final figure in its place when the run has ended, was interrupted or was killed. Ending
-    the view does nothing to the run.
+    The cell ends at once; the view continues in a thread, follows the run folder, and shows the
+    final figure when the run has ended, was interrupted or was killed. Ending the view does
+    nothing to the run.
 
     Parameters
     ----------
@@ -226,7 +202,7 @@ def attach(
     -------
     Attachment
         ``.stop()`` ends the view, ``.wait()`` waits for the run, ``.toggle()`` shows inner
-        products for cosines, and back.
+        products instead of cosines, and back.
 
     Raises
     ------
@@ -236,7 +212,7 @@ def attach(
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder
+    >>> from rbkit.train import Recorder
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "RnB"})
     >>> recorder.finish("ok")
@@ -248,15 +224,14 @@ def attach(
     deadline = time.monotonic() + wait
     while not view.run.refresh() or view.run.status == "waiting":
         if time.monotonic() > deadline:
-            raise InputError(
-                str(path), f"no run there after {wait:g} s", "give the folder of a run"
-            )
+            what = f"no run there after {wait:g} s"
+            raise InputError(str(path), what, "give the folder of a run")
         time.sleep(0.1)
     return Attachment(view, mode, screen or (CellOutput() if in_kernel() else None))
 
 
 class Attachment:
-    """A view of a run that goes on by itself; made by :func:`attach`.
+    """A view of a run that continues by itself; made by :func:`attach`.
 
     Attributes
     ----------
@@ -266,16 +241,16 @@ class Attachment:
 
     def __init__(self, view: View, mode: str, screen: Screen | None) -> None:
         self.path, self._view, self._screen = view.run.path, view, screen
-        self._ended, self._again = threading.Event(), threading.Event()
+        self._ended, self._wake = threading.Event(), threading.Event()
         self._stopped = self._final = False
         self._lock = threading.RLock()  # one frame at a time: the thread's, or a button's
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._buttons: _Buttons | None = None
-        if mode == "live" and screen is not None and view.running:
+        if mode == "live" and screen is not None and view.unfinished:
             self._buttons = _Buttons(self) if isinstance(screen, CellOutput) else None
             self._draw()
-            # The thread shows frames in the name of this cell.
+            # In the context of this cell, so that frames appear in its output.
             context = contextvars.copy_context()
             self._thread = threading.Thread(
                 target=context.run, args=(self._follow,), name="rbkit-attach", daemon=True
@@ -286,7 +261,7 @@ class Attachment:
 
     @property
     def status(self) -> str:
-        """Status of the run, as of the last look."""
+        """Status of the run, as of the last refresh."""
         return self._view.run.status
 
     @property
@@ -297,7 +272,7 @@ class Attachment:
     @kind.setter
     def kind(self, kind: Kind) -> None:
         self._view.kind = kind
-        if self._thread is not None and not self._ended.is_set():
+        if self._following:
             self._draw()
 
     def toggle(self) -> None:
@@ -305,9 +280,9 @@ class Attachment:
         self.kind = "raw" if self.kind == "cosine" else "cosine"
 
     def stop(self) -> None:
-        """End the view; its last frame stays. The run goes on."""
+        """End the view; its last frame stays. The run continues."""
         self._stopped = True
-        self._again.set()
+        self._wake.set()
         self.wait()
 
     def wait(self, seconds: float | None = None) -> str:
@@ -318,11 +293,15 @@ class Attachment:
             raise self._error
         return self.status
 
+    @property
+    def _following(self) -> bool:
+        return self._thread is not None and not self._ended.is_set()
+
     def _follow(self) -> None:
-        throttle = Throttle(_attachment_SHARE, most=_MOST)
+        throttle = Throttle(_ATTACHED_SHARE, most=_MOST)
         try:
-            while self._view.running and not self._stopped:
-                self._again.wait(0.1)
+            while self._view.unfinished and not self._stopped:
+                self._wake.wait(0.1)
                 if not throttle.due():
                     continue
                 with throttle.looking(), self._lock:
@@ -334,18 +313,18 @@ class Attachment:
                 self._end()
         except BaseException as error:
             self._error = error
-            self._say_that_it_failed(error)
+            self._show_failure(error)
         finally:
             self._ended.set()
             if self._buttons is not None:
                 self._buttons.remove()
 
     def _draw(self, last: str = "") -> None:
-        """Show a frame, unless the last one is there already: `last` is what to say below it."""
+        """Show a frame unless the final output is there; `last` makes this one final."""
         assert self._screen is not None
         with self._lock:
             if not self._final:
-                self._screen.show(self._view.frame(last or f"{stop_hint(self.path)}."))
+                self._screen.show(self._view.frame(last or f"{_stop_hint(self.path)}."))
             self._final |= bool(last)
 
     def _end(self) -> None:
@@ -357,24 +336,24 @@ class Attachment:
                 print(figure.data["text/plain"])
             self._final = True
 
-    def _say_that_it_failed(self, error: BaseException) -> None:
-        """Say it below the last frame, which must not look like that of a run that stands still."""
-        said = " ".join(f"This view has ended: {type(error).__name__}: {error}.".split())
+    def _show_failure(self, error: BaseException) -> None:
+        """Report it below the last frame: it must not look as if the run stood still."""
+        text = " ".join(f"This view has ended: {type(error).__name__}: {error}.".split())
         try:
-            self._draw(last=f"{said} The run is not affected.")
-        except Exception as again:  # nothing can be drawn or shown: `wait` raises the first
-            error.add_note(f"and to say so failed: {again}")
+            self._draw(last=f"{text} The run is not affected.")
+        except Exception as second:  # nothing can be drawn or shown: `wait` raises the first
+            error.add_note(f"and this could not be shown: {second}")
 
     def _ipython_display_(self) -> None:
         """Show nothing: the view is there already."""
 
     def __repr__(self) -> str:
-        how = "following" if self._thread is not None and not self._ended.is_set() else "ended"
+        how = "following" if self._following else "ended"
         return f"Attachment({str(self.path)!r}, {self.status}, {how})"
 
 
 class _Buttons:
-    """Cosine or inner products: they work, since nothing else runs in this kernel's cell."""
+    """Cosines or inner products: they work, since no other cell runs in this kernel."""
 
     def __init__(self, attachment: Attachment) -> None:
         import ipywidgets

@@ -1,4 +1,4 @@
-"""After training: move through the rounds of a run, beside another run or another mixer.
+"""After training: move through the rounds of a run, next to another run or another mixer.
 
 One anywidget holds the interface (``ScrubberWidget``); ``Scrubber.freeze()`` is its static twin.
 """

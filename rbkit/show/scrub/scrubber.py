@@ -1,23 +1,25 @@
-"""``rb.scrub``: move through the rounds of a run that was made."""
+"""``rb.scrub``: move through the rounds of a finished run, or of one that still trains."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import anywidget
 import numpy as np
 import traitlets
 
+from rbkit.balance.mixers.registry import MIXERS
 from rbkit.errors import InputError
-from rbkit.show.facts import RunLike, labels
+from rbkit.show.facts import labels, mixer_of, parameter
 from rbkit.show.scrub.rounds import (
     Rounds,
-    asked,
-    cosines,
-    menu,
     notices,
+    packed_gram,
     rounds_of,
     run_payload,
     scales,
@@ -25,13 +27,17 @@ from rbkit.show.scrub.rounds import (
 )
 from rbkit.show.style import display_mode
 from rbkit.show.widgets import joined, output, packed
-from rbkit.train.counterfactual import Replay, replay
+from rbkit.train.counterfactual import Replay, replay, why_not
 from rbkit.train.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from rbkit.balance.mixers.base import Mixer
+
+# Depends on which examples were drawn, which a replay does not know.
+_NOT_REPLAYED = ("max_epochs",)
+_FIELD_KINDS = {float: "number", int: "whole", bool: "flag"}
 
 
 class ScrubberWidget(anywidget.AnyWidget):
@@ -59,21 +65,21 @@ class ScrubberWidget(anywidget.AnyWidget):
 
 
 def scrub(
-    run: RunLike | str | Path,
-    other: RunLike | str | Path | None = None,
+    run: Run | str | Path,
+    other: Run | str | Path | None = None,
     *,
     display: str | bool | None = None,
 ) -> Scrubber:
     """Move through the rounds of a run: Gram matrix, proportions, losses, numbers, all linked.
 
-    In JupyterLab and Notebook it is a widget with a slider; in a batch run it is a figure. It
-    takes unfinished and killed runs too, and shows what they recorded.
+    In JupyterLab and Notebook it is a widget with a slider; in a batch run it is a figure.
+    Unfinished and killed runs are shown too, with what they recorded.
 
     Parameters
     ----------
     run : Run, or path of a run folder
     other : Run or path, optional
-        A second run beside it: the same slider (by step) and the same scales. Domains are
+        A second run next to it: the same slider (by step) and the same scales. Domains are
         matched by name.
     display : {"live", "batch", "final", "off"} or bool, optional
         Widget, or figure. ``$RBKIT_DISPLAY`` if not given; see
@@ -92,7 +98,7 @@ def scrub(
     Examples
     --------
     >>> import tempfile
-    >>> from rbkit.train.recorder import Recorder
+    >>> from rbkit.train import Recorder
     >>> recorder = Recorder(tempfile.mkdtemp())
     >>> recorder.start(parameters={"mixer": "Stratified"},
     ...                domains={"names": ["a", "b"], "sizes": [9, 9], "q": [0.8, 0.2]})
@@ -116,14 +122,14 @@ class Scrubber:
     runs : list of Rounds
         What is shown of each run.
     replayed : Replay or None
-        The mixer that is drawn beside the first run's own.
+        The mixer that is drawn next to the first run's own.
     widget : ScrubberWidget
     """
 
     def __init__(
         self,
-        run: RunLike | str | Path,
-        other: RunLike | str | Path | None = None,
+        run: Run | str | Path,
+        other: Run | str | Path | None = None,
         *,
         display: str | bool | None = None,
     ) -> None:
@@ -133,8 +139,6 @@ class Scrubber:
         self.runs: list[Rounds] = []
         self.widget.on_msg(self._on_message)
         self._show([run] if other is None else [run, other])
-
-    # --- for programs -------------------------------------------------------------------
 
     @property
     def at(self) -> int:
@@ -153,8 +157,8 @@ class Scrubber:
         """Steps at which a round ends, in either run."""
         return [int(step) for step in self._together.stops]
 
-    def compare(self, other: RunLike | str | Path | None) -> Scrubber:
-        """Put another run beside the first; None takes it away."""
+    def compare(self, other: Run | str | Path | None) -> Scrubber:
+        """Put another run next to the first; None takes it away."""
         first = self.runs[0].run
         self._show([first] if other is None else [first, other])
         return self
@@ -184,13 +188,13 @@ class Scrubber:
         return self.replayed
 
     def forget(self) -> Scrubber:
-        """Take the replay away."""
+        """Remove the replay."""
         self.replayed = None
         self.widget.replay = {}
         return self
 
     def refresh(self) -> Scrubber:
-        """Read the runs anew: of a run that goes on, there is more by now."""
+        """Read the runs again: a run that still trains has recorded more by now."""
         self._show([each.run.path for each in self.runs])
         return self
 
@@ -211,34 +215,30 @@ class Scrubber:
         kind: Any = self.widget.kind
         return frozen(self.runs, self._labels, self.replayed, n, kind)
 
-    # --- to and from the widget ---------------------------------------------------------
-
-    def _show(self, runs: list[RunLike | str | Path]) -> None:
+    def _show(self, runs: list[Run | str | Path]) -> None:
         opened = [Run.open(run) if isinstance(run, str | Path) else run for run in runs]
         first = rounds_of(opened[0])
         self.runs = [first, *(rounds_of(run, first.keys) for run in opened[1:])]
-        self._labels = _labels(self.runs)
+        names = labels(opened)
+        if len(set(names)) < len(names):  # the same run twice, or a copy of its folder
+            names = [f"{name} ({letter})" for name, letter in zip(names, "AB", strict=False)]
+        self._labels = [name[:120] for name in names]
         self._together = together(self.runs)
         if self.replayed is not None:  # on the run as it is now
-            self.replayed = self._replayed_anew(self.replayed)
+            try:
+                self.replayed = replay(first.run, self.replayed.mixer, self.replayed.options)
+            except InputError:
+                self.replayed = None
         if self.display == "live":
             self._send()
 
-    def _replayed_anew(self, old: Replay) -> Replay | None:
-        try:
-            return replay(self.runs[0].run, old.mixer, old.options)
-        except InputError:
-            return None
-
     def _send(self) -> None:
         widget, both = self.widget, self._together
+        payloads = zip(self.runs, self._labels, both.ids, strict=True)
         with widget.hold_sync():
             widget.title = " and ".join(self._labels)
             widget.domains, widget.stops = both.domains, self.stops
-            widget.runs = [
-                run_payload(rounds, label, ids)
-                for rounds, label, ids in zip(self.runs, self._labels, both.ids, strict=True)
-            ]
+            widget.runs = [run_payload(rounds, label, ids) for rounds, label, ids in payloads]
             widget.scale, widget.menu = scales(self.runs), []
             widget.notices = notices(self.runs, self._labels, both.shared)
             widget.at = max(len(both.stops) - 1, 0)
@@ -246,19 +246,18 @@ class Scrubber:
         self._send_replay()
 
     def _send_replay(self) -> None:
-        done, rounds = self.replayed, self.runs[0]
-        if done is None or self.display != "live":
+        result, rounds = self.replayed, self.runs[0]
+        if result is None or self.display != "live":
             self.widget.replay = {}
             return
         from rbkit.show.figures.mixture import replay_labels
 
-        ends = np.append(rounds.at, len(done.p) - 1)
+        ends = np.append(rounds.round_indices, len(result.p) - 1)
         self.widget.replay = {
-            "label": replay_labels([done])[0],
-            "mixer": done.mixer,
-            "p": packed(rounds.rows(done.p), "f4"),
-            "distance": packed(done.distance[ends], "f4"),
-            "effective": packed(done.effective_domains[ends], "f4"),
+            "label": replay_labels([result])[0],
+            "p": packed(rounds.shown(result.p), "f4"),
+            "distance": packed(result.distance[ends], "f4"),
+            "effective": packed(result.effective_domains[ends], "f4"),
         }
 
     def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
@@ -267,15 +266,15 @@ class Scrubber:
             if kind == "replay":
                 began = time.monotonic()
                 name = str(content.get("mixer"))
-                self.replay(name, **asked(name, dict(content.get("fields") or {})))
+                self.replay(name, **options_from(name, dict(content.get("fields") or {})))
                 self._answer(content, "replayed", seconds=round(time.monotonic() - began, 3))
-            elif kind == "menu":  # asked for: some rules import torch to say whether they can
+            elif kind == "menu":  # only on demand: some rules import torch to say if they can
                 self.widget.menu = menu(self.runs[0].run)
             elif kind == "forget":
                 self.forget()
             elif kind == "gram":
                 which, t = int(content["run"]), int(content["round"])
-                parts = cosines(self.runs[which].gram(t))
+                parts = packed_gram(self.runs[which].gram(t))
                 self._answer(content, "gram", list(parts), run=which, round=t)
             else:
                 raise InputError("message", f"{kind!r} is unknown", "reload the page")
@@ -288,21 +287,89 @@ class Scrubber:
         token = content.get("token") if isinstance(content, dict) else None
         self.widget.send({"type": kind, "token": token, **more}, buffers=buffers)
 
-    # --- in a notebook ------------------------------------------------------------------
-
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return output(self.display, self.widget, repr(self), self.freeze, kwargs)
 
     def __repr__(self) -> str:
         parts = []
         for label, rounds in zip(self._labels, self.runs, strict=True):
-            n = len(rounds.at)
+            n = len(rounds.round_indices)
             parts.append(f"{label}: {n:,} round{'s' * (n != 1)}, {rounds.total:,} domains")
         return "Scrubber of " + " and ".join(parts)
 
 
-def _labels(runs: list[Rounds]) -> list[str]:
-    found = labels([rounds.run for rounds in runs])
-    if len(set(found)) < len(found):  # the same run twice, or a copy of its folder
-        found = [f"{name} ({letter})" for name, letter in zip(found, "AB", strict=False)]
-    return [name[:120] for name in found]
+# ----------------------------------------------------------------- the menu of other mixers
+
+
+def menu(run: Run) -> list[dict[str, Any]]:
+    """Entries of the menu: ``name``, ``reason`` (empty if it can be replayed), ``options``.
+
+    The run's own mixer begins with the run's own options.
+    """
+    entries = []
+    for name in MIXERS:
+        own = parameter(run, "mixer_options") if name == mixer_of(run) else None
+        fields = option_fields(name, own if isinstance(own, Mapping) else {})
+        if name == "Fixed":
+            reason = "it needs its shares: scrubber.replay('Fixed', p=[...])"
+        else:
+            reason = why_not(run, name, {field["name"]: field["value"] for field in fields})
+        entries.append({"name": name, "reason": reason, "options": [] if reason else fields})
+    return sorted(entries, key=lambda entry: bool(entry["reason"]))
+
+
+def option_fields(name: str, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the options of a rule that a simple field can hold.
+
+    Examples
+    --------
+    >>> option_fields("RnB", {"lam": 2.0})[0]
+    {'name': 'lam', 'kind': 'number', 'value': 2.0, 'optional': False, 'choices': []}
+    """
+    rule: Any = MIXERS[name]
+    if not dataclasses.is_dataclass(rule):
+        return []
+    hints = get_type_hints(rule)
+    fields = []
+    for field in dataclasses.fields(rule):
+        if field.name.startswith("_") or not field.init or field.name in _NOT_REPLAYED:
+            continue
+        hint = hints[field.name]
+        types, literal = get_args(hint), get_origin(hint) is Literal
+        optional = NoneType in types
+        plain = next(each for each in types if each is not NoneType) if optional else hint
+        kind = "choice" if literal else _FIELD_KINDS.get(plain)
+        if kind is not None:
+            fields.append(
+                {
+                    "name": field.name,
+                    "kind": kind,
+                    "value": given.get(field.name, field.default),
+                    "optional": optional,
+                    "choices": list(map(str, types)) if literal else [],
+                }
+            )
+    return fields
+
+
+def options_from(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the contents of fields into options: empty ones are None, whole numbers int.
+
+    Examples
+    --------
+    >>> options_from("RnB", {"lam": 1, "effective_domains": "", "prior": "target", "x": 1})
+    {'lam': 1.0, 'prior': 'target', 'effective_domains': None}
+    """
+    options: dict[str, Any] = {}
+    for field in option_fields(name, {}) if name in MIXERS else []:
+        if field["name"] not in values:
+            continue
+        value, kind = values[field["name"]], field["kind"]
+        if value == "" and field["optional"]:
+            value = None
+        elif kind == "number" and isinstance(value, int | float) and not isinstance(value, bool):
+            value = float(value)
+        elif kind == "whole" and isinstance(value, float) and value.is_integer():
+            value = int(value)
+        options[field["name"]] = value
+    return options

@@ -41,8 +41,8 @@ def frames_at_once(monkeypatch):
     """Panels and attached views draw at every look, whatever it costs."""
     from rbkit.show.live import panel
 
-    for module in (panel, panel):
-        monkeypatch.setattr(module, "_SHARE", 1e9)
+    monkeypatch.setattr(panel, "_PANEL_SHARE", 1e9)
+    monkeypatch.setattr(panel, "_ATTACHED_SHARE", 1e9)
     monkeypatch.setattr(panel, "_LEAST", {"live": 0.0, "batch": 25.0})
 
 
@@ -56,12 +56,12 @@ def quick_figure(request, monkeypatch):
     """The figure at the end takes a second, and is tested elsewhere: most do with its words."""
     if {"real_figure", "lab"} & set(request.fixturenames):
         return
-    from rbkit.show.live.facts import live_facts
     from rbkit.show.live.frame import alt
     from rbkit.show.live.panel import Output, View
+    from rbkit.show.live.snapshot import snapshot
 
     def figure(view):
-        words = alt(live_facts(view.run))
+        words = alt(snapshot(view.run))
         return Output({"image/png": "iVBORw0KGgo=", "text/plain": words}, {})
 
     monkeypatch.setattr(View, "figure", figure)

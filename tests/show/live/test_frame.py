@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from rbkit.show.live.facts import live_facts
-from rbkit.show.live.frame import Scale, alt, frame_html, frame_svg
+from rbkit.show.live.frame import alt, frame_html, frame_svg
+from rbkit.show.live.snapshot import Scale, snapshot
 from rbkit.train import Run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -17,16 +17,16 @@ NASTY = ["<script>alert(1)</script>", 'a" onload="x', "]]>&amp;\x00\x1b[31m", "\
 
 
 @pytest.fixture(scope="module")
-def facts(write_run, tmp_path_factory):
-    return live_facts(write_run(tmp_path_factory.mktemp("frame") / "run"))
+def snap(write_run, tmp_path_factory):
+    return snapshot(write_run(tmp_path_factory.mktemp("frame") / "run"))
 
 
 def texts(svg):
     return ["".join(t.itertext()) for t in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-def test_it_says_what_there_is_to_see(facts):
-    said = " ".join(texts(frame_svg(facts)))
+def test_it_says_what_there_is_to_see(snap):
+    said = " ".join(texts(frame_svg(snap)))
     for words in (
         "RnB",
         "step 300 of 300",
@@ -44,8 +44,8 @@ def test_it_says_what_there_is_to_see(facts):
         assert words in said
 
 
-def test_the_output_is_one_image_with_its_words_and_no_markup_that_is_stripped(facts):
-    html = frame_html(facts, hint="<stop>")
+def test_the_output_is_one_image_with_its_words_and_no_markup_that_is_stripped(snap):
+    html = frame_html(snap, hint="<stop>")
     assert re.findall(r"<(\w+)", html) == ["img", "div"]
     assert "&lt;stop&gt;" in html
     image = re.search(r'src="data:image/svg\+xml;base64,([^"]+)"', html)[1]
@@ -53,13 +53,13 @@ def test_the_output_is_one_image_with_its_words_and_no_markup_that_is_stripped(f
     assert 'alt="RnB, ok, step 300 of 300; training loss' in html
 
 
-def test_names_of_a_corpus_are_text_and_nothing_else(facts):
+def test_names_of_a_corpus_are_text_and_nothing_else(snap):
     m = len(NASTY)
     nasty = replace(
-        facts,
+        snap,
         names=tuple(NASTY),
         order=np.arange(m),
-        gram=facts.gram[:m, :m],
+        gram=snap.gram[:m, :m],
         p=np.full((2, m), 1 / m),
         edges=np.array([0.0, 5, 9]),
         q=np.full(m, 1 / m),
@@ -82,31 +82,31 @@ def test_names_of_a_corpus_are_text_and_nothing_else(facts):
     assert not [name for e in tree.iter() for name in e.attrib if name.startswith("on")]
     html = frame_html(nasty)
     assert "<script" not in html
-    assert html.count('"') == frame_html(facts).count('"')
+    assert html.count('"') == frame_html(snap).count('"')
 
 
-def test_a_domain_never_seen_is_hatched_and_the_diagonal_is_outlined(facts):
-    gram = facts.gram.copy()
+def test_a_domain_never_seen_is_hatched_and_the_diagonal_is_outlined(snap):
+    gram = snap.gram.copy()
     gram[3, :] = gram[:, 3] = np.nan
-    svg = frame_svg(replace(facts, gram=gram))
+    svg = frame_svg(replace(snap, gram=gram))
     assert 'fill="url(#unseen)"' in svg
     outlines = re.search(r'd="([^"]+)" fill="none" stroke="#3b4652"', svg)[1]
-    assert outlines.count("z") == facts.m - 1
+    assert outlines.count("z") == snap.m - 1
 
 
 def test_before_the_first_round_and_without_a_run_there_is_a_frame(tmp_path):
-    nothing = live_facts(Run.follow(tmp_path / "later"))
+    nothing = snapshot(Run.follow(tmp_path / "later"))
     assert "after the first round" in " ".join(texts(frame_svg(nothing)))
     assert "waiting" in alt(nothing)
 
 
 @pytest.mark.parametrize("m", [1, 2, 60, 1000])
-def test_any_number_of_domains_fits(facts, m):
+def test_any_number_of_domains_fits(snap, m):
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(m, 5))
     p = rng.dirichlet(np.ones(m), 400)
     many = replace(
-        facts,
+        snap,
         names=tuple(f"{i:03d} words of it" for i in range(m)),
         p=p,
         q=p[0],
@@ -119,18 +119,18 @@ def test_any_number_of_domains_fits(facts, m):
     assert len(texts(frame_svg(many))) < 110
 
 
-def test_losses_of_a_long_run_do_not_make_a_long_picture(facts):
+def test_losses_of_a_long_run_do_not_make_a_long_picture(snap):
     n = 50_000
-    long = type(facts.train)(np.arange(n, dtype=float), np.linspace(9, 3, n))
-    assert len(frame_svg(replace(facts, train=long))) < 1.5 * len(frame_svg(facts))
+    long = type(snap.train)(np.arange(n, dtype=float), np.linspace(9, 3, n))
+    assert len(frame_svg(replace(snap, train=long))) < 1.5 * len(frame_svg(snap))
 
 
-def test_the_scale_only_grows_and_only_in_round_steps(facts):
+def test_the_scale_only_grows_and_only_in_round_steps(snap):
     scale, limits = Scale("cosine"), []
     for size in (0.11, 0.05, 0.3, 0.2, 0.9):
-        limits.append(scale.see([[[1.0, size], [size, 1.0]]]))
+        limits.append(scale.include([[[1.0, size], [size, 1.0]]]))
     assert limits == [0.2, 0.2, 0.5, 0.5, 1.0]
-    assert "cosines, scale ±0.2" in " ".join(texts(frame_svg(facts, scale=0.2)))
+    assert "cosines, scale ±0.2" in " ".join(texts(frame_svg(snap, scale=0.2)))
 
 
 def test_the_scale_does_not_depend_on_when_one_began_to_look(write_run, tmp_path):
@@ -142,7 +142,7 @@ def test_the_scale_does_not_depend_on_when_one_began_to_look(write_run, tmp_path
     assert early.follow({"gram": history["gram"][:2]}) <= late.limit  # cut back by a resume
 
 
-def test_cosines_and_inner_products_look_different(facts):
-    raw = frame_svg(facts, "raw")
+def test_cosines_and_inner_products_look_different(snap):
+    raw = frame_svg(snap, "raw")
     assert "inner products, scale ±" in " ".join(texts(raw))
-    assert raw != frame_svg(facts)
+    assert raw != frame_svg(snap)

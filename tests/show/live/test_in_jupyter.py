@@ -10,8 +10,8 @@ import pretend
 import pytest
 
 import rbkit as rb
-from rbkit.show.live.facts import live_facts
 from rbkit.show.live.frame import frame_html
+from rbkit.show.live.snapshot import snapshot
 from rbkit.train import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -21,7 +21,7 @@ import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import pretend, rbkit as rb
 from rbkit.show.live import panel
-panel._SHARE, panel._LEAST["live"] = 1.0, 0.1  # many frames in a short time
+panel._PANEL_SHARE, panel._LEAST["live"] = 1.0, 0.1  # many frames in a short time
 """
 TRAIN = """
 with rb.live("run", pretend.NAMES, q=pretend.Q, mixer="RnB", steps=80) as live:
@@ -81,7 +81,7 @@ def test_it_is_shown_while_training_and_does_not_flicker(lab, write_notebook, tm
 
 
 def test_an_untrusted_notebook_shows_the_last_frame(lab, write_notebook, write_run, tmp_path):
-    html = frame_html(live_facts(write_run(tmp_path / "run")))
+    html = frame_html(snapshot(write_run(tmp_path / "run")))
     path = write_notebook(tmp_path / "cloned.ipynb", "rb.train()")
     book = nbformat.read(path, 4)
     data = {"text/html": html, "text/plain": "RnB"}

@@ -156,8 +156,8 @@ def test_two_runs_are_read_side_by_side(open_scrubber, made):
     page.evaluate("scrubber.store.moveTo(3)")
     page.wait_for_timeout(60)
     first, second = (rounds.p[3] for rounds in page.py.runs)
-    apart = f"{50 * abs(first - second).sum():.1f} %"
-    assert page.text_content("[data-test=apart]") == apart
+    distance = f"{50 * abs(first - second).sum():.1f} %"
+    assert page.text_content("[data-test=mixture-distance]") == distance
     assert "at step 100" in page.text_content("[data-test=gap]")
     boxes = [page.locator(f"[data-test=mixture-{i}]").bounding_box() for i in (0, 1)]
     assert abs(boxes[0]["y"] - boxes[1]["y"]) < 3  # to be compared, they must stand level

@@ -8,9 +8,9 @@ import pytest
 
 import rbkit as rb
 from rbkit.errors import InputError
-from rbkit.show.facts import Altered
 from rbkit.show.gram_layout import to_cosine
-from rbkit.show.scrub.rounds import GRAM_BYTES, asked, menu, rounds_of, sent_rounds, together
+from rbkit.show.scrub.rounds import GRAM_BYTES, rounds_of, sent_rounds, together
+from rbkit.show.scrub.scrubber import menu, options_from
 from rbkit.show.style import alt_text
 from rbkit.train import Run
 
@@ -203,7 +203,8 @@ def test_domains_of_two_runs_are_matched_by_name(made):
 
 def test_domains_of_the_same_name_stay_apart(made):
     known = {**made["others"].info["domains"], "names": ["a", "a", "b"]}
-    rounds = rounds_of(Altered(made["others"], {}, {"domains": known}))
+    info = {**made["others"].info, "domains": known}
+    rounds = rounds_of(made["others"].with_(info=info))
     assert sorted(rounds.keys) == [("a", 0), ("a", 1), ("b", 0)]
 
 
@@ -224,7 +225,7 @@ def test_a_replay_is_that_of_rbkit_replay_in_the_order_of_the_widget(made):
     sent = scrubber.widget.replay
     assert sent["label"] == "RnB(prior=target)"
     np.testing.assert_allclose(
-        read(sent, "p").reshape(13, 14), expected.p[:, scrubber.runs[0].kept], rtol=1e-6
+        read(sent, "p").reshape(13, 14), expected.p[:, scrubber.runs[0].domain_indices], rtol=1e-6
     )
     np.testing.assert_allclose(read(sent, "distance"), expected.distance, rtol=1e-6)
     assert scrubber.forget().widget.replay == {}
@@ -252,12 +253,12 @@ def test_the_menu_begins_with_the_runs_own_options(tmp_path, made):
 
 
 def test_fields_become_options():
-    assert asked("RnB", {"lam": 2, "effective_domains": ""}) == {
+    assert options_from("RnB", {"lam": 2, "effective_domains": ""}) == {
         "lam": 2.0,
         "effective_domains": None,
     }
-    assert asked("MGDA", {"max_iters": 50.0}) == {"max_iters": 50}
-    assert asked("RnB", {"lam": "much"}) == {"lam": "much"}  # the rule says what is wrong
+    assert options_from("MGDA", {"max_iters": 50.0}) == {"max_iters": 50}
+    assert options_from("RnB", {"lam": "much"}) == {"lam": "much"}  # the rule says what is wrong
 
 
 @pytest.mark.parametrize(

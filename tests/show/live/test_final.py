@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rbkit.show import alt_text, final_figure, png
-from rbkit.show.live.facts import numbers
+from rbkit.show.live.snapshot import numbers, snapshot
 from rbkit.text import duration, percent
 from rbkit.train import Run
 
@@ -92,12 +92,10 @@ def test_any_names_and_any_number_of_domains(tmp_path, write_run, names):
 
 
 def test_numbers_that_are_not_known_are_dashes(tmp_path, write_run):
-    from rbkit.show.live.facts import live_facts
-
-    told = {line.what: line for line in numbers(live_facts(write_run(tmp_path / "run")))}
-    assert told["tokens per second"].value == told["views"].value == "–"
-    assert told["views"].beside == ""
-    assert told["price of adapting"].value == "0.047 %"
+    shown = {line.name: line for line in numbers(snapshot(write_run(tmp_path / "run")))}
+    assert shown["tokens per second"].value == shown["views"].value == "–"
+    assert shown["views"].note == ""
+    assert shown["price of adapting"].value == "0.047 %"
 
 
 def test_times_and_percentages_are_said_in_the_unit_that_fits():

@@ -16,8 +16,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rbkit.errors import InputError
-from rbkit.show.live.facts import live_facts, printable
-from rbkit.show.live.terminal import LEFT, Room, View, view, watch
+from rbkit.show.live.snapshot import snapshot
+from rbkit.show.live.terminal import LEFT, Room, TerminalView, draw, watch
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -48,7 +48,7 @@ def console(width=100, *, terminal=False, colours=None, height=24, **options):
 def shown(run, where=None, **options):
     """What is on the screen, and the exit code."""
     where = where or console()
-    code = View(run.path, where, **options).follow(once=True)
+    code = TerminalView(run.path, where, **options).follow(once=True)
     return where.file.getvalue(), code
 
 
@@ -95,17 +95,17 @@ def test_everything_is_there_and_fits_the_width(runs, width):
 
 def test_rows_show_the_proportions_in_force_and_their_target(runs):
     run, (said, _) = runs[-1], shown(runs[-1])
-    facts = live_facts(run)
-    for name, p, q in zip(facts.names, facts.p[-1], facts.q, strict=True):
+    snap = snapshot(run)
+    for name, p, q in zip(snap.names, snap.p[-1], snap.q, strict=True):
         (line,) = (line for line in said.splitlines() if line.startswith(name[:12]))
         assert line.split()[-2:] == [f"{100 * p:.1f}", f"{100 * q:.1f}"]
         assert "│" in line
 
 
 def test_colours_are_centred_at_zero_and_signs_stand_for_them(runs):
-    facts = live_facts(runs[-1])
+    snap = snapshot(runs[-1])
     coloured = console(terminal=True, colours="truecolor")
-    coloured.print(view(facts, Room(100), scale=1.0))
+    coloured.print(draw(snap, Room(100), scale=1.0))
     assert "48;2;103;0;31" in coloured.file.getvalue()  # dark red: the diagonal
     plain, _ = shown(runs[-1])
     assert "\x1b" not in plain
@@ -142,10 +142,10 @@ def test_names_cannot_reach_the_terminal(tmp_path, write_run):
 
 def test_very_many_domains_are_put_together(tmp_path, write_run):
     run = write_run(tmp_path / "run", names=[f"d{i}" for i in range(500)], rounds=2)
-    facts = printable(live_facts(run))
+    snap = snapshot(run)
     for height in (24, 60):
         where = console(height=height)
-        where.print(view(facts, Room(100, height)))
+        where.print(draw(snap, Room(100, height)))
         lines = where.file.getvalue().splitlines()
         assert len(lines) < height
         shares = [float(x.split()[-2]) for x in lines if x.startswith("+")]
@@ -165,17 +165,17 @@ def test_runs_without_matrix_or_without_anything_are_shown(tmp_path, write_run, 
 
 
 def test_domains_without_examples_are_hatched(runs):
-    facts = live_facts(runs[-1])
-    gram = np.array(facts.gram)
+    snap = snapshot(runs[-1])
+    gram = np.array(snap.gram)
     gram[3] = gram[:, 3] = np.nan
     where = console()
-    where.print(view(type(facts)(**{**vars(facts), "gram": gram}), Room(100)))
+    where.print(draw(type(snap)(**{**vars(snap), "gram": gram}), Room(100)))
     assert where.file.getvalue().count("░░") >= 14
 
 
 def test_it_follows_until_the_run_ends(running):
     where = console(terminal=True, colours="truecolor")
-    follower = View(running.path, where, every=0.01)
+    follower = TerminalView(running.path, where, every=0.01)
     threading.Timer(0.3, change, [running], {"status": "ok"}).start()
     assert follower.follow() == 0
     said = where.file.getvalue()
@@ -185,7 +185,7 @@ def test_it_follows_until_the_run_ends(running):
 def test_what_is_no_terminal_gets_a_line_now_and_then(running):
     where = console()
     threading.Timer(0.3, change, [running], {"status": "failed", "error": "boom"}).start()
-    assert View(running.path, where, every=0.01, line_every=0.1).follow() == 1
+    assert TerminalView(running.path, where, every=0.01, line_every=0.1).follow() == 1
     said = where.file.getvalue()
     lines = [line for line in said.splitlines() if line.startswith("running")]
     assert 1 <= len(lines) <= 4
@@ -196,24 +196,24 @@ def test_what_is_no_terminal_gets_a_line_now_and_then(running):
 
 def test_ctrl_c_leaves_the_view_and_not_the_run(running, monkeypatch):
     where = console(terminal=True)
-    follower = View(running.path, where)
+    follower = TerminalView(running.path, where)
     monkeypatch.setattr(time, "sleep", lambda seconds: (_ for _ in ()).throw(KeyboardInterrupt))
     assert follower.follow() == LEFT
-    assert "the run goes on" in where.file.getvalue()
+    assert "the run continues" in where.file.getvalue()
     assert json.loads((running.path / "run.json").read_text())["status"] == "running"
 
 
 def test_a_folder_that_is_about_to_appear_is_waited_for(tmp_path, write_run):
     threading.Timer(0.2, write_run, [tmp_path / "soon"]).start()
     where = console()
-    assert View(tmp_path / "soon", where, every=0.02).follow() == 0
+    assert TerminalView(tmp_path / "soon", where, every=0.02).follow() == 0
     assert "waiting for a run" in where.file.getvalue()
     assert "finished" in where.file.getvalue()
 
 
 def test_where_there_is_no_run_it_says_so(tmp_path):
     with pytest.raises(InputError, match="no run there; give the folder of a run"):
-        View(tmp_path, console(), patience=0.05).follow()
+        TerminalView(tmp_path, console(), patience=0.05).follow()
     with pytest.raises(InputError, match="no run there"):
         watch(tmp_path, once=True)
 
