@@ -181,15 +181,19 @@ def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _metrics(run: Run) -> _Columns:
-    columns: dict[str, list[Any]] = {"kind": [], "step": [], "metric": [], "value": []}
+    kinds, steps, names, values = list[str](), list[int](), list[str](), list[float]()
     for kind in ("train", "eval"):
         for row in run.metrics(kind):
             step = row.get("step")
-            for name, value in row.items() if isinstance(step, int) else ():
+            if not isinstance(step, int):
+                continue
+            for name, value in row.items():
                 if name not in ("kind", "step") and isinstance(value, int | float):
-                    for column, item in zip(columns, (kind, step, name, float(value)), strict=True):
-                        columns[column].append(item)
-    return columns
+                    kinds.append(kind)
+                    steps.append(step)
+                    names.append(name)
+                    values.append(float(value))
+    return {"kind": kinds, "step": steps, "metric": names, "value": values}
 
 
 def _by_domain(run: Run) -> _Columns:
