@@ -147,7 +147,7 @@ def test_a_run_that_is_going_on_elsewhere_is_not_overwritten(tmp_path):
     rb.live(tmp_path, ["oak"], display=False)  # a cell that is run once more
     info = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(info | {"pid": os.getppid()}))
-    with pytest.raises(InputError, match="a run is going on"):
+    with pytest.raises(InputError, match="a run is in progress"):
         rb.live(tmp_path, ["oak"], display=False)
 
 
@@ -222,5 +222,5 @@ def test_two_processes_share_one_record_and_stop_at_the_same_step(tmp_path):
     assert stopped[0] == stopped[1] == f"left at {run.info['progress']['step']}"
     assert run.status == "interrupted"
     assert (run.metrics("train")[0]["loss"], run.metrics("train")[0]["tokens"]) == (0.5, 20)
-    assert "a run is going on" in said[0][1]
+    assert "a run is in progress" in said[0][1]
     assert "the first process cannot" in said[1][1]
