@@ -69,10 +69,10 @@ def replay_history(
     Examples
     --------
     >>> from rbkit.balance.mixers.rnb import RnB
-    >>> known = np.full((1, 2), np.nan)
+    >>> nan = np.full((1, 2), np.nan)
     >>> history = {"q": np.full(2, .5), "step": np.array([10]), "counts": np.full((1, 2), 8),
-    ...            "gram": np.diag([3., 4.])[None], "diagonal_debiased": known,
-    ...            "noise_floor": known}
+    ...            "gram": np.diag([3., 4.])[None], "diagonal_debiased": nan,
+    ...            "noise_floor": nan}
     >>> replay_history(history, RnB(lam=1), sizes=np.array([9, 9])).round(4)
     array([[0.5   , 0.5   ],
            [0.4502, 0.5498]])

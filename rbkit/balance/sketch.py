@@ -26,7 +26,7 @@ inputs, which have random signs of their own: for the common direction it is as 
 were B c buckets. What else is in the gradients is kept about as well as by a dense random
 projection to c d numbers (``bench/tradeoff.py``).
 
-Signs are drawn anew each round, so that the errors of rounds are independent.
+New signs are drawn each round, so that the errors of rounds are independent.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from torch import Tensor
 # Elements of the temporary that one chunk of the fold may take: it should stay in cache.
 _CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
 _COLUMNS = 1024  # at least: fewer, and outputs that share a column decide the error
-_BLOCKS = 16  # at least, so that inputs of all kinds are told apart
+_BLOCKS = 16  # at least, so that inputs of all kinds are separated
 _MEETING = 2  # outputs in a column at least: with fewer, transforms cost more than the fold
 _NUMBERS = 7680  # that a sketch keeps of a domain by default: see bench/tradeoff.py
 _ALL = slice(None)

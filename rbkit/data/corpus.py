@@ -172,7 +172,7 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
     -------
     dict
         ``name`` : str; ``licences`` : list of {asset, licence, attribution, url}; ``n_train``,
-        ``n_eval`` : int; ``duplicates`` : training examples found in the eval split, too;
+        ``n_eval`` : int; ``duplicates`` : training examples that are also in the eval split;
         ``dropped`` : rows without text; ``held_back`` : rows in neither split (see
         `eval_sources`); ``sources`` : list of str; ``seed`` : int; ``fingerprint`` : hash of all
         texts and sources. For a corpus that rbkit did not load, or that has been changed since,

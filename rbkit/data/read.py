@@ -106,9 +106,9 @@ def open_data(
 
 def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
     reader = BUILTIN[name]
-    known = [key for key in inspect.signature(reader).parameters if key != "progress"]
-    if unknown := [key for key in options if key not in known]:
-        remedy = f"it takes {', '.join(known)}" if known else "it takes no options"
+    accepted = [key for key in inspect.signature(reader).parameters if key != "progress"]
+    if unknown := [key for key in options if key not in accepted]:
+        remedy = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
         raise InputError(unknown[0], f"not an option of the corpus {name!r}", remedy)
     texts = reader(progress=progress, **options)
     table = {"text": texts.text, "source": texts.source}
@@ -320,16 +320,16 @@ def _open_folder(
 def _open_hub(
     hub_id: str, config: str | None, split: str | None, progress: bool, options: dict[str, Any]
 ) -> Opened:
-    known = f"give a file, a folder, a hub id (owner/name) or one of {', '.join(BUILTIN)}"
+    remedy = f"give a file, a folder, a hub id (owner/name) or one of {', '.join(BUILTIN)}"
     if not _HUB_ID.fullmatch(hub_id):
-        raise InputError(hub_id, "no such file or built-in corpus, and not a hub id", known)
+        raise InputError(hub_id, "no such file or built-in corpus, and not a hub id", remedy)
     try:
         splits, licence = _load(hub_id, config, split, progress, options)
     except InputError:
         raise
     except Exception as error:
         raise InputError(
-            hub_id, f"not a local file, and the hub: {_reason(error)}", known
+            hub_id, f"not a local file, and the hub: {_reason(error)}", remedy
         ) from error
     url = f"https://huggingface.co/datasets/{hub_id}"
     credit = {

@@ -289,7 +289,7 @@ class Domains:
             names, method, quality = facts["names"], facts["method"], facts["quality"]
             cards = facts["cards"]
         except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise InputError(str(header), f"not what was saved ({error!r})", _REMEDY) from error
+            raise InputError(str(header), f"damaged ({error!r})", _REMEDY) from error
         try:
             return cls(
                 names=names,

@@ -436,7 +436,7 @@ class Editor:
         return True
 
     def redo(self) -> bool:
-        """Do again what was undone; False if there is nothing."""
+        """Repeat the operation undone last; False if there is none."""
         if not self._undone:
             return False
         self._done.append(self._undone.pop())

@@ -89,7 +89,7 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The vectors depend on this: the parameters and, once fitted, what was learnt."""
+        """The vectors depend on this: parameters and, once fitted, vocabulary and directions."""
         learnt = None
         if hasattr(self, "vectorizer_"):
             parts = [self.vectorizer_.idf_.tobytes()]

@@ -425,7 +425,7 @@ class EditLog:
         except InputError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(where, f"not what was saved ({error!r})", _REMEDY) from error
+            raise InputError(where, f"damaged ({error!r})", _REMEDY) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the log as plain JSON values."""

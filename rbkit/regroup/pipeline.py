@@ -77,7 +77,7 @@ def regroup(
         another estimator that leaves noise it has to be given.
     max_noise : float, optional
         At most this share of all examples stays noise: the nearest ones join their domain
-        first, `noise` says what becomes of the rest.
+        first, the rest follow `noise`.
     far : {"keep", "apart"}
         Eval examples that lie far from all domains: in q, or apart (label -1).
     edits : EditLog or path, optional

@@ -456,7 +456,7 @@ def embed_shards(
         Memory-mapped, if it is large: texts are read shard by shard.
     embedder : Embedder
         Fitted, if it needs fitting, and with an `identity`. It reaches other processes by its
-        parameters and what it learnt; a model is loaded once in each.
+        parameters and fitted attributes; a model is loaded once in each.
     folder : path
         Of these vectors alone.
     column : str
@@ -543,9 +543,9 @@ def embed_corpus_sharded(
 
 
 def portable(embedder: Embedder) -> Embedder:
-    """Return a copy for other processes: parameters and what was learnt, without a loaded model.
+    """Return a copy for other processes: parameters and fitted attributes, without a loaded model.
 
-    By scikit-learn's convention what was learnt has a name that ends with an underscore.
+    By scikit-learn's convention fitted attributes have names that end with an underscore.
     """
     if not hasattr(embedder, "get_params"):
         return embedder
@@ -560,7 +560,9 @@ def _identity_of(embedder: Embedder) -> dict[str, Any]:
     identity: dict[str, Any] | None = getattr(embedder, "identity", None)
     if identity is None:
         remedy = "give it a dict `identity` that changes whenever its vectors would"
-        raise InputError(type(embedder).__name__, "cannot be told from other embedders", remedy)
+        raise InputError(
+            type(embedder).__name__, "cannot be distinguished from other embedders", remedy
+        )
     # As it will be read back from JSON, so that it can be compared.
     as_read: dict[str, Any] = json.loads(json.dumps(identity))
     return as_read

@@ -186,7 +186,7 @@ class Weights:
             )
             weight = np.asarray(facts["weight"], dtype=np.float64)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(str(path), f"not what was saved ({error!r})", remedy) from error
+            raise InputError(str(path), f"damaged ({error!r})", remedy) from error
         p = loaded.p
         lengths = {len(loaded.names), *map(np.size, (loaded.sizes, loaded.q, p, weight))}
         sound = len(lengths) == 1 and np.isfinite(p).all() and (p >= 0).all()

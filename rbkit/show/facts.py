@@ -250,6 +250,3 @@ def _paid(run: Run, unit: Unit) -> tuple[float | None, dict[str, float] | None]:
     added = {name: price for name, price in prices.items() if name not in NOT_ADAPTING}
     unknown = any(price is None for name, price in added.items() if name != "mixer")
     return prices.get("step"), None if unknown else {name: p or 0.0 for name, p in added.items()}
-
-
-RunLike = Run  # the name by which other rooms still import it

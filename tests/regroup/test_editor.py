@@ -262,9 +262,9 @@ def test_a_step_that_fails_in_a_replay_is_named(editor, material):
     ("facts", "message"),
     [
         ([], "not of the format"),
-        ({"format": "rbkit-edits/1"}, "not what was saved"),
+        ({"format": "rbkit-edits/1"}, "damaged"),
         ({"format": "rbkit-edits/1", "ops": []}, "no operations"),
-        ({"format": "rbkit-edits/1", "ops": [3]}, "not what was saved"),
+        ({"format": "rbkit-edits/1", "ops": [3]}, "damaged"),
         ({"format": "rbkit-edits/1", "ops": [{"op": "drop", "domain": 1}]}, "is not a cut"),
         ({"format": "rbkit-edits/1", "ops": [{"op": "cut"}, {"op": "exec"}]}, "'exec' is unknown"),
     ],

@@ -47,7 +47,7 @@ def regrouped(m, fresh):
 
 
 @pytest.mark.parametrize("m", [3, 60])
-def test_far_eval_and_drift_are_drawn_and_told(m):
+def test_far_eval_and_drift_are_drawn_and_described(m):
     before = dict(matplotlib.rcParams)
     fresh = np.concatenate([cloud(80, m, 1), cloud(30, m, 2, away=6)])
     domains = regrouped(m, fresh)
@@ -100,7 +100,7 @@ def test_no_example_is_lost_between_before_and_after(policy):
     assert before.sum() == after.sum() == 140
 
 
-def test_the_effect_of_a_policy_on_sizes_is_shown_and_told():
+def test_the_effect_of_a_policy_on_sizes_is_shown_and_described():
     nearest = size_effect(settled("nearest"), ["$a$", "b"])
     assert rows_of(nearest)["in no domain"] == (60, 0)
     assert "in no domain 42.9% of the examples before, 0.0% after" in alt_text(nearest)

@@ -165,7 +165,7 @@ def _overlap(artists, figure):
 
 @pytest.mark.parametrize("m", [3, 14, 30])
 def test_long_domain_names_do_not_overlap(tmp_path, write_run, m):
-    run = write_run(tmp_path / "run", names=LONG[:m])
+    run = write_run(tmp_path / "run", names=LONG[:m], rounds=4)
     drawn = [
         proportions(run),
         gram(run.history["gram"][0], LONG[:m]),
@@ -189,7 +189,8 @@ def test_the_names_of_lines_that_end_together_do_not_overlap(runs):
 
 
 def test_dollars_in_a_domain_name_are_dollars(tmp_path, write_run):
-    run = write_run(tmp_path / "run", names=["costs $5, $\\frac{", "$x$ and $y", "日本語 ☃", "ok"])
+    names = ["costs $5, $\\frac{", "$x$ and $y", "日本語 ☃", "ok"]
+    run = write_run(tmp_path / "run", names=names, rounds=2)
     for ax in (
         proportions(run),
         loss_by_domain([run]),
@@ -219,7 +220,7 @@ def test_runs_side_by_side_have_domains_in_the_same_order(runs):
 
 
 def test_proportions_that_were_not_recorded_are_blank_not_an_error(tmp_path, write_run):
-    path = write_run(tmp_path / "late", "RnB").path / "history.npz"
+    path = write_run(tmp_path / "late", "RnB", rounds=3).path / "history.npz"
     with np.load(path) as file:
         history = dict(file)
     history["p"] = history["p"].astype(float)

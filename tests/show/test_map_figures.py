@@ -241,7 +241,7 @@ def test_the_order_is_one_and_no_farther_from_the_diagonal_than_chance(table):
 
 
 @pytest.mark.parametrize("of", ["source", "domain", "count"])
-def test_crosstabs_are_drawn_and_told(of):
+def test_crosstabs_are_drawn_and_described(of):
     _, labels = world()
     sources = [ODD[i % 3] for i in range(600)]
     ax = crosstab(sources, labels, ODD, of=of)

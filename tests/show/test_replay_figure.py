@@ -37,7 +37,7 @@ def test_domains_have_one_colour_in_all_panels(run):
     assert faces[0] == faces[1] == faces[2]
 
 
-def test_the_distance_is_drawn_where_it_is_asked_for_and_told_in_words():
+def test_the_distance_is_drawn_where_it_is_asked_for_and_described():
     ax = Figure().subplots()
     assert replay_distance([made("Target", 0.25), made("RnB", 0.1)], ax) is ax
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [0, 0.25, 0.25])
@@ -45,14 +45,14 @@ def test_the_distance_is_drawn_where_it_is_asked_for_and_told_in_words():
     assert "Target 12% on average" in alt_text(ax)
 
 
-def test_rules_of_one_name_are_told_apart_by_what_differs():
-    found = [
+def test_rules_of_one_name_are_named_by_what_differs():
+    replays_made = [
         made("RnB", 0.1, lam=3.0, floor=0.0),
         made("RnB", 0.2, lam=9, floor=0.0),
         made("Mine", 0.1, a=1),
     ]
-    assert replay_labels(found) == ["RnB", "RnB(lam=9)", "Mine(a=1)"]
-    colours = [line.get_color() for line in replay_distance(found).lines]
+    assert replay_labels(replays_made) == ["RnB", "RnB(lam=9)", "Mine(a=1)"]
+    colours = [line.get_color() for line in replay_distance(replays_made).lines]
     assert len(set(colours)) == 3
 
 

@@ -18,7 +18,7 @@ The segments are rounds to the trainer: :meth:`Aioli.round_length` plans them in
 rule before the first step, so the run begins with one segment of `lead_steps` on uniform
 proportions, as in the code's own setting with a prior (``prior_steps``). Domains without
 training data are not swept. The order of each sweep is a function of (seed, round, sweep), so a
-resumed run goes on with the same one.
+resumed run continues with the same one.
 
 Defaults: 1 sweep of 5 steps and no average (the code's), eta = 0.2 and normalised (its README),
 h = 0.75 (its script for 7 domains; the code's default is 1, its README says less than 1). The

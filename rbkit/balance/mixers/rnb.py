@@ -13,7 +13,7 @@ Algorithm 3, line 17, prints it without the norm, :math:`\mathrm{softmax}(\eta\l
 That form depends on the scale of the gradients, which changes by orders of magnitude while a
 model trains; the normalised one is the one that the paper derives.
 
-Options stand beside the printed rule, none on by default: a *prior* other than uniform
+Options extend the printed rule, none on by default: a *prior* other than uniform
 (:math:`p \propto \pi \exp(\cdot)`), a *floor* against starved domains, a temperature set
 by the wanted *effective number of domains* :math:`\exp H(p)` (the printed rule flattens
 like :math:`1/\sqrt m` as domains get many), *smoothing* over rounds, the *debiased* diagonal,

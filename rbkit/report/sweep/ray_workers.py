@@ -98,7 +98,6 @@ class RayWorkers:
         self._active[id] = _ActiveRun(id, actor, actor.events.remote(_LISTEN))
 
     def events(self, timeout: float) -> list[Event]:
-        """Return what happened; wait at most `timeout` seconds for something."""
         calls = [run.pending for run in self._active.values()]
         if not calls:
             time.sleep(timeout)
@@ -113,17 +112,14 @@ class RayWorkers:
         ]
 
     def interrupt(self, id: str) -> None:
-        """Have the run interrupt its notebook."""
         if id in self._active:
             self._active[id].actor.interrupt.remote(id)
 
     def kill(self, id: str) -> None:
-        """Kill the run and all its processes."""
         if id in self._active:  # with its actor, which may still be waiting for a place
             self._ray.kill(self._active[id].actor)
 
     def close(self) -> None:
-        """Kill the actors, and with them what they run."""
         actors = [*self._idle, *(run.actor for run in self._active.values())]
         if actors:  # those that can, clean up first
             self._ray.wait(

@@ -229,11 +229,6 @@ def _drop_if_empty(path: Path) -> None:
 
 # --------------------------------------------------------------------------- the fork server
 
-_START = (
-    "import sys; sys.path.append(sys.argv[2]); "
-    "from rbkit.report.sweep.worker import fork_server; "
-    "fork_server(int(sys.argv[1]), sys.argv[3])"
-)
 _ROOT = str(Path(__file__).resolve().parents[3])
 
 
@@ -312,6 +307,12 @@ def fork_server(fd: int, folder: str) -> None:
     finally:
         kill_descendants()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+_START = (
+    "import sys; sys.path.append(sys.argv[2]); "
+    f"from {__name__} import {fork_server.__name__} as serve; serve(int(sys.argv[1]), sys.argv[3])"
+)
 
 
 def _preload() -> None:
@@ -428,7 +429,6 @@ class LocalWorkers:
         self._mark = uuid.uuid4().hex  # identifies what they leave even after their death
 
     def start(self, request: Message) -> None:
-        """Begin the run ``request["id"]``."""
         try:
             if self._control is None:
                 self._server, self._control, self._scratch = start_fork_server(self._mark)
@@ -441,7 +441,6 @@ class LocalWorkers:
         self._requested.append(worker)
 
     def events(self, timeout: float) -> list[Event]:
-        """Return what happened; wait at most `timeout` seconds for something."""
         events, self._not_started = self._not_started, []
         if events:
             return events
@@ -462,12 +461,10 @@ class LocalWorkers:
         return events
 
     def interrupt(self, id: str) -> None:
-        """Have the run interrupt its notebook."""
         if id in self._workers:
             self._workers[id].channel.send({"interrupt": True})
 
     def kill(self, id: str) -> None:
-        """Kill the run and all its processes."""
         worker = self._workers.get(id)
         if worker is not None:
             kill_group(worker.kernel)
@@ -475,7 +472,6 @@ class LocalWorkers:
                 worker.channel.stop_sending()  # not forked yet: it will receive no request
 
     def close(self) -> None:
-        """Kill whatever still runs, and end the fork server."""
         for worker in self._workers.values():
             kill_group(worker.kernel)
             kill_group(worker.identity)

@@ -104,7 +104,7 @@ def late_when_they_say_so(monkeypatch):
 def test_every_ending_is_reported_as_it_was_and_the_next_call_does_the_rest(
     tiny, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(launcher, "_PATIENCE", 1)
+    monkeypatch.setattr(launcher, "_PATIENCE", 4)
     late_when_they_say_so(monkeypatch)
     log = tmp_path / "log"
     log.mkdir()
@@ -182,8 +182,9 @@ def launched(template, grid, out, jobs):
     restore = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command)
     signal.signal(signal.SIGINT, restore)
-    end = time.monotonic() + 60
-    while len(list(out.glob("runs/*/begun"))) < jobs and time.monotonic() < end:
+    end = time.monotonic() + 180  # on a machine with other work
+    while len(list(out.glob("runs/*/begun"))) < jobs:
+        assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.05)
     time.sleep(0.2)

@@ -121,7 +121,7 @@ def test_without_a_with_the_record_ends_after_the_last_step(tmp_path):
         ({"p": [1.0]}, r"p: shape \(1,\), but there are 2 domains"),
         ({"eval_losses": [1.0, 2.0, 3.0]}, "eval_losses: shape"),
         ({"p": [30, 70]}, "p: the sum is 100, not 1"),
-        ({"p": [np.nan, 1.0]}, "p: some are negative or no numbers"),
+        ({"p": [np.nan, 1.0]}, "p: some are negative or not numbers"),
     ],
 )
 def test_what_does_not_fit_the_domains_is_refused(tmp_path, what, match):
