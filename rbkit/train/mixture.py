@@ -19,7 +19,6 @@ from rbkit.train.parallel import from_first, processes, rank
 DOMAIN = "rbkit_domain"  # key under which a batch carries the domain of each example
 HALF = "rbkit_half"  # ... and the half of the round that each example belongs to
 LENGTH = "rbkit_length"  # ... and, if examples are packed into one row, their lengths
-KEYS = (DOMAIN, HALF, LENGTH)
 
 
 class MixtureLoader:
