@@ -1,4 +1,8 @@
-"""Numbers that figures, panels and pages read out of runs: labels, losses, proportions, costs."""
+"""Numbers that figures, panels and pages read out of runs: labels, losses, proportions, costs.
+
+Runs may be unfinished, killed or not written by rbkit, so nothing is taken for granted: what is
+missing comes back as None, NaN or an empty list.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +109,7 @@ def losses(run: Run) -> Losses:
     known = np.isfinite(by_domain)
     worst = int(np.nanargmax(np.where(known, by_domain, -np.inf))) if known.any() else None
     return Losses(
-        _finite(record.get("loss_token")), _finite(record.get("loss_example")), by_domain, worst
+        finite(record.get("loss_token")), finite(record.get("loss_example")), by_domain, worst
     )
 
 
@@ -113,7 +117,7 @@ def loss_series(run: Run, split: str) -> tuple[Array, Array]:
     """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
     key = "loss" if split == "train" else "loss_token"
     rows = [(row.get("step"), row.get(key)) for row in run.metrics(split)]
-    points = [row for row in rows if all(_finite(value) is not None for value in row)]
+    points = [row for row in rows if all(finite(value) is not None for value in row)]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
     return steps, values
 
@@ -135,7 +139,8 @@ def as_floats(values: Sequence[float | None]) -> Array:
     return np.array([np.nan if v is None else float(v) for v in values], dtype=np.float64)
 
 
-def _finite(value: Any) -> float | None:
+def finite(value: Any) -> float | None:
+    """Return a number as it is, and None for everything else, NaN and infinity included."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if number and np.isfinite(value) else None
 
@@ -243,7 +248,7 @@ def _paid(run: Run, unit: Unit) -> tuple[float | None, dict[str, float] | None]:
     """
     columns = ("seconds",) if unit == "seconds" else ("flops_counted", "flops_modelled")
     prices = {
-        entry["name"]: next((v for c in columns if (v := _finite(entry.get(c))) is not None), None)
+        entry["name"]: next((v for c in columns if (v := finite(entry.get(c))) is not None), None)
         for entry in ledger(run)
         if entry.get("calls") != 0
     }

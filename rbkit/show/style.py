@@ -1,4 +1,4 @@
-"""One look for all figures, and the words that stand for them.
+"""One look for all figures, their alternative texts, and how they are shown.
 
 The style is a context manager: nothing global changes when it ends. Every figure
 function builds an alternative text from its data (``set_alt``), which notebooks, HTML
@@ -168,7 +168,7 @@ def note(ax: Axes, text: str, at: tuple[float, float], by: tuple[float, float], 
 
 
 def say_nothing(ax: Axes, text: str) -> None:
-    """Write `text` in empty axes, whose ticks would stand for nothing."""
+    """Write `text` in empty axes, whose ticks would mean nothing."""
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=MUTED)
     ax.set(xticks=[], yticks=[])
 
@@ -330,6 +330,11 @@ _MODES: tuple[str, ...] = get_args(Mode)
 def display_mode(given: str | bool | None = None) -> Mode:
     """Return the mode: as given, else ``$RBKIT_DISPLAY``, else ``live`` in an IPython kernel.
 
+    ``live`` shows things while they happen, and widgets; ``batch``, for a notebook that is run
+    unattended, a picture now and then and no widgets; ``final`` one figure at the end; ``off``
+    nothing. A kernel cannot know whether anyone is watching, so this is never guessed: tools
+    that run notebooks in batches set the variable, as ``rbkit run`` and ``rbkit sweep`` do.
+
     Parameters
     ----------
     given : {"live", "batch", "final", "off"} or bool, optional
@@ -359,7 +364,7 @@ def display_mode(given: str | bool | None = None) -> Mode:
 
 def in_kernel() -> bool:
     """Whether this process is an IPython kernel, which can show pictures at all."""
-    if "IPython" not in sys.modules:  # then nobody can have started one
+    if "IPython" not in sys.modules:  # then there cannot be one
         return False
     from IPython.core.getipython import get_ipython
 
@@ -398,7 +403,10 @@ def size_of(image: bytes) -> tuple[int, int]:
 
 
 def bundle(fig: Figure | Axes, dpi: int = 200) -> tuple[dict[str, Any], dict[str, Any]]:
-    """MIME bundle and metadata of a figure: PNG and its alternative text, nothing else."""
+    """MIME bundle and metadata of a figure: PNG and its alternative text, nothing else.
+
+    Inline SVG and widgets would be blank in notebooks that are not trusted and in offline HTML.
+    """
     image, alt = png(fig, dpi), alt_text(_figure(fig))
     width, height = size_of(image)
     data = {"image/png": base64.b64encode(image).decode("ascii"), "text/plain": alt}

@@ -31,6 +31,12 @@ def test_every_rule_has_a_panel_after_what_was_sampled(run):
     assert "RnB(lam=9)" in alt_text(figure)
 
 
+def test_the_alternative_text_of_a_panel_names_its_rule(run):
+    *panels, _ = replays(run, ["Target", RnB(lam=9)]).axes
+    for ax, rule in zip(panels, ["RnB", "Target", "RnB(lam=9)"], strict=True):
+        assert f"under {rule};" in alt_text(ax)
+
+
 def test_domains_have_one_colour_in_all_panels(run):
     *panels, _ = replays(run, ["Stratified", RnB()]).axes
     faces = [[c.get_facecolor()[0].tolist() for c in ax.collections] for ax in panels]

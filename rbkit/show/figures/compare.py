@@ -507,7 +507,7 @@ def pareto(
             return ax
         shown = [p.variant for p in points]
         picked = named_variants(shown, baselines)
-        named = [p for p, picked_ in zip(points, picked, strict=True) if p.front or picked_]
+        named = [p for p, name in zip(points, picked, strict=True) if p.front or name]
         front = sorted((p for p in points if p.front), key=lambda p: p.cost[0])
         line: dict[str, Any] = {"color": MUTED, "linewidth": 1.0, "linestyle": DASHED}
         ax.plot([p.cost[0] for p in front], [p.loss[0] for p in front], zorder=1.5, **line)
@@ -587,7 +587,7 @@ _PLACES: list[tuple[float, float, _Side]] = [
 
 
 def _name_points(ax: Axes, points: Sequence[_Point], size: float = 9.0) -> None:
-    """Write names beside the marks, where there is room, on as few bars as possible."""
+    """Write names next to the marks, where there is room, on as few bars as possible."""
     ax.autoscale_view()
     figure = ax.get_figure(root=True)
     if figure is None:
@@ -661,9 +661,9 @@ class _Panel:
 def _panels(
     variants: Sequence[VariantLike], read: Callable[[Run], tuple[Array, Array]]
 ) -> list[_Panel]:
-    """Mean over seeds of what `read` finds in each variant with domains and rounds of the first.
+    """Mean over seeds of what `read` returns for each variant with domains and rounds of the first.
 
-    A variant is left out if nothing is found in any of its runs.
+    A variant is left out if `read` returns nothing for any of its runs.
     """
     panels = []
     for variant in variants:

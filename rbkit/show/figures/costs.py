@@ -1,4 +1,4 @@
-"""Costs of training besides the plain steps, entry by entry of the ledger."""
+"""Costs of training on top of the plain steps, entry by entry of the ledger."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MEANING = {
 def costs(runs: Sequence[Run], ax: Axes | None = None) -> Axes:
     """Seconds of each ledger entry on a logarithmic axis, one mark per run.
 
-    The share of the plain steps' seconds stands beside the most expensive mark of a row.
+    The share of the plain steps' seconds is written next to the most expensive mark of a row.
 
     Parameters
     ----------

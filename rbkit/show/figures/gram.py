@@ -126,7 +126,7 @@ def gram_frames(
     kind: Kind = "cosine",
     side: float = 2.3,
 ) -> None:
-    """Draw matrices (n, m, m) on a row of n axes, `side` inches high; names beside the first."""
+    """Draw matrices (n, m, m) on a row of n axes, `side` inches high; names next to the first."""
     m, order = len(names), np.asarray(order, dtype=np.int64)
     size = min(8.5, 72 * side / m * 0.95)
     shown = [shorten(names[i], 26) for i in order] if size > 3.5 else []  # else not legible

@@ -57,7 +57,7 @@ def proportions(
     order : sequence of int, optional
         Order of the domains from bottom to top; by similarity of gradients if not given.
     names : bool
-        Whether to write the names of the domains (the biggest, if not all fit) beside q.
+        Whether to write the names of the domains (the biggest, if not all fit) next to q.
     title : str, optional
     colours : sequence of RGB, optional
         Colours of the domains from bottom to top.
@@ -90,7 +90,7 @@ def proportions(
         if q is not None:
             _target_bar(ax, q, colours, float(edges[-1]) + 0.02 * span, 0.05 * span)
         if names:
-            # Where there is no q, the names stand beside the last p.
+            # Where there is no q, the names go next to the last p.
             shares = np.asarray(run.history["p"], dtype=np.float64)[-1][order] if q is None else q
             weight = np.maximum(p[-1], p.mean(axis=0))[order]
             middles = np.cumsum(shares) - shares / 2
@@ -197,20 +197,24 @@ def replays(run: Run, mixers: Sequence[Mixer | str | Replay]) -> Figure:
     from rbkit.train.counterfactual import Replay, replay
 
     made = [each if isinstance(each, Replay) else replay(run, each) for each in mixers]
-    shown = [(f"sampled: {labels([run])[0]}", np.asarray(run.history["p"]))]
-    shown += [(label, each.p) for label, each in zip(replay_labels(made), made, strict=True)]
+    own = labels([run])[0]
+    shown = [(f"sampled: {own}", own, np.asarray(run.history["p"]))]
+    shown += [(rule, rule, each.p) for rule, each in zip(replay_labels(made), made, strict=True)]
     columns = min(len(shown), _MOST_IN_A_ROW)
     rows = -(-len(shown) // columns)
     with rbkit_style():
-        m = shown[0][1].shape[1]
+        m = shown[0][2].shape[1]
         height = max(3.0, 1.2 + 0.15 * m)
         figure = Figure(figsize=(2.5 * columns + 2.4, height * rows + 2.5), layout="constrained")
         grid = figure.add_gridspec(rows + 1, columns, height_ratios=[*[height] * rows, 2.5])
         order = domain_order(run.history) if "gram" in run.history else np.arange(m)
-        for i, (title, p) in enumerate(shown):
+        for i, (title, rule, p) in enumerate(shown):
             ax = figure.add_subplot(grid[divmod(i, columns)])
             name, _, options = title.partition("(")
-            view = run.with_(history={**run.history, "p": p})
+            # The alternative text names the rule of the panel.
+            parameters = {**(run.info.get("parameters") or {}), "mixer": rule}
+            info = {**run.info, "parameters": parameters}
+            view = run.with_(info=info, history={**run.history, "p": p})
             proportions(view, ax, order=order, names=i % columns == columns - 1, title=name)
             # Above the "q" at the right, and options on a line of their own: panels are narrow.
             wrapped = textwrap.fill(options.removesuffix(")"), 30)

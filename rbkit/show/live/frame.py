@@ -1,4 +1,4 @@
-"""One frame of the live view: a picture of a run in training, and the words that stand for it.
+"""One frame of the live view: a picture of a run in training, and its alternative text.
 
 The picture is hand-written SVG, drawn in some 5 ms, inside ``<img src="data:...">``: inline SVG
 is stripped from notebooks that are not trusted, and widgets are blank there and in exported
@@ -352,17 +352,17 @@ def _mixture(snap: Snapshot, x: float, y: float, width: float, height: float) ->
         at = y + height * (1 - share) + 4
         parts.append(text(x - 6, at, f"{share:.0%}", size=_SMALL, anchor="end", colour=MUTED))
     parts += _step_axis(end, x, y + height + 14, width)
-    beside = snap.p[-1][snap.order]
+    shares = snap.p[-1][snap.order]  # where the names go
     if snap.q is not None:
-        beside = snap.q[snap.order]
-        edges = y + height * (1 - _stack(beside[None], layers, n)[0])
+        shares = snap.q[snap.order]
+        edges = y + height * (1 - _stack(shares[None], layers, n)[0])
         for colour, low, top in zip(colours, edges, edges[1:], strict=False):
             bar = rect(
                 x + width + 10, top, 20, low - top, colour, stroke="#ffffff", stroke_width=0.4
             )
             parts.append(bar)
         parts.append(text(x + width + 20, y - 5, "q", size=12.5, anchor="middle", bold=True))
-    return [*parts, *_mixture_names(snap, beside, x + width + 36, y, height)]
+    return [*parts, *_mixture_names(snap, shares, x + width + 36, y, height)]
 
 
 def _stack(p: Array, layers: NDArray[np.int64], n: int) -> Array:

@@ -16,14 +16,23 @@ from numpy.typing import ArrayLike
 
 from rbkit.balance.mixers.base import effective_number
 from rbkit.balance.signals import noise_share
-from rbkit.show.facts import Array, Overhead, as_floats, domain_names, labels, overhead, target
+from rbkit.show.facts import (
+    Array,
+    Overhead,
+    as_floats,
+    domain_names,
+    finite,
+    labels,
+    overhead,
+    target,
+)
 from rbkit.show.gram_layout import Kind, Order, common_scale, domain_order, round_up, values
 from rbkit.show.style import shorten
 from rbkit.text import UNKNOWN, duration, number, one_line, percent
 from rbkit.train.run import Run
 
 _RECENT = 20  # logged losses that speed is measured over
-_PERCENTILE = 95.0  # of |G|: a few pairs of a first, noisy round shall not bleach all the others
+_PERCENTILE = 95.0  # of |G|: a few pairs of a first, noisy round must not bleach all the others
 _STATUS = {
     "waiting": "waiting to begin",
     "running": "running",
@@ -189,11 +198,11 @@ def snapshot(run: Run) -> Snapshot:
     pace = speed(run)
     rows = run.metrics("eval")
     worst = _worst_domain(rows, m)
-    seconds = _finite(info.get("seconds"))
-    watched = _finite((info.get("watch") or {}).get("seconds"))
+    seconds = finite(info.get("seconds"))
+    watched = finite((info.get("watch") or {}).get("seconds"))
     return Snapshot(
         name=_safe(labels([run])[0]),
-        status=status,
+        status=_safe(status),
         step=step,
         steps=steps,
         names=tuple(map(_safe, names)),
@@ -297,8 +306,8 @@ def _proportions(run: Run) -> tuple[list[str], Array, Array]:
         p = np.empty((0, len(names)))
     p = p[: len(ends) + 1]
     begins = np.concatenate([[0.0], ends])[: len(p)]
-    known = np.isfinite(p).all(axis=1)
-    first = int(np.argmax(known)) if known.any() else len(p)
+    recorded = np.isfinite(p).all(axis=1)
+    first = int(np.argmax(recorded)) if recorded.any() else len(p)
     return names or [f"domain {i}" for i in range(p.shape[1])], p[first:], begins[first:]
 
 
@@ -346,8 +355,9 @@ def beginning(run: Run) -> tuple[Any, int]:
 class Scale:
     """A colour scale from -limit to limit that starts at a round number and grows in round steps.
 
-    Round are 1, 2 and 5 times a power of ten. It depends on the rounds, and not on when someone
-    began to watch them. `limit` is None before the first matrix.
+    Round are 1, 2 and 5 times a power of ten: colours keep their meaning from frame to frame, and
+    where they change, the number at the scale changes visibly. It depends on the rounds, and not
+    on when someone began to watch them. `limit` is None before the first matrix.
 
     Examples
     --------
@@ -409,10 +419,6 @@ def noise_text(snap: Snapshot) -> str:
 def rate_text(snap: Snapshot) -> str:
     """Write tokens per second without decimals, with commas."""
     return UNKNOWN if snap.tokens_per_second is None else f"{snap.tokens_per_second:,.0f}"
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and np.isfinite(value) else None
 
 
 def _safe(text: str) -> str:

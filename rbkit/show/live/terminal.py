@@ -169,7 +169,9 @@ class TerminalView:
 def draw(snap: Snapshot, room: Room, kind: Kind = "cosine", scale: float = 1.0) -> Group:
     """Draw a run as lines of text; colours go from -`scale` to `scale`.
 
-    What does not fit is put together (domains) or left out (columns), never wrapped.
+    Domains are rows, in the order of similarity: the name, the row of the Gram matrix, and a bar
+    of the proportion in force with a mark at the target. Nothing depends on colour alone. What
+    does not fit is put together (domains) or left out (columns), never wrapped.
     """
     head = _head(snap, room)
     below = [*_losses(snap, room), *_numbers(snap, room)]
@@ -179,8 +181,8 @@ def draw(snap: Snapshot, room: Room, kind: Kind = "cosine", scale: float = 1.0) 
 
 def one_line_of(snap: Snapshot) -> str:
     """Describe in one line where a run is."""
-    known = {row.name: row.value for row in numbers(snap) if row.value != UNKNOWN}
-    parts = [f"{name} {known[name]}" for name in _ON_ONE_LINE if name in known]
+    texts = {row.name: row.value for row in numbers(snap) if row.value != UNKNOWN}
+    parts = [f"{name} {texts[name]}" for name in _ON_ONE_LINE if name in texts]
     return "  ".join([snap.status_text, snap.progress_text, *parts])
 
 

@@ -80,9 +80,9 @@ def _proportions(ax: Axes, rounds: Rounds, p: Array, title: str) -> None:
         names = [*names, f"{rounds.total - len(names):,} others"]
         p = np.column_stack([p, np.clip(1 - p.sum(axis=1), 0, 1)])
         q = None if q is None else np.append(q, max(0.0, 1 - q.sum()))
-    run, known = rounds.run, len(names) > 0 and bool(np.isfinite(p).all())
+    run, recorded = rounds.run, len(names) > 0 and bool(np.isfinite(p).all())
     shown = run.with_(
-        history={**run.history, **({"p": p, "step": rounds.edges[1:]} if known else {"p": []})},
+        history={**run.history, **({"p": p, "step": rounds.edges[1:]} if recorded else {"p": []})},
         info={**run.info, "domains": {"names": names, "q": None if q is None else q.tolist()}},
     )
     # From the top down, as the rows of the matrices, in the widget's colours.

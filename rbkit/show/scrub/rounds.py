@@ -297,7 +297,8 @@ def sent_rounds(rounds: Rounds) -> NDArray[np.int64]:
 def packed_gram(gram: Array) -> tuple[bytes, bytes]:
     """Upper triangle of G_ij / (n_i n_j) as float16, and the diagonal of G as float32.
 
-    ``n_i`` is the square root of the diagonal, or 1 where that is not positive.
+    ``n_i`` is the square root of the diagonal, or 1 where that is not positive. From these the
+    browser has cosines and inner products alike, whatever their magnitude.
 
     Examples
     --------

@@ -1421,7 +1421,7 @@ class ReplayForm {
       },
     });
     this.status = el("p", {
-      class: "rbs-said", role: "status", "aria-live": "polite", test: "replay-said",
+      class: "rbs-status", role: "status", "aria-live": "polite", test: "replay-said",
     });
     this.error = el("p", {
       class: "rbx-error", role: "alert", test: "replay-error", hidden: true,
