@@ -122,7 +122,8 @@ def run(
     label = str(checked.get("mixer") or notebook.stem)
     values = {name: checked[name] for name in given}  # defaults are the notebook's own affair
     page = run_notebook(notebook, values, out, timeout=timeout, label=label)
-    typer.echo(f"The run: {page.resolve()}\nCompare runs with: rbkit report {out.parent}")
+    shown = page if page.exists() else out / "run.ipynb"  # where no page could be made
+    typer.echo(f"The run: {shown.resolve()}\nCompare runs with: rbkit report {out.parent}")
 
 
 @app.command()

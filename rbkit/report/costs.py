@@ -1,4 +1,14 @@
-"""``rbkit costs``: a short run of each rule, and an offline page of what each of them costs."""
+"""``rbkit costs``: a short run of each rule, and an offline page of what each of them costs.
+
+Each rule trains the same small model in its own run folder, so that a killed call continues where
+it was. Overheads are in percent of plain training:
+
+- *modelled*: the published algorithm, by the cost model of :mod:`rbkit.train.costs` at the run's
+  own N, D_t, D_e, m, T and delta;
+- *modelled for rbkit*: what rbkit's trainer pays for the signals that the rule needs;
+- *counted*: FLOPs in the ledger of everything that is there for the rule, over those of ``step``;
+- *measured*: seconds likewise.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +36,7 @@ from rbkit.report.job import load_inputs, train_options
 from rbkit.report.page.page import asset, environment
 from rbkit.report.page.pictures import picture, swatch
 from rbkit.report.parameters import RunParameters
-from rbkit.show.facts import NOT_ADAPTING, parameter
+from rbkit.show.facts import NOT_ADAPTING, overhead, parameter
 from rbkit.show.style import (
     MUTED,
     legend_above,
@@ -205,7 +215,7 @@ def eval_tokens(corpus: Any, params: RunParameters) -> int:
 def cost_row(run: Run, one: Setup, d_e: int) -> CostRow:
     """Return the prices of one finished run, with D_e tokens in its eval set."""
     entries = {entry["name"]: dict(entry) for entry in run.info["ledger"]["entries"]}
-    step, rule = entries["step"], one.rule()
+    step, rule, price = entries["step"], one.rule(), overhead(run)
     extra = [entry for name, entry in entries.items() if name not in NOT_ADAPTING]
     sizes = np.asarray(run.info["domains"]["sizes"])
     # Two half-rounds of float32 for each domain.
@@ -221,19 +231,14 @@ def cost_row(run: Run, one: Setup, d_e: int) -> CostRow:
     )
     # Where a rule divides its rounds, as Aioli does, the trainer has more of them to pay for.
     in_rbkit = replace(budget, rounds=len(run.history["step"]))
-
-    def percent_of_steps(column: str) -> float | None:
-        total = sum(entry[column] or 0 for entry in extra)
-        return 100 * total / step[column] if step[column] else None
-
     return CostRow(
         mixer=one.mixer,
         settings=str(one),
         signals=", ".join(sorted(rule.signals)) or "none",
         modelled=100 * modelled_overhead(rule, budget),
         modelled_rbkit=100 * modelled_overhead(rule, in_rbkit, "rbkit"),
-        counted=percent_of_steps("flops_counted"),
-        measured=percent_of_steps("seconds"),
+        counted=price.flops,
+        measured=price.seconds,
         peak_bytes=int(max((entry["bytes"] or 0 for entry in extra), default=0)),
         step_ms=1000 * step["seconds"] / max(step["calls"], 1),
         steps=one.steps,

@@ -33,14 +33,15 @@ from rbkit.report.engine import execute
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import Parameters
 
+# Notebooks and corpora may come from strangers. What a page of theirs would fetch, run or submit is
+# removed on its way into a report, whatever the browser's policy would do.
+
 # Elements that run or fetch something, or that change how the page is read.
 _RUN = ["script", "iframe", "frame", "object", "embed", "applet", "portal", "form"]
 _FETCH = ["link", "base", "audio", "video", "source", "track", "template", "noscript"]
 _ADDRESSES = ["src", "srcset", "href", "xlink:href", "data", "poster", "background", "manifest"]
 _ADDRESSES += ["action", "formaction", "ping", "cite", "longdesc"]
 _CSS_FETCH = re.compile(r"url\(\s*['\"]?(?!data:|#)([^'\")]*)|@import\s+(?!url)([^;]*)", re.I)
-
-
 # Elements whose content a browser does not read as elements, where the parser here does.
 _RAW = ("xmp", "plaintext", "noembed", "noframes")
 _NAME = re.compile(r"[a-zA-Z_][\w:.-]*")
@@ -172,7 +173,7 @@ def run_notebook(
     Parameters
     ----------
     notebook, parameters, run_dir, **options
-        As of :func:`~rbkit.report.engine.execute`, which also says what is raised.
+        As of :func:`~rbkit.report.engine.execute`, which also lists what is raised.
     title : str, optional
         Title of the page.
     on_end : callable, optional

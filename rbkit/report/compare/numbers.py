@@ -40,6 +40,10 @@ _Columns = Mapping[str, Any]  # lists or arrays of one length, by name
 def cell(text: str) -> str:
     """Return `text` as it may stand in a CSV file: no spreadsheet takes it for a formula.
 
+    Spreadsheets run a cell that begins with ``=``, ``+``, ``-`` or ``@``, and names of domains
+    come from a corpus. An apostrophe in front means "this is text"; text that already looks
+    escaped gets one more, so that nothing is lost.
+
     >>> cell("=HYPERLINK(...)"), cell("recipes = food")
     ("'=HYPERLINK(...)", 'recipes = food')
     """

@@ -1,5 +1,9 @@
 """Paired differences from a baseline, and how soon each variant reached the baseline's loss.
 
+Two runs of one seed share the split of the corpus, the first weights and the order of the
+domains' examples, so their difference varies less than their losses do. The interval is Student's
+t on those differences; with one pair there is none.
+
 Losses are known at evaluations only, so a crossing is interpolated linearly between the last
 evaluation above the goal and the first at or below it. Curves are not monotone: the *first*
 crossing counts, also if the loss rose again later. The baseline is measured with the same rule

@@ -61,7 +61,6 @@ _OF_DOMAINS = {
     "min_cluster_size",
     "noise",
     "max_noise",
-} | {
     "far",
     "edits",
 }
@@ -735,6 +734,9 @@ def final_token_loss(run: Run) -> float | None:
 @dataclass(frozen=True)
 class Comparable:
     """The variants of a comparison whose mean losses can be compared.
+
+    Seeds differ more than variants do: a mean over seeds 0 to 2 next to one over seed 0 alone
+    would show which seeds were easy.
 
     `variants` have only the runs of the `seeds` that they share, where they share any; what is
     on another corpus is `left_out`, since its losses are of other texts.

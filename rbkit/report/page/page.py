@@ -1,4 +1,9 @@
-"""A report of runs: one offline page, all its numbers in a folder next to it, a PDF on request."""
+"""A report of runs: one offline page, all its numbers in a folder next to it, a PDF on request.
+
+Everything is read from the run folders, so the page can be made again at any time, also for runs
+that failed or have not ended. Its one script and its one style sheet are allowed by their hashes,
+and nothing else is; figures are pictures inside the page.
+"""
 
 from __future__ import annotations
 

@@ -44,6 +44,8 @@ from rbkit.text import script_json, visible
 from rbkit.train.run import Run
 
 # ------------------------------------------------------------------------ pictures in tables
+#
+# A few hundred bytes each, and without a style attribute: the page's policy forbids those.
 
 _WIDTH, _HEIGHT, _POINTS = 96, 26, 24  # of a sparkline
 _LEVELS = 63  # colours of a thumbnail; odd: zero has a colour of its own

@@ -22,6 +22,28 @@ from rbkit.processes import STALE, is_alive, process_identity, seconds_since
 from rbkit.text import one_line
 
 # ---------------------------------------------------------------------------------- job.json
+#
+# A run that is killed cannot record it, and neither can its notebook (papermill marks it
+# completed). So next to the run's own run.json there is a file that only the launcher writes, with
+# the identity of the process that works on the run: who reads "running" can check that it lives.
+#
+#   format      "rbkit-job/1"
+#   id          name of the run: words for what varies, and a hash of its content
+#   template    notebook, as it was given
+#   parameters  all parameters, as JSON values
+#   given       those that were set: what the notebook gets; the others keep its defaults
+#   varied      those that the grid sets
+#   content     what the run is made of: {sha, template_sha, rbkit, data {parameter: hash}}
+#   status      one of STATUSES
+#   attempts    times that the run was started
+#   worker, launcher, kernel    {pid, born} of the process that works on the run, of the one that
+#               writes this file, of the notebook's kernel; or null
+#   host, gpu, threads          where, on which GPU (or null), with how many threads
+#   queued, started, heartbeat, ended    times (ISO 8601, UTC), or null
+#   seconds     wall time of the last attempt, or null
+#   error, cell, tail           headline of what went wrong and name of its cell, or null; last
+#               lines (30 at most) of the error, without colours
+#   command     repeats this run alone
 
 JOB_FORMAT = "rbkit-job/1"
 JOB_FILE = "job.json"
@@ -188,6 +210,16 @@ def clear(run_dir: Path) -> None:
 
 
 # -------------------------------------------------------------------------------- sweep.json
+#
+#   format      "rbkit-sweep/1"
+#   template    notebook, as it was given; template_path: which file that was
+#   template_sha                    hash of its code
+#   grid, parameters, command       of the last call
+#   calls       all calls: {grid, parameters, options, command, cwd, jobs, created}
+#   jobs        ids of the runs, in order; each is the folder runs/<id>
+#   superseded  ids of runs that others replace: the same request, with older code or data
+#   launcher    {pid, born, host, since} of the process that works on it, or null
+#   rbkit, versions, machine {cpus, memory_gb, platform, gpus}, git {commit, changed}, created
 
 SWEEP_FORMAT = "rbkit-sweep/1"
 SWEEP_FILE = "sweep.json"

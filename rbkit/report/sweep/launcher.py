@@ -1,4 +1,9 @@
-"""The loop of a sweep: begins runs, listens to them, and records how they end."""
+"""The loop of a sweep: begins runs, listens to them, and records how they end.
+
+The launcher, this process, is the only one that writes ``job.json``. It may be killed at any
+moment: what runs then is killed with it (see :mod:`~rbkit.report.sweep.worker`), what was done
+stays done, and the next call does the rest.
+"""
 
 from __future__ import annotations
 
@@ -476,6 +481,9 @@ def judge(
     oom: bool = False,
 ) -> Verdict:
     """Decide how a run ended; only what worker, notebook and record agree on is ok.
+
+    A killed worker reports nothing, a notebook can end well though its training did not, and
+    papermill marks every cell of a killed kernel as completed.
 
     `result` is what the worker reported at its end (None if it could not), `code` its exit code
     (negative for a signal), `stop_reason` why the launcher made it stop, ``timeout`` or

@@ -64,7 +64,8 @@ def gpu_slots(given: str, env: Mapping[str, str] | None = None) -> list[str]:
         return []
     if given == "auto":
         if CUDA_VARIABLE not in env:
-            # A driver that does not answer has no GPU for us.
+            # Not from torch, which would take memory on every GPU just to count them. A driver
+            # that does not answer has no GPU for us.
             return re.findall(r"^GPU (\d+):", "\n".join(output_of("nvidia-smi", "-L")), re.M)
         ids = [part.strip() for part in env[CUDA_VARIABLE].split(",")]
         # CUDA stops reading at the first id that is empty or -1.

@@ -397,8 +397,17 @@ def _sha(value: Any) -> str:
 class _ContentHasher:
     """Hashes what parameters stand for: values, and for the name of a file what is in it.
 
-    What the sweep writes to its own folder `out` is not part of its data. `notes` tells the user
-    of folders and files that count by their names alone.
+    What counts as data:
+
+    - a file, and files that a pattern such as ``texts/*.jsonl`` matches: always;
+    - a folder: in rbkit's run notebook if one of ``_RUN_DATA`` names it; in any other notebook if
+      the parameter's name or comment has the word *data* or *corpus*
+      (``texts: str = "in"  # folder of data``). Runs may write to any other folder, and their ids
+      would change with it: it counts by its name;
+    - never the root, the home or the temporary folder, what the sweep writes to its own folder
+      `out`, or more than 100,000 files.
+
+    What cannot be read counts by its name. `notes` lists for the user what does so.
     """
 
     def __init__(self, out: Path, known: Declared) -> None:

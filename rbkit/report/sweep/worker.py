@@ -271,7 +271,12 @@ def request_fork(control: Channel) -> Channel:
 
 
 def fork_server(fd: int, folder: str) -> None:
-    """Fork workers on request, until the launcher is gone."""
+    """Fork workers on request, until the launcher is gone.
+
+    It also leaves no orphans: when its only connection, to the launcher, ends, it kills all its
+    descendants. On Linux, processes whose parent was killed become its children, so it finds them
+    even in sessions of their own; a child that is not a worker is the orphan of a killed one.
+    """
     adopt_orphans()
     scratch = Path(folder)
     control = Channel(socket.socket(fileno=fd))
@@ -316,7 +321,7 @@ _START = (
 
 
 def _preload() -> None:
-    for name in ("papermill", "rbkit.report.engine", "rbkit.report.sweep.worker"):
+    for name in ("papermill", "rbkit.report.kernels", "rbkit.report.sweep.worker"):
         importlib.import_module(name)
     from nbformat import v4
 
