@@ -8,8 +8,9 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -56,18 +57,18 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
                 raise InputError("Ray", f"is not installed ({error})", remedy) from error
             ours, before = not ray.is_initialized(), _children()
             handler = signal.getsignal(signal.SIGTERM)
-            if ours:
-                _start(ray, address, cpus, gpus)
-            handler_of_ray = signal.getsignal(signal.SIGTERM)
             try:
-                yield ray
-            finally:
                 if ours:
-                    started = _children() - before
+                    _start(ray, address, cpus, gpus)
+                yield ray
+            finally:  # also if it did not start: what it left behind would outlive the call
+                if ours:
+                    started, running = _children() - before, ray.is_initialized()
                     ray.shutdown()
                     # It does not wait for its processes: here they are gone when it is.
-                    psutil.wait_procs(started, timeout=20)
-                    _restore_sigterm(handler, handler_of_ray)
+                    _, left = psutil.wait_procs(started, timeout=20 if running else 0)
+                    _kill_processes_of(ray, left)
+                    _restore_sigterm(handler)
     finally:
         for name in set_here:
             del os.environ[name]
@@ -90,11 +91,20 @@ def quiet_ray_data(ray: Any) -> Iterator[Any]:
         context.enable_progress_bars = bars
 
 
-def _restore_sigterm(handler: Any, handler_of_ray: Any) -> None:
+def _kill_processes_of(ray: Any, processes: Iterable[psutil.Process]) -> None:
+    folder = str(Path(ray.__file__).parent)
+    for process in processes:
+        with suppress(psutil.Error):
+            if any(folder in part for part in process.cmdline()):
+                process.kill()
+
+
+def _restore_sigterm(handler: Any) -> None:
     # Ray leaves its handler, with which a later SIGTERM ends this process by SystemExit.
     if threading.current_thread() is not threading.main_thread() or handler is None:
         return
-    if signal.getsignal(signal.SIGTERM) is handler_of_ray:  # else another was set since
+    now = signal.getsignal(signal.SIGTERM)
+    if getattr(now, "__module__", "").startswith("ray."):  # else another was set since
         signal.signal(signal.SIGTERM, handler)
 
 
@@ -129,5 +139,10 @@ def _start(ray: Any, address: str | None, cpus: float, gpus: float) -> None:
             object_store_memory=_STORE_BYTES,
             **quiet,
         )
+    except Exception as error:  # a plain Exception where the machine is too busy
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            "Ray", f"did not start ({why})", "try again when less is running"
+        ) from error
     finally:
         constants.ENABLE_RAY_CLUSTER = clusters

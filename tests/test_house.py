@@ -104,7 +104,7 @@ def test_everything_is_used_or_promised():
                     "rbkit/**/*.j2", "rbkit/**/*.js"):  # fmt: skip
         for path in ROOT.glob(pattern):
             used.update(re.findall(r"\w+", path.read_text(encoding="utf-8")))
-    by_name = re.compile(r"__\w+__|_do_\w+|_repr_\w+|_ipython_\w+|nb_\w+")  # called by their names
+    by_name = re.compile(r"__\w+__|_on_\w+|_repr_\w+|_ipython_\w+|nb_\w+")  # called by their names
     unused = [
         f"{path.relative_to(PACKAGE)}: {name}"
         for path, tree in trees.items()

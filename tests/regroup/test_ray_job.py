@@ -77,10 +77,11 @@ def test_a_number_of_workers_is_asked_for(tmp_path):
 def ray():
     """Ray on this machine, as the job starts it; and nothing of it is left afterwards."""
     pytest.importorskip("ray")
+    before = set(psutil.Process().children(recursive=True))  # a server of other tests, say
     with connected_ray(None, cpus=3, gpus=0) as ray:
         # The folder of the tests is no package that a worker could import from.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-        started = psutil.Process().children(recursive=True)
+        started = set(psutil.Process().children(recursive=True)) - before
         yield ray
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     _, alive = psutil.wait_procs(started, timeout=60)

@@ -65,7 +65,7 @@ def swept(corpus, tmp_path_factory):
     with pytest.warns(RbkitWarning, match="of the examples") as warned:  # of the chosen k alone
         sweep = sweep_k(corpus, [5, 3, 4], run_dir=folder, seeds=2, **SMALL)
     assert len(warned) == 1
-    assert f"beside {sweep.k - 1} others" in str(warned[0].message)
+    assert f"and {sweep.k - 1} others the rest" in str(warned[0].message)
     return folder, sweep
 
 

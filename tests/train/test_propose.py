@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 import rbkit as rb
 from rbkit.balance.mixers.fixed import Fixed
 from rbkit.errors import InputError
-from rbkit.train import Run
+from rbkit.train import Recorder, Run
 from rbkit.train.propose import Proposal, draw_mixtures, mixmin, regmix
 from rbkit.train.propose.convex import (
     gains,
@@ -346,17 +346,15 @@ def test_a_folder_of_other_runs_is_left_alone(data, swarm):
 @pytest.mark.slow
 def test_a_run_that_is_stopped_stops_the_swarm_and_is_finished_later(data, tmp_path, monkeypatch):
     options = {**SMALL, "save_model": False, "eval_rounds": 100, "checkpoint_rounds": 1}
-    from rbkit.train.trainer import StepCallback
+    beat = Recorder.beat
 
-    end_step = StepCallback.on_step_end
+    def stopping(self, **progress):
+        if progress.get("step") == 2:
+            (self.path / "STOP").touch()
+        return beat(self, **progress)
 
-    def stopping(self, args, state, control, **kwargs):
-        if state.global_step == 2:
-            (self.trainer.run_dir / "STOP").touch()
-        return end_step(self, args, state, control, **kwargs)
-
-    monkeypatch.setattr(StepCallback, "on_step_end", stopping)
-    with pytest.raises(KeyboardInterrupt, match="goes on from there"):
+    monkeypatch.setattr(Recorder, "beat", stopping)
+    with pytest.raises(KeyboardInterrupt, match="continues from there"):
         train_once(*data, tmp_path / "run", Fixed([1, 1, 1]), options)
     monkeypatch.undo()
     (tmp_path / "run" / "STOP").unlink(missing_ok=True)
@@ -407,7 +405,7 @@ def test_bad_options_are_refused_before_anything_is_trained(tmp_path):
     refused("did you mean steps", setps=4)
     refused("is set by the method", mixer="RnB")
     refused("3 weights for 2", weights=[1, 1, 1])
-    refused("no weights", weights=[-1, 2])
+    refused("are not weights", weights=[-1, 2])
     refused("b has no eval example", weights=[1, 1])
     refused("strengths", strengths=[0])
     refused("per", mixmin, per="word")
