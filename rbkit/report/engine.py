@@ -207,7 +207,9 @@ def execute(
     values = _values(node, parameters, run_dir, profile)
     run_dir.mkdir(parents=True, exist_ok=True)
     temporary, final = run_dir / ".tmp-run.ipynb", run_dir / "run.ipynb"
-    temporary.unlink(missing_ok=True)  # of a run that was killed
+    # Of an earlier attempt; not before the parameters were checked, which loses nothing.
+    for path in (temporary, final, final.with_suffix(".html")):
+        path.unlink(missing_ok=True)
     for cell in node.cells:  # nothing that an earlier execution left
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

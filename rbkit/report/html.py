@@ -185,14 +185,13 @@ def run_notebook(
         The page.
     """
     ran, page = Path(run_dir) / "run.ipynb", Path(run_dir) / "run.html"
-    for path in (ran, page):  # of an earlier attempt
-        path.unlink(missing_ok=True)
+    before = ran.stat().st_mtime_ns if ran.exists() else None
     try:
         execute(notebook, parameters, run_dir, **options)
     finally:
         if on_end is not None:
             on_end()
-        if ran.exists():
+        if ran.exists() and ran.stat().st_mtime_ns != before:  # not that of an earlier attempt
             try:
                 notebook_to_html(ran, page, title)
             except Exception as error:

@@ -95,7 +95,15 @@ def _strict_type(hint: Any) -> Any:
     if origin is dict:
         of_key, of_value = map(_strict_type, args or (Any, Any))
         return Annotated[dict[of_key, of_value], Strict(), BeforeValidator(_from_json)]  # type: ignore[valid-type]
+    if isinstance(hint, type) and hint not in _SCALARS:
+        return Annotated[Any, PlainValidator(partial(_instance_of, hint))]
     return _SCALARS.get(hint, hint)
+
+
+def _instance_of(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError
+    return value
 
 
 def _first_that_fits(hints: Sequence[Any], value: Any) -> Any:

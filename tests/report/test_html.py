@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from rbkit.errors import InputError
-from rbkit.report.html import assert_offline, mathml, notebook_to_html, seal, trim
+from rbkit.report.html import assert_offline, mathml, notebook_to_html, run_notebook, seal, trim
 from rbkit.show.style import bundle, set_alt
 
 HOSTILE = "<script>alert(1)</script>"
@@ -279,3 +279,15 @@ def test_what_is_sealed_is_offline_and_stays_as_it_is(trick):
 def test_a_style_sheet_stays_what_it_was():
     page = "<style>a > b { content: '<'; } @media (width < 40rem) { p::before { color: red } }"
     assert seal(f"{page}</style>") == f"{page}</style>"
+
+
+def test_a_wrong_parameter_costs_nothing_of_an_earlier_run(tmp_path):
+    template = tmp_path / "one.ipynb"
+    cell = new_code_cell("steps: int = 1", metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell]), template)
+    for name in ("run.ipynb", "run.html"):
+        (tmp_path / name).write_text("done before")
+    with pytest.raises(InputError, match="did you mean steps"):
+        run_notebook(template, {"setps": 2}, tmp_path)
+    assert (tmp_path / "run.ipynb").read_text() == "done before"
+    assert (tmp_path / "run.html").read_text() == "done before"

@@ -3,6 +3,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,3 +154,8 @@ def test_other_variables_of_a_notebook_do_not_matter():
 
 def test_mutable_defaults_are_not_shared():
     assert RunParameters().mixer_options is not RunParameters().mixer_options
+
+
+def test_a_type_that_json_does_not_have_is_refused_in_one_line():
+    with pytest.raises(InputError, match="x"):
+        check("x", [1, 2], np.ndarray)
