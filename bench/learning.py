@@ -1,7 +1,7 @@
 """Does balancing pay? Paired seeds, with intervals, and Target in the table.
 
 The demo's corpus, domains and model, once per seed and mixer; results are appended as they
-come, and a second call goes on where the first was stopped. The figure is the final eval
+come, and a second call continues where the first stopped. The figure is the final eval
 loss per token minus that of Stratified with the same seed: mean over seeds and 95 %
 t-interval.
 """

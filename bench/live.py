@@ -1,4 +1,4 @@
-"""What the live panel costs: its share of a real training's time, and a frame beside matplotlib's.
+"""What the live panel costs: its share of a real training's time, and a frame next to matplotlib's.
 
 `rb.train` on the built-in docstrings, with and without the panel by turns, in random order, in
 one process; the seconds of both arms are paired. The screen encodes each frame as a kernel

@@ -1,7 +1,7 @@
 """Regroup against BERTopic's default clustering: seconds, memory, and agreement with labels.
 
 The same vectors go to every contender, each in a fresh process, so that whatever numba compiles
-is compiled anew, as in a papermill run; contenders alternate, in another order in every repeat.
+is compiled again, as in a papermill run; contenders alternate, in another order in every repeat.
 Seconds run from before the first library is imported to labels for all examples, embedding
 not included; memory is the peak of the process. Agreement is with the true labels: NMI, AMI and
 ARI over all examples (noise counting as one more cluster), and over those that are in a cluster.
@@ -17,7 +17,7 @@ that ``--bertopic`` names can import it::
     python -m venv ENV && ENV/bin/pip install -c constraints.txt torch==2.13.0 bertopic
     python bench/regroup.py --bertopic ENV/bin/python
 
-k-means is told the number of labels, which the density methods find by themselves; so the table
+k-means is given the number of labels, which the density methods find by themselves; so the table
 also cuts the same tree into as many clusters as BERTopic's default found, and into 16, the
 default. Results are written run by run, and a second call does what is missing.
 """

@@ -36,7 +36,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
+    """Yield a temporary path next to `path`; rename it to `path` if the block succeeds.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; rename it to `folder` if the block succeeds.
+    """Yield an empty folder next to `folder`; rename it to `folder` if the block succeeds.
 
     An older folder of that name is replaced. Processes that may make the same folder at once
     need a lock.
@@ -148,7 +148,7 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of an int with thousands of digits
         raise InputError(str(path), f"not valid JSON ({error})", "delete or repair it") from error
 
 

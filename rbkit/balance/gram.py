@@ -16,6 +16,9 @@ Three things are easy to get wrong here:
 - G holds products *across* steps, so the A_i are accumulated, never per-step Grams.
 - A mean-reduced loss hides each example's weight: `scale` undoes it.
 - The head of a tied embedding shares its ``.grad`` with the input side; H and Delta do not.
+
+Over processes, too, only what is linear in the gradient is summed: accumulators and counts. Each
+process then forms G from the sums. All must call in the same order.
 """
 
 from __future__ import annotations

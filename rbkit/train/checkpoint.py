@@ -1,6 +1,6 @@
-"""Checkpoints: the state of a mixture as arrays and JSON, beside what transformers saves.
+"""Checkpoints: the state of a mixture as arrays and JSON, next to what transformers saves.
 
-Under FSDP with full state dicts the library saves whole weights beside a whole optimiser
+Under FSDP with full state dicts the library saves whole weights next to a whole optimiser
 state that is keyed by parameter names; without FSDP it reads an optimiser state keyed by
 numbers, and refuses a folder that has the former. :func:`readable` makes one of the other.
 """

@@ -1,8 +1,27 @@
-"""What rbkit pays for the signals of a mixer, and what the paper's cost model leaves out.
+r"""The cost model of the R&B paper (arXiv 2505.00358, Table 4), and the same for other rules.
 
-The formulas of :mod:`rbkit.train.costs` are of published algorithms. rbkit's trainer asks
-for each signal once per round, so a mixer costs the sum of its signals: the same for a rule
-that you wrote. These are modelled prices; the ledger of a run has the counted and measured ones.
+One training token costs :math:`6N` FLOPs in a model of N parameters: 2N forward, 4N backward; a
+token that is only evaluated costs 2N. With :math:`D_t` training and :math:`D_e` eval tokens, m
+domains, T rounds, and :math:`\delta`, the share of the training tokens that one extra batch has,
+everything is a sum of such tokens. Overheads are relative to the plain run, :math:`6 D_t N`.
+
+The five rows of Table 4 are as printed. (DGA's has :math:`m\delta` without T, as if the domains'
+batches were drawn once and not in each round.) The prose of the paper's Appendix D disagrees with
+three of them; ``variant="prose"`` gives its version. Rules that Table 4 lacks are derived from
+their published algorithms in the same manner:
+
+- *DoGE*, one backward pass per domain on one graph: :math:`(2 + 4m) D_t N`, so 2(m-1)/3 more.
+- *DoReMi*, its own reference (:math:`6 D_{ref} N_{ref}`), asked for every token
+  (:math:`2 N_{ref}`): 4/3 if it is as large and trained as long. The run itself is then a proxy,
+  whose price comes on top for a larger run that uses its mixture.
+- *GroupDRO*, *ODM*: losses that the step has anyway. *ADO*: likewise; its curve fits do not grow
+  with N. All 0.
+- *MGDA*, *UPGrad*: weights of the same Gram matrix as R&B, at the same price.
+- *RegMix*: its proxy runs. *MixMin*: a proxy per domain, each run on the eval set.
+
+These are prices of published algorithms. rbkit's trainer asks for each signal once per round, so
+there a mixer costs the sum of its signals, also a rule that you wrote. Both are modelled; the
+ledger of a run has the counted and measured ones.
 """
 
 from __future__ import annotations

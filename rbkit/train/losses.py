@@ -1,4 +1,10 @@
-"""Losses of tokens, examples and domains, in training and evaluation; fresh gradients of them."""
+"""Losses of tokens, examples and domains, in training and evaluation; fresh gradients of them.
+
+Two means of the same losses: *per token* pools all tokens (as perplexity does), *per example*
+gives each document the same weight, however long. Fresh gradients (DGA, DoGE) are those of all
+parameters on one batch per domain and one of the eval set, at the current weights. Their batches
+are a function of (seed, round, domain), independent of the sequence that trains.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def is_first() -> bool:
 
 
 def from_first(values: FloatArray, device: torch.device) -> FloatArray:
-    """Return what the first process has, float64, so that all go on with the same bits."""
+    """Return what the first process has, float64, so that all continue with the same bits."""
     if processes() == 1:
         return values
     tensor = torch.from_numpy(np.array(values, dtype=np.float64)).to(device)

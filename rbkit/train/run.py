@@ -141,7 +141,10 @@ class Run:
         """
         view = copy.copy(self)
         view._stamps = None
-        view._rows = dict(self._rows)
+        view._rows = {  # what is read later is not the view's
+            name: list(rows.rows) if isinstance(rows, _GrowingLines) else rows
+            for name, rows in self._rows.items()
+        }
         for name, value in changes.items():
             if name == "metrics" and callable(value):
                 view._rows_of_kind = value
@@ -330,7 +333,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     # A line without its newline is still being written: it is not there yet.
     try:
         return [json.loads(line) for line in lines[:-1] if line]
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(str(path), f"a line is not JSON ({error})", "repair it") from error
 
 
@@ -370,7 +373,7 @@ class _GrowingLines:
         for line in whole.splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # a damaged line is no reason to lose sight of a run
             if isinstance(row, dict):
                 self.rows.append(row)

@@ -1,4 +1,4 @@
-"""Runs beside a run: probe runs on single domains, and a reference model.
+"""Side runs of a run: probe runs on single domains, and a reference model.
 
 Each has a run folder, below ``side/`` of the run that needs it. One that has ended well is
 not made again, so they survive a killed process like everything else.

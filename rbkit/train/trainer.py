@@ -5,6 +5,10 @@ library's. Added are the sampler, the signals that the mixer asks for, the mixer
 of each round, eval losses by domain, the run folder, and a resume that is exact: the
 continued run draws the same examples and writes the same metrics as one that was never
 stopped.
+
+``transformers.Trainer`` divides the loss by the tokens of the whole step where the model takes
+that number, else by those of the micro-batch; and where DDP averages gradients over processes
+that it wants summed, it multiplies the loss by their number. The tracker's scale undoes both.
 """
 
 from __future__ import annotations

@@ -147,3 +147,22 @@ def test_a_view_of_a_followed_run_is_not_refreshed(recorder):
     view = run.with_(status="ok")
     log(recorder, 10)
     assert (view.refresh(), run.refresh()) == (False, True)
+
+
+def test_a_number_that_python_refuses_to_read_is_no_run_yet(recorder):
+    run, path = Run.follow(recorder.path), recorder.path / "run.json"
+    path.write_text('{"pid": ' + "9" * 5000 + "}")
+    assert not run.refresh()
+    with pytest.raises(InputError, match="not valid JSON"):
+        Run.open(recorder.path)
+
+
+def test_a_view_of_a_followed_run_stays_as_it_is(recorder):
+    run = Run.follow(recorder.path)
+    log(recorder, 10)
+    run.refresh()
+    view = run.with_(name="then")
+    log(recorder, 20)
+    assert run.refresh()
+    assert (steps(view), steps(run)) == ([10], [10, 20])
+    assert not view.refresh()

@@ -1,4 +1,8 @@
-"""MixMin (arXiv 2502.10510): one small model per domain, then a convex problem."""
+r"""MixMin (arXiv 2502.10510): one small model per domain, then a convex problem.
+
+:math:`\min_{p \in \Delta} -\sum_x w_x \log \sum_i p_i P_i(x)` is the loss of an ensemble of
+the domains' models, and in the limit of large models that of one model trained on the mixture.
+"""
 
 from __future__ import annotations
 
