@@ -12,15 +12,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup.domains import Domains
+
+if TYPE_CHECKING:
+    from rbkit.regroup.domains import Domains
 
 Floats = NDArray[np.float64]
 
@@ -211,6 +211,7 @@ def assign_new(domains: Domains, vectors: ArrayLike) -> Placed:
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> domains = Domains(["low", "high"], [0, 1], [0], centroids=[[0.0, 0.0], [4.0, 0.0]])
     >>> assign_new(domains, [[1.0, 0.0], [4.0, 3.0]])
     Placed(labels=array([0, 1], dtype=int32), distances=array([1., 3.], dtype=float32), far=None)
@@ -251,6 +252,8 @@ def nearest_prototypes(
 
     Fewer than `k` prototypes leave columns of -1 and infinity.
     """
+    import faiss
+
     if vectors.shape[1] != centroids.shape[1]:
         what = f"{vectors.shape[1]} numbers each, but the prototypes have {centroids.shape[1]}"
         raise InputError("vectors", what, "use the embedder of the domains")
@@ -305,6 +308,8 @@ def at_least(k: int, n: int, confidence: float = 0.95) -> float:
     >>> round(at_least(5, 50), 3), at_least(0, 50), round(at_least(10, 10), 2)
     (0.04, 0.0, 0.74)
     """
+    from scipy.stats import beta
+
     return float(beta.ppf(1 - confidence, k, n - k + 1)) if k else 0.0
 
 
@@ -471,6 +476,7 @@ def far_eval(domains: Domains, vectors: ArrayLike | None = None) -> FarEval:
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> X = np.random.default_rng(0).normal(size=(400, 8)).astype("float32")
     >>> centre, labels = X.mean(axis=0, keepdims=True), np.zeros(400, int)
     >>> domains = Domains(["all"], labels, labels[:40], centroids=centre,

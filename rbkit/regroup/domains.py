@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, json_ready, read_json, sha256_of_file, write_json
-from rbkit.regroup.preparation import Material, prepare
+
+if TYPE_CHECKING:
+    from rbkit.regroup.preparation import Material
 
 _FORMAT = "rbkit-domains/1"
 _HEADER, _ASSIGNMENTS, _CENTROIDS = "domains.json", "assignments.parquet", "centroids.parquet"
@@ -205,6 +207,8 @@ class Domains:
         InputError
             Another corpus.
         """
+        from rbkit.regroup.preparation import prepare  # it brings scikit-learn
+
         options.setdefault("embedder", self.method.get("embedder") or "minilm")
         material, _ = prepare(corpus, **options)
         origin = self.method.get("corpus")
@@ -219,7 +223,8 @@ class Domains:
         """Write ``assignments.parquet``, ``centroids.parquet`` and ``domains.json`` to `folder`.
 
         ``domains.json`` comes last and holds the checksums of the others, so that after a
-        kill the folder holds all of it or, to :meth:`load`, nothing.
+        kill the folder holds all of it or, to :meth:`load`, nothing. Parquet and JSON, never
+        pickle: a folder may come from a stranger.
         """
         folder = Path(folder)
         (folder / _HEADER).unlink(missing_ok=True)

@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.errors import InputError
 from rbkit.files import json_ready
 from rbkit.regroup.distances import TOLERATED, Floats, assign_with_profile, at_least
-from rbkit.regroup.domains import Domains
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from rbkit.regroup.domains import Domains
 
 Counts = NDArray[np.int64]
 
@@ -248,6 +249,7 @@ def drift_report(
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> from rbkit.regroup import distance_profile
     >>> X = np.random.default_rng(0).normal(size=(400, 8)).astype("float32")
     >>> centre, labels = X.mean(axis=0, keepdims=True), np.zeros(400, int)

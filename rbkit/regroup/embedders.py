@@ -80,7 +80,7 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit vectors of shape (n, dim); zero for a text without a known word."""
+        """Return unit vectors of shape (n, dim); zero for a text of unseen words only."""
         check_is_fitted(self)
         vectors = self.vectorizer_.transform(texts)
         vectors = vectors.toarray() if self.svd_ is None else self.svd_.transform(vectors)

@@ -63,6 +63,10 @@ def _keys(contents: Any) -> NDArray[np.bytes_]:
 class VectorStore:
     """Vectors of one embedder by content of the text, kept in `folder`.
 
+    The files are ``shard-<hash>.npz``: 16-byte text hashes and float16 vectors. Shards are only
+    added, each whole or absent, so a killed run loses only the shard that it was computing, and
+    two processes may share a folder. A text that occurs in two corpora is computed once.
+
     Parameters
     ----------
     folder : path

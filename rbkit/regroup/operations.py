@@ -349,6 +349,9 @@ _REMEDY = "save it again from the explorer, or repair it"
 class EditLog:
     """How domains were made, from the first cut to the last edit.
 
+    It is plain JSON, which a batch job can replay. With the same corpus and embedder it gives the
+    same domains; a replay compares its end with the recorded one and warns of a difference.
+
     Attributes
     ----------
     ops : list of dict

@@ -4,7 +4,7 @@ Let ``a(x)`` be the alignment of an example with the direction that lowers the e
 two domains i and j, a mixer would sample the better aligned one, i. Its *regret* is the gain
 on it of the best set of as many examples from both,
 
-.. math:: R(i, j) = \\max_{|D| = n_i} \bar a(D) - \\mu_i, \\qquad D \\subset D_i \\cup D_j .
+.. math:: R(i, j) = \max_{|D| = n_i} \bar a(D) - \mu_i, \qquad D \subset D_i \cup D_j .
 
 Lemma 1 (arXiv 2505.00358; Lemma 5 in its appendix) bounds it for domains of equal size by
 radius against separation, ``max(0, (r_i + r_j - (mu_i - mu_j)) / 2)`` with
@@ -14,7 +14,7 @@ Domains are seldom equal. Swap c examples: the worst c of D_i lie below its mean
 ``min(c, n_i - c) r_i`` in all, the best c of D_j above theirs by ``min(c, n_j - c) r_j``, so
 
 .. math::
-    R \\le \\max_c [\\min(c, n_i - c) r_i + \\min(c, n_j - c) r_j - c (\\mu_i - \\mu_j)] / n_i,
+    R \le \max_c [\min(c, n_i - c) r_i + \min(c, n_j - c) r_j - c (\mu_i - \mu_j)] / n_i,
 
 which is concave in c, so that its maximum stands at 0, n_i / 2, n_j / 2 or the smaller size:
 for equal sizes it is the lemma. This is computed here.
@@ -34,7 +34,7 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.errors import InputError
 
 QUANTILE = 0.95  # of the distances to a domain's mean alignment: the radius in figures
-_PAIRS = 2_000  # of domains, at most, whose true regret is found
+_PAIRS = 2_000  # pairs of domains, at most, whose exact regret is computed
 Floats = NDArray[np.float64]
 
 

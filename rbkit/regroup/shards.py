@@ -89,7 +89,9 @@ class ShardHeader:
 class ShardFolder:
     """Shards on disk, each whole or absent: ``vectors-00000.npy`` and, written after it, ``.json``.
 
-    The JSON file names the owner (the header's key), shape, checksum and seconds.
+    The JSON file names the owner (the header's key), shape, checksum and seconds. A shard counts
+    once it is there: a killed run loses only the shards in progress, several processes may write
+    into one folder, and damage is noticed before the vectors are used.
     """
 
     def __init__(self, folder: str | Path, header: ShardHeader) -> None:
@@ -599,7 +601,7 @@ def _in_processes(work: ShardWork, todo: Sequence[int], num_proc: int, progress:
                 work.for_workers().in_worker,
                 num_proc=num_proc,
                 desc=f"embed, {num_proc} processes",
-                # The folder tells what is done, not this table's history.
+                # The folder shows which shards are done, not this table's history.
                 new_fingerprint=uuid.uuid4().hex,
                 load_from_cache_file=False,
             )

@@ -2,7 +2,8 @@
 
 An example of domain i gets the weight p_i / n_i: drawn with these weights, with replacement,
 the domains come in the proportions p. The weights go out as ``weights.json``, as columns of a
-data set, as Parquet, or as an array for ``torch.utils.data.WeightedRandomSampler``.
+data set, as Parquet, or as an array for ``torch.utils.data.WeightedRandomSampler``. A training
+loop of another library may load this file, so it imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pyarrow.parquet as pq
-from datasets import Dataset
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, fingerprint, read_json, write_json
-from rbkit.regroup.domains import Domains
 
 if TYPE_CHECKING:
     import pandas as pd
+    from datasets import Dataset
+
+    from rbkit.regroup.domains import Domains
 
 Floats = NDArray[np.float64]
 
@@ -61,6 +62,7 @@ def proportions_of(domains: Domains, p: ArrayLike | str = "target") -> Floats:
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> domains = Domains(["wiki", "code"], [0, 0, 1], [0, 1])
     >>> proportions_of(domains).tolist(), proportions_of(domains, "proportional").round(2).tolist()
     ([0.5, 0.5], [0.67, 0.33])
@@ -221,6 +223,7 @@ def sampling_weights(
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> domains = Domains(["wiki", "code"], [0, 0, 1], [0, 1])
     >>> weights = sampling_weights(domains)
     >>> weights.of(domains.train_labels).tolist()
@@ -268,7 +271,9 @@ def add_weights(
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> domains = Domains(["wiki", "code"], [0, -1, 1], [0, 1])
+    >>> from datasets import Dataset
     >>> rows = Dataset.from_dict({"text": ["oak", "??", "def"]})
     >>> add_weights(rows, domains).to_dict()["domain"]
     ['wiki', None, 'code']
@@ -297,6 +302,8 @@ def write_weighted(
 
     Parameters are those of :func:`add_weights`; the file is whole or absent.
     """
+    import pyarrow.parquet as pq
+
     path = Path(path)
     weighted = add_weights(dataset, domains, p, columns=columns)
     schema = weighted.features.arrow_schema
@@ -366,6 +373,7 @@ def tokens_by_domain(domains: Domains, tokens: ArrayLike) -> NDArray[np.int64]:
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> tokens_by_domain(Domains(["a", "b"], [0, 1, 0, -1], [0]), [5, 7, 9, 1]).tolist()
     [14, 7]
     """
@@ -433,6 +441,7 @@ def training_table(
 
     Examples
     --------
+    >>> from rbkit.regroup import Domains
     >>> domains = Domains(["wiki", "code"], [0] * 90 + [1] * 10, [0, 1])
     >>> table = training_table(domains, steps=10, batch_size=20, min_batches=0, warn=False)
     >>> table["epochs"].round(1).tolist(), table["note"].tolist()

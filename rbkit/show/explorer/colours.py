@@ -35,6 +35,10 @@ def domain_palette(m: int, sizes: ArrayLike | None = None) -> list[str]:
     With `sizes`, in the same order, hue follows the share of the corpus that comes before, so
     that the parts of a domain keep about its hue when a finer cut divides it.
 
+    The colours are made in OKLCH (Björn Ottosson, 2020), where equal steps look equal. Three
+    levels of lightness alternate, so that neighbours differ without hue as well; every level has
+    a contrast of at least 2.5:1 with white and with black paper.
+
     >>> domain_palette(2)
     ['#57a3ef', '#915c07']
     >>> len(set(domain_palette(300)))

@@ -103,7 +103,7 @@ def explore(
         editor = Editor(material)
         if log is None:
             n = len(material.train)
-            if k is None:  # as many as can be told apart, of a small corpus or one of copies
+            if k is None:  # no more than can be distinguished, in a small corpus or one of copies
                 k = min(int(np.clip(n // 400, 8, 24)), editor.clusterings.tree(seed=seed).n_micro_)
             editor.cut("ward", k=min(k, n), seed=seed)
     elif isinstance(what, Domains):
@@ -385,6 +385,9 @@ class Cancelled(RbkitError):
 
 class Background:
     """A queue of jobs with one thread; a newer job replaces an older one of the same name.
+
+    The kernel's main thread answers the widget; slow work (UMAP, HDBSCAN) runs here. A newer job
+    cancels the running one too: nobody wants the map of a slider's last position but one.
 
     `on_status` is called with ``{"busy", "text", "fraction", "error"}`` whenever that changes.
 

@@ -205,7 +205,7 @@ class Session:
     def _sources(self) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
         """Names of the sources, and that of each example; of very many, the rest as one.
 
-        A column of addresses is a source of its own for each example: nobody reads such a table.
+        A column of addresses gives each example its own source: nobody reads such a table.
         """
         names, train, evals = self.editor.material.source_ids
         if len(names) <= _MOST_SOURCES:

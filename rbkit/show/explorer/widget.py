@@ -1,7 +1,8 @@
 """The widget of the explorer: traits and messages; the interface itself is JavaScript.
 
-Large traits travel as bytes (``float32``, ``uint16``, ``uint32``, little endian), so that a
-new cut of 200,000 examples is a message of 400 kB.
+No build step and no network: the files in ``show/static/`` are joined to one module
+(:mod:`rbkit.show.widgets`). Large traits travel as bytes (``float32``, ``uint16``, ``uint32``,
+little endian), so that a new cut of 200,000 examples is a message of 400 kB.
 """
 
 from __future__ import annotations

@@ -222,6 +222,9 @@ def domain_map(
 ) -> Axes:
     """Draw the map of a corpus, by domain or by a number per example; names at the medians.
 
+    A map shows which examples are neighbours. Distances between far groups, the sizes of groups
+    and the empty space between them mean little: see ``notebooks/02_regroup``.
+
     Parameters
     ----------
     coordinates : array of shape (n, 2)

@@ -1,4 +1,4 @@
-// The explorer: what one view of it holds, its controls, and the panels beside the map.
+// The explorer: what one view of it holds, its controls, and the panels next to the map.
 
 // ------------------------------------------------------------------- state of a view
 
@@ -27,7 +27,7 @@ const TRAITS = {
   images: ["images", asIs],
 };
 
-/** What one view knows: the decoded traits, what is hovered, and the texts read so far. */
+/** The state of one view: decoded traits, the hovered point, and the texts read so far. */
 class Store extends Conversation {
   constructor(model) {
     super(model);
@@ -1009,7 +1009,7 @@ function domainCard(store, id, onClick) {
 
 const PAGE = 12;  // examples read at once
 
-/** What is selected: where it lies, its texts to read, and another domain to move it to. */
+/** The selection: where it lies, its texts to read, and another domain to move it to. */
 function selectionPanel(store) {
   let read = 0, visible = false, stale = false;
   const heading = el("h3", { class: "rbx-heading", test: "selection-count" });
@@ -1313,7 +1313,7 @@ function logPanel(store) {
   return { node, update };
 }
 
-/** The line below: progress of what is being computed, errors, and notices. */
+/** The line below: progress of computations, errors, and notices. */
 function statusLine(store) {
   let soon = 0;
   const text = el("span",
@@ -1333,7 +1333,7 @@ function statusLine(store) {
   function update(changed) {
     const { status } = store;
     if (changed.has("status")) {
-      // What is done within a blink needs no progress bar.
+      // Work that ends within a blink needs no progress bar.
       clearTimeout(soon);
       if (status.busy && progress.hidden) soon = setTimeout(() => showBusy(true), 250);
       else showBusy(status.busy);

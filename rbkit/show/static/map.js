@@ -509,7 +509,7 @@ class PointLayer {
 const LABEL_WIDTH = 160, LABEL_HEIGHT = 19;
 const AREA_PER_LABEL = 15000;  // pixels of the map: more labels would hide the points they name
 
-/** Names of domains, each beside a dot of its colour, with a halo, never on top of each other. */
+/** Names of domains, each next to a dot of its colour, with a halo, never on top of each other. */
 class MapLabels {
   constructor() {
     this.fitted = new Map();
