@@ -449,11 +449,12 @@ class Background:
             except Exception as problem:  # no caller would see it
                 error = f"{self._running}: {type(problem).__name__}: {problem}"
                 traceback.print_exc()
-            with self._idle:
-                self._running = ""
-                if error or not self._waiting:
-                    self._tell("", error=error, busy=bool(self._waiting))
-                self._idle.notify_all()
+            finally:  # whatever ended the job, nobody waits for it any more
+                with self._idle:
+                    self._running = ""
+                    if error or not self._waiting:
+                        self._tell("", error=error, busy=bool(self._waiting))
+                    self._idle.notify_all()
 
     def _report(self, fraction: float, text: str = "") -> None:
         if self._stop.is_set():
