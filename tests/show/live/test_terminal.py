@@ -128,6 +128,13 @@ def test_raw_shows_inner_products_on_their_own_scale(runs):
     assert float(largest) < 0.1
 
 
+def test_a_status_cannot_reach_the_terminal(tmp_path, write_run):
+    run = write_run(tmp_path / "run", status="\x1b]0;title\a odd")
+    output, _ = shown(run, console(80))
+    assert "odd" in output
+    assert "\x1b" not in output
+
+
 def test_names_cannot_reach_the_terminal(tmp_path, write_run):
     run = write_run(tmp_path / "run", names=HOSTILE, status="failed", error="\x1b]0;title\a boom")
     said, code = shown(run, console(80))
