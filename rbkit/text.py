@@ -151,7 +151,7 @@ def value_text(value: Any) -> str:
         text = f"{value:.6g}"
     else:
         text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return shorten(" ".join(visible(text).split()), 200) or "(empty)"
+    return truncate(" ".join(visible(text).split()), 200) or "(empty)"
 
 
 def visible(text: str) -> str:
@@ -207,12 +207,12 @@ def script_json(value: Any) -> str:
     return text
 
 
-def shorten(text: object, most: int = HEADLINE) -> str:
+def truncate(text: object, most: int = HEADLINE) -> str:
     """Return `text`, with an ellipsis for what is over `most` characters.
 
     Examples
     --------
-    >>> shorten("loss is NaN"), shorten("x" * 1000, 5)
+    >>> truncate("loss is NaN"), truncate("x" * 1000, 5)
     ('loss is NaN', 'xxxx…')
     """
     text = str(text)
@@ -228,7 +228,7 @@ def last_lines(parts: Iterable[object]) -> list[str]:
     ['a', 'b', 'c']
     """
     lines = [line for part in parts for line in str(part).splitlines()][-LINES:]
-    return [shorten(line, LINE) for line in lines]
+    return [truncate(line, LINE) for line in lines]
 
 
 def need_streams() -> None:

@@ -63,7 +63,7 @@ def embed_shards_on_ray(
     if workers < 1:
         raise InputError("workers", f"is {workers}", "give 1 or more")
     work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard)
-    todo = work.todo()
+    todo = work.todo(stacklevel=3)
     if not todo:
         return ShardedVectors(folder)
     rows = work.rows_of(todo)

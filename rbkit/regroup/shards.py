@@ -409,13 +409,13 @@ class ShardWork:
         _prepare_worker(self.threads)
         return {"rows": self(row["shard"])}
 
-    def todo(self) -> list[int]:
-        """Return the shards that are not done; warn of damaged ones."""
+    def todo(self, stacklevel: int) -> list[int]:
+        """Return the shards that are not done; warn of damaged ones, `stacklevel` calls up."""
         missing, defects = self.folder.missing()
         if defects:
             more = f" (and {len(defects) - 1} more)" if len(defects) > 1 else ""
             message = f"{defects[0]}{more}; computing it again"
-            warnings.warn(message, RbkitWarning, stacklevel=4)
+            warnings.warn(message, RbkitWarning, stacklevel=stacklevel)
         return missing
 
     def rows_of(self, shards: Sequence[int]) -> int:
@@ -582,7 +582,7 @@ def _do_all(work: ShardWork, num_proc: int = 1, progress: bool = True) -> None:
     """Do all shards that are not done, here or in `num_proc` processes."""
     if num_proc < 1:
         raise InputError("num_proc", f"is {num_proc}", "give the number of processes, 1 or more")
-    todo = work.todo()
+    todo = work.todo(stacklevel=4)
     if num_proc > 1 and len(todo) > 1:
         _in_processes(work, todo, min(num_proc, len(todo)), progress)
         return

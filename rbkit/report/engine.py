@@ -22,7 +22,7 @@ from rbkit.errors import InputError, RbkitError
 from rbkit.processes import terminate_by_interrupt
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import Parameters, declared
-from rbkit.text import last_lines, shorten
+from rbkit.text import last_lines, truncate
 
 
 def cell_name(source: str) -> str | None:
@@ -287,7 +287,7 @@ def failure_in(ran: str | Path) -> Failure | None:
             if output.output_type == "error":
                 name = cell_name(cell.source) or f"In [{cell.execution_count or '*'}]"
                 headline = f"{output.ename}: {output.evalue}".strip().splitlines()[0]
-                failure = Failure(shorten(name), shorten(headline), last_lines(output.traceback))
+                failure = Failure(truncate(name), truncate(headline), last_lines(output.traceback))
     return failure
 
 
@@ -306,7 +306,7 @@ def _notebook_error(error: Exception, notebook: Path, ran: Path, final: Path) ->
     failure = failure_in(ran)
     if failure is None:  # before the first cell, or the notebook could not be written
         message = (str(error).strip().splitlines() or [""])[-1]
-        failure = Failure(None, shorten(f"{kind}: {message}".rstrip(": ")), [])
+        failure = Failure(None, truncate(f"{kind}: {message}".rstrip(": ")), [])
     cell = failure.cell
     where = "" if cell is None else f", cell {cell if cell.startswith('In [') else repr(cell)}"
     message = f"{notebook.name}{where}: {failure.headline}; see {final}"

@@ -195,6 +195,7 @@ def run_notebook(
             try:
                 notebook_to_html(ran, page, title)
             except Exception as error:
+                page.unlink(missing_ok=True)  # of an earlier attempt: it is not of this notebook
                 why = f"{type(error).__name__}: {error}"
                 warnings.warn(f"{ran}: no page could be made ({why})", RbkitWarning, stacklevel=2)
     return page

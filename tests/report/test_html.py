@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from typer.testing import CliRunner
 
-from rbkit.errors import InputError
+from rbkit.cli import app
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.report.html import assert_offline, mathml, notebook_to_html, run_notebook, seal, trim
 from rbkit.show.style import bundle, set_alt
 
@@ -291,3 +293,26 @@ def test_a_wrong_parameter_costs_nothing_of_an_earlier_run(tmp_path):
         run_notebook(template, {"setps": 2}, tmp_path)
     assert (tmp_path / "run.ipynb").read_text() == "done before"
     assert (tmp_path / "run.html").read_text() == "done before"
+
+
+def test_where_no_page_can_be_made_the_run_stays_and_the_page_of_an_earlier_one_goes(
+    tmp_path, monkeypatch
+):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    template = tmp_path / "one.ipynb"
+    cell = new_code_cell("steps: int = 1", metadata={"tags": ["parameters"]})
+    nbformat.write(new_notebook(cells=[cell]), template)
+    monkeypatch.setattr("rbkit.report.html.notebook_to_html", fail)
+    (tmp_path / "run.html").write_text("done before")
+    with pytest.warns(RbkitWarning, match="no page could be made .OSError.*No space left"):
+        page = run_notebook(template, {}, tmp_path)
+    assert not page.exists()
+    assert (tmp_path / "run.ipynb").exists()
+    with pytest.warns(RbkitWarning, match="no page could be made"):
+        result = CliRunner().invoke(
+            app, ["run", "--template", str(template), "--out", str(tmp_path)]
+        )
+    assert result.exit_code == 1
+    assert "run.ipynb" in result.output

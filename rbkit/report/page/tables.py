@@ -42,7 +42,7 @@ from rbkit.show.figures.costs import cost_table
 from rbkit.show.figures.domains import top_sources
 from rbkit.show.gram_layout import common_scale, domain_order, extremes, short_ids, to_cosine
 from rbkit.show.style import mixer_colour
-from rbkit.text import UNKNOWN, amount, number, shorten, thousands, value_text, visible
+from rbkit.text import UNKNOWN, amount, number, thousands, truncate, value_text, visible
 from rbkit.train.run import Run
 
 FAILED = ("failed", "killed", "timeout", "interrupted")
@@ -329,7 +329,7 @@ def card_rows(domains: Any) -> list[dict[str, Any]]:
             "name": card.name,
             "size": int(sizes[i]),
             "terms": texts(card.terms)[:10],
-            "nearest": [shorten(text, _TEXT) for text in texts(card.nearest)[:3]],
+            "nearest": [truncate(text, _TEXT) for text in texts(card.nearest)[:3]],
             "sources": top_sources(shares(card.sources)),
             "share": float(share[i]),
             "q": float(q[i]),
@@ -367,7 +367,7 @@ def failures(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
             continue
         error = str(run.job.get("error") or run.info.get("error") or "")
         lines = [line for line in visible(error).split("\n") if line.strip()]
-        headline = shorten(lines[0] if lines else _UNEXPLAINED[run.status], _LINE)
+        headline = truncate(lines[0] if lines else _UNEXPLAINED[run.status], _LINE)
         tail = [visible(str(line)) for line in run.job.get("tail") or []] or lines[1:]
         key = (run.status, visible(str(run.job.get("cell") or "")), headline)
         groups.setdefault(key, []).append(
@@ -375,7 +375,7 @@ def failures(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
                 "name": name,
                 "progress": _progress(run),
                 "attempts": run.job.get("attempts") or 1,
-                "tail": "\n".join(shorten(line, _LINE) for line in tail[-_MOST_LINES:]),
+                "tail": "\n".join(truncate(line, _LINE) for line in tail[-_MOST_LINES:]),
             }
         )
     rows = []

@@ -46,7 +46,7 @@ from rbkit.report.sweep.machine import (
 )
 from rbkit.report.sweep.plan import Plan, code_sha, queue_unfinished
 from rbkit.report.sweep.worker import LOG, Event, LocalWorkers, Message, Workers
-from rbkit.text import duration, last_lines, one_line, shorten
+from rbkit.text import duration, last_lines, one_line, truncate
 
 
 @dataclass(frozen=True)
@@ -550,7 +550,7 @@ def _recorded_status(run_dir: Path) -> str | None:
     if not path.exists():
         return None
     info = _read_object(path)
-    return "nothing: it is damaged" if info is None else shorten(info.get("status"), 40)
+    return "nothing: it is damaged" if info is None else truncate(info.get("status"), 40)
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
@@ -613,7 +613,7 @@ class Board:
             self.counts[status] -= 1
         if not self.shown:
             return
-        why = f"  {one_line(shorten(error))}" if error else ""
+        why = f"  {one_line(truncate(error))}" if error else ""
         width = len(str(self.total))
         line = f"[{done:>{width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
         self._running.pop(id, None)
@@ -677,4 +677,4 @@ def progress_of(run_dir: Path) -> str:
     except (OSError, InputError, KeyError, TypeError):
         return ""
     text = f"step {step}/{steps}" if steps else f"step {step}"
-    return one_line(shorten(f"{text}  loss {loss:.3f}" if isinstance(loss, float) else text, 80))
+    return one_line(truncate(f"{text}  loss {loss:.3f}" if isinstance(loss, float) else text, 80))

@@ -45,7 +45,7 @@ from rbkit.processes import (
 from rbkit.report.engine import Failure, NotebookError, failure_in
 from rbkit.report.sweep.folder import error_tail
 from rbkit.report.sweep.machine import oom_kills
-from rbkit.text import last_lines, one_line, shorten
+from rbkit.text import last_lines, one_line, truncate
 
 Message = dict[str, Any]
 LOG = "worker.log"
@@ -190,7 +190,7 @@ def _run(request: Message, run_dir: Path, scratch: Path, send: Callable[[Message
         failure = failure_in(run_dir / "run.ipynb") or Failure(None, "interrupted", [])
     except Exception as error:
         message = (str(error).strip().splitlines() or [""])[0]
-        headline = shorten(f"{type(error).__name__}: {message}".rstrip(": "))
+        headline = truncate(f"{type(error).__name__}: {message}".rstrip(": "))
         status = "failed"
         failure = Failure(None, headline, last_lines(traceback.format_exception(error)))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -30,7 +30,7 @@ from rbkit.show.explorer.colours import (
     loss_by_example,
     to_bytes,
 )
-from rbkit.text import shorten
+from rbkit.text import truncate
 
 #: Label of a point in no domain (dropped, or noise).
 NO_DOMAIN = 65_535
@@ -354,7 +354,7 @@ class Session:
                 "row": point,
                 "split": split,
                 "domain": int((grouping.labels if train else grouping.eval_labels)[row]),
-                "text": shorten(text, _MOST_CHARACTERS),
+                "text": truncate(text, _MOST_CHARACTERS),
                 "length": len(text),
                 "source": material.sources(split)[row],
                 "distance": distance if np.isfinite(distance) else None,
