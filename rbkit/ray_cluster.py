@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
 import signal
+import subprocess
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -19,6 +21,7 @@ from rbkit.errors import InputError
 
 # What passes through Ray's object store is small; it takes 30 % of memory if left.
 _STORE_BYTES = 100 * 2**20
+_STARTS = 3  # Ray gives a start up after 30 s, which a busy machine may need
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to anybody
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # ours counts what the user knows
@@ -58,8 +61,15 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
             ours, before = not ray.is_initialized(), _children()
             handler = signal.getsignal(signal.SIGTERM)
             try:
-                if ours:
-                    _start(ray, address, cpus, gpus)
+                for attempt in range(_STARTS if ours else 0):
+                    try:
+                        _start(ray, address, cpus, gpus)
+                        break
+                    except InputError as error:
+                        if "timed out" not in error.what or attempt == _STARTS - 1:
+                            raise
+                        ray.shutdown()
+                        _kill_processes_of(ray, _children() - before)
                 yield ray
             finally:  # also if it did not start: what it left behind would outlive the call
                 if ours:
@@ -92,11 +102,18 @@ def quiet_ray_data(ray: Any) -> Iterator[Any]:
 
 
 def _kill_processes_of(ray: Any, processes: Iterable[psutil.Process]) -> None:
-    folder = str(Path(ray.__file__).parent)
+    folder, killed = str(Path(ray.__file__).parent), []
     for process in processes:
         with suppress(psutil.Error):
             if any(folder in part for part in process.cmdline()):
                 process.kill()
+                killed.append(process)
+    psutil.wait_procs(killed, timeout=5)
+    ended = {process.pid for process in killed}
+    # After a failed start Ray forgets its processes: each would warn that it is still running.
+    for child in gc.get_objects() if ended else ():
+        if isinstance(child, subprocess.Popen) and child.pid in ended:
+            child.wait()
 
 
 def _restore_sigterm(handler: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -52,6 +53,26 @@ def test_ray_is_not_imported_before_it_is_used():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_a_start_that_ray_gives_up_is_tried_again_and_leaves_nothing(monkeypatch):
+    services = pytest.importorskip("ray._private.services")
+    get_node, asked = services.get_node, []
+
+    def slow_at_first(*args, **options):
+        asked.append(args)
+        if len(asked) == 1:
+            raise Exception("The current node timed out during startup. This could happen ...")
+        return get_node(*args, **options)
+
+    monkeypatch.setattr(services, "get_node", slow_at_first)
+    before = set(psutil.Process().children(recursive=True))
+    with connected_ray(None, cpus=1, gpus=0) as ray:
+        assert ray.is_initialized()
+    gc.collect()  # a process that was forgotten warns now
+    assert set(psutil.Process().children(recursive=True)) == before
+    assert len(asked) > 1
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
