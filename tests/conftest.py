@@ -80,6 +80,12 @@ def runs(tmp_path_factory, write_run):
     return [write_run(folder / mixer, mixer) for mixer in ("Stratified", "Target", "RnB")]
 
 
+@pytest.fixture(scope="session")
+def start_script():
+    """Start a script that trains, in a process forked from one that has imported what trains."""
+    return load("train/forked.py").Script
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """Debian's Chromium, driven by Playwright. Of one module: its event loop would stay on."""

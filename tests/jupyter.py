@@ -123,8 +123,9 @@ class Server:
                 route.abort()
 
         def hear(message):
-            if message.type == "error" and not any(word in message.text for word in ITS_OWN):
-                page.noise.append(f"console: {message.text}")
+            text = f"{message.text} {message.location.get('url', '')}"
+            if message.type == "error" and not any(word in text for word in ITS_OWN):
+                page.noise.append(f"console: {text}")
 
         def fail(error):
             # Notebook 7 throws one of its own over an empty notebook; ours come from a blob.

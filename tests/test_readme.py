@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,20 +37,13 @@ def strangers_files(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", ["trainer_plain", "trainer_rbkit", "loop_plain", "loop_rbkit", "loop_live"]
 )
-def test_the_example_runs(strangers_files, tmp_path, name):
+def test_the_example_runs(start_script, strangers_files, tmp_path, name):
     files = [str(strangers_files / f) for f in ("model", "train.jsonl", "eval.jsonl")]
     script = (ROOT / "examples" / f"{name}.py").read_text()
     # Without the packaged embedder, which would be a download.
     script = script.replace("rb.regroup(corpus, k", 'rb.regroup(corpus, embedder="tfidf", k')
     (tmp_path / "script.py").write_text(script)
-    done = subprocess.run(
-        [sys.executable, "script.py", *files],
-        cwd=tmp_path,
-        text=True,
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
+    done = start_script(tmp_path / "script.py", *files, cwd=tmp_path).wait()
     assert done.returncode == 0, done.stderr
     assert 0 < float(re.findall(r"\d+\.\d+", done.stdout)[-1]) < 5  # untrained: ln 270 = 5.6
     if name == "trainer_rbkit":

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,26 +18,24 @@ job = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(job)
 
 
-def launch(folder, world, first, last):
-    """Track steps `first` to `last` in `world` processes; return what each found."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    parts = [
-        subprocess.Popen(
-            [sys.executable, JOB, folder, str(rank), str(world), str(first), str(last)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
-        for rank in range(world)
-    ]
-    said = [part.communicate(timeout=120)[0] for part in parts]
-    assert all(part.returncode == 0 for part in parts), "\n".join(said)[-3000:]
-    return [dict(np.load(folder / f"found-{rank}.npz")) for rank in range(world)]
+@pytest.fixture(scope="module")
+def launch(start_script):
+    def track(folder, world, first, last):
+        """Track steps `first` to `last` in `world` processes; return what each found."""
+        environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        parts = [
+            start_script(JOB, folder, rank, world, first, last, env=environment)
+            for rank in range(world)
+        ]
+        done = [part.wait(120) for part in parts]
+        assert not any(one.returncode for one in done), "\n".join(one.stderr for one in done)
+        return [dict(np.load(folder / f"found-{rank}.npz")) for rank in range(world)]
+
+    return track
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory):
+def chain(launch, tmp_path_factory):
     """Steps 0 to 3 with two processes, step 3 with one, the others with four."""
     folder = tmp_path_factory.mktemp("chain")
     pair = launch(folder, 2, 0, 3)

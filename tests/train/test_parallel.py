@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 
@@ -19,42 +20,48 @@ JOB = Path(__file__).parent / "parallel_job.py"
 pytestmark = pytest.mark.slow
 
 
-TORCHRUN = [
-    "torch.distributed.run",
-    "--nproc-per-node={world}",
-    "--master-addr=127.0.0.1",
-    "--master-port={port}",
-]
+TORCHRUN = ["torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
 ACCELERATE = [
     "accelerate.commands.launch",
     "--multi_gpu",
-    "--num_processes={world}",
+    "--num_processes=2",
     "--num_machines=1",
     "--mixed_precision=no",
     "--dynamo_backend=no",
     "--main_process_ip=127.0.0.1",
-    "--main_process_port={port}",
 ]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
-def launch(folder, world, what="run", launcher=TORCHRUN, **options):
-    """Run the job in `world` processes; return its exit status and what it printed."""
+def launch(folder, world, what="run", launcher=None, **options):
+    """Run the job in `world` processes; return its exit status and what it printed.
+
+    The processes are forked from one that has the imports, unless a `launcher` starts them.
+    """
+    arguments = [str(folder), what, json.dumps(options)]
+    if launcher is None and world == 1:
+        done = forked.run(JOB, *arguments, env=ENVIRONMENT)
+    elif launcher is None:
+        done = forked.run_parallel(JOB, *arguments, world=world, env=ENVIRONMENT)
+    else:
+        done = launched(arguments, launcher)
+    return done.returncode, done.stdout + done.stderr
+
+
+def launched(arguments, launcher):
+    """Run the job in two processes, as a user starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    starter = [sys.executable]
-    if world > 1:
-        starter += ["-m", *(part.format(world=world, port=port) for part in launcher)]
-    command = [*starter, str(JOB)]
-    done = subprocess.run(
-        [*command, str(folder), what, json.dumps(options)],
+    option = "--master-port" if launcher is TORCHRUN else "--main_process_port"
+    return subprocess.run(
+        [sys.executable, "-m", *launcher, f"{option}={port}", str(JOB), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        env={**os.environ, **ENVIRONMENT},
         check=False,
         timeout=400,
     )
-    return done.returncode, done.stdout + done.stderr
 
 
 def finished(folder, world, what="run", **options):
@@ -72,7 +79,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    return finished(tmp_path_factory.mktemp("pair"), 2)
+    return finished(tmp_path_factory.mktemp("pair"), 2, launcher=TORCHRUN)
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -24,13 +23,7 @@ JOB = Path(__file__).parent / "job.py"
 
 
 def job(folder, what="run", step=0):
-    return subprocess.run(
-        [sys.executable, str(JOB), str(folder), what, str(step)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return forked.run(JOB, folder, what, step)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +64,7 @@ def same(folder, whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [16, 29])
 def test_a_run_killed_in_the_middle_of_a_round_resumes_exactly(tmp_path, never_stopped, step):
-    killed = job(tmp_path, "kill", step)
-    assert killed.returncode == -signal.SIGKILL
+    assert job(tmp_path, "kill", step).returncode == -signal.SIGKILL
     assert Run.open(tmp_path).status == "killed"
     assert latest_checkpoint(tmp_path / "checkpoints").name == f"checkpoint-{step // 7 * 7}"
     resumed = job(tmp_path, "resume")

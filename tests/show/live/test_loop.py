@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -205,17 +203,12 @@ def test_a_stop_that_came_too_late_interrupts_nothing(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_one_record_and_stop_at_the_same_step(tmp_path):
+def test_two_processes_share_one_record_and_stop_at_the_same_step(start_script, tmp_path):
     taken = rb.live(tmp_path / "taken", ["oak"], display=False)
     job = Path(__file__).with_name("loop_job.py")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    both = [
-        subprocess.Popen(
-            [sys.executable, job, str(rank), tmp_path], env=env, text=True, stdout=subprocess.PIPE
-        )
-        for rank in (0, 1)
-    ]
-    said = [each.communicate(timeout=120)[0].splitlines() for each in both]
+    env = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    both = [start_script(job, rank, tmp_path, env=env) for rank in (0, 1)]
+    said = [each.wait(120).stdout.splitlines() for each in both]
     taken.end()
     run = Run.open(tmp_path / "run")
     stopped = [lines[0] for lines in said]
