@@ -127,13 +127,13 @@ class MixtureSampler:
         halves = np.empty(count, dtype=np.int64)
         for s, i in enumerate(domains.tolist()):
             if drawn[i] >= self.most[i]:
-                i = self._another(uniform[s], drawn)
+                i = self._another(i, uniform[s], drawn)
             epoch, place = divmod(int(drawn[i]), len(self.members[i]))
             rows[s], halves[s] = self._order(i, epoch)[place], drawn[i] % 2
             drawn[i] += 1
         return rows, halves, drawn
 
-    def _another(self, uniform: float, drawn: IntArray) -> int:
+    def _another(self, used_up: int, uniform: float, drawn: IntArray) -> int:
         """Return the domain of a position whose own is used up, by the same random number."""
         left = drawn < self.most
         if not left.any():
@@ -142,10 +142,13 @@ class MixtureSampler:
                 f"all examples are used up after {int(drawn.sum())} draws",
                 "allow more epochs, or train for fewer steps",
             )
+        # Where the number lies within the used-up domain's interval is uniform again, so that
+        # the others take its share in proportion, wherever they stand.
+        low, high = np.concatenate([[0.0], self._edges()])[used_up : used_up + 2]
         p = np.where(left, self.p, 0.0)
-        edges = np.cumsum(p if p.sum() > 0 else left.astype(np.float64))
-        inside = min(uniform, np.nextafter(1, 0)) * edges[-1]
-        return int(np.flatnonzero(edges > inside)[0])
+        others = np.cumsum(p if p.sum() > 0 else left.astype(np.float64))
+        inside = min((uniform - low) / (high - low), np.nextafter(1, 0)) * others[-1]
+        return int(np.flatnonzero(others > inside)[0])
 
     def __iter__(self) -> Iterator[int]:
         """Yield row numbers endlessly."""
@@ -157,11 +160,15 @@ class MixtureSampler:
         blocks = range(start // _BLOCK, (start + count - 1) // _BLOCK + 1)
         uniform = np.concatenate([self._uniform(block) for block in blocks] or [np.empty(0)])
         offset = start - blocks.start * _BLOCK
-        # The last domain with p > 0 takes what rounding leaves above the cumulative sum.
-        edges = np.cumsum(self.p)
-        edges[np.flatnonzero(self.p)[-1] :] = 1.0
         uniform = uniform[offset : offset + count]
-        return np.searchsorted(edges, uniform, side="right"), uniform
+        return np.searchsorted(self._edges(), uniform, side="right"), uniform
+
+    def _edges(self) -> FloatArray:
+        """Upper ends of the intervals of [0, 1) that stand for the domains."""
+        edges: FloatArray = np.cumsum(self.p)
+        # The last domain with p > 0 takes what rounding leaves above the cumulative sum.
+        edges[np.flatnonzero(self.p)[-1] :] = 1.0
+        return edges
 
     def _uniform_block(self, block: int) -> FloatArray:
         return np.random.default_rng([self.seed, _DOMAIN_STREAM, block]).random(_BLOCK)

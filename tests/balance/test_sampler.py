@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +68,20 @@ def test_shares_follow_the_proportions():
     sampler.take(n)
     assert np.abs(sampler.drawn / n - p).max() < 4 * np.sqrt(0.25 / n)
     np.testing.assert_allclose(sampler.epochs, sampler.drawn / [5, 40, 9])
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_the_share_of_used_up_domains_goes_to_the_others_in_proportion(order):
+    """Two small domains are used up at once; the others keep 1 : 3, wherever they all stand."""
+    p, sizes = np.array([0.4, 0.2, 0.1, 0.3]), np.array([4, 2, 20_000, 60_000])
+    place = np.argsort(order)
+    labels = np.repeat(place, sizes)
+    sampler = MixtureSampler(labels, p[list(order)], seed=1, max_epochs=1)
+    n = 20_000
+    sampler.take(n)
+    drawn = sampler.drawn[place]
+    assert drawn[:2].tolist() == [4, 2]
+    assert abs(drawn[2] / (n - 6) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / n)
 
 
 def test_a_domain_with_proportion_zero_is_never_drawn():
