@@ -356,8 +356,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ) -> Iterator[None]:
         counts = None
         if lengths is not None:  # packed: ids of tokens, but examples are counted
-            in_domain = domains[domains >= 0]
-            counts = torch.bincount(in_domain, minlength=self.domains.m).numpy()
+            m, inside = self.domains.m, domains >= 0
+            which = halves[inside] * m + domains[inside]
+            counts = torch.bincount(which, minlength=2 * m).reshape(2, m).numpy()
             domains, halves = per_token(domains, lengths), per_token(halves, lengths)
         step = self.state.global_step
         with tracker.batch(domains, scale, step=step, halves=halves, counts=counts):
