@@ -124,7 +124,7 @@ def run(
     page = run_notebook(notebook, values, out, timeout=timeout, label=label)
     shown = page if page.exists() else out / "run.ipynb"  # where no page could be made
     typer.echo(f"The run: {shown.resolve()}\nCompare runs with: rbkit report {out.parent}")
-    if shown != page:
+    if shown != page and shown.exists():
         raise typer.Exit(1)
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rbkit.errors import InputError
 
 # What passes through Ray's object store is small; it takes 30 % of memory if left.
 _STORE_BYTES = 100 * 2**20
-_STARTS = 3  # Ray gives a start up after 30 s, which a busy machine may need
+_STARTS = 3  # Ray's own processes give up after 15 s, which they may need on a busy machine
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing to anybody
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # ours counts what the user knows
@@ -76,8 +76,8 @@ def connected_ray(address: str | None, cpus: float, gpus: float) -> Iterator[Any
                     started, running = _children() - before, ray.is_initialized()
                     ray.shutdown()
                     # It does not wait for its processes: here they are gone when it is.
-                    _, left = psutil.wait_procs(started, timeout=20 if running else 0)
-                    _kill_processes_of(ray, left)
+                    psutil.wait_procs(started, timeout=20 if running else 0)
+                    _kill_processes_of(ray, started)
                     _restore_sigterm(handler)
     finally:
         for name in set_here:
@@ -101,19 +101,17 @@ def quiet_ray_data(ray: Any) -> Iterator[Any]:
         context.enable_progress_bars = bars
 
 
-def _kill_processes_of(ray: Any, processes: Iterable[psutil.Process]) -> None:
-    folder, killed = str(Path(ray.__file__).parent), []
+def _kill_processes_of(ray: Any, processes: Collection[psutil.Process]) -> None:
+    folder, pids = str(Path(ray.__file__).parent), {process.pid for process in processes}
     for process in processes:
         with suppress(psutil.Error):
             if any(folder in part for part in process.cmdline()):
                 process.kill()
-                killed.append(process)
-    psutil.wait_procs(killed, timeout=5)
-    ended = {process.pid for process in killed}
+                process.wait(5)
     # After a failed start Ray forgets its processes: each would warn that it is still running.
-    for child in gc.get_objects() if ended else ():
-        if isinstance(child, subprocess.Popen) and child.pid in ended:
-            child.wait()
+    for child in gc.get_objects() if pids else ():
+        if issubclass(type(child), subprocess.Popen) and child.pid in pids:
+            child.poll()
 
 
 def _restore_sigterm(handler: Any) -> None:

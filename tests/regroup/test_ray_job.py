@@ -56,7 +56,7 @@ def test_ray_is_not_imported_before_it_is_used():
 
 
 @pytest.mark.slow
-def test_a_start_that_ray_gives_up_is_tried_again_and_leaves_nothing(monkeypatch):
+def test_a_start_that_ray_gives_up_is_tried_again(monkeypatch):
     services = pytest.importorskip("ray._private.services")
     get_node, asked = services.get_node, []
 
@@ -67,12 +67,25 @@ def test_a_start_that_ray_gives_up_is_tried_again_and_leaves_nothing(monkeypatch
         return get_node(*args, **options)
 
     monkeypatch.setattr(services, "get_node", slow_at_first)
-    before = set(psutil.Process().children(recursive=True))
     with connected_ray(None, cpus=1, gpus=0) as ray:
         assert ray.is_initialized()
+    assert len(asked) > 1
+
+
+@pytest.mark.slow
+def test_a_failed_start_leaves_nothing_behind(monkeypatch):
+    services = pytest.importorskip("ray._private.services")
+
+    def fail(*args, **options):
+        raise ValueError("no such luck")
+
+    monkeypatch.setattr(services, "get_node", fail)
+    before = set(psutil.Process().children(recursive=True))
+    failing = pytest.raises(InputError, match=r"Ray: did not start \(no such luck\)")
+    with failing, connected_ray(None, cpus=1, gpus=0):
+        pass
     gc.collect()  # a process that was forgotten warns now
     assert set(psutil.Process().children(recursive=True)) == before
-    assert len(asked) > 1
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
