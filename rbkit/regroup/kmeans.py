@@ -260,7 +260,7 @@ def vectors_of(X: Any, where: str = "vectors") -> Any:
     rbkit.errors.InputError: vectors: row 1 has 1 numbers, row 0 has 2; give (n, d) numbers
     """
     remedy = "give (n, d) numbers"
-    if not hasattr(X, "chunks"):
+    if not callable(getattr(X, "chunks", None)):
         X = _as_array(X, where, remedy)
     if len(X.shape) != 2:
         raise InputError(where, f"of shape {tuple(X.shape)}", remedy)
@@ -289,7 +289,7 @@ def _as_array(X: Any, where: str, remedy: str) -> NDArray[Any]:
         if kind == "f" and given.dtype.itemsize <= 8:
             return given if isinstance(given, np.memmap) else np.asarray(given)
         # Integers of up to 16 bits fit into float32; JAX's bfloat16 is of kind V.
-        small = kind in "biu" and given.dtype.itemsize <= 2 or kind == "V"
+        small = (kind in "biu" and given.dtype.itemsize <= 2) or kind == "V"
         return np.asarray(given).astype(np.float32 if small else np.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(where, _faulty_row(X, error), remedy) from error
