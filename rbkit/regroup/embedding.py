@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError
-from rbkit.files import atomic_path, cache_dir, fingerprint, write_json
+from rbkit.files import atomic_path, cache_dir, fingerprint, regular, write_json
 
 _KEY_BYTES = 16  # 128 bits: among 10^9 texts two agree by chance with probability 10^-21
 # Texts given to the embedder at once: many full batches, yet a bar that moves.
@@ -156,7 +156,7 @@ _REMEDY = "delete this file; its vectors will be computed again"
 def _read_shard(path: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float16], float]:
     try:
         # Opened here: np.load leaves its own handle open when the archive is broken.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with regular(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys, vectors = archive["keys"], archive["vectors"]
             seconds = float(archive["seconds"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

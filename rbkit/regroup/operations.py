@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError, as_count
-from rbkit.files import fingerprint, json_ready, read_json, write_json
+from rbkit.files import fingerprint, json_ready, read_json, regular, write_json
 from rbkit.regroup.domains import NOISE_POLICIES
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.kmeans import KMeans, assign
@@ -457,7 +457,7 @@ class EditLog:
         InputError
             No such file, or not a log.
         """
-        path = Path(path)
+        path = regular(path, or_folder=True)
         if path.is_dir():
             header = path / "domains.json"
             facts = read_json(header) if header.is_file() else {}

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, fingerprint, read_json, write_json
+from rbkit.files import atomic_path, fingerprint, read_json, regular, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ class Weights:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote; an :class:`InputError` names a file that is damaged."""
-        path = Path(path)
+        path = regular(path, or_folder=True)
         path = path / "weights.json" if path.is_dir() else path
         if not path.is_file():
             raise InputError(str(path), "no such file", "write it with Weights.save")
