@@ -101,8 +101,10 @@ def as_count(
         if isinstance(error, InputError):
             raise
         raise InputError(where, f"{shown} is not a whole number", remedy) from error
-    if whole < least or (most is not None and whole > most):
-        raise InputError(where, f"{shown} is not {span}", remedy)
+    if whole < least:
+        raise InputError(where, f"{shown} is {'too few' if least > 0 else 'negative'}", remedy)
+    if most is not None and whole > most:
+        raise InputError(where, f"{shown} is too large", remedy)
     return whole
 
 

@@ -263,7 +263,7 @@ def vectors_of(X: Any, where: str = "vectors") -> Any:
     if not callable(getattr(X, "chunks", None)):
         X = _as_array(X, where, remedy)
     if len(X.shape) != 2:
-        raise InputError(where, f"of shape {tuple(X.shape)}", remedy)
+        raise InputError(where, f"an array of shape {tuple(X.shape)}", remedy)
     for start, chunk in _chunks(X):
         refuse_rows(chunk, where, start)
     return X
@@ -330,7 +330,7 @@ def refuse_rows(rows: NDArray[Any], where: str, start: int = 0) -> None:
         worst = np.abs(rows[at]).max()
         what = f"{worst:.0e}" if np.isfinite(worst) else "NaN or infinity"
         remedy = f"give finite numbers, up to {_LARGEST:.0e}: scale them, or leave the row out"
-        raise InputError(where, f"row {start + at} has {what}", remedy)
+        raise InputError(where, f"{what} in row {start + at}", remedy)
 
 
 def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
