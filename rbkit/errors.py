@@ -52,7 +52,7 @@ class RbkitWarning(UserWarning):
 
 
 def as_count(
-    where: str, value: Any, *, least: int = 0, most: int | None = None, remedy: str = ""
+    where: str, value: Any, *, least: int | None = 0, most: int | None = None, remedy: str = ""
 ) -> int:
     """Return a count, such as ``k``, ``steps`` or ``seed``, as an int: the one place that says so.
 
@@ -64,8 +64,8 @@ def as_count(
     where : str
         The parameter, for the message.
     value : object
-    least, most : int
-        Its range.
+    least, most : int or None
+        Its range; None leaves that to the caller.
     remedy : str, optional
         What to do about another value; by default the range is given.
 
@@ -83,8 +83,8 @@ def as_count(
         ...
     rbkit.errors.InputError: k: '8' is not a whole number; give an integer of 1 or more
     """
-    span = f"of {least} or more" if most is None else f"from {least} to {most}"
-    remedy = remedy or f"give an integer {span}"
+    span = f" from {least} to {most}" if most is not None else f" of {least} or more"
+    remedy = remedy or f"give an integer{'' if least is None else span}"
     shown = repr(value)[:60]
     # Scalars of numpy, torch, jax, ... say how to become Python's; an array is not a number, and
     # numpy would make one of a date.
@@ -101,8 +101,9 @@ def as_count(
         if isinstance(error, InputError):
             raise
         raise InputError(where, f"{shown} is not a whole number", remedy) from error
-    if whole < least:
-        raise InputError(where, f"{shown} is {'too few' if least > 0 else 'negative'}", remedy)
+    if least is not None and whole < least:
+        what = {0: "is negative", 1: "is not positive"}.get(least, "is too few")
+        raise InputError(where, f"{shown} {what}", remedy)
     if most is not None and whole > most:
         raise InputError(where, f"{shown} is too large", remedy)
     return whole

@@ -121,7 +121,9 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             NaN or infinity in `X` (scikit-learn's check).
         """
         rows = checked_rows(self, X, reset=True)
-        min_samples = as_count("min_samples", self.min_samples, least=1, remedy="choose at least 1")
+        min_samples = as_count("min_samples", self.min_samples, least=None)
+        if min_samples < 1:
+            raise InputError("min_samples", f"{min_samples} is too few", "choose at least 1")
         size = self.min_cluster_size
         usual = max(10, round(len(rows) ** 0.5 / 2))
         self.min_cluster_size_ = usual if size is None else _checked_size(size)
@@ -248,7 +250,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _checked_size(min_cluster_size: Any) -> int:
-    size = as_count("min_cluster_size", min_cluster_size, least=-(2**31))
+    size = as_count("min_cluster_size", min_cluster_size, least=None)
     if size < 2:
         what = f"{size} examples do not make a cluster"
         raise InputError("min_cluster_size", what, "choose at least 2")

@@ -284,13 +284,17 @@ def _as_array(X: Any, where: str, remedy: str) -> NDArray[Any]:
             X = X.get()
         given = np.asanyarray(X)
         kind = given.dtype.kind
-        if kind in "cSUMm" or given.dtype.names:
+        if kind in "cMm" or given.dtype.names:
+            raise InputError(where, f"not vectors ({given.dtype})", remedy)
+        if kind in "SU":
             raise TypeError(f"they are {given.dtype}")
         if kind == "f" and given.dtype.itemsize <= 8:
             return given if isinstance(given, np.memmap) else np.asarray(given)
         # Integers of up to 16 bits fit into float32; JAX's bfloat16 is of kind V.
         small = (kind in "biu" and given.dtype.itemsize <= 2) or kind == "V"
         return np.asarray(given).astype(np.float32 if small else np.float64)
+    except InputError:
+        raise
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(where, _faulty_row(X, error), remedy) from error
 
@@ -323,8 +327,9 @@ def refuse_rows(rows: NDArray[Any], where: str, start: int = 0) -> None:
 
     A finite number whose square overflows float32 ends the process inside faiss.
     """
+    most = min(_LARGEST, float(np.finfo(rows.dtype).max)) if rows.dtype.kind == "f" else _LARGEST
     with np.errstate(invalid="ignore"):
-        good = np.abs(rows).max(axis=1, initial=0) <= _LARGEST
+        good = np.abs(rows).max(axis=1, initial=0) <= most
     if not good.all():
         at = int(np.argmin(good))
         worst = np.abs(rows[at]).max()

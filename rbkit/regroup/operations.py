@@ -222,7 +222,7 @@ def selected(rows: Any, n: int) -> NDArray[np.int64]:
         if all(booleans):
             given = given.astype(bool)
         else:
-            counts = [as_count("rows", value, remedy=remedy) for value in given.ravel()]
+            counts = [as_count("rows", value, least=None, remedy=remedy) for value in given.ravel()]
             given = np.array(counts, dtype=object).reshape(given.shape)
     elif given.dtype.kind not in "biu":
         raise InputError("rows", f"{shown} are not row numbers", remedy)
@@ -374,7 +374,7 @@ def _edit_in_words(op: Mapping[str, Any]) -> str:
 
 def _domain(now: Grouping, at: Any) -> int:
     remedy = f"give 0 to {now.m - 1}"
-    number = as_count("domain", at, least=-(2**63), remedy=remedy)
+    number = as_count("domain", at, least=None, remedy=remedy)
     if not 0 <= number < now.m:
         raise InputError("domain", f"{at!r} is not one of the {now.m}", remedy)
     return number

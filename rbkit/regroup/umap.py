@@ -123,14 +123,16 @@ def project(
     X = vectors_of(X, "X")
     if not len(X):
         raise InputError("X", f"an array of shape {X.shape}", "give vectors of shape (n, d), n > 0")
-    few = "choose at least {}".format
-    n_components = as_count("n_components", n_components, least=1, remedy=few(1))
-    n_neighbors = as_count("n_neighbors", n_neighbors, least=2, remedy=few(2))
-    sample = as_count("sample", sample, least=2, remedy=few(2))
+    given = {"n_components": (n_components, 1), "n_neighbors": (n_neighbors, 2)}
+    given |= {"n_epochs": (200 if n_epochs is None else n_epochs, 1), "sample": (sample, 2)}
+    for name, (value, low) in given.items():
+        if as_count(name, value, least=None) < low:
+            raise InputError(name, f"{value} is too few", f"choose at least {low}")
+    n_components, n_neighbors, sample = int(n_components), int(n_neighbors), int(sample)
     seed = as_seed(seed)
     if n_epochs is None:
         n_epochs = 200 if min(len(X), sample) <= 20_000 else 100
-    n_epochs = as_count("n_epochs", n_epochs, least=1, remedy=few(1))
+    n_epochs = int(n_epochs)
     path = None
     if cache:
         parameters = {

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, fingerprint, read_json, regular, write_json
 
 if TYPE_CHECKING:
@@ -450,8 +450,7 @@ def training_table(
     import pandas as pd
 
     for name, value in {"steps": steps, "batch_size": batch_size}.items():
-        if value < 1:
-            raise InputError(name, f"{value} is not positive", "give at least 1")
+        as_count(name, value, least=1, remedy="give at least 1")
     shares, sizes = proportions_of(domains, p), domains.sizes
     drawn = shares * steps * batch_size
     there = sizes > 0
