@@ -104,7 +104,7 @@ def load_corpus(
     >>> len(corpus["train"]), len(corpus["eval"]), corpus["train"].column_names
     (45, 5, ['text', 'source'])
     """
-    if isinstance(eval_share, str) or not 0 < eval_share < 1:
+    if not 0 < eval_share < 1:
         raise InputError("eval_share", f"is {eval_share}", "give a number between 0 and 1")
     seed = as_seed(seed)
     eval_size = None if eval_size is None else as_count("eval_size", eval_size)

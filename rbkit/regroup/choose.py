@@ -301,7 +301,7 @@ class KChoice:
 
 
 def choose_k(
-    X: ArrayLike,
+    X: Any,
     grid: Sequence[int] = DEFAULT_GRID,
     *,
     eval_vectors: ArrayLike | None = None,

@@ -168,7 +168,7 @@ class Clusterings:
         key = f"{seed}-{tree.n_micro}"
         if key not in self._placed:  # the nearest micro-cluster does not depend on k
             self._placed[key] = assign(np.asarray(self.material.eval), tree.micro_centers_)[0]
-        if k > tree.n_micro_ and tree.n_micro_ < min(tree.n_micro, len(self.material.train)):
+        if k > tree.n_micro_ and tree.n_micro_ < min(tree.n_micro or 1, len(self.material.train)):
             what = f"{k} domains asked, but only {tree.n_micro_} vectors differ"
             warnings.warn(f"ward: {what}", RbkitWarning, stacklevel=2)
             k = tree.n_micro_

@@ -167,13 +167,14 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
         """Return vectors of shape (n, d), float32, in the order of `texts`."""
         import torch
 
-        texts = texts if isinstance(texts, str) else list(texts)
+        if not isinstance(texts, str | bytes):
+            texts = list(texts)
         check_items(texts)
         usual = 2_048 if self._device().type == "cpu" else 65_536
         budget = as_count("batch_tokens", self.batch_tokens or usual, least=1)
         model = self._load()
         vectors: NDArray[np.float32] | None = None
-        for rows in batches(self._token_counts(texts), budget):
+        for rows in batches(self._token_counts(list(texts)), budget):
             with torch.inference_mode(), self._autocast():
                 batch = model.encode(
                     [texts[row] for row in rows],

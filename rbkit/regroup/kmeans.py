@@ -230,9 +230,11 @@ def _row_hashes(rows: NDArray[Any]) -> NDArray[np.uint64]:
     words = np.ascontiguousarray(rows + rows.dtype.type(0)).view(f"u{rows.dtype.itemsize}")
     if not words.shape[1]:
         return np.zeros(len(words), dtype=np.uint64)
-    factors = np.random.default_rng(0).integers(2**64, size=words.shape[1], dtype=np.uint64)
+    factors: NDArray[np.uint64]
+    factors = np.random.default_rng(0).integers(2**64, size=(words.shape[1],), dtype=np.uint64)
     hashes = np.zeros(len(words), dtype=np.uint64)
-    for at, factor in enumerate(factors | np.uint64(1)):  # a column at a time: little memory
+    factors |= np.uint64(1)
+    for at, factor in enumerate(factors):  # a column at a time: little memory
         mixed = words[:, at].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         # The low bits of short numbers are all 0, and would stay so in a mere product.
         hashes += (mixed ^ (mixed >> np.uint64(32))) * factor
@@ -273,7 +275,7 @@ def _as_array(X: Any, where: str, remedy: str) -> NDArray[Any]:
     """Return what another library holds as an array of numpy's own floats."""
     try:
         if isinstance(X, np.ma.MaskedArray):
-            X = X.astype(np.float64).filled(np.nan)
+            X = np.ma.filled(X.astype(np.float64), np.nan)
         if hasattr(X, "detach"):  # torch: also on a device, with a gradient, or in bfloat16
             X = X.detach().cpu()
             X = X.to_dense() if X.layout is not None and "sparse" in str(X.layout) else X

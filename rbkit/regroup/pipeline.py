@@ -168,7 +168,7 @@ def regroup(
 
 def _as_grid(k: Any) -> list[int]:
     """Return the numbers of domains to choose from: one, or several."""
-    several = hasattr(k, "__iter__") and not isinstance(k, str | bytes) and getattr(k, "ndim", 1)
+    several = hasattr(k, "__iter__") and not isinstance(k, str | bytes) and getattr(k, "ndim", True)
     return [as_count("k", each, least=1) for each in (k if several else [k])]
 
 

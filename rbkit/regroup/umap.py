@@ -70,7 +70,7 @@ def umap_coordinates(X: ArrayLike, *, n_components: int = 2, **options: Any) -> 
 
 
 def project(
-    X: ArrayLike,
+    X: Any,
     *,
     n_components: int = 2,
     n_neighbors: int = 15,
