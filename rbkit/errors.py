@@ -7,7 +7,7 @@ traceback; a notebook shows it as an ordinary exception.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 
 class RbkitError(Exception):
@@ -34,7 +34,9 @@ class InputError(RbkitError, ValueError):
 
     def __init__(self, where: str, what: str, remedy: str) -> None:
         self.where, self.what, self.remedy = where, what, remedy
-        super().__init__(" ".join(f"{where}: {what}; {remedy}".split()))
+        line = " ".join(f"{where}: {what}; {remedy}".split())
+        # A path that is not UTF-8 holds lone surrogates, which no terminal and no file can take.
+        super().__init__(line.encode("utf-8", "backslashreplace").decode("utf-8"))
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str, str]]:
         # Exceptions are rebuilt from `args`, which is the one line: worker processes need three.
@@ -47,3 +49,66 @@ class AssetError(InputError):
 
 class RbkitWarning(UserWarning):
     """Something that went on, but that the user should know of."""
+
+
+def as_count(
+    where: str, value: Any, *, least: int | None = 0, most: int | None = None, remedy: str = ""
+) -> int:
+    """Return a count, such as ``k``, ``steps`` or ``seed``, as an int: the one place that says so.
+
+    A count is a whole number of any library and type, also 8.0 and an array of no dimension;
+    not a boolean, not text, and not a number with a fraction.
+
+    Parameters
+    ----------
+    where : str
+        The parameter, for the message.
+    value : object
+    least, most : int or None
+        Its range; None leaves that to the caller.
+    remedy : str, optional
+        What to do about another value; by default the range is given.
+
+    Raises
+    ------
+    InputError
+        It is not a count, or not in the range.
+
+    Examples
+    --------
+    >>> as_count("k", 8.0)
+    8
+    >>> as_count("k", "8", least=1)
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: k: '8' is not a whole number; give an integer of 1 or more
+    """
+    span = f" from {least} to {most}" if most is not None else f" of {least} or more"
+    remedy = remedy or f"give an integer{'' if least is None else span}"
+    shown = repr(value)[:60]
+    # Scalars of numpy, torch, jax, ... say how to become Python's; an array is not a number, and
+    # numpy would make one of a date.
+    no_number = getattr(value, "ndim", 0) or getattr(getattr(value, "dtype", 0), "kind", "") in (
+        "m",
+        "M",
+    )
+    try:
+        number = value.item() if hasattr(value, "item") and not no_number else value
+        whole = None if no_number or isinstance(number, bool | str | bytes) else int(number)
+        if whole is None or not whole == number:
+            raise InputError(where, f"{shown} is not a whole number", remedy)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(where, f"{shown} is not a whole number", remedy) from error
+    if least is not None and whole < least:
+        what = {0: "is negative", 1: "is not positive"}.get(least, "is too few")
+        raise InputError(where, f"{shown} {what}", remedy)
+    if most is not None and whole > most:
+        raise InputError(where, f"{shown} is too large", remedy)
+    return whole
+
+
+def as_seed(value: Any, where: str = "seed") -> int:
+    """Return a seed as an int that numpy, torch and scikit-learn all take: 0 to 2^32 - 1."""
+    return as_count(where, value, most=2**32 - 1)

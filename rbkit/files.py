@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
 import zipfile
@@ -143,9 +144,43 @@ def json_ready(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
+def regular(path: str | Path, *, or_folder: bool = False) -> Path:
+    """Return `path` if it may be opened: a regular file (or a folder), or nothing yet.
+
+    Reading a pipe waits for ever, and reading a device can do anything. A folder that comes from
+    a stranger may hold either under any name.
+
+    Raises
+    ------
+    InputError
+        A pipe, device, socket or folder; or a path that the system cannot take.
+
+    Examples
+    --------
+    >>> regular("/dev/null")
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: /dev/null: is not a regular file; give a file
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return path
+    except (OSError, ValueError) as error:  # too long, a loop of links, a NUL in it
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            str(path)[:200], f"cannot be opened ({reason})", "check the path"
+        ) from error
+    if not (stat.S_ISREG(mode) or (or_folder and stat.S_ISDIR(mode))):
+        what = "is a folder" if stat.S_ISDIR(mode) else "is not a regular file"
+        raise InputError(str(path), what, "give a file")
+    return path
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a broken one gives an :class:`InputError` that names it."""
-    path = Path(path)
+    path = regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also of an int with thousands of digits
@@ -162,9 +197,10 @@ def read_npz(path: str | Path, remedy: str) -> dict[str, Any]:
     """
     import numpy as np
 
+    path = regular(path)
     try:
         # Opened here, since numpy leaves its own file open when the archive is broken.
-        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(str(path), f"cannot be read ({error})", remedy) from error
@@ -172,7 +208,7 @@ def read_npz(path: str | Path, remedy: str) -> dict[str, Any]:
 
 def sha256_of_file(path: str | Path) -> str:
     """Hex sha256 of a file's bytes."""
-    with Path(path).open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from rbkit.errors import InputError
-from rbkit.files import atomic_path, cache_dir, fingerprint, inside, read_json, read_npz, write_json
+from rbkit.files import (
+    atomic_path,
+    cache_dir,
+    fingerprint,
+    inside,
+    read_json,
+    read_npz,
+    sha256_of_file,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path):
@@ -108,3 +117,15 @@ def test_the_cache_can_be_put_elsewhere(monkeypatch):
     monkeypatch.delenv("RBKIT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/var/x")
     assert cache_dir() == Path("/var/x/rbkit")
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: read_npz(path, "x"), sha256_of_file])
+def test_only_regular_files_are_opened(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for bad in ("pipe", "zero", "loop", "x" * 5000, "a\0b", "."):
+        with pytest.raises(InputError):
+            read(tmp_path / bad)
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "nothing")

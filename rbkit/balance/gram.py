@@ -50,7 +50,7 @@ from rbkit.balance.watched import (
     check_ids,
     group_counts,
 )
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 
 Estimator = Literal["sketch", "exact", "grouped"]
 _LEAST = 1e-6  # examples: a domain of which decay leaves less than this is forgotten
@@ -130,14 +130,14 @@ class GramTracker:
         decay: float = 0.0,
     ) -> None:
         layers = [layers] if isinstance(layers, nn.Module) else list(layers)
-        if n_domains < 1:
-            raise InputError("n_domains", f"{n_domains} is not positive", "give m >= 1")
+        n_domains = as_count("n_domains", n_domains, least=1, remedy="give m >= 1")
+        seed = as_count("seed", seed)
         if estimator not in get_args(Estimator):
             raise InputError(
                 "estimator", f"{estimator!r} is unknown", "use 'sketch', 'exact' or 'grouped'"
             )
-        if buckets is not None and buckets < 1:
-            raise InputError("buckets", f"{buckets} is not positive", "leave it out")
+        if buckets is not None:
+            buckets = as_count("buckets", buckets, least=1, remedy="leave it out")
         for name, share in (("fraction", fraction), ("token_fraction", token_fraction)):
             if not 0 < share <= 1:
                 raise InputError(name, f"{share} is not in (0, 1]", "give 1 to use all")

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.balance.mixers.base import check_proportions
 from rbkit.balance.signals import FloatArray, IntArray
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 
 _BLOCK = 4096  # positions whose random numbers are made at once
 _DOMAIN_STREAM, _ORDER_STREAM = 0, 1  # keeps the two uses of a seed apart
@@ -69,7 +69,7 @@ class MixtureSampler:
             raise InputError(
                 "labels", f"must be one id from -1 to {len(p) - 1} per example", "check the domains"
             )
-        self.seed = int(seed)
+        self.seed = as_count("seed", seed)
         self.members = [np.flatnonzero(self.labels == i) for i in range(len(p))]
         self.sizes: IntArray = np.array([len(members) for members in self.members])
         if max_epochs is not None and not max_epochs > 0:

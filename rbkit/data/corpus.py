@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, open_data
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
 _FORMAT = "rbkit-corpus/1"
@@ -106,13 +106,16 @@ def load_corpus(
     """
     if not 0 < eval_share < 1:
         raise InputError("eval_share", f"is {eval_share}", "give a number between 0 and 1")
+    seed = as_seed(seed)
+    eval_size = None if eval_size is None else as_count("eval_size", eval_size)
+    max_examples = None if max_examples is None else as_count("max_examples", max_examples)
     opened = open_data(where, config=config, split=split, progress=progress, options=options)
     train_name, eval_name = _split_names(opened)
     columns = Columns.find(opened, train_name, text, source)
-    scans = [columns.scan(opened.splits[train_name], progress)]
+    scans = [columns.scan(opened.splits[train_name], progress, where=opened.name)]
     if eval_name:
         columns.check(opened, eval_name)
-        scans.append(columns.scan(opened.splits[eval_name], progress))
+        scans.append(columns.scan(opened.splits[eval_name], progress, where=opened.name))
     rows = Rows.of(scans)
     _warn_of_dropped_rows(opened.name, scans)
     if len(rows.hashes) == 0:

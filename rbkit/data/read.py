@@ -16,6 +16,7 @@ import glob
 import hashlib
 import inspect
 import json
+import os
 import re
 import traceback
 import warnings
@@ -37,7 +38,7 @@ from tqdm import tqdm
 
 from rbkit.data.builtin import BUILTIN
 from rbkit.errors import InputError
-from rbkit.files import cache_dir, fingerprint
+from rbkit.files import cache_dir, fingerprint, inside, read_json, regular
 
 UInt64s = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -54,6 +55,8 @@ _READERS = {
 }
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_JSON_KINDS: dict[type, str] = {str: "text", bool: "a boolean", int: "a number"}
+_JSON_KINDS |= {float: "a number", list: "a list", dict: "an object"}
 _BIG = 64e6  # bytes above which reading is worth a progress bar
 
 
@@ -85,23 +88,77 @@ def open_data(
     if options.pop("trust_remote_code", False):
         what = "no code that comes with data is run"
         raise InputError("trust_remote_code", what, "convert the data to Parquet")
-    if isinstance(where, datasets.DatasetDict):
-        return Opened(dict(where), "data set", [])
-    if isinstance(where, datasets.Dataset):
-        return Opened({"train": where}, "data set", [])
+    if not isinstance(where, datasets.Dataset | datasets.DatasetDict | str | Path):
+        where = _checked_where(where)
+    path = _path(where) if isinstance(where, str | Path) else None
+    built_in = isinstance(where, str) and where in BUILTIN
+    if path and not (built_in or path.exists() or _looks_like_files(str(where))):
+        return _open_hub(str(where), config, split, progress, options)
+    if config is not None:
+        what = "only data sets of the hub have configurations"
+        raise InputError("config", what, "leave it out, and name the files")
+    opened = _open_local(where, path, progress, options)
+    if split is None:
+        return opened
+    if split not in opened.splits:
+        what = f"{opened.name} has no split {split!r}"
+        raise InputError("split", what, f"it has {', '.join(opened.splits)}")
+    return Opened({"train": opened.splits[split]}, opened.name, opened.credits)
+
+
+def _open_local(where: Any, path: Path | None, progress: bool, options: dict[str, Any]) -> Opened:
+    if isinstance(where, datasets.Dataset | datasets.DatasetDict):
+        if options:
+            remedy = "a data set that is open takes no options: leave it out"
+            raise InputError(next(iter(options)), "is an option for reading files", remedy)
+        splits = dict(where) if isinstance(where, datasets.DatasetDict) else {"train": where}
+        return Opened(splits, "data set", [])
     if isinstance(where, str) and where in BUILTIN:
         return _open_builtin(where, progress, options)
+    if given := [name for name in ("data_files", "data_dir") if name in options]:
+        remedy = "give the files themselves, or a mapping of split name to files"
+        raise InputError(given[0], "is an option of data sets of the hub", remedy)
+    if path is not None and path.is_dir():
+        return _open_folder(path, progress, options)
     if isinstance(where, Mapping):
         files = {str(name): _files(value) for name, value in where.items()}
         return _open_files(files, _name(next(iter(where.values()), "")), progress, options)
-    if not isinstance(where, str | Path):
-        return _open_files({"train": _files(list(where))}, _name(list(where)), progress, options)
-    path = Path(where).expanduser()
-    if path.is_dir():
-        return _open_folder(path, config, split, progress, options)
-    if path.exists() or _looks_like_files(str(where)):
-        return _open_files({"train": _files(where)}, _name(where), progress, options)
-    return _open_hub(str(where), config, split, progress, options)
+    return _open_files({"train": _files(where)}, _name(where), progress, options)
+
+
+def _checked_where(where: Any) -> Any:
+    """Return a list or a mapping of files; anything else is not a place to load from."""
+    if isinstance(where, Mapping):
+        groups: list[Any] = list(where.values())
+    elif isinstance(where, Iterable) and not isinstance(where, bytes | bytearray):
+        groups = [where := list(where)]
+    else:
+        groups = [[where]]
+    for group in groups:
+        for item in group if isinstance(group, list | tuple) else [group]:
+            if not isinstance(item, str | Path):
+                what = f"{item!r:.60} is not a place to load from"
+                raise InputError("where", what, "give a path, a list of paths, a name or a hub id")
+            _path(item)
+    return where
+
+
+def _path(where: str | Path) -> Path:
+    """Return a path that the system can take."""
+    if not str(where).strip():
+        raise InputError("where", "is empty", "give a file, a folder, a hub id or a built-in name")
+    try:
+        str(where).encode("utf-8")
+    except UnicodeEncodeError as error:
+        what = "is not UTF-8, which the reading library needs"
+        raise InputError(str(where)[:200], what, "rename it") from error
+    try:
+        path = Path(where).expanduser()
+    except RuntimeError as error:  # ~ of a user that there is not
+        raise InputError(str(where)[:200], str(error), "check the path") from error
+    if "::" in str(path):  # fsspec would take what follows it for another place
+        raise InputError(str(where)[:200], "has :: in its name", "rename it")
+    return path if glob.has_magic(str(where)) else regular(path, or_folder=True)
 
 
 def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
@@ -142,14 +199,28 @@ def _files(where: str | Path | Sequence[str | Path]) -> list[Path]:
         if path.is_file():
             return [path.resolve()]
         if glob.has_magic(str(where)):
-            matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
-            if files := [p.resolve() for p in matches if p.is_file()]:
+            files = [Path(match).resolve() for match in sorted(set(_matches(str(path))))]
+            if files := [file for file in dict.fromkeys(files) if file.is_file()]:
                 return files
             raise InputError(str(where), "no file matches", f"check it (from {Path.cwd()})")
         raise InputError(str(where), "no such file", f"check the path (from {Path.cwd()})")
     if not where:
         raise InputError("where", "an empty list of files", "give at least one file")
     return [file for item in where for file in _files(item)]
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield the paths that match; ``**`` does not follow links, which may lead back to it."""
+    if pattern == "**" or pattern.endswith("/**"):
+        pattern += "/*"
+    head, star, tail = ("/" + pattern).partition("/**/")
+    if not star:
+        yield from glob.glob(pattern)
+        return
+    for base in glob.glob(head[1:] + "/") if head else [""]:
+        for folder, folders, _ in os.walk(base or "."):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _matches(os.path.join(glob.escape(folder), tail))
 
 
 def _open_files(
@@ -163,12 +234,15 @@ def _open_files(
         if _suffix(file) not in _READERS:
             known = ", ".join(_READERS)
             raise InputError(str(file), "unknown kind of file", f"give one of {known}, or .gz")
-        if file.stat().st_size == 0:
+        if _path(file).stat().st_size == 0:
             raise InputError(str(file), "is empty", "remove it or write it again")
     readers = {_READERS[kind] for kind in kinds}
     if len(readers) > 1 or len(kinds & {".csv", ".tsv"}) > 1:
         raise InputError(name, f"mixes {' and '.join(sorted(kinds))}", "load one kind at a time")
     reader = readers.pop()
+    if reader != "parquet" and "encoding" not in options:
+        for file in everything:
+            _check_lines(file, reader == "json")
     try:
         if reader == "csv":
             options = _csv_options(everything, options)
@@ -265,7 +339,44 @@ def _diagnose(
     return None
 
 
+_DEEPEST = 100  # levels of JSON; Arrow's reader ends the process at some tens of thousands
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"')
+_STEPS = np.zeros(256, dtype=np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+
+
+def _check_lines(file: Path, is_json: bool) -> None:
+    """Refuse a file that is not UTF-8, or JSON nested so deep that it would end the process."""
+    depth = naive = 0  # naive: also brackets in strings, which is quick to count
+    number = 0
+    try:
+        with fsspec.open(str(file), "rb", compression="infer") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.isascii():
+                    line.decode("utf-8")
+                if not is_json:
+                    continue
+                opened = line.count(b"[") + line.count(b"{")
+                closed = line.count(b"]") + line.count(b"}")
+                naive = max(0, naive + opened - closed)
+                if opened > _DEEPEST or naive or depth:
+                    bare = np.frombuffer(_STRING.sub(b"", line), dtype=np.uint8)
+                    levels = depth + np.cumsum(_STEPS[bare], dtype=np.int64)
+                    depth = max(0, int(levels[-1])) if len(levels) else depth
+                    if levels.max(initial=0) > _DEEPEST:
+                        what = f"line {number} is nested more than {_DEEPEST} deep"
+                        raise InputError(str(file), what, "flatten it, or leave it out")
+    except UnicodeDecodeError as error:
+        what = f"line {number} is not UTF-8 ({error.reason} at byte {error.start})"
+        raise InputError(str(file), what, "convert it, e.g. with iconv") from error
+    except InputError:
+        raise
+    except Exception:  # damaged or unknown compression: reading it says more
+        return
+
+
 def _bad_json(file: Path) -> str | None:
+    kinds: dict[str, tuple[str, int]] = {}  # of each column's values so far, and the line
     with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             if number == 1 and line.lstrip()[:1] == "[":
@@ -274,8 +385,14 @@ def _bad_json(file: Path) -> str | None:
                 row = json.loads(line) if line.strip() else {}
             except json.JSONDecodeError as error:
                 return f"line {number} is not valid JSON ({error.msg} at column {error.colno})"
+            except ValueError as error:  # an integer of thousands of digits
+                return f"line {number} is not valid JSON ({error})"
             if not isinstance(row, dict):
                 return f"line {number} is not a JSON object"
+            for name, value in row.items():
+                kind = _JSON_KINDS.get(type(value))
+                if kind and kind != (before := kinds.setdefault(name, (kind, number)))[0]:
+                    return f"line {number} has {kind} in {name!r}, line {before[1]} {before[0]}"
         else:
             return None
     with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8") as whole:
@@ -289,32 +406,72 @@ def _bad_json(file: Path) -> str | None:
 # -------------------------------------------------------------------- folders and the hub
 
 
-def _open_folder(
-    path: Path, config: str | None, split: str | None, progress: bool, options: dict[str, Any]
-) -> Opened:
+def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
+    """Open the data files of a folder, and nothing that another file of it points to."""
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        _check_saved(path)
         try:
             saved = datasets.load_from_disk(str(path))
         except Exception as error:
             raise InputError(str(path), _reason(error), "save the data set again") from error
         splits = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
         return Opened(splits, path.name, [])
-    data = [
-        file for file in sorted(path.rglob("*")) if file.is_file() and _suffix(file) in _READERS
-    ]
+    root = path.resolve()
+    # A snapshot in the hub's cache is made of links to the files of its own repository.
+    home = root.parents[1] if root.parent.name == "snapshots" else root
+    data = []
+    for match in sorted(_matches(f"{glob.escape(str(root))}/**/*")):
+        file = Path(match)
+        if file.is_file() and _suffix(file) in _READERS and file.name not in _ABOUT_DATA:
+            inside(home, file.resolve())
+            data.append(file)
+    if any(_suffix(file) != ".txt" for file in data):  # then texts are licences and the like
+        data = [file for file in data if _suffix(file) != ".txt"]
     if not data:
         raise InputError(str(path), "no data file in it", f"put in one of {', '.join(_READERS)}")
-    try:
-        splits, _ = _load(str(path.resolve()), config, split, progress, options)
-    except InputError:
-        raise
-    except Exception as error:
-        culprit = next(
-            (bad for file in data if (bad := _diagnose(_READERS[_suffix(file)], [file], {}))), None
-        )
-        where, what = culprit or (path, _reason(error))
-        raise InputError(str(where), what, "repair it or leave it out") from error
-    return Opened(splits, path.name, [])
+    groups: dict[str, list[Path]] = {}
+    for file in data:
+        groups.setdefault(_split_of(file.relative_to(root)), []).append(file)
+    return _open_files(groups, path.name, progress, options)
+
+
+# What `datasets` writes about data, beside them.
+_ABOUT_DATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+# Words of a file's or a folder's name that say which split it is, as `datasets` reads them.
+_SPLIT_WORDS = {"train": "train training", "test": "test testing eval evaluation"}
+_SPLIT_WORDS["validation"] = "validation valid dev val"
+
+
+def _split_of(file: Path) -> str:
+    """Return the split that a file's path names, ``train`` if it names none.
+
+    >>> _split_of(Path("data/test-00000-of-00001.parquet")), _split_of(Path("contest.csv"))
+    ('test', 'train')
+    """
+    for part in [file.name, *reversed(file.parts[:-1])]:
+        words = re.split(r"[^a-z]+", part.lower())
+        for split, names in _SPLIT_WORDS.items():
+            if set(words) & set(names.split()):
+                return split
+    return "train"
+
+
+def _check_saved(path: Path) -> None:
+    """Refuse a saved data set that names files outside its folder, or that are not files."""
+    folders = [path]
+    if (path / "dataset_dict.json").is_file():
+        facts = read_json(path / "dataset_dict.json")
+        splits = facts.get("splits", []) if isinstance(facts, dict) else []
+        folders = [inside(path, str(split)) for split in splits]
+    for folder in folders:
+        regular(folder / "dataset_info.json")
+        if not (folder / "state.json").is_file():
+            continue  # `datasets` says what is missing
+        state = read_json(folder / "state.json")
+        files = state.get("_data_files") if isinstance(state, dict) else None
+        for entry in files if isinstance(files, list) else []:
+            name = entry.get("filename") if isinstance(entry, dict) else None
+            regular(inside(path, folder.resolve() / str(name)))
 
 
 def _open_hub(
@@ -442,6 +599,12 @@ class Columns:
                     f"name the column by {role}=...",
                 )
             kind = _kind(features[name])
+            if role == "text" and kind == "Json":  # how `datasets` reads values of several types
+                rows = opened.splits[split].select_columns([name])
+                kinds = (type(row[name]).__name__ for row in rows)
+                odd = next(((at, k) for at, k in enumerate(kinds) if k not in ("str", "NoneType")))
+                what = f"row {odd[0]} of column {name!r} holds {odd[1]}, not a text"
+                raise InputError(where, what, "make all of it text, or leave the row out")
             if kind not in _ALLOWED[role]:
                 raise InputError(
                     where, f"column {name!r} holds {kind}, not a {role}", f"choose another {role}="
@@ -457,7 +620,13 @@ class Columns:
         feature = data.features[self.source] if self.source is not None else None
         return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
-    def scan(self, data: datasets.Dataset, progress: bool, keep_empty: bool = False) -> Scan:
+    def scan(
+        self,
+        data: datasets.Dataset,
+        progress: bool,
+        keep_empty: bool = False,
+        where: str = "corpus",
+    ) -> Scan:
         """Hash every text and number every source; rows without text only if `keep_empty`."""
         rows, hashes, exact = [np.zeros(0, np.int64)], [content_hash([])], [content_hash([])]
         codes: list[int] = []
@@ -472,7 +641,12 @@ class Columns:
         ) as bar:
             wanted = data.select_columns(self.names).with_format("arrow")
             for batch in wanted.iter(batch_size=_BATCH):
-                texts, sources = _read(batch, self.text, self.source, labels)
+                try:
+                    texts, sources = _read(batch, self.text, self.source, labels)
+                except UnicodeDecodeError as error:
+                    row = start + _first_undecodable(batch, self.names)
+                    what = f"row {row} is not UTF-8 ({error.reason} at byte {error.start})"
+                    raise InputError(where, what, "write the file again in UTF-8") from error
                 some = [i for i, text in enumerate(texts) if keep_empty or text.strip()]
                 rows.append(start + np.array(some, dtype=np.int64))
                 hashes.append(content_hash(texts[i] for i in some))
@@ -561,6 +735,17 @@ def _read(
     if labels is not None:  # -1 is how `datasets` marks a missing label
         return texts, [labels[v] if v is not None and v >= 0 else UNKNOWN for v in values]
     return texts, [str(v) if v is not None and str(v).strip() else UNKNOWN for v in values]
+
+
+def _first_undecodable(batch: pa.Table, names: Sequence[str]) -> int:
+    """Return the first row of which a column is not UTF-8; Parquet's readers do not check it."""
+    for row in range(len(batch)):
+        for name in names:
+            try:
+                batch.column(name)[row].as_py()
+            except UnicodeDecodeError:
+                return row
+    return 0
 
 
 def _as_table(

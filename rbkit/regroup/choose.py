@@ -8,6 +8,7 @@ in words, also when the criteria disagree or are too flat to choose by.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -19,8 +20,8 @@ from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, pairwise_distances_chunked
 from tqdm import tqdm
 
-from rbkit.errors import InputError
-from rbkit.regroup.kmeans import KMeans
+from rbkit.errors import InputError, RbkitWarning, as_count
+from rbkit.regroup.kmeans import Copies, KMeans, vectors_of
 from rbkit.regroup.regret_bound import alignments, regret
 
 Labels = NDArray[np.integer[Any]]
@@ -300,7 +301,7 @@ class KChoice:
 
 
 def choose_k(
-    X: ArrayLike,
+    X: Any,
     grid: Sequence[int] = DEFAULT_GRID,
     *,
     eval_vectors: ArrayLike | None = None,
@@ -359,8 +360,10 @@ def choose_k(
     >>> choice.k, choice.verdict
     (3, 'clear: silhouette, stability (ARI) and Davies-Bouldin are best at or near k = 3')
     """
-    X = np.asarray(X)
-    ks = sorted({int(k) for k in grid})
+    X = vectors_of(X, "X")[:]
+    seed, n_seeds = as_count("seed", seed), as_count("n_seeds", n_seeds, least=1)
+    sample = as_count("sample", sample, least=2)
+    ks = sorted({as_count("k", k) for k in grid})
     if not ks:
         raise InputError("k", "the grid is empty", "give at least one number of domains")
     if ks[0] < 1 or ks[-1] > len(X):
@@ -368,6 +371,14 @@ def choose_k(
         raise InputError("k", what, f"choose 1 <= k <= {len(X)}")
     if rule not in ("silhouette", "stability"):
         raise InputError("rule", f"{rule!r} is unknown", 'use "silhouette" or "stability"')
+    if ks[-1] > (different := Copies.of(X).different):
+        left_out = [k for k in ks if k > different]
+        ks = [k for k in ks if k <= different] or [different]
+        message = (
+            f"the examples have only {different} different vectors: no {left_out[0]} domains "
+            f"can be made of them; k is chosen from {', '.join(map(str, ks))}"
+        )
+        warnings.warn(message, RbkitWarning, stacklevel=2)
     measures = _measures(X, eval_vectors, gradients)
     seeds = [seed + 1000 * at for at in range(n_seeds)]
     if tree is None:

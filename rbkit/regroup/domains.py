@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, json_ready, read_json, sha256_of_file, write_json
+from rbkit.files import atomic_path, json_ready, read_json, regular, sha256_of_file, write_json
 
 if TYPE_CHECKING:
     from rbkit.regroup.preparation import Material
@@ -271,7 +271,7 @@ class Domains:
         InputError
             A file is missing, cut short or otherwise damaged: it names the file.
         """
-        folder = Path(folder)
+        folder = regular(folder, or_folder=True)
         header = folder / _HEADER
         if not header.is_file():
             what = "no such file, so no saved domains"
@@ -382,7 +382,7 @@ def _read_table(path: Path, sha256: str) -> pa.Table:
         raise InputError(str(path), "no such file", _REMEDY)
     if sha256_of_file(path) != sha256:
         raise InputError(str(path), "damaged: it is not the file that was saved", _REMEDY)
-    return pq.read_table(path)
+    return pq.read_table(regular(path))
 
 
 def _checked_labels(where: str, labels: ArrayLike, m: int) -> NDArray[np.int32]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, cache_dir, fingerprint, json_ready, read_npz
 from rbkit.regroup.cards import CardMaker
 from rbkit.regroup.domains import Card, Domains
@@ -30,6 +30,7 @@ from rbkit.regroup.operations import (
     pack,
     pack_labels,
     result_of,
+    selected,
     unpack_labels,
     with_noise,
 )
@@ -50,7 +51,15 @@ _MADE_BY = {
     "labels": "by hand",
 }
 _NOT_PARAMETERS = ("op", "method", "names", "labels", "eval_labels")
+_COUNTS = {"k": 1, "seed": 0, "n_micro": 1, "min_cluster_size": 2, "min_samples": 1}
+_COUNTS |= {"n_components": 1, "n_neighbors": 2, "sample": 2}
 _MOST_STEPS = 100  # that can be undone
+
+
+def _counts_of(op: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counts among an operation's parameters, checked, as a log keeps them."""
+    given = {name: op[name] for name in _COUNTS if op.get(name) is not None}
+    return {name: as_count(name, value, least=_COUNTS[name]) for name, value in given.items()}
 
 
 class Clusterings:
@@ -103,6 +112,7 @@ class Clusterings:
         method = op.get("method")
         if not isinstance(method, str) or method not in makers:
             raise InputError("method", f"{method!r} is unknown", f"use {', '.join(makers)}")
+        params |= _counts_of(op)
         if method == "hdbscan":
             params["on_progress"] = on_progress
         try:
@@ -114,12 +124,12 @@ class Clusterings:
 
     def complete(self, op: Mapping[str, Any]) -> dict[str, Any]:
         """Return a cut with every default that decides its outcome written out."""
-        full = dict(op)
+        full = {**op, **_counts_of(op)}
         method = op.get("method")
         if method in ("ward", "kmeans", "hdbscan"):
             full.setdefault("seed", 0)
         if method == "ward" and full.get("n_micro") is None:
-            full["n_micro"] = self.tree(seed=full["seed"], least=int(op["k"])).n_micro
+            full["n_micro"] = self.tree(seed=full["seed"], least=full["k"]).n_micro
         if method == "hdbscan":
             fitted = self.density(**{name: full[name] for name in DENSITY if name in full})
             full |= {name: getattr(fitted, name) for name in DENSITY}
@@ -158,6 +168,10 @@ class Clusterings:
         key = f"{seed}-{tree.n_micro}"
         if key not in self._placed:  # the nearest micro-cluster does not depend on k
             self._placed[key] = assign(np.asarray(self.material.eval), tree.micro_centers_)[0]
+        if k > tree.n_micro_ and tree.n_micro_ < min(tree.n_micro or 1, len(self.material.train)):
+            what = f"{k} domains asked, but only {tree.n_micro_} vectors differ"
+            warnings.warn(f"ward: {what}", RbkitWarning, stacklevel=2)
+            k = tree.n_micro_
         owners = tree.cut_micro(k)
         return Grouping(
             tree.micro_labels_, self._placed[key], tree.micro_centers_, owners, (None,) * k
@@ -380,8 +394,13 @@ class Editor:
     def move(
         self, rows: Sequence[int] | NDArray[Any], to: int | None = None, name: str | None = None
     ) -> Editor:
-        """Move training examples to a domain, or to a new one."""
-        return self.apply({"op": "move", "rows": pack(rows), "to": to, "name": name})
+        """Move training examples to a domain, or to a new one.
+
+        `rows` are numbers of training examples, or a boolean mask over all of them: a list, an
+        array, a Series or a tensor.
+        """
+        at = selected(rows, len(self.material.train))
+        return self.apply({"op": "move", "rows": pack(at), "to": to, "name": name})
 
     def rename(self, domain: int, name: str) -> Editor:
         """Name a domain; an empty name goes back to its terms."""
@@ -583,9 +602,9 @@ class Editor:
 
     def _named(self, op: dict[str, Any]) -> dict[str, Any]:
         """Add the names of the domains concerned: numbers decide, names are for readers."""
+        for name in ("domain", "to", "parts", "seed"):
+            if op.get(name) is not None:
+                op[name] = int(op[name])
         concerned = op.get("domains", [op.get("domain", op.get("to"))])
-        names = self.names
-        op["names"] = [
-            names[at] for at in concerned if isinstance(at, int) and 0 <= at < len(names)
-        ]
+        op["names"] = [self.names[int(at)] for at in concerned if at is not None]
         return op

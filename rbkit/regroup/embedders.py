@@ -19,9 +19,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted
 
-from rbkit.errors import InputError
-from rbkit.files import fingerprint, sha256_of_file
-from rbkit.regroup.embedding import Embedder
+from rbkit.errors import InputError, as_count, as_seed
+from rbkit.files import fingerprint, read_json, sha256_of_file
+from rbkit.regroup.embedding import Embedder, check_items
 
 # All that sentence-transformers and transformers read, and nothing that needs unpickling.
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -59,6 +59,9 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, texts: Sequence[str], y: None = None) -> Self:
         """Learn vocabulary, document frequencies and directions from `texts`."""
+        check_items(texts)
+        as_count("max_features", self.max_features, least=1)
+        seed, most = as_seed(self.seed), as_count("dim", self.dim, least=1)
         # In a corpus of thousands a word seen once says nothing about domains; in a tiny
         # one it may be all there is.
         self.vectorizer_ = TfidfVectorizer(
@@ -73,8 +76,8 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         except ValueError as error:  # "empty vocabulary": only stop words, digits or blanks
             what = f"no usable word in them ({error})"
             raise InputError("texts", what, "check the text column") from error
-        dim = max(1, min(self.dim, counts.shape[1] - 1, counts.shape[0] - 1))
-        self.svd_ = TruncatedSVD(dim, random_state=self.seed) if counts.shape[1] > 1 else None
+        dim = max(1, min(most, counts.shape[1] - 1, counts.shape[0] - 1))
+        self.svd_ = TruncatedSVD(dim, random_state=seed) if counts.shape[1] > 1 else None
         if self.svd_ is not None:
             self.svd_.fit(counts)
         return self
@@ -82,6 +85,7 @@ class TfidfEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return unit vectors of shape (n, dim); zero for a text of unseen words only."""
         check_is_fitted(self)
+        check_items(texts)
         vectors = self.vectorizer_.transform(texts)
         vectors = vectors.toarray() if self.svd_ is None else self.svd_.transform(vectors)
         unit: NDArray[np.float32] = normalize(vectors).astype(np.float32)
@@ -163,11 +167,14 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
         """Return vectors of shape (n, d), float32, in the order of `texts`."""
         import torch
 
-        texts = list(texts)
+        if not isinstance(texts, str | bytes):
+            texts = list(texts)
+        check_items(texts)
+        usual = 2_048 if self._device().type == "cpu" else 65_536
+        budget = as_count("batch_tokens", self.batch_tokens or usual, least=1)
         model = self._load()
         vectors: NDArray[np.float32] | None = None
-        budget = self.batch_tokens or (2_048 if self._device().type == "cpu" else 65_536)
-        for rows in batches(self._token_counts(texts), budget):
+        for rows in batches(self._token_counts(list(texts)), budget):
             with torch.inference_mode(), self._autocast():
                 batch = model.encode(
                     [texts[row] for row in rows],
@@ -205,6 +212,9 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
 
     def _load(self) -> Any:
         if not hasattr(self, "_loaded"):
+            max_tokens = as_count("max_tokens", self.max_tokens, least=1)
+            if not self.trust_remote_code:
+                _refuse_code(self._folder())
             import torch
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging
@@ -229,7 +239,7 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
                 if bars_were_on:
                     logging.enable_progress_bar()
             longest = self._loaded.max_seq_length
-            self._loaded.max_seq_length = min(self.max_tokens, longest or self.max_tokens)
+            self._loaded.max_seq_length = min(max_tokens, longest or max_tokens)
             self._loaded.eval()
         return self._loaded
 
@@ -327,7 +337,8 @@ class PixelEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, pictures: Sequence[Any], y: None = None) -> Self:
         """Learn the main directions of `pictures`, a sequence of :class:`PIL.Image.Image`."""
         rows = self._pixels(pictures)
-        self.pca_ = PCA(max(1, min(self.dim, *rows.shape)), random_state=0).fit(rows)
+        dim = as_count("dim", self.dim, least=1)
+        self.pca_ = PCA(min(dim, *rows.shape), random_state=0).fit(rows)
         return self
 
     def transform(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
@@ -337,9 +348,9 @@ class PixelEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.asarray(vectors, dtype=np.float32)
 
     def _pixels(self, pictures: Sequence[Any]) -> NDArray[np.float32]:
-        if not len(pictures):
-            raise InputError("pictures", "there are none", "give at least one")
-        shrunk = [on_white(picture).resize((self.side, self.side)) for picture in pictures]
+        check_items(pictures, "image")
+        side = as_count("side", self.side, least=2)
+        shrunk = [on_white(picture).resize((side, side)) for picture in pictures]
         small = np.stack([np.asarray(picture, dtype=np.float32) / 255 for picture in shrunk])
         edges = np.hypot(*np.gradient(small.mean(axis=-1), axis=(1, 2)))
         n = len(small)
@@ -384,12 +395,12 @@ class ClipEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Return unit vectors of shape (n, d), in the order of `pictures`."""
         import torch
 
-        if not len(pictures):
-            raise InputError("pictures", "there are none", "give at least one")
+        check_items(pictures, "image")
+        size = as_count("batch_size", self.batch_size, least=1)
         model, processor = self._load()
         vectors = []
-        for start in range(0, len(pictures), self.batch_size):
-            batch = [on_white(picture) for picture in pictures[start : start + self.batch_size]]
+        for start in range(0, len(pictures), size):
+            batch = [on_white(picture) for picture in pictures[start : start + size]]
             inputs = processor(images=batch, return_tensors="pt").to(model.device)
             with torch.inference_mode():
                 features = model.get_image_features(**inputs)
@@ -447,7 +458,8 @@ def make_embedder(embedder: str | Mapping[str, Any] | Embedder) -> Embedder:
     ----------
     embedder : str, mapping or Embedder
         ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder or a hub id; or ``{"name": class,
-        **parameters}``, as in saved domains; or an embedder, which is returned.
+        **parameters}``, as in saved domains, where a model may only be rbkit's own ``minilm``;
+        or an embedder, which is returned.
 
     Raises
     ------
@@ -459,6 +471,9 @@ def make_embedder(embedder: str | Mapping[str, Any] | Embedder) -> Embedder:
             return TfidfEmbedder() if embedder == "tfidf" else PixelEmbedder()
         return TransformerEmbedder(embedder)
     if not isinstance(embedder, Mapping):
+        if missing := [name for name in ("fit", "transform") if not hasattr(embedder, name)]:
+            remedy = "give a name, or an object with scikit-learn's fit and transform"
+            raise InputError("embedder", f"{str(embedder)[:40]!r} has no {missing[0]}", remedy)
         return embedder
     params = {key: value for key, value in embedder.items() if key != "name"}
     name = str(embedder.get("name"))
@@ -469,9 +484,14 @@ def make_embedder(embedder: str | Mapping[str, Any] | Embedder) -> Embedder:
         what = f"{name} of {params.get('model')!r} ran code that came with the model"
         raise InputError("embedder", what, "pass that embedder yourself if you trust it")
     try:
-        return _BY_CLASS[name](**params)
+        made = _BY_CLASS[name](**params)
     except TypeError as error:
         raise InputError("embedder", f"{name}: {error}", "pass embedder= yourself") from error
+    if (model := getattr(made, "model", "minilm")) != "minilm":
+        # A stranger's file must not choose what is loaded, nor from where.
+        what = f"made with {name} of the model {str(model)[:100]!r}, which is not loaded by itself"
+        raise InputError("embedder", what, "pass embedder= (or vectors=) yourself if you trust it")
+    return made
 
 
 def params_of(estimator: Any) -> dict[str, Any]:
@@ -496,6 +516,36 @@ def _content_of(folder: Path, *, code: bool = False) -> str:
     return fingerprint(
         f"{path.relative_to(folder).as_posix()} {sha256_of_file(path)}" for path in files
     )
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a model that makes sentence-transformers import code from elsewhere.
+
+    Versions 5.0 to 5.4 do so for the ``modules.json`` of a local folder, whatever
+    ``trust_remote_code`` says.
+    """
+    for path in [*folder.rglob("modules.json"), *folder.rglob("*config*.json")]:
+        facts = read_json(path)
+        for entry in facts if isinstance(facts, list) else [facts]:
+            for name in _classes_in(entry):
+                if "." in name and not name.startswith(_OWN_CLASSES):
+                    remedy = "pass an embedder with trust_remote_code if you trust its authors"
+                    raise InputError(str(path), f"imports {name[:100]!r}", remedy)
+
+
+_OWN_CLASSES = (
+    "sentence_transformers.",
+    "torch.nn.modules.activation.",
+    "torch.nn.modules.linear.",
+)
+_CLASS_KEYS = ("type", "types", "activation_function", "tokenizer_class")  # that are imported
+
+
+def _classes_in(entry: Any) -> Iterator[str]:
+    if isinstance(entry, Mapping):
+        for key in _CLASS_KEYS:
+            value = entry.get(key)
+            yield from map(str, value.values() if isinstance(value, Mapping) else [value or ""])
 
 
 def _model_folder(model: str, *, trust_remote_code: bool = False) -> Path:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError
-from rbkit.files import atomic_path, cache_dir, fingerprint, write_json
+from rbkit.files import atomic_path, cache_dir, fingerprint, regular, write_json
 
 _KEY_BYTES = 16  # 128 bits: among 10^9 texts two agree by chance with probability 10^-21
 # Texts given to the embedder at once: many full batches, yet a bar that moves.
@@ -156,7 +156,7 @@ _REMEDY = "delete this file; its vectors will be computed again"
 def _read_shard(path: Path) -> tuple[NDArray[np.bytes_], NDArray[np.float16], float]:
     try:
         # Opened here: np.load leaves its own handle open when the archive is broken.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with regular(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys, vectors = archive["keys"], archive["vectors"]
             seconds = float(archive["seconds"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -209,7 +209,7 @@ def embed(
     >>> embed(texts, TfidfEmbedder(dim=2).fit(texts), progress=False).shape
     (3, 2)
     """
-    texts = list(texts)
+    texts = texts if isinstance(texts, str) else list(texts)
     keys, first, inverse = np.unique(
         _checked_keys(texts, embedder), return_index=True, return_inverse=True
     )
@@ -235,10 +235,15 @@ def embed(
         for start in range(0, len(todo), _CHUNK):
             chunk = todo[start : start + _CHUNK]
             began = time.monotonic()
-            fresh = _as_float16(embedder.transform([items[at] for at in chunk]), embedder)
+            made = embedder.transform([items[at] for at in chunk])
+            fresh = _as_float16(made, embedder, len(chunk))
             spent += time.monotonic() - began
             if vectors is None:
                 vectors = np.zeros((len(keys), fresh.shape[1]), dtype=np.float32)
+            if fresh.shape[1] != vectors.shape[1]:
+                what = f"gave vectors of {fresh.shape[1]} numbers after ones of {vectors.shape[1]}"
+                remedy = "all texts must get vectors of one length; or change its `identity`"
+                raise InputError(type(embedder).__name__, what, remedy)
             vectors[chunk] = fresh
             pending.append(fresh)
             bar.update(len(chunk))
@@ -293,6 +298,7 @@ def embed_corpus(
             what = f"no column {column!r} in the split {split!r}"
             raise InputError("corpus", what, f"{type(embedder).__name__} reads it: add it")
     train, eval_ = (list(corpus[split][column]) for split in ("train", "eval"))
+    check_items(train, column)
     embedder.fit(train)
     # One call for both, so that a person sees one bar, and a repeated text is computed once.
     both = embed(train + eval_, embedder, cache=cache, progress=progress)
@@ -310,22 +316,39 @@ def _store_of(embedder: Embedder, cache: Path | str | bool | None) -> VectorStor
     return VectorStore(folder)
 
 
-def _checked_keys(items: Sequence[Any], embedder: Embedder) -> NDArray[np.bytes_]:
-    """Return content hashes of texts, or of pictures (:class:`PIL.Image.Image`)."""
-    reads = getattr(embedder, "reads", "text")
-    if not items:
+def check_items(items: Sequence[Any], reads: str = "text") -> None:
+    """Raise an :class:`InputError` with the row of the first item that is not a text (picture)."""
+    if isinstance(items, str | bytes):
+        raise InputError(f"{reads}s", "one text, not a list of them", "put it in a list")
+    if not len(items):
         raise InputError(f"{reads}s", "there are none", f"give at least one {reads}")
     kind, name = (str, "a string") if reads == "text" else (object, "a picture")
     for row, item in enumerate(items):
         if item is None or not isinstance(item, kind):
             what = f"row {row} is {type(item).__name__}, not {name}"
             raise InputError(f"{reads}s", what, "drop the row, or convert it")
+
+
+def _checked_keys(items: Sequence[Any], embedder: Embedder) -> NDArray[np.bytes_]:
+    """Return content hashes of texts, or of pictures (:class:`PIL.Image.Image`)."""
+    reads = getattr(embedder, "reads", "text")
+    check_items(items, reads)
     if reads == "text":
         return text_keys(items)
     return _keys(f"{item.mode} {item.size}".encode() + item.tobytes() for item in items)
 
 
-def _as_float16(vectors: NDArray[np.float32], embedder: Embedder) -> NDArray[np.float16]:
+def _as_float16(vectors: Any, embedder: Embedder, n: int) -> NDArray[np.float16]:
+    """Return what an embedder gave for `n` items in float16, or say what is wrong with it."""
+    name = type(embedder).__name__
+    try:
+        vectors = _numbers(vectors)
+    except (TypeError, ValueError) as error:
+        what = f"gave {type(vectors).__name__}, not vectors ({str(error)[:80]})"
+        raise InputError(name, what, f"its transform must return {n} rows of numbers") from error
+    if vectors.ndim != 2 or len(vectors) != n or not vectors.shape[1]:
+        what = f"gave an array of shape {vectors.shape} for {n} texts"
+        raise InputError(name, what, f"its transform must return shape ({n}, d)")
     with np.errstate(over="ignore"):  # reported below, by name
         rounded = np.asarray(vectors).astype(np.float16)
     if not np.isfinite(rounded).all():
@@ -333,3 +356,10 @@ def _as_float16(vectors: NDArray[np.float32], embedder: Embedder) -> NDArray[np.
         what = f"gave vectors that are not finite, or above 65504, for {bad} texts"
         raise InputError(type(embedder).__name__, what, "use normalize=True or another model")
     return rounded
+
+
+def _numbers(vectors: Any) -> NDArray[Any]:
+    if hasattr(vectors, "detach"):  # torch
+        vectors = vectors.detach().float().cpu()
+    numbers = np.asarray(vectors.toarray() if hasattr(vectors, "toarray") else vectors)
+    return numbers if numbers.dtype.kind == "f" else numbers.astype(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -10,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.regroup.grouping import means
-from rbkit.regroup.kmeans import assign, checked_rows
+from rbkit.regroup.kmeans import Copies, assign, checked_rows
 from rbkit.regroup.umap import Report, project
 from rbkit.regroup.ward import leaf_order
 
@@ -120,11 +121,12 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             NaN or infinity in `X` (scikit-learn's check).
         """
         rows = checked_rows(self, X, reset=True)
-        if self.min_samples < 1:
-            raise InputError("min_samples", f"{self.min_samples} is too few", "choose at least 1")
+        min_samples = as_count("min_samples", self.min_samples, least=None)
+        if min_samples < 1:
+            raise InputError("min_samples", f"{min_samples} is too few", "choose at least 1")
         size = self.min_cluster_size
-        self.min_cluster_size_ = max(10, round(len(rows) ** 0.5 / 2)) if size is None else size
-        _check_size(self.min_cluster_size_)
+        usual = max(10, round(len(rows) ** 0.5 / 2))
+        self.min_cluster_size_ = usual if size is None else _checked_size(size)
         report: Report = on_progress or (lambda done, what: None)
         placed = project(
             rows,
@@ -142,13 +144,21 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.coordinates_, self.anchors_ = placed.coordinates, placed.anchors
         report(0.9, "building the tree")
         seen = placed.seen
-        self.tree_ = _single_linkage(self.coordinates_[seen], self.min_samples)
+        self.tree_ = _single_linkage(self.coordinates_[seen], min_samples)
         order = leaf_order(self.tree_[:, :2].astype(np.int64))
         self._place = np.empty(len(order), dtype=np.int64)  # of every leaf, from left to right
         self._place[order] = np.arange(len(order))
         self._position = np.searchsorted(seen, self.anchors_)
         self._swept: dict[int, dict[str, Any]] = {}
+        self._copies = Copies.of(rows)
         self.labels_ = self.cut(self.min_cluster_size_)
+        many = np.bincount(self._copies.number)
+        if many.max() >= self.min_cluster_size_:
+            raw = self._raw_labels(self.min_cluster_size_)[self._copies.number == many.argmax()]
+            if (spread := len(np.unique(raw[raw >= 0]))) > 1:
+                what = f"{many.max():,} examples have identical vectors"
+                message = f"{what}, which UMAP spread over {spread} clusters; they are put in one"
+                warnings.warn(message, RbkitWarning, stacklevel=2)
         self.cluster_centers_ = means(rows, self.labels_, int(self.labels_.max()) + 1)
         report(1.0, "done")
         return self
@@ -162,7 +172,13 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             -1 for noise.
         """
         check_is_fitted(self)
-        _check_size(min_cluster_size)
+        labels = _with_copies(self._raw_labels(_checked_size(min_cluster_size)), self._copies)
+        # A cluster of nothing but copies of others' vectors is gone: no gap stays behind.
+        number = np.append(np.cumsum(np.bincount(labels[labels >= 0]) > 0) - 1, -1)
+        return number.astype(np.int32)[labels]
+
+    def _raw_labels(self, min_cluster_size: int) -> NDArray[np.int32]:
+        """Cut the tree, in which UMAP has placed copies of one vector apart."""
         s, n = len(self._place), len(self.anchors_)
         labels = _condensed_labels(self.tree_, max(2, round(min_cluster_size * s / n)))
         first = np.full(int(labels.max(initial=-1)) + 1, s)
@@ -179,7 +195,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             ``{"min_cluster_size", "k", "noise_share", "largest_share"}``; the last two are
             shares of all examples. :func:`cliff` looks for a sudden fall of k in it.
         """
-        return [self._row(int(size)) for size in sizes]
+        return [self._row(_checked_size(size)) for size in sizes]
 
     def size_for(self, k: int) -> int:
         """Return the `min_cluster_size` whose number of clusters comes nearest to `k`.
@@ -188,7 +204,7 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         first, then between the two sizes on either side of `k`: about twenty cuts.
         """
         check_is_fitted(self)
-        n = len(self.anchors_)
+        n, k = len(self.anchors_), as_count("k", k, least=1)
         sizes = sorted({*np.geomspace(2, max(2, n // 2), 12).round().astype(int).tolist()})
         rows = self.sweep(sizes)
         # Sizes thin the clusters out, if not strictly so: the last that still gives k of them.
@@ -233,10 +249,26 @@ class UmapHDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         return dict(self._swept[size])
 
 
-def _check_size(min_cluster_size: int) -> None:
-    if min_cluster_size < 2:
-        what = f"{min_cluster_size} examples do not make a cluster"
+def _checked_size(min_cluster_size: Any) -> int:
+    size = as_count("min_cluster_size", min_cluster_size, least=None)
+    if size < 2:
+        what = f"{size} examples do not make a cluster"
         raise InputError("min_cluster_size", what, "choose at least 2")
+    return size
+
+
+def _with_copies(labels: NDArray[np.int32], copies: Copies) -> NDArray[np.int32]:
+    """Put all copies of a vector into the cluster that most of them are in, if any is in one."""
+    if copies.different == len(labels):
+        return labels
+    inside = np.flatnonzero(labels >= 0)
+    pairs, votes = np.unique(
+        np.stack([copies.number[inside], labels[inside]]), axis=1, return_counts=True
+    )
+    of_vector = np.full(copies.different, -1, dtype=np.int32)
+    order = np.argsort(votes, kind="stable")  # the last entry stands: the one with most votes
+    of_vector[pairs[0, order]] = pairs[1, order]
+    return of_vector[copies.number]
 
 
 def _single_linkage(Y: NDArray[np.float32], min_samples: int) -> NDArray[np.float64]:

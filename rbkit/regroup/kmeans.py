@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 import faiss
@@ -15,7 +16,7 @@ from sklearn.cluster import kmeans_plusplus
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count
 
 if sys.platform == "darwin":
     # torch and faiss each bring their own OpenMP; with both awake faiss crashes on macOS
@@ -25,6 +26,7 @@ if sys.platform == "darwin":
 _START_ROWS = 20
 # Rows handled at once, so that vectors on disk are never all in memory: 100 MB at 384 numbers.
 _CHUNK = 65_536
+_LARGEST = 1e12  # of a vector's numbers: the sum of a corpus' squared distances stays in float32
 
 
 class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
@@ -55,6 +57,7 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
     Attributes
     ----------
     cluster_centers_ : ndarray of float32, shape (n_clusters, d)
+        Fewer where fewer vectors differ: copies of a vector are always in one cluster.
     labels_ : ndarray of int32, shape (n,)
     inertia_ : float
         Sum of squared distances to the assigned centroids.
@@ -91,22 +94,30 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
         Raises
         ------
         InputError
-            More clusters than rows.
+            More clusters than rows, or numbers so large that their squares are not finite.
         ValueError
             NaN or infinity in `X` (scikit-learn's check).
         """
         rows = checked_rows(self, X, reset=True)
         n = len(rows)
-        if not 1 <= self.n_clusters <= n:
-            what = f"{self.n_clusters} domains asked of n_samples={n} training examples"
-            raise InputError("k (n_clusters)", what, f"choose 1 <= k <= {n}")
+        k = self._check_options(n)
+        copies = Copies.of(rows)
+        if k > copies.different:
+            what = f"{k - copies.different} of {k} domains are empty"
+            advice = f"the examples have only {copies.different} different vectors"
+            warnings.warn(f"KMeans: {what}; {advice}", RbkitWarning, stacklevel=2)
         # Centred: faiss computes |x|^2 - 2xc + |c|^2 in float32, which loses the distance
         # between vectors that all lie far from the origin. Cosines need the origin.
         offset = np.zeros(rows.shape[1]) if self.spherical else _mean(rows)
-        centers = self._train(
-            _canonical(_centred(_subset(rows, self.max_train, self.seed), offset))
-        )
-        labels, distances = _nearest_to(rows, centers, offset)
+        if k >= copies.different:
+            # Every vector is a centroid; training could only put two of them on one spot.
+            centers = _centred(np.asarray(rows[np.sort(copies.first)]), offset)
+            labels, distances = _nearest_to(rows, centers, offset)
+        else:
+            subset = _subset(rows, self.max_train, self.seed)
+            centers = self._train(_canonical(_centred(subset, offset)), k)
+            labels, distances = _nearest_to(rows, centers, offset)
+        labels, distances = copies.share(labels), copies.share(distances)
         centers, labels, distances = _fill_empty(rows, offset, centers, labels, distances)
         largest_first = np.argsort(-np.bincount(labels, minlength=len(centers)), kind="stable")
         rank = np.argsort(largest_first)
@@ -131,15 +142,25 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
 
-    def _train(self, Z: NDArray[np.float32]) -> NDArray[np.float32]:
-        rng = np.random.default_rng(self.seed)
-        per_centroid = max(1, -(-self.max_train // self.n_clusters))
+    def _check_options(self, n: int) -> int:
+        """Return the number of clusters, once all options are what they must be."""
+        for name, least in {"seed": 0, "n_init": 1, "n_iter": 1, "max_train": 1}.items():
+            as_count(name, getattr(self, name), least=least)
+        k = as_count("k (n_clusters)", self.n_clusters, remedy=f"choose 1 <= k <= {n}")
+        if not 1 <= k <= n:
+            what = f"{k} domains asked of n_samples={n} training examples"
+            raise InputError("k (n_clusters)", what, f"choose 1 <= k <= {n}")
+        return k
+
+    def _train(self, Z: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        rng = np.random.default_rng(int(self.seed))
+        per_centroid = max(1, -(-int(self.max_train) // k))
         best: Any = None
-        for _ in range(self.n_init):
+        for _ in range(int(self.n_init)):
             engine: Any = faiss.Kmeans(
                 Z.shape[1],
-                self.n_clusters,
-                niter=self.n_iter,
+                k,
+                niter=int(self.n_iter),
                 seed=int(rng.integers(1, 2**31)),
                 spherical=self.spherical,
                 # By default faiss trains on 256 rows per centroid, and prints a complaint
@@ -147,33 +168,190 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
                 max_points_per_centroid=per_centroid,
                 min_points_per_centroid=1,
             )
-            engine.train(Z, init_centroids=self._start(Z, rng))
+            engine.train(Z, init_centroids=self._start(Z, k, rng))
             if best is None or engine.obj[-1] < best.obj[-1]:
                 best = engine
         return np.array(best.centroids, dtype=np.float32)
 
-    def _start(self, Z: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    def _start(
+        self, Z: NDArray[np.float32], k: int, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
         """Return starting centroids by k-means++ (Arthur and Vassilvitskii 2007)."""
         # Random rows, faiss's way, miss whole groups where groups lie far apart. A few rows
         # per centroid are enough to see the groups, and keep this cheaper than the rest.
-        size = min(len(Z), max(1_000, _START_ROWS * self.n_clusters))
+        size = min(len(Z), max(1_000, _START_ROWS * k))
         rows = np.sort(rng.choice(len(Z), size, replace=False))
         state = int(rng.integers(2**31))
         centers: NDArray[np.float32] = kmeans_plusplus(
-            Z[rows], self.n_clusters, random_state=state, n_local_trials=1
+            Z[rows], k, random_state=state, n_local_trials=1
         )[0]
         return np.ascontiguousarray(centers, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which rows are copies of one vector: decided by their bytes, not by a rounded distance.
+
+    Attributes
+    ----------
+    first : ndarray of int64, shape (different,)
+        The first row of each vector.
+    number : ndarray of int64, shape (n,)
+        Which of them every row is a copy of.
+    """
+
+    first: NDArray[np.int64]
+    number: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, X: Any) -> Copies:
+        """Find the copies among the rows of `X`, in memory or on disk."""
+        hashes = np.empty(len(X), dtype=np.uint64)
+        for start, chunk in _chunks(X):
+            hashes[start : start + len(chunk)] = _row_hashes(chunk)
+        _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
+        return cls(first, number)
+
+    @property
+    def different(self) -> int:
+        """Number of different vectors."""
+        return len(self.first)
+
+    def share(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Give every row what the first copy of its vector has."""
+        if self.different == len(values):
+            return values
+        shared: NDArray[Any] = values[self.first][self.number]
+        return shared
+
+
+def _row_hashes(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """64-bit hashes of the rows; 0.0 and -0.0 are the same number."""
+    words = np.ascontiguousarray(rows + rows.dtype.type(0)).view(f"u{rows.dtype.itemsize}")
+    if not words.shape[1]:
+        return np.zeros(len(words), dtype=np.uint64)
+    factors: NDArray[np.uint64]
+    factors = np.random.default_rng(0).integers(2**64, size=(words.shape[1],), dtype=np.uint64)
+    hashes = np.zeros(len(words), dtype=np.uint64)
+    factors |= np.uint64(1)
+    for at, factor in enumerate(factors):  # a column at a time: little memory
+        mixed = words[:, at].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        # The low bits of short numbers are all 0, and would stay so in a mere product.
+        hashes += (mixed ^ (mixed >> np.uint64(32))) * factor
+    return hashes
+
+
+def vectors_of(X: Any, where: str = "vectors") -> Any:
+    """Return vectors of any library, type and device as a float array (n, d), or name the row.
+
+    Arrays on disk (memory maps, :class:`~rbkit.regroup.shards.ShardedVectors`) stay there.
+
+    Raises
+    ------
+    InputError
+        Not numbers, not (n, d), rows of different lengths, and NaN, infinity or a number so
+        large that its square is not finite, with the row.
+
+    Examples
+    --------
+    >>> vectors_of([[1, 2], [3, 4]]).dtype.name
+    'float64'
+    >>> vectors_of([[1.0, 2.0], [3.0]])
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: vectors: row 1 has 1 numbers, row 0 has 2; give (n, d) numbers
+    """
+    remedy = "give (n, d) numbers"
+    if not callable(getattr(X, "chunks", None)):
+        X = _as_array(X, where, remedy)
+    if len(X.shape) != 2:
+        raise InputError(where, f"an array of shape {tuple(X.shape)}", remedy)
+    for start, chunk in _chunks(X):
+        refuse_rows(chunk, where, start)
+    return X
+
+
+def _as_array(X: Any, where: str, remedy: str) -> NDArray[Any]:
+    """Return what another library holds as an array of numpy's own floats."""
+    try:
+        if isinstance(X, np.ma.MaskedArray):
+            X = np.ma.filled(X.astype(np.float64), np.nan)
+        if hasattr(X, "detach"):  # torch: also on a device, with a gradient, or in bfloat16
+            X = X.detach().cpu()
+            X = X.to_dense() if X.layout is not None and "sparse" in str(X.layout) else X
+            X = X.float() if str(X.dtype) in _TORCH_ONLY else X
+        elif hasattr(X, "toarray"):  # scipy's sparse ones
+            X = X.toarray()
+        elif type(X).__module__.partition(".")[0] == "cupy":
+            X = X.get()
+        given = np.asanyarray(X)
+        kind = given.dtype.kind
+        if kind in "cMm" or given.dtype.names:
+            raise InputError(where, f"not vectors ({given.dtype})", remedy)
+        if kind in "SU":
+            raise TypeError(f"they are {given.dtype}")
+        if kind == "f" and given.dtype.itemsize <= 8:
+            return given if isinstance(given, np.memmap) else np.asarray(given)
+        # Integers of up to 16 bits fit into float32; JAX's bfloat16 is of kind V.
+        small = (kind in "biu" and given.dtype.itemsize <= 2) or kind == "V"
+        return np.asarray(given).astype(np.float32 if small else np.float64)
+    except InputError:
+        raise
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(where, _faulty_row(X, error), remedy) from error
+
+
+_TORCH_ONLY = ("torch.bfloat16", "torch.float8_e4m3fn", "torch.float8_e5m2")
+
+
+def _faulty_row(X: Any, error: Exception) -> str:
+    """Say which row of `X` does not become numbers."""
+    length: int | None = None
+    try:
+        rows = X.to_numpy() if hasattr(X, "iloc") else X
+        for at, row in enumerate(rows):
+            try:
+                numbers = np.asarray(row, dtype=np.float64)
+            except (TypeError, ValueError, OverflowError):
+                return f"row {at} is not numbers ({str(row)[:40]})"
+            if numbers.ndim != 1:
+                return f"row {at} is not a row of numbers ({str(row)[:40]})"
+            length = len(numbers) if length is None else length
+            if len(numbers) != length:
+                return f"row {at} has {len(numbers)} numbers, row 0 has {length}"
+    except TypeError:
+        pass  # it has no rows
+    return f"not vectors ({str(error).splitlines()[0][:120]})"
+
+
+def refuse_rows(rows: NDArray[Any], where: str, start: int = 0) -> None:
+    """Raise an InputError for the first row that is not finite, or too large to be squared.
+
+    A finite number whose square overflows float32 ends the process inside faiss.
+    """
+    most = min(_LARGEST, float(np.finfo(rows.dtype).max)) if rows.dtype.kind == "f" else _LARGEST
+    with np.errstate(invalid="ignore"):
+        good = np.abs(rows).max(axis=1, initial=0) <= most
+    if not good.all():
+        at = int(np.argmin(good))
+        worst = np.abs(rows[at]).max()
+        what = f"{worst:.0e}" if np.isfinite(worst) else "NaN or infinity"
+        remedy = f"give finite numbers, up to {_LARGEST:.0e}: scale them, or leave the row out"
+        raise InputError(where, f"{what} in row {start + at}", remedy)
 
 
 def checked_rows(estimator: Any, X: Any, *, reset: bool) -> Any:
     """Check `X` for an estimator; an array on disk is checked chunk by chunk, and stays there."""
     if not _on_disk(X):
-        return validate_data(estimator, X, dtype=[np.float32, np.float64], reset=reset)
+        if hasattr(X, "detach"):
+            X = vectors_of(X, "X")
+        rows = validate_data(estimator, X, dtype=[np.float32, np.float64], reset=reset)
+        refuse_rows(rows, "X")
+        return rows
     if len(X):  # one row, for the number of features; scikit-learn's check takes a copy
         validate_data(estimator, X[:1], dtype=[np.float32, np.float64], reset=reset)
     for start, chunk in _chunks(X):
-        if not np.isfinite(chunk).all():
-            raise ValueError(f"X contains NaN or infinity in rows {start} and following")
+        refuse_rows(chunk, "X", start)
     return X
 
 
@@ -239,6 +417,8 @@ def _nearest_to(
     distances = np.empty(len(X), dtype=np.float32)
     for start, chunk in _chunks(X):
         squared, nearest = index.search(_centred(chunk, offset), 1)
+        if (nearest < 0).any():  # no distance of it is a number
+            refuse_rows(chunk, "vectors", start)
         labels[start : start + len(chunk)] = nearest.ravel()
         distances[start : start + len(chunk)] = squared.ravel().clip(min=0)
     return labels, distances
@@ -258,12 +438,13 @@ def _fill_empty(
     distances: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
     """Move every empty centroid onto the row farthest from its own."""
+    tiny = 1e-12 * float(np.square(centers).sum(axis=1).max())  # of what a distance may round to
     while (empty := np.setdiff1d(np.arange(len(centers)), labels)).size:
         worst = int(np.argmax(distances))
-        if distances[worst] <= 1e-12:  # every row sits on a centroid already
+        if distances[worst] <= tiny:  # every row sits on a centroid already
             what = f"{empty.size} of {len(centers)} domains are empty"
-            advice = f"the examples have only {len(centers) - empty.size} different vectors"
-            warnings.warn(f"KMeans: {what}; {advice}", RbkitWarning, stacklevel=4)
+            advice = "the other examples differ by no more than rounding"
+            warnings.warn(f"KMeans: {what}; {advice}", RbkitWarning, stacklevel=3)
             break
         moved = int(empty[0])
         centers[moved] = _centred(np.asarray(X[worst : worst + 1]), offset)

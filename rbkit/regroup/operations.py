@@ -18,8 +18,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.errors import InputError
-from rbkit.files import fingerprint, json_ready, read_json, write_json
+from rbkit.errors import InputError, as_count
+from rbkit.files import fingerprint, json_ready, read_json, regular, write_json
 from rbkit.regroup.domains import NOISE_POLICIES
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.kmeans import KMeans, assign
@@ -51,7 +51,7 @@ def split(
     now: Grouping, material: Material, *, domain: int, parts: int = 2, seed: int = 0
 ) -> Grouping:
     """Cut one domain into `parts` by k-means; the parts take its place and the next numbers."""
-    domain = _domain(now, domain)
+    domain, parts = _domain(now, domain), as_count("parts", parts)
     rows = now.members(domain)
     if not 2 <= parts <= len(rows):
         what = f"{parts} parts of a domain of {len(rows)} examples"
@@ -79,24 +79,15 @@ def move(
     now: Grouping,
     material: Material,
     *,
-    rows: str | Sequence[int],
+    rows: Any,
     to: int | None = None,
     name: str | None = None,
 ) -> Grouping:
     """Move training examples to a domain, or (`to` is None) to a new one at the end."""
-    if isinstance(rows, str):
-        at = unpack(rows, len(now.cells))
-    else:
-        given = np.asarray(rows)
-        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-            what = f"{str(rows)[:40]} are not row numbers"
-            raise InputError("rows", what, "give a list of whole numbers")
-        at = np.unique(given).astype(np.int64)
+    n = len(now.cells)
+    at = unpack(rows, n) if isinstance(rows, str) else selected(rows, n)
     if not len(at):
         raise InputError("move", "no examples are selected", "select some on the map")
-    if at[0] < 0 or at[-1] >= len(now.cells):
-        what = f"row {at[-1] if at[0] >= 0 else at[0]} of {len(now.cells)} training examples"
-        raise InputError("move", what, "give rows of the train split")
     names = now.names
     if to is None:
         to = now.m
@@ -199,6 +190,69 @@ EDITS: dict[str, Callable[..., Grouping]] = {
     "noise": settle,
     "refine": refine,
 }
+
+
+def selected(rows: Any, n: int) -> NDArray[np.int64]:
+    """Return the sorted numbers of the rows, of `n`, that a person selected.
+
+    Parameters
+    ----------
+    rows : sequence, array, Series or tensor
+        Row numbers, or a boolean mask of length `n`.
+
+    Raises
+    ------
+    InputError
+        Anything else: numbers with a fraction, text, a mask of another length or order, rows
+        that there are not.
+
+    Examples
+    --------
+    >>> selected([4, 2, 4], 5).tolist(), selected([False, True, True], 3).tolist()
+    ([2, 4], [1, 2])
+    """
+    remedy = f"give whole numbers from 0 to {n - 1}, or a mask of {n} booleans"
+    shown = " ".join(str(rows).split())[:40]
+    index = getattr(rows, "index", None)  # of a Series: a mask in another order means other rows
+    if hasattr(rows, "detach"):
+        rows = rows.detach().cpu()
+    given = np.asarray(rows if hasattr(rows, "__array__") else _items(rows, shown, remedy))
+    if given.dtype == object:  # a list, or a Series that may hold missing values
+        booleans = [isinstance(value, bool | np.bool_) for value in given.ravel()]
+        if all(booleans):
+            given = given.astype(bool)
+        else:
+            counts = [as_count("rows", value, least=None, remedy=remedy) for value in given.ravel()]
+            given = np.array(counts, dtype=object).reshape(given.shape)
+    elif given.dtype.kind not in "biu":
+        raise InputError("rows", f"{shown} are not row numbers", remedy)
+    if given.ndim != 1:
+        raise InputError("rows", f"{shown} has {given.ndim} dimensions", remedy)
+    if given.dtype == bool:
+        if len(given) != n:
+            what = f"a mask of {len(given)} booleans for {n} training examples"
+            raise InputError("rows", what, remedy)
+        if hasattr(index, "equals") and not np.array_equal(np.asarray(index), np.arange(n)):
+            what = "a mask whose index is not 0, 1, 2, ..."
+            raise InputError("rows", what, "sort it as the training examples are; .to_numpy()")
+        return np.flatnonzero(given)
+    if outside := [int(row) for row in (given.min(initial=0), given.max(initial=0)) if row]:
+        outside = [row for row in outside if not 0 <= row < n]
+    if outside:
+        raise InputError("move", f"row {outside[0]} of {n} training examples", remedy)
+    return np.unique(given.astype(np.int64))
+
+
+def _items(rows: Any, shown: str, remedy: str) -> NDArray[Any]:
+    """Return the items of a sequence as they are: numpy makes 1 of a True among numbers."""
+    if isinstance(rows, str | bytes | Mapping) or not hasattr(rows, "__iter__"):
+        raise InputError("rows", f"{shown} are not row numbers", remedy)
+    rows = list(rows)
+    if any(isinstance(row, float) for row in rows):
+        raise InputError("rows", f"{shown} are not row numbers", remedy)
+    items = np.empty(len(rows), dtype=object)
+    items[:] = [row.item() if getattr(row, "ndim", 1) == 0 else row for row in rows]
+    return items
 
 
 def pack(rows: NDArray[np.integer[Any]] | Sequence[int]) -> str:
@@ -319,9 +373,11 @@ def _edit_in_words(op: Mapping[str, Any]) -> str:
 
 
 def _domain(now: Grouping, at: Any) -> int:
-    if isinstance(at, bool) or not isinstance(at, int | np.integer) or not 0 <= at < now.m:
-        raise InputError("domain", f"{at!r} is not one of the {now.m}", f"give 0 to {now.m - 1}")
-    return int(at)
+    remedy = f"give 0 to {now.m - 1}"
+    number = as_count("domain", at, least=None, remedy=remedy)
+    if not 0 <= number < now.m:
+        raise InputError("domain", f"{at!r} is not one of the {now.m}", remedy)
+    return number
 
 
 def _name(now: Grouping, name: str, free: Sequence[int] = ()) -> str:
@@ -401,7 +457,7 @@ class EditLog:
         InputError
             No such file, or not a log.
         """
-        path = Path(path)
+        path = regular(path, or_folder=True)
         if path.is_dir():
             header = path / "domains.json"
             facts = read_json(header) if header.is_file() else {}

@@ -13,7 +13,7 @@ from datasets import DatasetDict
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count, as_seed
 from rbkit.files import json_ready
 from rbkit.regroup.choose import DEFAULT_GRID, choose_k
 from rbkit.regroup.distances import distance_profile, far_eval
@@ -119,6 +119,7 @@ def regroup(
     [0.5, 0.5]
     """
     check_columns(corpus)
+    seed, grid = as_seed(seed), None if k is None else _as_grid(k)
     if far not in ("keep", "apart"):
         raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
     if isinstance(cluster, str):
@@ -144,14 +145,19 @@ def regroup(
         editor.replay(log)
     elif isinstance(cluster, str):
         if cluster == "hdbscan":
-            _cut_by_density(editor, k, min_cluster_size, noise, max_noise, seed)
+            _cut_by_density(editor, grid, min_cluster_size, noise, max_noise, seed)
         elif noise is not None or max_noise is not None:
             remedy = 'leave noise and max_noise out, or use "hdbscan"'
             raise InputError("noise", f"{cluster} leaves none", remedy)
         else:
-            quality |= _cut_by_k(editor, cluster, k, rule, seed, progress)
+            quality |= _cut_by_k(editor, cluster, grid, rule, seed, progress)
     else:
-        _cut_by_estimator(editor, clone(cluster), noise, max_noise)
+        try:
+            estimator = clone(cluster)
+        except TypeError as error:
+            remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
+            raise InputError("cluster", f"cannot be cloned ({error})", remedy) from error
+        _cut_by_estimator(editor, estimator, noise, max_noise)
     seconds["cluster"] = perf_counter() - began
     domains = measured_domains(editor, quality, seconds=seconds, far=far)
     if log is None and not isinstance(cluster, str):
@@ -160,21 +166,27 @@ def regroup(
     return domains
 
 
+def _as_grid(k: Any) -> list[int]:
+    """Return the numbers of domains to choose from: one, or several."""
+    several = hasattr(k, "__iter__") and not isinstance(k, str | bytes) and getattr(k, "ndim", True)
+    return [as_count("k", each, least=1) for each in (k if several else [k])]
+
+
 def _cut_by_density(
     editor: Editor,
-    k: int | Sequence[int] | None,
+    grid: list[int] | None,
     min_cluster_size: int | None,
     noise: str | None,
     max_noise: float | None,
     seed: int,
 ) -> None:
     fitted = editor.clusterings.density(seed=seed)
-    if min_cluster_size is None and k is not None:
-        if not isinstance(k, int | np.integer):
+    if min_cluster_size is None and grid is not None:
+        if len(grid) != 1:
             remedy = "give one k, or min_cluster_size"
             raise InputError("k", "HDBSCAN takes no grid of k", remedy)
-        min_cluster_size = fitted.size_for(int(k))
-    size = fitted.min_cluster_size_ if min_cluster_size is None else int(min_cluster_size)
+        min_cluster_size = fitted.size_for(grid[0])
+    size = fitted.min_cluster_size_ if min_cluster_size is None else min_cluster_size
     noise = noise or "nearest"
     editor.cut("hdbscan", min_cluster_size=size, seed=seed, noise=noise, max_noise=max_noise)
 
@@ -182,18 +194,20 @@ def _cut_by_density(
 def _cut_by_k(
     editor: Editor,
     cluster: str,
-    k: int | Sequence[int] | None,
+    grid: list[int] | None,
     rule: str,
     seed: int,
     progress: bool,
 ) -> dict[str, Any]:
     """Cut by k-means or Ward's tree with the best k of the grid; return the grid's measures."""
     X, X_eval = editor.material.train, editor.material.eval
-    if k is None:
+    if grid is None:
         grid = [at for at in DEFAULT_GRID if at <= len(X) // 20] or [min(2, len(X))]
-    else:
-        grid = [int(k)] if isinstance(k, int | np.integer) else list(k)
-    tree = editor.clusterings.tree(seed=seed, least=max(grid)) if cluster == "ward" else None
+    tree = (
+        editor.clusterings.tree(seed=seed, least=max(grid, default=1))
+        if cluster == "ward"
+        else None
+    )
     choice = choose_k(
         X, grid, tree=tree, eval_vectors=X_eval, seed=seed, rule=rule, progress=progress
     )
@@ -210,6 +224,9 @@ def _cut_by_estimator(
 ) -> None:
     """Cut by the user's estimator; its labels go into the log."""
     labels = np.asarray(estimator.fit(editor.material.train).labels_)
+    if labels.shape != (n := (len(editor.material.train),)) or labels.dtype.kind not in "iu":
+        what = f"{type(estimator).__name__} gives labels of shape {labels.shape}, {labels.dtype}"
+        raise InputError("cluster", what, f"it must give one integer per example: shape {n}")
     outside = labels < 0
     if outside.any() and noise is None:
         what = f"{type(estimator).__name__} leaves {np.mean(outside):.1%} of the examples as noise"

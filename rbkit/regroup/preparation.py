@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.corpus import about
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
 from rbkit.regroup.embedders import make_embedder, params_of
 from rbkit.regroup.embedding import Embedder, embed_corpus, embedding_seconds
+from rbkit.regroup.kmeans import vectors_of
 from rbkit.regroup.shards import embed_corpus_sharded
 
 _BATCH = 10_000
@@ -151,9 +152,13 @@ def prepare(
     ((3, 2), 'TfidfEmbedder')
     """
     check_columns(corpus)
+    num_proc = as_count("num_proc", num_proc, least=1)
     origin = about(corpus)["fingerprint"]
     if vectors is not None:
         train, eval_ = (_checked_vectors(vectors, split) for split in ("train", "eval"))
+        if train.shape[1] != eval_.shape[1]:
+            what = f"{train.shape[1]} numbers for train and {eval_.shape[1]} for eval"
+            raise InputError("vectors", what, "give both in one space")
         description = {"name": "vectors", "shape": list(train.shape)}
         return Material(corpus, train, eval_, embedder=description, origin=origin), {}
     tool = make_embedder(embedder)
@@ -184,6 +189,25 @@ def check_columns(corpus: DatasetDict) -> None:
             raise InputError("corpus", f"the split {split!r} is empty", "give it examples")
         if "text" not in corpus[split].column_names:
             raise InputError("corpus", f"no column 'text' in the split {split!r}", remedy)
+        where = f"corpus, {split}"
+        feature = corpus[split].features["text"]
+        if getattr(feature, "dtype", "") not in ("string", "large_string", "string_view"):
+            kind = getattr(feature, "dtype", type(feature).__name__)
+            raise InputError(where, f"the column 'text' holds {kind}, not text", remedy)
+        if (row := _first_missing(corpus[split])) is not None:
+            raise InputError(where, f"row {row} has no text (None)", f"drop the row, or {remedy}")
+
+
+def _first_missing(data: Dataset) -> int | None:
+    """Return the first row without a text; the counts of Arrow's blocks are read first."""
+    if not data.data.column("text").null_count:
+        return None
+    start = 0
+    for table in data.select_columns(["text"]).with_format("arrow").iter(batch_size=_BATCH):
+        if table.column(0).null_count:
+            return start + int(np.argmax(pc.is_null(table.column(0)).to_numpy()))
+        start += len(table)
+    return None
 
 
 def label_column(corpus: DatasetDict, split: str, column: str) -> list[str]:
@@ -200,9 +224,4 @@ def label_column(corpus: DatasetDict, split: str, column: str) -> list[str]:
 def _checked_vectors(vectors: Mapping[str, ArrayLike], split: str) -> Any:
     if split not in vectors:
         raise InputError("vectors", f"none for the split {split!r}", "give train and eval")
-    given: Any = vectors[split]
-    if not hasattr(given, "shape"):
-        given = np.asarray(given, dtype=np.float32)
-    if len(given.shape) != 2:
-        raise InputError("vectors", f"{split!r} has shape {given.shape}", "give (n, d)")
-    return given
+    return vectors_of(vectors[split], f"vectors, {split}")

@@ -45,7 +45,7 @@ from tqdm import tqdm
 from rbkit.data.corpus import about
 from rbkit.data.read import quiet
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, write_json
+from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, regular, write_json
 from rbkit.regroup.embedding import Embedder, embed
 
 _FORMAT = "rbkit-shards/1"
@@ -178,7 +178,8 @@ class ShardFolder:
         path = self._path(shard, "npy")
         try:
             vectors: NDArray[np.float16]
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+            whole = np.load(regular(path), mmap_mode="r", allow_pickle=False)
+            vectors = whole.view(np.ndarray)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(str(path), f"damaged shard ({error})", _AGAIN) from error
         if vectors.dtype != np.float16 or list(vectors.shape) != facts["shape"]:

@@ -24,8 +24,9 @@ from scipy.sparse import coo_matrix, csr_matrix
 from sklearn.decomposition import PCA
 from tqdm import tqdm
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_npz
+from rbkit.regroup.kmeans import vectors_of
 
 Report = Callable[[float, str], None]
 
@@ -69,7 +70,7 @@ def umap_coordinates(X: ArrayLike, *, n_components: int = 2, **options: Any) -> 
 
 
 def project(
-    X: ArrayLike,
+    X: Any,
     *,
     n_components: int = 2,
     n_neighbors: int = 15,
@@ -119,15 +120,19 @@ def project(
     InputError
         NaN or infinity in `X`, no rows, or impossible parameters.
     """
-    X = np.asanyarray(X)
+    X = vectors_of(X, "X")
+    if not len(X):
+        raise InputError("X", f"an array of shape {X.shape}", "give vectors of shape (n, d), n > 0")
+    given = {"n_components": (n_components, 1), "n_neighbors": (n_neighbors, 2)}
+    given |= {"n_epochs": (200 if n_epochs is None else n_epochs, 1), "sample": (sample, 2)}
+    for name, (value, low) in given.items():
+        if as_count(name, value, least=None) < low:
+            raise InputError(name, f"{value} is too few", f"choose at least {low}")
+    n_components, n_neighbors, sample = int(n_components), int(n_neighbors), int(sample)
+    seed = as_seed(seed)
     if n_epochs is None:
         n_epochs = 200 if min(len(X), sample) <= 20_000 else 100
-    if X.ndim != 2 or not len(X):
-        raise InputError("X", f"an array of shape {X.shape}", "give vectors of shape (n, d), n > 0")
-    least = {"n_components": (n_components, 1), "n_neighbors": (n_neighbors, 2)}
-    for name, (value, low) in (least | {"n_epochs": (n_epochs, 1), "sample": (sample, 2)}).items():
-        if value < low:
-            raise InputError(name, f"{value} is too few", f"choose at least {low}")
+    n_epochs = int(n_epochs)
     path = None
     if cache:
         parameters = {

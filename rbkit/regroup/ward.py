@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.cluster import kmeans_plusplus
 from sklearn.utils.validation import check_is_fitted
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.regroup.kmeans import KMeans, assign, checked_rows
 
 # Dimensions that suffice to distinguish near from far when starting points are drawn.
@@ -189,15 +189,17 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         """
         rows = checked_rows(self, X, reset=True)
         n = len(rows)
-        if not 1 <= self.n_clusters <= n:
-            what = f"{self.n_clusters} domains asked of n_samples={n} training examples"
+        k = as_count("k (n_clusters)", self.n_clusters, remedy=f"choose 1 <= k <= {n}")
+        if not 1 <= k <= n:
+            what = f"{k} domains asked of n_samples={n} training examples"
             raise InputError("k (n_clusters)", what, f"choose 1 <= k <= {n}")
-        M = self.n_micro
-        if M is None:
-            M = min(n, max(self.n_clusters, min(1000, max(n // 40, 4 * self.n_clusters))))
-        if not self.n_clusters <= M <= n:
-            what = f"{M} micro-clusters for {self.n_clusters} domains of n_samples={n} examples"
-            raise InputError("n_micro", what, f"choose {self.n_clusters} <= n_micro <= {n}")
+        if self.n_micro is None:
+            M = min(n, max(k, min(1000, max(n // 40, 4 * k))))
+        else:
+            M = as_count("n_micro", self.n_micro, remedy=f"choose {k} <= n_micro <= {n}")
+        if not k <= M <= n:
+            what = f"{M} micro-clusters for {k} domains of n_samples={n} examples"
+            raise InputError("n_micro", what, f"choose {k} <= n_micro <= {n}")
         if M > _MOST_MICRO:
             what = f"{M} micro-clusters: their tree would take {8 * M**2 / 2**30:.0f} GiB and more"
             raise InputError("n_micro", what, f"choose at most {_MOST_MICRO:,}, or use k-means")
@@ -205,18 +207,18 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             # Fewer different vectors than micro-clusters do no harm here.
             warnings.simplefilter("ignore", RbkitWarning)
             kmeans = _MicroKMeans(M, seed=self.seed, n_init=1, n_iter=5).fit(rows)
-        sizes = np.bincount(kmeans.labels_, minlength=M)
+        sizes = np.bincount(kmeans.labels_, minlength=len(kmeans.cluster_centers_))
         filled = np.flatnonzero(sizes)
-        if self.n_clusters > len(filled):
+        if k > len(filled):
             # As in KMeans: continue with fewer, since a corpus may be full of repeats.
-            what = f"{self.n_clusters} domains asked, but only {len(filled)} vectors differ"
+            what = f"{k} domains asked, but only {len(filled)} vectors differ"
             warnings.warn(f"WardTree: {what}", RbkitWarning, stacklevel=2)
         self.micro_labels_ = np.asarray(kmeans.labels_)  # largest first: the empty come last
         self.micro_sizes_ = sizes[filled]
         self.micro_centers_ = kmeans.cluster_centers_[filled]
         self.children_, self.heights_ = ward(self.micro_centers_, self.micro_sizes_)
         self.leaf_order_ = leaf_order(self.children_)
-        self.n_clusters_ = min(self.n_clusters, len(filled))
+        self.n_clusters_ = min(k, len(filled))
         self.labels_ = self.cut(self.n_clusters_)
         self.cluster_centers_ = self.centers(self.n_clusters_)
         return self
@@ -240,7 +242,7 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             `k` is not in 1..M.
         """
         check_is_fitted(self)
-        M = len(self.micro_sizes_)
+        M, k = len(self.micro_sizes_), as_count("k", k)
         if not 1 <= k <= M:
             what = f"{k} domains asked of a tree of {M} micro-clusters"
             raise InputError("k", what, f"choose 1 <= k <= {M}, or fit with a larger n_micro")
@@ -262,7 +264,7 @@ class WardTree(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def centers(self, k: int) -> NDArray[np.float32]:
         """Return the centroid of each of `k` clusters: float32, shape (k, d)."""
-        clusters = self.cut_micro(k)
+        clusters, k = self.cut_micro(k), int(k)
         share = np.zeros((k, len(clusters)))
         share[clusters, np.arange(len(clusters))] = self.micro_sizes_
         share /= share.sum(axis=1, keepdims=True)
@@ -302,12 +304,14 @@ class _MicroKMeans(KMeans):
     instead of 10 for 1,000 of 50,000 vectors of length 384, and the same cut of the tree.
     """
 
-    def _start(self, Z: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        size = min(len(Z), max(1_000, 20 * self.n_clusters))
+    def _start(
+        self, Z: NDArray[np.float32], k: int, rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        size = min(len(Z), max(1_000, 20 * k))
         rows = np.sort(rng.choice(len(Z), size, replace=False))
         seen = Z[rows]
         if Z.shape[1] > _PROJECTED:
             seen = seen @ rng.normal(size=(Z.shape[1], _PROJECTED)).astype(np.float32)
         state = int(rng.integers(2**31))
-        chosen = kmeans_plusplus(seen, self.n_clusters, random_state=state, n_local_trials=1)[1]
+        chosen = kmeans_plusplus(seen, k, random_state=state, n_local_trials=1)[1]
         return np.ascontiguousarray(Z[rows[chosen]])

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, fingerprint, read_json, write_json
+from rbkit.errors import InputError, RbkitWarning, as_count
+from rbkit.files import atomic_path, fingerprint, read_json, regular, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -167,7 +167,7 @@ class Weights:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote; an :class:`InputError` names a file that is damaged."""
-        path = Path(path)
+        path = regular(path, or_folder=True)
         path = path / "weights.json" if path.is_dir() else path
         if not path.is_file():
             raise InputError(str(path), "no such file", "write it with Weights.save")
@@ -450,8 +450,7 @@ def training_table(
     import pandas as pd
 
     for name, value in {"steps": steps, "batch_size": batch_size}.items():
-        if value < 1:
-            raise InputError(name, f"{value} is not positive", "give at least 1")
+        as_count(name, value, least=1, remedy="give at least 1")
     shares, sizes = proportions_of(domains, p), domains.sizes
     drawn = shares * steps * batch_size
     there = sizes > 0

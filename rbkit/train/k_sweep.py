@@ -23,7 +23,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from rbkit.balance.mixers.fixed import Stratified
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 from rbkit.files import write_json
 from rbkit.regroup.choose import Verdict, choose_k, judge
 from rbkit.regroup.domains import Domains
@@ -153,7 +153,10 @@ def sweep_k(
     RbkitWarning
         What :func:`rbkit.regroup.regroup` warns of, for the domains of the chosen k.
     """
-    numbers = list(range(seeds)) if isinstance(seeds, int) else [int(s) for s in seeds]
+    if hasattr(seeds, "__iter__") and not isinstance(seeds, str | bytes):
+        numbers = [as_seed(seed, "seeds") for seed in seeds]
+    else:
+        numbers = list(range(as_count("seeds", seeds)))
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError("seeds", f"{seeds} are not different seeds", "give 3, or a list")
     if "seed" in train_options:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.sampler import MixtureSampler
 from rbkit.balance.signals import FloatArray, GramEstimate
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 from rbkit.regroup.domains import Domains
 from rbkit.train.losses import Window
 from rbkit.train.parallel import any_of, is_first, processes, wait
@@ -424,7 +424,7 @@ def live(
     """
     path, watching = Path(run_dir), watchers(display, report_to)
     about = _about(domains, q)
-    if round_steps < 1:
+    if (round_steps := as_count("round_steps", round_steps, least=None)) < 1:
         raise InputError("round_steps", f"{round_steps} steps do not make a round", "use 1 or more")
     begin = sampler.p if p is None and sampler is not None else p
     m = len(about["names"])

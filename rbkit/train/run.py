@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import read_json, read_npz
+from rbkit.files import read_json, read_npz, regular
 from rbkit.processes import STALE, has_lived_since
 
 FORMAT = "rbkit-run/1"
@@ -75,7 +75,7 @@ class Run:
     info: dict[str, Any]
 
     def __init__(self, path: str | Path) -> None:
-        self._begin(path)
+        self._begin(regular(path, or_folder=True))
         if not (self.path / "run.json").is_file():
             raise InputError(str(path), "no run.json there", "give the folder of a run")
         self.info = _read_info(self.path / "run.json")
@@ -329,7 +329,7 @@ def _beginnings(info: Mapping[str, Any]) -> tuple[Any, int]:
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = regular(path).read_text(encoding="utf-8").split("\n")
     # A line without its newline is still being written: it is not there yet.
     try:
         return [json.loads(line) for line in lines[:-1] if line]
@@ -363,10 +363,10 @@ class _GrowingLines:
         if size == self._bytes_read:
             return cut
         try:
-            with self.path.open("rb") as file:
+            with regular(self.path).open("rb") as file:
                 file.seek(self._bytes_read)
                 new = file.read()
-        except OSError:
+        except (OSError, InputError):
             return cut
         whole = new[: new.rfind(b"\n") + 1]  # the rest is still being written
         self._bytes_read += len(whole)

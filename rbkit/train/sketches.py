@@ -25,7 +25,7 @@ from tqdm import tqdm
 from rbkit.balance.gram import find_layer
 from rbkit.balance.sketch import CountSketch
 from rbkit.balance.watched import without_autocast
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 from rbkit.train.losses import LossOf, example_losses
 from rbkit.train.models import PadCollator
 
@@ -89,8 +89,7 @@ def gradient_sketches(
     (2, 64)
     """
     for name, value in (("size", size), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(name, f"{value} is not positive", "give at least 1")
+        as_count(name, value, least=1, remedy="give at least 1")
     watched = _Watched(find_layer(model, layer), size, seed)
     device = watched.weight.device
     if collate is None:

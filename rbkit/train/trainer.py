@@ -40,7 +40,7 @@ from rbkit.balance.signals import (
     Observation,
     TrainLosses,
 )
-from rbkit.errors import InputError, RbkitError
+from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import fingerprint
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import (
@@ -922,8 +922,7 @@ def _check_arguments(
     args: TrainingArguments, mixer: Mixer, round_steps: int, eval_dataset: Any
 ) -> None:
     """Refuse settings under which the numbers would be silently wrong."""
-    if round_steps < 1:
-        raise InputError("round_steps", f"{round_steps} is not positive", "try 200")
+    as_count("round_steps", round_steps, least=1, remedy="try 200")
     if args.n_gpu > 1:
         raise InputError(
             "devices",

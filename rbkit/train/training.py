@@ -23,7 +23,7 @@ from transformers.utils import logging as hf_logging
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count, as_seed
 from rbkit.files import json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import latest_checkpoint
@@ -150,12 +150,18 @@ def train(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "checkpoint_rounds": checkpoint_rounds,
+        "round_steps": round_steps,
+        "context": context,
     }
+    if vocab_size is not None:
+        at_least_one["vocab_size"] = vocab_size
     for name, value in at_least_one.items():
-        if value < 1:
-            raise InputError(name, f"{value} is not positive", "give at least 1")
-    if eval_rounds < 0:
-        raise InputError("eval_rounds", f"{eval_rounds} is negative", "0 means never")
+        as_count(name, value, least=1, remedy="give at least 1")
+    for name in ("eval_rounds", "fidelity_rounds"):
+        as_count(name, arguments[name], remedy="0 means never")
+    steps, batch_size, accumulate, context, seed = (
+        int(value) for value in (steps, batch_size, accumulate, context, as_seed(seed))
+    )
     if not 0 < learning_rate < float("inf"):
         raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
     _check_device(device)

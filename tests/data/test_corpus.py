@@ -13,6 +13,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from rbkit.data import about, load_corpus
 from rbkit.errors import InputError, RbkitWarning
@@ -321,7 +322,7 @@ FAULTS = {
     ),
     "wrong encoding": (
         lambda d: write(d / "rows.csv", b"text\n\xff\xfe\xfa\nx\n"),
-        r"rows\.csv: could not be read \(UnicodeDecodeError",
+        r"rows\.csv: line 2 is not UTF-8",
     ),
     "ragged csv": (
         lambda d: write(d / "rows.csv", "text,source\na,b\nc,d,e,f\n"),
@@ -444,3 +445,112 @@ def test_rows_keep_their_order():
     corpus = load_corpus(datasets.Dataset.from_list(ROWS))
     numbers = [int(text.split()[2].rstrip(",")) for text in corpus["train"]["text"]]
     assert np.all(np.diff(numbers) > 0)
+
+
+class TestHostileFiles:
+    """What comes from a stranger is read as data, or refused in one line that names the place."""
+
+    def lines(self, path, *rows):
+        path.write_bytes(b"".join(row + b"\n" for row in rows))
+        return path
+
+    def test_json_nested_too_deep_is_refused_before_it_ends_the_process(self, tmp_path):
+        deep = b"[" * 100_000 + b"]" * 100_000
+        path = self.lines(tmp_path / "a.jsonl", b'{"text": "a"}', b'{"text": ' + deep + b"}")
+        with pytest.raises(InputError, match=r"a\.jsonl: line 2 is nested more than 100 deep"):
+            load_corpus(path)
+        spread = [b'{"text": ', *[b"["] * 50_000, *[b"]"] * 50_000, b"}"]
+        with pytest.raises(InputError, match="nested more than 100 deep"):
+            load_corpus(self.lines(tmp_path / "b.jsonl", *spread))
+        smileys = [b'{"text": "no. %d :[ {{{ %s"}' % (i, b"[" * 200) for i in range(300)]
+        facts = about(load_corpus(self.lines(tmp_path / "c.jsonl", *smileys)))
+        assert facts["n_train"] + facts["n_eval"] == 300
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt", "a.json"])
+    def test_text_that_is_not_utf8_is_refused_with_its_line(self, tmp_path, name):
+        path = self.lines(tmp_path / name, b'{"text": "a"}', b'{"text": "caf\xe9"}')
+        with pytest.raises(InputError, match=rf"{name}: line 2 is not UTF-8 .*byte 13"):
+            load_corpus(path)
+
+    def test_parquet_that_is_not_utf8_is_refused_with_its_row(self, tmp_path):
+        raw = pa.array([b"good", b"also good", b"caf\xe9"] * 5, pa.binary())
+        text = pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())
+        pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"a\.parquet: row 2 is not UTF-8"):
+            load_corpus(tmp_path / "a.parquet")
+
+    def test_a_value_of_another_type_is_named_with_its_line(self, tmp_path):
+        rows = [b'{"text": "a %d"}' % i for i in range(20)]
+        path = self.lines(tmp_path / "a.jsonl", *rows, b'{"text": 5}', *rows)
+        with pytest.raises(InputError, match="row 20 of column 'text' holds int, not a text"):
+            load_corpus(path)
+
+    def test_paths_that_the_system_cannot_take_are_refused(self):
+        for bad in ("x" * 5000, "a/" * 5000 + "b.jsonl", "caf\udce9.jsonl", "a\0b.jsonl", "", "  "):
+            for where in (bad, [bad], {"train": bad}):
+                with pytest.raises(InputError) as error:
+                    load_corpus(where)
+                str(error.value).encode()
+        for bad in (None, 5, b"a.jsonl", [None], {"train": 5}, "~nobody-of-that-name/a.csv"):
+            with pytest.raises(InputError):
+                load_corpus(bad)
+
+    def test_a_folder_is_its_data_files_whatever_its_readme_says(self, tmp_path):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        secret = self.lines(
+            tmp_path / "secret.jsonl", *[b'{"text": "secret %d"}' % i for i in range(9)]
+        )
+        self.lines(folder / "train.jsonl", *[b'{"text": "open %d"}' % i for i in range(9)])
+        self.lines(folder / "test.jsonl", *[b'{"text": "held %d"}' % i for i in range(3)])
+        for target in ("../secret.jsonl", str(secret), "http://127.0.0.1:9/a.jsonl"):
+            (folder / "README.md").write_text(
+                f"---\nconfigs:\n- config_name: default\n  data_files: {target}\n---\n"
+            )
+            corpus = load_corpus(folder)
+            assert all("open" in text for text in corpus["train"]["text"])
+            assert all("held" in text for text in corpus["eval"]["text"])
+        (folder / "more.jsonl").symlink_to(secret)
+        with pytest.raises(InputError, match="leaves the folder"):
+            load_corpus(folder)
+
+    def test_a_saved_data_set_reads_no_file_outside_its_folder(self, tmp_path):
+        Dataset.from_dict({"text": [f"secret {i}" for i in range(9)]}).save_to_disk(tmp_path / "b")
+        mine = tmp_path / "a"
+        Dataset.from_dict({"text": [f"open {i}" for i in range(9)]}).save_to_disk(mine)
+        state = json.loads((mine / "state.json").read_text())
+        state["_data_files"] = [{"filename": "../b/data-00000-of-00001.arrow"}]
+        (mine / "state.json").write_text(json.dumps(state))
+        with pytest.raises(InputError, match="leaves the folder"):
+            load_corpus(mine)
+
+    def test_a_link_to_itself_is_followed_no_further_and_each_file_read_once(self, tmp_path):
+        tmp_path = tmp_path / "data"
+        tmp_path.mkdir()
+        for name in ("one", "two"):
+            (tmp_path / name).symlink_to(tmp_path)
+        (tmp_path / "sub").mkdir()
+        self.lines(tmp_path / "a.jsonl", *[b'{"text": "a %d"}' % i for i in range(9)])
+        self.lines(tmp_path / "sub" / "b.jsonl", *[b'{"text": "b %d"}' % i for i in range(9)])
+        for where in (tmp_path / "**" / "*.jsonl", tmp_path, tmp_path / "**"):
+            facts = about(load_corpus(where))
+            assert facts["n_train"] + facts["n_eval"] == 18
+
+    def test_pipes_and_devices_are_not_opened(self, tmp_path):
+        os.mkfifo(tmp_path / "a.jsonl")
+        for where in (tmp_path / "a.jsonl", [tmp_path / "a.jsonl"], "/dev/zero"):
+            with pytest.raises(InputError, match="not a regular file"):
+                load_corpus(where)
+        for where in (tmp_path, tmp_path / "*.jsonl"):
+            with pytest.raises(InputError, match=r"no data file|no file matches"):
+                load_corpus(where)
+
+    def test_an_option_that_cannot_be_obeyed_is_refused(self, tmp_path):
+        path = self.lines(tmp_path / "a.jsonl", *[b'{"text": "a %d"}' % i for i in range(9)])
+        for bad in ({"config": "x"}, {"split": "test"}, {"data_files": "b.jsonl"}, {"seed": "1"},
+                    {"seed": 1.5}, {"eval_size": True}, {"max_examples": "5"}):  # fmt: skip
+            with pytest.raises(InputError, match=next(iter(bad))):
+                load_corpus(path, **bad)
+        with pytest.raises(InputError, match="sep"):
+            load_corpus(Dataset.from_dict({"text": ["a", "b"]}), sep=";")
+        assert about(load_corpus(path, split="train", eval_size=2.0))["n_eval"] == 2

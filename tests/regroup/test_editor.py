@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -475,3 +478,74 @@ def test_saved_domains_stay_what_they_were_with_other_vectors(material):
 def test_a_log_holds_the_defaults_that_decide(material):
     op = Editor(material).cut("hdbscan", min_cluster_size=8).ops[0]
     assert {"seed", "min_samples", "n_neighbors", "min_dist", "n_components", "sample"} <= set(op)
+
+
+class TestSelection:
+    """What is selected is what is moved, however it is given."""
+
+    ROWS = (3, 5, 117, 119)
+    MASK = np.isin(np.arange(120), ROWS)
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            ROWS,
+            list(ROWS),
+            set(ROWS),
+            iter(ROWS),
+            [np.int16(at) for at in ROWS],
+            [torch.tensor(at) for at in ROWS],
+            [*ROWS, 5],
+            np.array(ROWS, dtype=np.uint8),
+            np.array(ROWS, dtype=object),
+            pd.Series(ROWS, index=[9, 8, 7, 6]),
+            pd.Series(ROWS, dtype="Int64"),
+            pd.Index(ROWS),
+            pa.array(ROWS),
+            torch.tensor(ROWS),
+            MASK,
+            MASK.tolist(),
+            list(MASK),
+            pd.Series(MASK),
+            pd.Series(MASK, dtype="boolean"),
+            torch.tensor(MASK),
+            pa.array(MASK),
+        ],
+    )
+    def test_numbers_and_masks_of_any_library_move_their_rows(self, editor, rows):
+        before = editor.labels
+        editor.move(rows, name="mine")
+        assert np.flatnonzero(editor.labels == editor.names.index("mine")).tolist() == list(
+            self.ROWS
+        )
+        assert np.array_equal(editor.labels[~self.MASK], before[~self.MASK])
+        assert editor.log.ops[-1]["rows"] == "3,5,117,119"
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            [1.5, 2.7], [1.0, 2.0], np.array([1.0]), [True, 3], [3, True], [None, 3], ["3"], "3-5",
+            b"3", {3: 4}, 3.0, None, [[3, 4]], np.array([[True]]), [3, 120], [-1, 3], [2**70],
+            MASK[:-1], np.append(MASK, True), MASK[:, None], MASK.astype(float),
+            pd.Series([True, None] * 60), pd.Series([1, None], dtype="Int64"), [3 + 0j],
+            pd.Series(MASK, index=np.arange(120)[::-1]), pd.Series(["3"]), torch.tensor([3.0]),
+            pd.Timestamp(0), np.array([3], dtype="M8[s]"), [], np.zeros(120, dtype=bool),
+        ],
+    )  # fmt: skip
+    def test_everything_else_is_refused_and_moves_nothing(self, editor, rows):
+        before, steps = editor.labels, len(editor.log.ops)
+        with pytest.raises(InputError):
+            editor.move(rows)
+        assert np.array_equal(editor.labels, before)
+        assert len(editor.log.ops) == steps
+
+    def test_counts_in_a_log_are_integers(self, editor):
+        editor.cut("ward", k=np.float32(5)).split(np.int8(1), parts=2.0).merge([0.0, np.uint8(2)])
+        assert json.loads(json.dumps(editor.log.to_dict()))["ops"][0]["k"] == 5
+        assert isinstance(editor.log.ops[0]["k"], int)
+        assert editor.log.ops[1]["names"]
+        for bad in ("5", True, 2.5):
+            with pytest.raises(InputError, match="k: "):
+                editor.cut("kmeans", k=bad)
+            with pytest.raises(InputError, match="domain: "):
+                editor.drop(bad)

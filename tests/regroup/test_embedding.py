@@ -226,3 +226,52 @@ class TestTfidf:
         one, two = (TfidfEmbedder(dim=3).fit(make_texts(60, seed)[0]) for seed in (0, 1))
         assert one.identity != two.identity
         assert one.identity == TfidfEmbedder(dim=3).fit(make_texts(60, 0)[0]).identity
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda n: None,
+        lambda n: np.zeros(n),
+        lambda n: np.zeros((n + 1, 3)),
+        lambda n: np.zeros((n, 0)),
+        lambda n: np.zeros((n, 2, 2)),
+        lambda n: [[1.0]] * (n - 1) + [[1.0, 2.0]],
+        lambda n: [["a"]] * n,
+        lambda n: np.full((n, 2), np.nan),
+        lambda n: np.full((n, 2), 1e30),
+        lambda n: np.zeros((n, n)),
+    ],
+)
+def test_an_embedder_of_another_shape_is_refused_by_name(given):
+    class Odd(Letters):
+        def transform(self, texts):
+            return given(len(texts))
+
+    with pytest.raises(InputError, match="Odd: gave"):
+        embed([f"text {i}" for i in range(300)], Odd(), cache=None, progress=False)
+
+
+def test_embedders_of_other_libraries_are_taken():
+    import torch
+    from scipy.sparse import csr_matrix
+
+    plain = embed(["abc", "dad"], Letters(), cache=None, progress=False)
+    for of in (torch.tensor, csr_matrix, np.ndarray.tolist):
+
+        class Other(Letters):
+            def transform(self, texts, of=of):
+                return of(super().transform(texts))
+
+        assert np.array_equal(embed(["abc", "dad"], Other(), cache=None, progress=False), plain)
+
+
+@pytest.mark.parametrize("bad", ["one text", b"x", ["a", None], ["a", 5], ["a", b"b"], []])
+def test_what_is_not_a_list_of_texts_is_refused(bad):
+    for call in (
+        lambda: embed(bad, Letters(), cache=None, progress=False),
+        lambda: TfidfEmbedder().fit(bad),
+        lambda: TfidfEmbedder(dim=1).fit(["oak tree", "car"]).transform(bad),
+    ):
+        with pytest.raises(InputError, match="texts: "):
+            call()

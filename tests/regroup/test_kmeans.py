@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans as SklearnKMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import KMeans, SourceLabels
-from rbkit.regroup.kmeans import assign
+from rbkit.regroup import KMeans, SourceLabels, UmapHDBSCAN, WardTree, choose_k
+from rbkit.regroup.kmeans import Copies, assign, vectors_of
 
 
 def blobs(n=300, d=8, k=5, seed=0):
@@ -152,3 +155,111 @@ class TestSourceLabels:
     def test_no_sources_are_refused(self):
         with pytest.raises(InputError, match="sources"):
             SourceLabels().fit()
+
+
+class TestVectors:
+    """Vectors of any library, type and device are taken, or refused with the row."""
+
+    X = np.random.default_rng(0).normal(size=(6, 3)).round(2)
+
+    @pytest.mark.parametrize(
+        "of",
+        [
+            np.ndarray.tolist,
+            np.float16,
+            np.longdouble,
+            np.asfortranarray,
+            pd.DataFrame,
+            csr_matrix,
+            torch.tensor,
+            lambda X: torch.tensor(X, requires_grad=True),
+            lambda X: torch.tensor(X).to_sparse(),
+            lambda X: torch.tensor(X, dtype=torch.bfloat16),
+            lambda X: [torch.tensor(row) for row in X],
+            lambda X: X.astype(object),
+            lambda X: pd.DataFrame(X, dtype="Float64"),
+        ],
+    )
+    def test_all_libraries_are_taken(self, of):
+        np.testing.assert_allclose(vectors_of(of(self.X)), self.X, atol=2e-2)
+        assert vectors_of(of(self.X)).dtype.kind == "f"
+
+    def test_whole_numbers_and_booleans_are_taken_as_they_are(self):
+        for kind in (np.int64, np.uint8, bool):
+            X = (self.X > 0).astype(kind)
+            assert np.array_equal(vectors_of(X), X)
+
+    @pytest.mark.parametrize(
+        ("X", "message"),
+        [
+            ([[1.0, 2.0], [3.0, "x"]], "row 1 is not numbers"),
+            ([[1.0, 2.0], [3.0, None]], "NaN or infinity in row 1"),
+            ([[1.0], [3.0], [1.0, 2.0]], "row 2 has 2 numbers, row 0 has 1"),
+            ([[1.0, 2.0], None], "row 1 is not"),
+            (np.array([["1", "2"]]), "not vectors"),
+            (np.ones((2, 2), dtype=complex), "not vectors|not numbers"),
+            (np.ones((2, 2), dtype="M8[s]"), "not vectors"),
+            (np.ma.array(np.ones((3, 2)), mask=[[0, 0], [0, 1], [0, 0]]), "infinity in row 1"),
+            (np.ones(3), r"an array of shape \(3,\)"),
+            (np.array([[1.0], [np.inf]], dtype=np.float16), "NaN or infinity in row 1"),
+            ([[1.0], [1e25]], r"1e\+25 in row 1"),
+            (torch.tensor([[1.0], [-1e30]]), r"1e\+30 in row 1"),
+            (None, "vectors"),
+            ("abc", "vectors"),
+        ],
+    )
+    def test_the_rest_is_refused_with_the_row(self, X, message):
+        with pytest.raises(InputError, match=message):
+            vectors_of(X)
+
+    @pytest.mark.parametrize("huge", [1e13, 1e25, 3e38])
+    def test_a_finite_number_too_large_to_square_does_not_end_the_process(self, huge):
+        X, _ = blobs()
+        fitted = KMeans(3).fit(X)
+        X[7, 1] = huge
+        for call in (KMeans(3).fit, fitted.predict, WardTree(3).fit, UmapHDBSCAN(cache=False).fit):
+            with pytest.raises(InputError, match="in row 7"):
+                call(X)
+        with pytest.raises(InputError, match="in row 7"):
+            choose_k(X, [2, 3], progress=False)
+
+    def test_a_tensor_is_clustered_as_its_array_is(self):
+        X = blobs()[0].astype(np.float32)
+        tensor = torch.tensor(X, requires_grad=True)
+        assert np.array_equal(KMeans(4).fit(tensor).labels_, KMeans(4).fit(X).labels_)
+
+
+class TestCopies:
+    def test_copies_are_counted_as_numpy_counts_them(self):
+        rng = np.random.default_rng(0)
+        for kind in (np.float16, np.float32, np.float64):
+            X = rng.integers(0, 3, (500, 4)).astype(kind)
+            X[X == 0] *= -1  # -0.0
+            copies = Copies.of(X)
+            unique, inverse = np.unique(X, axis=0, return_inverse=True)
+            assert copies.different == len(unique)
+            pairs = {*zip(copies.number.tolist(), inverse.ravel().tolist(), strict=True)}
+            assert len(pairs) == len(unique)
+
+    @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+    def test_fewer_different_vectors_than_k_are_one_domain_each_at_any_scale(self, scale):
+        X = np.random.default_rng(1).normal(size=(5, 384))[np.arange(3000) % 5] * scale
+        with pytest.warns(RbkitWarning, match="only 5 different vectors") as told:
+            kmeans = KMeans(8).fit(X)
+        assert len(told) == 1
+        assert len(kmeans.cluster_centers_) == 5
+        assert all(len(set(kmeans.labels_[at::5])) == 1 for at in range(5))
+        assert len(set(KMeans(5).fit(X).labels_)) == 5
+
+    @pytest.mark.parametrize("k", [8.0, np.int64(8), torch.tensor(8)])
+    def test_k_may_be_an_integer_of_any_library(self, k):
+        X, _ = blobs()
+        assert len(KMeans(k, seed=np.uint8(3)).fit(X).cluster_centers_) == 8
+        assert WardTree(k, n_micro=np.float32(40)).fit(X).n_clusters_ == 8
+
+    @pytest.mark.parametrize("bad", ["8", 2.5, True, None, [3]])
+    def test_anything_else_is_refused_by_name(self, bad):
+        X, _ = blobs()
+        for clusterer in (KMeans(bad), KMeans(3, seed=bad), KMeans(3, n_init=bad), WardTree(bad)):
+            with pytest.raises(InputError, match=r"k|seed|n_init"):
+                clusterer.fit(X)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
@@ -212,3 +214,91 @@ def test_sources_may_be_missing(make_corpus):
 def test_unknown_options_are_refused(corpus, option):
     with pytest.raises(InputError, match="'luck' is unknown"):
         regroup(corpus, **TFIDF | option)
+
+
+class TestKinds:
+    """k, seed, vectors and texts of every kind are taken as they are meant, or refused by name."""
+
+    @pytest.mark.parametrize("cluster", ["kmeans", "ward"])
+    def test_k_is_a_whole_number_or_a_grid_of_them(self, corpus, cluster):
+        for k in (3, 3.0, np.int8(3), np.array(3), [3], np.array([3]), range(3, 4), (3.0,)):
+            assert regroup(corpus, k=k, cluster=cluster, **TFIDF).m == 3
+        for bad in ("3", True, 2.5, [2.5], [3, "4"], [None], [[3]], 0, -1, "auto", np.nan):
+            with pytest.raises(InputError, match="k: "):
+                regroup(corpus, k=bad, cluster=cluster, **TFIDF)
+        with pytest.raises(InputError, match="seed: '1' is not a whole number"):
+            regroup(corpus, k=3, cluster=cluster, seed="1", **TFIDF)
+
+    def test_vectors_are_refused_with_split_and_row(self, corpus):
+        good = {split: np.ones((len(corpus[split]), 4)) for split in ("train", "eval")}
+        good["train"][:60] = 2
+        for bad in (np.nan, 1e25, -np.inf):
+            eval_ = good["eval"].copy()
+            eval_[7, 2] = bad
+            with pytest.raises(InputError, match=r"vectors, eval: .* in row 7"):
+                regroup(corpus, k=2, vectors=good | {"eval": eval_}, progress=False)
+        narrow = good | {"eval": good["eval"][:, :3]}
+        with pytest.raises(InputError, match="4 numbers for train and 3 for eval"):
+            regroup(corpus, k=2, vectors=narrow, progress=False)
+        lists = {split: rows.tolist() for split, rows in good.items()}
+        assert regroup(corpus, k=2, vectors=lists, progress=False).m == 2
+
+    def test_a_missing_text_is_named_with_its_row_for_every_embedder(self, corpus):
+        texts = [*corpus["train"]["text"][:30], None]
+        for embedder in ("tfidf", "minilm", "pixels", TfidfEmbedder(dim=4)):
+            bad = DatasetDict(
+                train=Dataset.from_dict({"text": texts, "source": ["a"] * 31}), eval=corpus["eval"]
+            )
+            with pytest.raises(InputError, match="corpus, train: row 30 has no text"):
+                regroup(bad, embedder=embedder, k=2, progress=False)
+            bad = DatasetDict(train=corpus["train"], eval=Dataset.from_dict({"text": [1, 2]}))
+            with pytest.raises(InputError, match="'text' holds int64, not text"):
+                regroup(bad, embedder=embedder, k=2, progress=False)
+
+    def test_a_missing_text_that_was_selected_away_is_no_fault(self, corpus):
+        rows = Dataset.from_dict({"text": [None, *corpus["train"]["text"]], "source": ["a"] * 121})
+        some = DatasetDict(train=rows.select(range(1, 121)), eval=corpus["eval"])
+        assert regroup(some, k=2, **TFIDF).m == 2
+
+    @pytest.mark.parametrize("cluster", ["kmeans", "ward", "hdbscan"])
+    @pytest.mark.parametrize("kinds", [1, 3])
+    def test_copies_are_in_one_domain_and_give_one_warning(self, cluster, kinds):
+        at = np.arange(900) % kinds
+        X = np.random.default_rng(0).normal(size=(kinds, 16))[at]
+        rows = Dataset.from_dict({"text": [f"text {i}" for i in range(900)]})
+        corpus = DatasetDict(train=rows, eval=rows.select(range(9)))
+        vectors = {"train": X, "eval": X[:9]}
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            domains = regroup(corpus, cluster=cluster, vectors=vectors, progress=False)
+        for kind in range(kinds):
+            assert len(set(domains.train_labels[at == kind])) == 1
+        assert domains.m <= kinds
+        assert len([w for w in told if "vectors" in str(w.message)]) <= 1
+        if cluster != "hdbscan":
+            assert domains.m == kinds
+            assert any(f"only {kinds} different vectors" in str(w.message) for w in told)
+
+    def test_an_estimator_with_labels_of_another_shape_is_refused(self, corpus):
+        class Odd(AgglomerativeClustering):
+            def fit(self, X, y=None):
+                self.labels_ = np.zeros(3, dtype=int)
+                return self
+
+        with pytest.raises(InputError, match=r"Odd gives labels of shape \(3,\)"):
+            regroup(corpus, cluster=Odd(), **TFIDF)
+        with pytest.raises(InputError, match="cluster: cannot be cloned"):
+            regroup(corpus, cluster=object(), **TFIDF)
+
+
+def test_no_file_chooses_a_model_but_the_users_own_call_may(corpus, tiny_model, tmp_path):
+    domains = regroup(corpus, embedder=tiny_model, k=3, progress=False)
+    log = EditLog.of(domains.method["edits"])
+    again = Domains.load(domains.save(tmp_path / "domains"))
+    for call in (
+        lambda **given: regroup(corpus, edits=log, progress=False, **given),
+        lambda **given: again.attach(corpus, progress=False, **given),
+    ):
+        with pytest.raises(InputError, match="which is not loaded by itself; pass embedder="):
+            call()
+        call(embedder=tiny_model)

@@ -119,3 +119,20 @@ def test_minilm_knows_what_is_alike(monkeypatch):
     vectors = TransformerEmbedder("minilm").transform(texts)
     assert vectors.shape == (3, 384)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("modules.json", '[{"idx": 0, "name": "0", "path": "", "type": "evil_module.Run"}]'),
+        ("1_Dense/config.json", '{"activation_function": "evil_module.Run"}'),
+        ("router_config.json", '{"types": {"a": "evil_module.Run"}}'),
+    ],
+)
+def test_a_model_that_names_code_of_its_own_is_refused(tiny_model, tmp_path, name, content):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / "evil_module.py").write_text("raise SystemExit('it ran')")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    with pytest.raises(InputError, match=r"imports 'evil_module\.Run'; pass an embedder with"):
+        TransformerEmbedder(str(folder)).transform(["a text"])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 
 
 class Mixer(ABC):
@@ -195,10 +195,13 @@ class Rule(Mixer):
         value = getattr(self, name)
         if value is None and optional:
             return
-        kinds = int | np.integer if whole else int | float | np.integer | np.floating
         where, remedy = f"{self.name}({name}=...)", f"try {name}={try_}"
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            raise InputError(where, f"{value!r} is not a {'whole ' * whole}number", remedy)
+        if whole:  # its range is checked below
+            value = as_count(where, value, least=None, remedy=remedy)
+        elif isinstance(value, bool) or not isinstance(
+            value, int | float | np.integer | np.floating
+        ):
+            raise InputError(where, f"{value!r} is not a number", remedy)
         if not (np.isfinite(value) and least <= value <= most and value < below):
             span = f"{least} or more"
             if below < np.inf:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError
-from rbkit.files import read_json
+from rbkit.files import read_json, regular
 from rbkit.processes import GRACE, process_identity, signal_name
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.sweep.folder import (
@@ -555,7 +555,7 @@ def _recorded_status(run_dir: Path) -> str | None:
 
 def _read_object(path: Path) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -563,10 +563,10 @@ def _read_object(path: Path) -> dict[str, Any] | None:
 
 def _log_tail(run_dir: Path) -> tuple[str, ...]:
     try:
-        with (run_dir / LOG).open("rb") as file:
+        with regular(run_dir / LOG).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))  # the rest may be gigabytes
             text = file.read().decode("utf-8", errors="replace")
-    except OSError:
+    except (OSError, InputError):
         return ()
     return tuple(error_tail(last_lines([text])))
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.corpus import about
 from rbkit.data.read import quiet
-from rbkit.errors import InputError, RbkitError
+from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import inside
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
@@ -105,7 +105,7 @@ def explore(
             n = len(material.train)
             if k is None:  # no more than can be distinguished, in a small corpus or one of copies
                 k = min(int(np.clip(n // 400, 8, 24)), editor.clusterings.tree(seed=seed).n_micro_)
-            editor.cut("ward", k=min(k, n), seed=seed)
+            editor.cut("ward", k=min(as_count("k", k, least=1), n), seed=seed)
     elif isinstance(what, Domains):
         if what.material is None:
             if corpus is None:

@@ -29,7 +29,7 @@ from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, Stand
 
 from rbkit.balance.mixers.base import normalise
 from rbkit.balance.signals import FloatArray, IntArray
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 from rbkit.files import write_text
 from rbkit.regroup.domains import Domains
 from rbkit.train.propose.runs import Proposal, check_options, cost_of, train_all
@@ -144,7 +144,7 @@ def draw_mixtures(space: MixtureSpace, n: int, *, seed: int = 0) -> FloatArray:
     >>> draw_mixtures(space, 2, seed=1).round(3).tolist()
     [[0.0, 1.0, 0.0], [0.033, 0.967, 0.0]]
     """
-    if n < 1:
+    if (n := as_count("n", n, least=None)) < 1:
         raise InputError("n", f"{n} mixtures", "give at least 1")
     rng = np.random.default_rng([seed, _STREAM])
     has_data = space.prior > 0
