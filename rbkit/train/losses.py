@@ -28,7 +28,6 @@ IGNORED = -100  # the label of what is not predicted
 
 
 Kind = Literal["next token", "token", "class", "values", "labels"]
-_BY_TOKEN = ("next token", "token")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class MixtureLoader:
         self.dataset, self.sampler, self.collate = dataset, sampler, collate
         self.batch_size, self.until = batch_size, until
         self.workers, self.pin_memory = workers, pin_memory
-        self.options = {
+        self.options: dict[str, Any] = {
             "prefetch_factor": prefetch_factor if workers else None,
             "multiprocessing_context": multiprocessing_context if workers else None,
         }

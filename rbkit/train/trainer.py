@@ -237,6 +237,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
+        self.data_collator: Any
         self.add_callback(_StepHooks(self._evaluate_first, self._end_step))
 
     @property
@@ -435,7 +436,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
         parts = self.current_gradient_accumulation_steps / self._left_undivided(items)
         here = int(self._objective.counts(inputs).sum())
-        return float(self._divisor(items, here)) * parts / gain
+        return float(self._divisor(items, here) * parts / gain)
 
     def _divisor(self, items: Any, here: Any) -> Any:
         """Return what :meth:`compute_loss` divides the sum of losses by.
