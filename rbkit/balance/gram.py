@@ -213,7 +213,7 @@ class GramTracker:
         """
         call = self._calls
         self._calls += 1
-        if not is_tracked(call if step is None else step, self.fraction):
+        if not self._hooks or not is_tracked(call if step is None else step, self.fraction):
             yield
             return
         ids = check_ids(domains, self.n_domains)
@@ -229,7 +229,10 @@ class GramTracker:
         with ExitStack() as stack:
             for watched in self._watched:
                 stack.enter_context(watched.watching(watch))
+                stack.enter_context(watched.noticing_a_bypass())
             yield
+        for watched in self._watched:
+            watched.settle(groups.keys, added)
         self._turn = turn
         np.add.at(self._counts, tuple(groups.keys.T), added)
         np.add.at(self._examples, groups.keys[:, 1], added)
@@ -238,29 +241,36 @@ class GramTracker:
     def estimate(self) -> GramEstimate:
         """Return the Gram matrix of the round so far; costs ``2 m^2`` per accumulated number."""
         device, m = self._watched[0].device, self.n_domains
-        (n1, n2), examples = all_sum(self._counts, device), all_sum(self._examples, device)
-        whole, squares = np.zeros((m, m)), np.zeros((3, m))
-        for layer in self._watched:
+        lost = np.stack([layer.lost_counts for layer in self._watched])
+        watched_any = all_sum(self._counts, device).any()
+        examples = all_sum(self._examples - lost.min(0).sum(0), device)
+        counts = all_sum(np.maximum(self._counts - lost, 0), device)  # of each layer
+        gram, squares = np.zeros((m, m)), np.zeros((3, m))
+        for layer, (n1, n2) in zip(self._watched, counts, strict=True):
             layout = _layout(layer)
             if layout is None:
-                if (n1 + n2).any():
+                if watched_any:
                     raise InputError(
                         "layers",
                         "a watched layer took no part in the backward pass",
                         "watch another, or use a loss that is not fused with it",
                     )
                 continue  # no batch was watched yet
+            whole, parts = np.zeros((m, m)), np.zeros((3, m))
             for first, second in _half_rounds(layer, layout[0]):
                 both = first + second
                 whole += (both @ both.T).cpu().numpy()
                 pairs = ((first, second), (first, first), (second, second))
-                squares += [torch.linalg.vecdot(a, b).cpu().numpy() for a, b in pairs]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cross, one, two = squares / np.array([n1 * n2, n1 * n1, n2 * n2])
-        n = np.where(n1 + n2 > 0, n1 + n2, np.nan)
-        split = np.where((n1 > 0) & (n2 > 0), 1.0, np.nan)
+                parts += [torch.linalg.vecdot(a, b).cpu().numpy() for a, b in pairs]
+            n = np.where(n1 + n2 > 0, n1 + n2, np.nan)
+            gram += whole / np.outer(n, n)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                squares += parts / np.array([n1 * n2, n1 * n1, n2 * n2])
+        cross, one, two = squares
+        seen = counts.sum(1) > 0
+        split = np.where((counts > 0).all((0, 1)), 1.0, np.nan)
         return GramEstimate(
-            gram=whole / np.outer(n, n),
+            gram=np.where(np.logical_and.outer(*2 * [seen.all(0)]), gram, np.nan),
             counts=np.rint(examples).astype(np.int64),
             diagonal_debiased=cross * split,
             noise_floor=(one + two - 2 * cross) / 4 * split,
@@ -269,7 +279,11 @@ class GramTracker:
     def reset(self) -> None:
         """Start a new round: forget the gradients but for `decay`; without it, draw new signs."""
         self.round += 1
-        self._counts *= self.decay
+        lost = np.min([layer.lost_counts for layer in self._watched], axis=0)  # by all layers
+        for watched in self._watched:
+            if watched.lost is not None:
+                watched.lost -= torch.from_numpy(lost).to(watched.lost)
+        self._counts = np.maximum(self._counts - lost, 0) * self.decay
         self._counts[:, self._counts.sum(0) < _LEAST] = 0
         self._examples[:] = 0
         self._turn[:] = 0
@@ -304,6 +318,7 @@ class GramTracker:
         for hook in self._hooks:
             if hook is not None:
                 hook.remove()
+        self._hooks = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state in the middle of a round, summed over processes, as plain tensors.
@@ -319,6 +334,8 @@ class GramTracker:
             "operations": [self.products, self.flops - self.products],
             "counts": torch.tensor(all_sum(counted, self._watched[0].device)),
         }
+        lost = np.stack([layer.lost_counts for layer in self._watched])
+        state["lost"] = torch.tensor(all_sum(lost, self._watched[0].device))
         for place, layer in enumerate(self._watched):
             total = _summed(layer)
             if total is not None:
@@ -345,6 +362,9 @@ class GramTracker:
         for place, layer in enumerate(self._watched):
             total = state.get(f"total.{place}") if first else None
             layer.sketch, layer.total = None, None  # signs are drawn again from the seed
+            layer.lost = None
+            if first and "lost" in state:
+                layer.lost = torch.as_tensor(state["lost"])[place].double().clone()
             layer.products, layer.additions = map(int, state["operations"]) if not place else (0, 0)
             if total is not None:
                 layer.total = torch.as_tensor(total).clone().to(layer.device)

@@ -196,6 +196,10 @@ class WatchedLayer:
     sketch: CountSketch | None = field(default=None, init=False)
     total: Tensor | None = field(default=None, init=False)
     watch: Watch | None = field(default=None, init=False)
+    lost: Tensor | None = field(default=None, init=False)  # (2, m): examples that the sums lack
+    _passes: int = field(default=0, init=False)  # backward passes of this process
+    _settled: int = field(default=0, init=False)  # ... before the batch
+    _finite: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         matrices = [n for n, p in self.layer.named_parameters(recurse=False) if p.ndim == 2]
@@ -267,12 +271,16 @@ class WatchedLayer:
         """Add a domain's part of the gradient, (blocks, buckets, width)."""
         assert self.total is not None
         # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
-        part = torch.where(part.isfinite().all(), gain * part.to(self.total.dtype), 0.0)
+        finite = part.isfinite().all()
+        part = torch.where(finite, gain * part.to(self.total.dtype), 0.0)
         self.total[half, domain] += part
+        before = self._finite.get((half, domain))
+        self._finite[half, domain] = finite if before is None else finite & before
         self.additions += 2 * part.numel()  # and the factor
 
     def prepare(self, like: Tensor, inputs: int) -> CountSketch:
         """Make sketch and sums at their first use, from a gradient (..., V) of the output."""
+        self._passes += 1
         if self.sketch is None:
             self.sketch = self.make_sketch(like.shape[-1], inputs)
         if self.total is None:
@@ -281,10 +289,61 @@ class WatchedLayer:
             self.total = torch.zeros(shape, dtype=dtype, device=like.device)
         return self.sketch
 
+    @contextmanager
+    def noticing_a_bypass(self) -> Iterator[None]:
+        """Refuse a first batch whose loss uses the layer's weight, but does not call the layer.
+
+        As fused and chunked losses do. Not where the weight has no gradient, or another tensor
+        is in its place while the model runs.
+        """
+        weight, touched = getattr(self.layer, self._name), []
+        if self._passes or not (weight.requires_grad and weight.is_leaf):
+            yield
+            return
+        hook = weight.register_hook(lambda _: touched.append(True))
+        try:
+            yield
+        finally:
+            hook.remove()
+        if touched and not self._passes:
+            raise InputError(
+                "layers",
+                f"the watched {type(self.layer).__name__} took no part in the backward pass",
+                "watch another, or use a loss that calls it: not one that is fused or chunked",
+            )
+
+    def settle(self, keys: IntArray, counts: FloatArray) -> None:
+        """Note which of a batch's `counts`, (g,), belong to parts that the sums lack.
+
+        Those are parts that were not finite, and all of a batch that did not reach the layer.
+        """
+        took_part, self._settled = self._passes > self._settled, self._passes
+        finite, self._finite = self._finite, {}
+        if self.lost is None:
+            self.lost = torch.zeros(2, self.n_domains, dtype=torch.float64)
+        device = self.device if self.device.type != "mps" else torch.device("cpu")
+        self.lost = self.lost.to(device)  # after a resume it is on the CPU
+        pairs = [(half, domain) for half, domain in keys.tolist()]
+        lost = torch.from_numpy(np.array(counts, dtype=np.float64)).to(self.lost.device)
+        if took_part and pairs:
+            fine = torch.ones((), dtype=torch.bool, device=self.device)
+            whole = torch.stack([finite.get(pair, fine) for pair in pairs])
+            lost = torch.where(whole.to(lost.device), 0.0, lost)
+        where = torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(lost.device)
+        self.lost.view(-1).index_add_(0, where, lost)
+
+    @property
+    def lost_counts(self) -> FloatArray:
+        """Examples that the sums lack, by half and domain, (2, m)."""
+        lost = np.zeros((2, self.n_domains)) if self.lost is None else self.lost.cpu().numpy()
+        return np.asarray(lost)
+
     def next_round(self, decay: float) -> None:
         """Keep `decay` of the sums; new signs where nothing is kept."""
         if self.total is not None:
             self.total.mul_(decay) if decay else self.total.zero_()
+        if self.lost is not None:
+            self.lost.mul_(decay)
         if self.sketch is not None and not self.sketch.exact and not decay:
             self.sketch = None
 

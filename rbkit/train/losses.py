@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,34 +24,183 @@ from rbkit.errors import InputError
 from rbkit.train.parallel import all_sum, is_first, processes, rank
 
 LossOf = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
+IGNORED = -100  # the label of what is not predicted
+
+
+Kind = Literal["next token", "token", "class", "values", "labels"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a model of transformers, divided among the tokens or examples of a batch.
+
+    Attributes
+    ----------
+    kind : str
+        ``"next token"``: each token is predicted at the one before it, as causal LMs do.
+        ``"token"``: at its own place, as by masked LMs, token classifiers and seq2seq models.
+        ``"class"``: each example has one label. ``"values"``: each has numbers, and the loss is
+        their mean squared error. ``"labels"``: each has several binary labels.
+    smoothing : float
+        ``label_smoothing_factor``.
+    with_labels : bool
+        Whether the model needs the labels for its input, as seq2seq models do.
+
+    Examples
+    --------
+    >>> batch = {"labels": torch.tensor([[5, 6, -100], [5, 6, 7]])}
+    >>> Objective("next token").counts(batch), Objective("token").counts(batch)
+    (tensor([1, 2]), tensor([2, 3]))
+    """
+
+    kind: Kind
+    smoothing: float = 0.0
+    with_labels: bool = False
+
+    def __call__(self, model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss and the number of predictions of each example, (B,) each."""
+        losses, valid = self.by_token(model, batch)
+        return losses.sum(1), valid.sum(1)
+
+    def by_token(self, model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the loss of each prediction, in nats, and which are predictions, (B, T) each."""
+        return self.split(self.output(model, batch).logits, batch)
+
+    def output(self, model: Any, batch: dict[str, Any]) -> Any:
+        """Return the model's output, with its own loss only where that cannot be avoided."""
+        labels = ("labels",) if not self.with_labels else ()
+        return model(**{name: value for name, value in batch.items() if name not in labels})
+
+    def split(self, logits: Tensor, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return what :meth:`by_token` does, of given logits."""
+        if self.kind in ("values", "labels"):
+            rows = logits.flatten(1).float()
+            each = F.mse_loss if self.kind == "values" else F.binary_cross_entropy_with_logits
+            losses = each(rows, batch["labels"].reshape(rows.shape).float(), reduction="none")
+            mean = losses.mean(1, keepdim=True)
+            return mean, torch.ones_like(mean, dtype=torch.bool)
+        targets = self._targets(batch)
+        if self.kind == "next token" and targets.shape[1] < logits.shape[1]:
+            logits = logits[:, :-1]
+        losses = F.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]).float(),
+            targets.flatten(),
+            reduction="none",
+            ignore_index=IGNORED,
+            label_smoothing=self.smoothing,
+        )
+        return losses.view(targets.shape), targets != IGNORED
+
+    def counts(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the number of predictions in each row of a batch, (B,)."""
+        if "labels" not in batch or self.kind in ("values", "labels"):
+            return torch.ones(len(next(iter(batch.values()))), dtype=torch.int64)
+        counts: Tensor = (self._targets(batch) != IGNORED).sum(1).cpu()
+        return counts
+
+    def fits(self, logits: Tensor, batch: Mapping[str, Any]) -> bool:
+        """Whether labels and logits have the shapes of this kind."""
+        labels = batch["labels"]
+        if self.kind in ("values", "labels"):
+            floats = self.kind == "values" or labels.is_floating_point()
+            return floats and logits.numel() == labels.numel() and not self.smoothing
+        if labels.is_floating_point():
+            return False
+        if self.kind == "class":
+            return logits.ndim == 2 and labels.numel() == len(logits) and logits.shape[1] > 1
+        return labels.ndim == 2 and logits.ndim == 3 and logits.shape[:2] == labels.shape
+
+    def _targets(self, batch: Mapping[str, Any]) -> Tensor:
+        labels: Tensor = batch["labels"]
+        if self.kind == "class" or labels.ndim == 1:
+            return labels.reshape(-1, 1)
+        if self.kind == "token":
+            return labels
+        return batch["shift_labels"] if "shift_labels" in batch else labels[:, 1:]
+
+
+def likely_objectives(model: Any, labels: Tensor | None, smoothing: float = 0.0) -> list[Objective]:
+    """Return the objectives that a model may have with such labels, the likeliest first.
+
+    Of a model that is not from transformers a causal LM or a classifier is supposed.
+    """
+    model = _unwrapped(model)
+    config = getattr(model, "config", None)
+    kinds: list[Kind]
+    if labels is not None and labels.is_floating_point():
+        problem, outputs = (getattr(config, name, None) for name in ("problem_type", "num_labels"))
+        kinds = ["values", "labels"]
+        if problem == "multi_label_classification" or (problem is None and outputs != 1):
+            kinds.reverse()
+    elif labels is not None and labels.ndim == 1:
+        kinds = ["class", "values"]
+        if getattr(config, "num_labels", None) == 1:
+            kinds.reverse()
+    else:
+        kinds = ["next token", "token"]
+        if not _shifts(model):
+            kinds.reverse()
+        kinds += ["class", "values"]
+    # The library takes the labels away from the model where it smooths them.
+    with_labels = bool(getattr(config, "is_encoder_decoder", False)) and not smoothing
+    return [Objective(kind, smoothing, with_labels) for kind in kinds]
+
+
+def find_objective(
+    model: Any, batch: dict[str, Any], own: float, smoothing: float, tolerance: float
+) -> Objective | None:
+    """Return the objective whose mean over `batch` is the model's `own` loss; None if none is.
+
+    A loss that is not a finite number decides nothing: the likeliest is then taken.
+    """
+    labels = batch.get("labels")
+    if not isinstance(labels, Tensor):
+        return None
+    candidates = likely_objectives(model, labels, smoothing)
+    logits = getattr(candidates[0].output(model, batch), "logits", None)
+    for objective in candidates:
+        if not isinstance(logits, Tensor) or not objective.fits(logits, batch):
+            continue
+        losses, valid = objective.split(logits, batch)
+        mean = float(losses.sum() / valid.sum())
+        if not np.isfinite(own) or abs(mean - own) <= tolerance * max(abs(own), 1e-6):
+            return objective
+    return None
+
+
+def _unwrapped(model: Any) -> Any:
+    """Return the model itself, without DDP, torch.compile and adapters."""
+    for name in ("module", "_orig_mod"):
+        model = getattr(model, name, model)
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _shifts(model: Any) -> bool:
+    """Whether transformers lets this model's labels be shifted by one; True if not known."""
+    from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        return False
+    if type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        return True
+    own = LOSS_MAPPING.get(getattr(model, "loss_type", None))
+    return own is None or own is ForCausalLMLoss
 
 
 def token_losses(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Return the loss of each predicted token, in nats, and which are predictions, (B, T) each.
 
-    For a causal LM, labels are shifted by one; for a classifier with labels of shape (B,)
-    each example is one "token".
+    Labels are shifted by one for a causal LM, and for no other model; for a classifier with
+    labels of shape (B,) each example is one "token".
     """
-    labels = batch["labels"]
-    logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
-    if labels.ndim == 1:
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
-        return losses[:, None], torch.ones_like(losses, dtype=torch.bool)[:, None]
-    targets = labels[:, 1:]
-    losses = F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        targets.flatten(),
-        reduction="none",
-        ignore_index=-100,
-    ).view(len(labels), -1)
-    return losses, targets != -100
+    return likely_objectives(model, batch["labels"])[0].by_token(model, batch)
 
 
 def example_losses(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Return the summed loss and the number of predicted tokens of each example, (B,) each.
 
-    For models that are neither causal LMs nor classifiers, give the trainer a function like
-    this one.
+    Where a model's own loss cannot be divided so, give the trainer a function like this one.
     """
     losses, valid = token_losses(model, batch)
     return losses.sum(1), valid.sum(1)
@@ -70,10 +219,11 @@ def reference_excess(
     custom `loss_of`, which gives no losses of tokens. The reference's pass runs inside
     ``watch()``.
     """
-    of_tokens = loss_of is example_losses
-    mine, count = token_losses(model, batch) if of_tokens else loss_of(model, batch)
+    of_tokens = isinstance(loss_of, Objective)
+    losses = loss_of.by_token if isinstance(loss_of, Objective) else loss_of
+    mine, count = losses(model, batch)
     with torch.no_grad(), watch():
-        theirs, _ = token_losses(reference, batch) if of_tokens else loss_of(reference, batch)
+        theirs, _ = losses(reference, batch)
     excess = (mine.detach() - theirs).clamp(min=0)
     if of_tokens:
         return mine.sum(1), count.sum(1), excess.sum(1)
@@ -422,18 +572,3 @@ def _products(gradients: list[Tensor | None]) -> np.ndarray[Any, Any]:
             if left is not None and right is not None:
                 gram[i, j] = gram[j, i] = float(left.double() @ right.double())
     return gram
-
-
-def predictions(inputs: Mapping[str, Any]) -> Tensor:
-    """Return the number of predictions in each row of a batch, (B,).
-
-    Examples
-    --------
-    >>> predictions({"labels": torch.tensor([[5, 6, -100], [5, 6, 7]])})
-    tensor([1, 2])
-    """
-    labels = inputs.get("labels")
-    if labels is None or labels.ndim == 1:
-        return torch.ones(len(next(iter(inputs.values()))), dtype=torch.int64)
-    counts: Tensor = (labels[:, 1:] != -100).sum(1).cpu()
-    return counts

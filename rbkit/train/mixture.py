@@ -48,10 +48,16 @@ class MixtureLoader:
         collate: Callable[[list[Any]], dict[str, Any]],
         workers: int = 0,
         pin_memory: bool = False,
+        prefetch_factor: int | None = None,
+        multiprocessing_context: str | None = None,
     ) -> None:
         self.dataset, self.sampler, self.collate = dataset, sampler, collate
         self.batch_size, self.until = batch_size, until
         self.workers, self.pin_memory = workers, pin_memory
+        self.options: dict[str, Any] = {
+            "prefetch_factor": prefetch_factor if workers else None,
+            "multiprocessing_context": multiprocessing_context if workers else None,
+        }
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         while True:
@@ -68,6 +74,7 @@ class MixtureLoader:
                 pin_memory=self.pin_memory,
                 # Its own generator: a loader must not touch the random state of the model.
                 generator=torch.Generator(),
+                **self.options,
             )
             for batch in loader:
                 self.sampler.take(together)

@@ -6,27 +6,33 @@ of each round, eval losses by domain, the run folder, and a resume that is exact
 continued run draws the same examples and writes the same metrics as one that was never
 stopped.
 
-``transformers.Trainer`` divides the loss by the tokens of the whole step where the model takes
-that number, else by those of the micro-batch; and where DDP averages gradients over processes
-that it wants summed, it multiplies the loss by their number. The tracker's scale undoes both.
+``transformers.Trainer`` offers the tokens of the whole step to the loss. Some models divide by
+them, others by those of the micro-batch whatever they are offered: a few rows show which, before
+training. And where DDP averages gradients over processes that the library wants summed, it
+multiplies the loss by their number. The tracker's scale undoes all this.
+
+The same rows show how the model's own loss divides among examples: see
+:class:`rbkit.train.losses.Objective`.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset, Subset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import TrainOutput, rotate_checkpoints, speed_metrics
 
 from rbkit.balance.gram import GramTracker, find_layer
 from rbkit.balance.mixers.base import Mixer
@@ -59,10 +65,10 @@ from rbkit.train.losses import (
     StepLosses,
     Window,
     evaluate,
-    example_losses,
+    find_objective,
     fresh_gradients,
     length_batches,
-    predictions,
+    likely_objectives,
     reference_excess,
     shares,
 )
@@ -109,8 +115,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     run_dir : path, optional
         Run folder; the trainer's ``output_dir`` by default.
     loss_of : callable, optional
-        Losses and token counts of a batch's examples, for models that are neither causal
-        LMs nor classifiers; see :func:`rbkit.train.losses.example_losses`.
+        Losses and token counts of a batch's examples, where those of the model's own loss are
+        not known; see :func:`rbkit.train.losses.example_losses`. Rules that read or weigh
+        training losses train on it.
     eval_collator : callable, optional
         Makes eval batches, one row per example; the data collator by default.
     record : mapping, optional
@@ -148,7 +155,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         fidelity_rounds: int = 0,
         log_every: int = 10,
         run_dir: str | Path | None = None,
-        loss_of: LossOf = example_losses,
+        loss_of: LossOf | None = None,
         eval_collator: Any = None,
         record: Mapping[str, Any] | None = None,
         live: Live = False,
@@ -161,9 +168,16 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
         self.mixer = mixer_by_name(mixer) if isinstance(mixer, str) else mixer
         self.eval_rounds, self.fidelity_rounds = eval_rounds, fidelity_rounds
-        self.log_every, self.loss_of = log_every, loss_of
+        self.log_every = log_every
+        self._own_loss_of = loss_of
+        # How the loss divides among examples, and whether the library's is divided by the items
+        # of a step rather than of a micro-batch: :meth:`_study_loss` finds out.
+        self.loss_of: LossOf | None = loss_of
+        self._objective, self._mean_of_step = likely_objectives(self.model, None)[0], True
+        self._is_studied = False
         self.eval_collator = eval_collator or self.data_collator
         self.bare_model = self.model  # as it was given: not wrapped for several processes
+        self._check_loss_arguments()
         _check_rows("train_dataset", self.train_dataset, domains.train_labels)
         _check_rows("eval_dataset", self.eval_dataset, domains.eval_labels)
         _check_arguments(self.args, self.mixer, round_steps, self.eval_dataset)
@@ -212,7 +226,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.window = Window(self.args.device)
         self.last_eval: tuple[int, EvalLosses] | None = None  # of this very training
         self.evaluates_first = True  # before the first step
-        self.stopped = False  # before all steps were made
+        self.stopped = False  # by request, before all steps were made
+        self._asked = False  # to stop, and all processes know it
         self.shown_loss: float | None = None  # mean of the last logged window
         # Of the step in progress: its loss and tokens in this process; the weights of all its
         # tokens over all processes, where the mixer weighs losses; and of the micro-batch.
@@ -222,6 +237,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
+        self.data_collator: Any
         self.add_callback(_StepHooks(self._evaluate_first, self._end_step))
 
     @property
@@ -257,6 +273,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             collate=self.data_collator,
             workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
@@ -280,6 +298,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "this trainer has trained already",
                 "make a new one, or give resume_from_checkpoint=True",
             )
+        if self.train_dataset is None:
+            raise InputError("train_dataset", "none was given", "give one")
+        if kwargs.get("trial") is not None:
+            raise InputError("trial", "hyperparameters would change within a run", "leave it out")
+        self._study_loss()
         wait()  # until all have looked for checkpoints
         step = self._begin_record(checkpoint)
         output, final = TrainOutput(step, float("nan"), {}), None
@@ -293,8 +316,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                     source = str(checkpoint) if checkpoint else None
                     with readable(source, sharded=self.is_fsdp_enabled) as source:
                         output = super().train(source, **kwargs)
-                if self.state.global_step >= self.args.max_steps:
-                    final = self._final()
+                if self.state.global_step >= self.args.max_steps or not self._asked:
+                    final = self._final()  # a callback may end training early: that is an end
         except _SideRunStopped:  # before the first step
             pass
         except BaseException as error:
@@ -310,6 +333,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Load a run that had already made all its steps."""
         self._load_from_checkpoint(checkpoint)
         self.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
         self._move_model_to_device(self.model, self.args.device)
         return TrainOutput(self.state.global_step, float("nan"), {})
 
@@ -320,7 +345,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.mixer.acts == "loss" and self.mixer.normalise_loss:
             weights = self.mixture.weights
-            here = sum(float((weights(b[DOMAIN]) * predictions(b)).sum()) for b in batches)
+            counts = self._objective.counts
+            here = sum(float((weights(b[DOMAIN]) * counts(b)).sum()) for b in batches)
             self._weight_of_step = float(all_sum(np.array([here]), self.args.device)[0])
         return batches, items
 
@@ -342,7 +368,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 stack.enter_context(self.ledger.probe(tokens))
             loss = super().training_step(model, inputs, num_items_in_batch)
         assert isinstance(loss, Tensor)
-        self._step_loss = self._step_loss.to(loss.device) + loss
+        # Means of micro-batches that the library took for parts of the step's are shown as such.
+        parts = 1.0
+        if self._offers(num_items_in_batch) and not self._mean_of_step:
+            parts = self._averaging_processes * self._left_undivided(num_items_in_batch)
+        self._step_loss = self._step_loss.to(loss.device) + loss / parts
         return loss
 
     @contextmanager
@@ -369,18 +399,17 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ) -> Any:
         """Return the loss: the library's, unless the mixer needs it by example, or weighs it."""
         weighs = self.mixer.acts == "loss"
-        if self.step_losses is None and not weighs:
+        trains = not return_outputs  # else the library evaluates
+        if not trains or (self.step_losses is None and not weighs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         losses, tokens = self._example_losses(model, inputs, self._domain_ids)
-        of_step = num_items_in_batch is not None and self.model_accepts_loss_kwargs
         if weighs:
             losses = losses * self.mixture.weights(self._domain_ids).to(losses.device)
         if weighs and self.mixer.normalise_loss:
-            # Without the step's items, the library divides by its micro-batches.
-            parts = 1 if of_step else self.current_gradient_accumulation_steps
+            parts = self.current_gradient_accumulation_steps
+            parts /= self._left_undivided(num_items_in_batch)  # the library divides by these
             return losses.sum() / self._weight_of_step * self.args.world_size * parts
-        divisor = num_items_in_batch / self._averaging_processes if of_step else tokens.sum()
-        return losses.sum() / divisor
+        return losses.sum() / self._divisor(num_items_in_batch, tokens.sum())
 
     def _example_losses(
         self, model: Any, inputs: dict[str, Any], domains: Tensor
@@ -392,11 +421,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 model,
                 self.reference,
                 inputs,
-                self.loss_of,
+                self._losses_by_example,
                 lambda: self.ledger.within("reference", self.args.device),
             )
         else:
-            losses, tokens = self.loss_of(model, inputs)
+            losses, tokens = self._losses_by_example(model, inputs)
         if self.step_losses is not None:
             step = self.state.global_step - self.mixture.round_began
             self.step_losses.add(step, domains, losses, tokens, excess)
@@ -406,11 +435,31 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Return what the summed loss of a micro-batch was divided by before ``backward``."""
         scaler = getattr(self.accelerator, "scaler", None)
         gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
-        of_step = self.model_accepts_loss_kwargs or self.compute_loss_func is not None
-        if items is not None and of_step:
-            return float(items) / self._averaging_processes / gain
-        here = int(predictions(inputs).sum())
-        return float(here * self.current_gradient_accumulation_steps / gain)
+        parts = self.current_gradient_accumulation_steps / self._left_undivided(items)
+        here = int(self._objective.counts(inputs).sum())
+        return float(self._divisor(items, here) * parts / gain)
+
+    def _divisor(self, items: Any, here: Any) -> Any:
+        """Return what :meth:`compute_loss` divides the sum of losses by.
+
+        `items` are the predictions of the step as the library counts them, if it does, and `here`
+        those of the micro-batch.
+        """
+        if not self._offers(items):
+            return here
+        return (items if self._mean_of_step else here) / self._averaging_processes
+
+    def _offers(self, items: Any) -> bool:
+        """Whether the library gives `items` to the loss, and takes it for divided by them."""
+        takes = self.model_accepts_loss_kwargs or self.compute_loss_func is not None
+        return items is not None and takes
+
+    def _left_undivided(self, items: Any) -> int:
+        """Return the micro-batches that the library should divide a loss by, but does not."""
+        divided: bool | None = self.loss_is_scaled_for_ga
+        if divided is None:
+            divided = self._offers(items) or self.compute_loss_func is not None
+        return self.current_gradient_accumulation_steps if divided else 1
 
     @property
     def _averaging_processes(self) -> int:
@@ -436,7 +485,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if step == self.mixture.round_ends:
             self._end_round(step)
         self.recorder.beat(step=step, steps=steps, loss=self.shown_loss)
-        return any_of(bool(self._stop), self.args.device)  # all processes stop at the same step
+        # All processes stop at the same step.
+        self._asked = any_of(bool(self._stop), self.args.device)
+        return self._asked
 
     def _log_losses(self, step: int) -> None:
         losses = np.array(self.window.pool())
@@ -453,6 +504,152 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             }
         )
         self.window.losses.clear()
+
+    # ------------------------------------------------------------------- the objective
+
+    def _check_loss_arguments(self) -> None:
+        """Refuse arguments of the library's trainer that would change nothing, or too late."""
+        rule = self.mixer.name
+        reads = self.mixer.acts == "loss" or self._needs("train_losses", "excess_losses")
+        side_runs = self._needs("probe_runs", "excess_losses")
+        problem = getattr(getattr(self.model, "config", None), "problem_type", None)
+        if self.model_init is not None:
+            raise InputError("model_init", "layers of the model are watched", "give the model")
+        if self.compute_loss_func is not None and reads:
+            raise InputError(
+                "compute_loss_func",
+                f"{rule} needs the losses of examples, and this gives one of a batch",
+                "give loss_of in its place: a loss and a number of tokens for each example",
+            )
+        if self.compute_loss_func is not None and self._own_loss_of is None and self._measures:
+            raise InputError(
+                "compute_loss_func",
+                f"{self._measures} takes losses of examples, and this gives one of a batch",
+                "also give loss_of, the same loss by example"
+                + (", or set eval_rounds=0" if self._measures == "eval_rounds" else ""),
+            )
+        if self.args.label_smoothing_factor and self._own_loss_of is not None and reads:
+            raise InputError(
+                "label_smoothing_factor",
+                f"{rule} trains on loss_of",
+                "smooth the labels in loss_of",
+            )
+        if self.args.label_smoothing_factor and problem == "multi_label_classification":
+            raise InputError(
+                "label_smoothing_factor", "the library smooths no multiple labels", "leave it out"
+            )
+        if side_runs and (self.optimizer is not None or self.lr_scheduler is not None):
+            raise InputError(
+                "optimizers",
+                f"{rule} makes side runs, whose models need optimizers of their own",
+                "give args.optim, or optimizer_cls_and_kwargs",
+            )
+
+    @property
+    def _measures(self) -> str:
+        """What takes losses of examples, apart from the training loss; "" if nothing does."""
+        names = ("eval_losses", "probe_runs", "target_gradient", "domain_gradients")
+        asked = sorted(self.mixer.signals & set(names))
+        by_name = {
+            f"{self.mixer.name} ({', '.join(asked)})": bool(asked),
+            "fidelity_rounds": self.fidelity_rounds > 0,
+            "eval_strategy": self.eval_dataset is not None and self.args.eval_strategy != "no",
+            "eval_rounds": self.evaluates,
+        }
+        return next((name for name, does in by_name.items() if does), "")
+
+    @property
+    def _losses_by_example(self) -> LossOf:
+        """What gives summed losses and numbers of predictions of a batch's examples, (B,) each."""
+        self._study_loss()
+        if self.loss_of is None:
+            raise _not_by_example(self.model)
+        return self.loss_of
+
+    def _study_loss(self) -> None:
+        """Find out, from a few rows, how the loss divides among examples and what divides it.
+
+        Sharded models cannot be asked before they are; what transformers knows is then taken.
+        """
+        if self._is_studied:
+            return
+        self._is_studied = True
+        reads = self.mixer.acts == "loss" or self.step_losses is not None
+        with _same_random_state():
+            batch = self._study_batch()
+        smoothing = float(self.args.label_smoothing_factor)
+        labels = batch.get("labels")
+        if isinstance(labels, Tensor):
+            self._objective = likely_objectives(self.model, labels, smoothing)[0]
+        found: LossOf | None = self._objective
+        if not self.is_fsdp_enabled:
+            training = self.model.training
+            self.model.eval()
+            try:
+                with torch.no_grad(), self.accelerator.autocast():
+                    found = self._find_objective(batch, smoothing)
+                    self._mean_of_step = self._divides_by_items(batch)
+            finally:
+                self.model.train(training)
+        self.loss_of = self._own_loss_of or found
+        if self.loss_of is None and (reads or self._measures):
+            raise _not_by_example(self.model)
+
+    def _study_batch(self) -> dict[str, Any]:
+        data, collate = self.train_dataset, self.data_collator
+        if data is None:
+            data, collate = self.eval_dataset, self.eval_collator
+        data = self._used_columns(data, "training")
+        rows = [data[i] for i in range(min(len(data), _STUDIED_ROWS))]
+        batch: dict[str, Any] = self._prepare_inputs(dict(collate(rows)))
+        return batch
+
+    def _find_objective(self, batch: dict[str, Any], smoothing: float) -> LossOf | None:
+        if self.compute_loss_func is not None:
+            return None
+        own = self._loss_of_library(batch, None)
+        half = torch.is_autocast_enabled(self.args.device.type) or any(
+            p.dtype in (torch.float16, torch.bfloat16) for p in self.model.parameters()
+        )
+        tolerance = 2e-2 if half else 1e-4
+        found = find_objective(self.model, batch, own, smoothing, tolerance)
+        self._objective = found or self._objective
+        return found
+
+    def _divides_by_items(self, batch: dict[str, Any]) -> bool:
+        """Whether the loss halves as the number of items doubles."""
+        items = self._get_num_items_in_batch([batch], self.args.device)
+        if not self._offers(items):
+            return True
+        one, other = (self._loss_of_library(batch, n) for n in (items, 2 * items))
+        if not np.isfinite([one, other]).all() or other == 0:
+            return True
+        ratio = one / other
+        matters = self.tracker is not None or self.step_losses is not None
+        if matters and 1.1 < ratio < 1.6:  # auxiliary losses may be added to one that halves
+            where = "model" if self.compute_loss_func is None else "compute_loss_func"
+            raise InputError(
+                where,
+                "its loss depends on num_items_in_batch, but is not divided by it",
+                "divide by it, or leave it unused",
+            )
+        return bool(ratio > 1.5)
+
+    def _loss_of_library(self, batch: dict[str, Any], items: Any) -> float:
+        """Return the loss that the library trains on, for `items` predictions in the step."""
+        try:
+            loss = super().compute_loss(self.model, dict(batch), num_items_in_batch=items)
+            return float(loss) / (self._averaging_processes if self._offers(items) else 1)
+        except (InputError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [""])[0]
+            raise InputError(
+                "train_dataset",
+                f"{type(self.model).__name__} has no loss on its first rows: "
+                f"{type(error).__name__}: {first}",
+                "check its labels, the data collator and compute_loss_func",
+            ) from error
 
     # ----------------------------------------------------------- the end of a round
 
@@ -523,7 +720,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self.bare_model,
                 self._fresh_batches(),
                 self.mixture.rounds_done,
-                loss_of=self.loss_of,
+                loss_of=self._losses_by_example,
                 among=among,
                 target=target,
             )
@@ -542,7 +739,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 [find_layer(self.bare_model, name) for name in self.layers or (None,)],
                 self._fresh_batches(),
                 self._observation(step),
-                loss_of=self.loss_of,
+                loss_of=self._losses_by_example,
                 rule=rule,
             )
         self.recorder.fidelity(asdict(fidelity))
@@ -557,7 +754,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self._used_columns(self.train_dataset, "training"),
             self._used_columns(self.eval_dataset, "evaluation"),
             self.sampler.members,
-            np.flatnonzero(np.asarray(self.domains.eval_labels) >= 0),
+            self._eval_rows,
             collate,
             self.examples_per_step,
             self.args.seed,
@@ -565,18 +762,54 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- evaluation
 
-    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate by domain, log and return ``eval_loss`` (per token) and its parts."""
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Evaluate by domain; log and return ``eval_loss`` (per token), its parts and metrics.
+
+        Metrics are those of ``compute_metrics``, which takes a second pass. Examples that are in
+        no domain count nowhere. Another `eval_dataset` is evaluated as the library does.
+        """
+        prefix = metric_key_prefix
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
-            return dict(super().evaluate(eval_dataset, *args, **kwargs))
-        losses = self._measure_losses()
-        metrics = {"eval_loss": losses.token, "eval_loss_example": losses.example}
+            return dict(super().evaluate(eval_dataset, ignore_keys, prefix))
+        self._memory_tracker.start()
+        began, losses = time(), self._measure_losses()
+        metrics = {} if self.compute_metrics is None else self._metrics(ignore_keys, prefix)
+        metrics |= {f"{prefix}_loss": losses.token, f"{prefix}_loss_example": losses.example}
         for name, value in zip(self.domains.names, losses.by_domain_token, strict=True):
-            metrics[f"eval_loss/{name}"] = float(value)
-        self.log(dict(metrics))
+            metrics[f"{prefix}_loss/{name}"] = float(value)
+        number = len(self._eval_rows)
+        per_step = self.args.eval_batch_size * self.args.world_size
+        steps = -(-number // per_step)
+        metrics |= speed_metrics(prefix, began, num_samples=number, num_steps=steps)
+        self.log(metrics)
         control: TrainerControl = self.control
         self.control = self.callback_handler.on_evaluate(self.args, self.state, control, metrics)
+        self._memory_tracker.stop_and_update_metrics(metrics)
         return metrics
+
+    def _metrics(self, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+        """Return what ``compute_metrics`` gives, in the library's own pass."""
+        data = self._used_columns(self.eval_dataset, "evaluation")
+        collate, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            with self.ledger.time("eval"):
+                loader = self.get_eval_dataloader(Subset(data, self._eval_rows.tolist()))
+                output = self.evaluation_loop(
+                    loader, "Evaluation", ignore_keys=ignore_keys, metric_key_prefix=prefix
+                )
+        finally:
+            self.data_collator = collate
+        return dict(output.metrics)
+
+    @property
+    def _eval_rows(self) -> np.ndarray[Any, Any]:
+        """Rows of the eval set that are in a domain."""
+        return np.flatnonzero(np.asarray(self.domains.eval_labels) >= 0)
 
     def evaluate_domains(self, step: int, name: str | None = None) -> EvalLosses:
         """Evaluate as part of the run: once per step, recorded, and paid for by `name`."""
@@ -599,6 +832,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """
         if self.eval_dataset is None:
             raise InputError("eval_dataset", "none was given", "give one, or set eval_rounds=0")
+        self._study_loss()
         with ExitStack() as stack:
             stack.enter_context(self.compute_loss_context_manager())
             if name:  # one of several parts of an entry
@@ -612,7 +846,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self._eval_batches(),
                 np.asarray(self.domains.eval_labels),
                 self.domains.m,
-                loss_of=self.loss_of,
+                loss_of=self._losses_by_example,
             )
 
     def _eval_batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
@@ -667,6 +901,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         args = copy.copy(self.args)
         args.output_dir, args.max_steps = str(folder / "checkpoints"), steps
         args.save_total_limit = 1
+        args.eval_strategy, args.eval_on_start, args.load_best_model_at_end = "no", False, False
+        args.save_strategy = "no" if args.save_strategy == "no" else "steps"
+        args.push_to_hub = False
         if constant:
             args.lr_scheduler_type, args.warmup_steps, args.save_strategy = "constant", 0, "no"
         trainer = type(self)(
@@ -680,7 +917,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             mixer=Fixed(p.tolist()),
             round_steps=self.round_steps,
             eval_rounds=10**9,
-            loss_of=self.loss_of,
+            loss_of=self._own_loss_of,
+            compute_loss_func=self.compute_loss_func,
+            processing_class=self.processing_class,
+            optimizer_cls_and_kwargs=self.optimizer_cls_and_kwargs,
             run_dir=folder,
             record={"parameters": {"side_run": options}},
         )
@@ -727,7 +967,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             "proposal": self.mixer.proposal(),
         }
         if self.evaluates:
-            losses = self.evaluate_domains(self.state.global_step)
+            step = self.state.global_step
+            best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+            kept = step if best is None else int(Path(best).name.rpartition("-")[2])
+            if kept == step:
+                losses = self.evaluate_domains(step)
+            else:  # not the weights that the curves end with
+                losses, final["step"] = self._measure_losses(), kept
             self.recorder.save_arrays("final.npz", eval_loss_per_example=losses.per_example)
             final |= _by_kind(losses)
         return final
@@ -893,7 +1139,39 @@ def _by_kind(losses: EvalLosses) -> dict[str, Any]:
     }
 
 
+_STUDIED_ROWS = 8  # that show how the loss divides
+
+
+@contextmanager
+def _same_random_state() -> Iterator[None]:
+    """Leave the random state as it was: a collator may draw masks."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _not_by_example(model: Any) -> InputError:
+    return InputError(
+        "loss_of",
+        f"the loss of {type(model).__name__} cannot be divided among examples",
+        "give a function like rbkit.train.losses.example_losses, or measure none: eval_rounds=0 "
+        "and a rule that does not need them",
+    )
+
+
 def _check_rows(name: str, data: Any, labels: Any) -> None:
+    if isinstance(data, Mapping):
+        raise InputError(
+            name, "several datasets in a dict", "concatenate them, and let domains tell them apart"
+        )
+    if data is not None and (isinstance(data, IterableDataset) or not hasattr(data, "__len__")):
+        raise InputError(
+            name,
+            f"{type(data).__name__} has no rows to draw by number",
+            "give a map-style dataset, such as datasets.Dataset",
+        )
     if data is not None and len(data) != len(labels):
         raise InputError(
             name,
@@ -916,6 +1194,46 @@ def _check_domains(domains: Domains) -> None:
             "regroup with KMeans (eval examples go to the nearest train domain), or leave those "
             "examples out with SourceLabels(unseen='drop')",
         )
+
+
+_NO = "leave it out"
+_OBEYED: list[tuple[str, tuple[Any, ...], str, str]] = [  # arguments: what alone can be obeyed
+    ("eval_strategy", ("no", "steps"), "a mixture has no epochs", "use 'steps' with eval_steps"),
+    (
+        "save_strategy",
+        ("no", "steps", "best"),
+        "a mixture has no epochs",
+        "use 'steps' with save_steps",
+    ),
+    (
+        "logging_strategy",
+        ("no", "steps"),
+        "a mixture has no epochs",
+        "use 'steps' with logging_steps",
+    ),
+    ("train_sampling_strategy", ("random",), "the mixture draws the examples", _NO),
+    (
+        "auto_find_batch_size",
+        (False,),
+        "the examples of a step are planned",
+        "choose per_device_train_batch_size",
+    ),
+    ("bf16_full_eval", (False,), "evaluation is in the model's dtype", "use bf16"),
+    ("fp16_full_eval", (False,), "evaluation is in the model's dtype", "use fp16"),
+    ("dataloader_drop_last", (False,), "training has no last batch", _NO),
+    ("dataloader_persistent_workers", (False,), "workers end with a round", _NO),
+    ("dataloader_in_order", (True,), "the sequence would not be that of the seed", _NO),
+    ("split_batches", (False,), "the batch size is that of a process", _NO),
+    ("dispatch_batches", (None, False), "each process draws its own part", _NO),
+    (
+        "enable_jit_checkpoint",
+        (False,),
+        "a run that is stopped is saved already",
+        "stop it by Ctrl-C or a file STOP",
+    ),
+    ("parallelism_config", (None,), "only whole rows have a domain", "use DDP or FSDP"),
+    ("deepspeed", (None,), "its gradients are not those of a plain loss", "use DDP or FSDP"),
+]
 
 
 def _check_arguments(
@@ -951,9 +1269,16 @@ def _check_arguments(
         raise InputError(
             "fsdp", f"{', '.join(sorted(whole))} need the whole model in each process", "use DDP"
         )
-    if args.save_strategy == "epoch":
+    for name, obeyed, what, remedy in _OBEYED:
+        holder = args.accelerator_config if hasattr(args.accelerator_config, name) else args
+        if (value := getattr(holder, name)) not in obeyed:
+            value = getattr(value, "value", value)
+            raise InputError(name, f"{value!r} cannot be obeyed: {what}", remedy)
+    if args.data_seed not in (None, args.seed):
+        raise InputError("data_seed", "the order of examples follows seed", "give only seed")
+    if args.use_liger_kernel and "gram" in mixer.signals:
         raise InputError(
-            "save_strategy", "a mixture has no epochs", "use save_strategy='steps' with save_steps"
+            "use_liger_kernel", "its loss goes past the layer that is tracked", "turn it off"
         )
     if args.torch_compile and "gram" in mixer.signals:
         raise InputError("torch_compile", "the tracker's hooks are not compiled", "turn it off")

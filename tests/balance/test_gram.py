@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 import torch
@@ -254,18 +256,53 @@ def test_wrong_domain_ids_are_refused_with_the_remedy(ids, message):
         layer(torch.randn(2, 3))
 
 
-def test_an_overflowing_batch_does_not_spoil_the_round():
+@pytest.mark.parametrize("estimator", ["sketch", "exact", "grouped"])
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_an_overflowing_batch_counts_as_if_it_had_not_been(estimator, decay):
     torch.manual_seed(0)
     layer, x = nn.Linear(3, 2), torch.randn(4, 3)
-    grams = []
-    for factors in ([1.0], [1.0, float("inf")]):
-        tracker = GramTracker(layer, 2)
-        for factor in factors:
-            with tracker.batch([0, 0, 1, 1]):
-                (layer(x).sum() * factor).backward()
-        estimate = tracker.estimate()
-        grams.append(estimate.gram * np.outer(estimate.counts, estimate.counts))
-    np.testing.assert_allclose(*grams)
+    found = []
+    for factors in ([1.0, 2.0], [1.0, float("inf"), float("nan"), 2.0]):
+        tracker = GramTracker(layer, 2, estimator=estimator, decay=decay)
+        for round_ in range(2):
+            for factor in factors:
+                with tracker.batch([0, 0, 1, 1], halves=[0, 1, 0, 1]):
+                    (layer(x + round_).sum() * factor).backward()
+                    layer.zero_grad()
+                saved = tracker.state_dict()
+                tracker.load_state_dict(saved)
+            found.append(tracker.estimate())
+            tracker.reset()
+    for clean, overflowed in zip(found[:2], found[2:], strict=True):
+        assert overflowed.counts.tolist() == clean.counts.tolist() == [4, 4]
+        for name in ("gram", "diagonal_debiased", "noise_floor"):
+            np.testing.assert_allclose(getattr(overflowed, name), getattr(clean, name))
+
+
+def test_one_domain_that_overflows_costs_no_other_its_count():
+    layer, x = nn.Linear(3, 2), torch.randn(4, 3)
+    tracker = GramTracker(layer, 3)
+    weights = torch.tensor([1.0, 1.0, float("inf"), 1.0])
+    for factor in (torch.ones(4), weights):
+        with tracker.batch([0, 0, 1, 2]):
+            (layer(x).sum(1) * factor).sum().backward()
+    assert tracker.estimate().counts.tolist() == [4, 1, 2]
+
+
+def test_layers_count_what_reaches_them():
+    """Two layers of which one is skipped in every other batch, as by layer dropout."""
+    torch.manual_seed(0)
+    one, two, x = nn.Linear(3, 2), nn.Linear(3, 2), torch.randn(4, 3)
+    both, apart = GramTracker([one, two], 2), [GramTracker(one, 2), GramTracker(two, 2)]
+    ids = [0, 0, 1, 1]
+    for skips in (False, True):
+        watching = [both, apart[0]] if skips else [both, *apart]
+        with ExitStack() as stack:
+            for tracker in watching:
+                stack.enter_context(tracker.batch(ids))
+            (one(x).sum() + (0 if skips else two(x).square().sum())).backward()
+    grams = [tracker.estimate().gram for tracker in (both, *apart)]
+    np.testing.assert_allclose(grams[0], grams[1] + grams[2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("layer", [nn.Embedding(5, 4), nn.LayerNorm(4), nn.Bilinear(2, 2, 2)])
@@ -275,13 +312,14 @@ def test_what_is_not_linear_is_refused(layer):
 
 
 def test_a_layer_that_the_loss_goes_around_is_reported():
-    """As with a loss kernel that is fused with the head."""
+    """As with a loss kernel that is fused with the head: at once, not after a round."""
     layer = nn.Linear(3, 2)
     tracker = GramTracker(layer, 1)
-    with tracker.batch([0, 0]):
+    with (
+        pytest.raises(InputError, match="took no part in the backward pass"),
+        tracker.batch([0, 0]),
+    ):
         (torch.randn(2, 3) @ layer.weight.T).sum().backward()
-    with pytest.raises(InputError, match="took no part in the backward pass"):
-        tracker.estimate()
 
 
 @pytest.mark.gpu

@@ -8,14 +8,36 @@ import numpy as np
 import pytest
 import torch
 from job import M, make
-from transformers import DataCollatorWithFlattening
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    DataCollatorWithFlattening,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+    XLMConfig,
+    XLMWithLMHeadModel,
+    default_data_collator,
+)
 
+from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
+from rbkit.regroup.domains import Domains
 from rbkit.train import Run
-from rbkit.train.losses import token_losses
+from rbkit.train.losses import Objective, token_losses
 from rbkit.train.models import PadCollator
+from rbkit.train.trainer import MixtureTrainer
 
 
 class Watching(Mixer):
@@ -415,3 +437,313 @@ def test_all_parameters_compared_with_themselves_agree(tmp_path):
 def test_what_cannot_work_is_refused_before_training(tmp_path, mixer, options, word):
     with pytest.raises(InputError, match=word):
         make(tmp_path, mixer=mixer, **options)
+
+
+# ------------------------------------------------------- the losses of models of other kinds
+
+ROWS, LENGTH, WORDS = 24, 8, 32
+
+
+def model_and_rows(kind):
+    """A model of a kind, and rows that it can be trained on."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(3, WORDS, (ROWS, LENGTH))
+    masked = np.where(rng.random(ids.shape) < 0.6, -100, ids)
+    masked[:, 0] = ids[:, 0]  # a first label, which only an LM that shifts leaves out
+
+    def bert(**more):
+        sizes = {"hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": LENGTH}
+        heads = {"num_hidden_layers": 1, "num_attention_heads": 1}
+        return BertConfig(vocab_size=WORDS, **sizes, **heads, **more)
+
+    model, labels = {
+        "causal LM": lambda: (
+            GPT2LMHeadModel(
+                GPT2Config(
+                    vocab_size=WORDS,
+                    n_positions=LENGTH,
+                    n_embd=8,
+                    n_layer=1,
+                    n_head=1,
+                    bos_token_id=1,
+                    eos_token_id=2,
+                )
+            ),
+            ids,
+        ),
+        "LM that does not shift": lambda: (
+            XLMWithLMHeadModel(
+                XLMConfig(
+                    vocab_size=WORDS,
+                    emb_dim=8,
+                    n_layers=1,
+                    n_heads=1,
+                    max_position_embeddings=LENGTH,
+                )
+            ),
+            masked,
+        ),
+        "masked LM": lambda: (BertForMaskedLM(bert()), masked),
+        "token classes": lambda: (BertForTokenClassification(bert(num_labels=3)), ids % 3),
+        "classes": lambda: (BertForSequenceClassification(bert(num_labels=3)), ids[:, 0] % 3),
+        "a value": lambda: (
+            BertForSequenceClassification(bert(num_labels=1)),
+            rng.normal(size=ROWS).astype(np.float32),
+        ),
+        "values": lambda: (
+            BertForSequenceClassification(bert(num_labels=2, problem_type="regression")),
+            rng.normal(size=(ROWS, 2)).astype(np.float32),
+        ),
+        "binary labels": lambda: (
+            BertForSequenceClassification(bert(num_labels=3)),
+            (ids[:, :3] % 2).astype(np.float32),
+        ),
+        "seq2seq T5": lambda: (
+            T5ForConditionalGeneration(
+                T5Config(
+                    vocab_size=WORDS,
+                    d_model=8,
+                    d_kv=4,
+                    d_ff=8,
+                    num_layers=1,
+                    num_heads=2,
+                    decoder_start_token_id=0,
+                )
+            ),
+            masked,
+        ),
+        "seq2seq BART": lambda: (
+            BartForConditionalGeneration(
+                BartConfig(
+                    vocab_size=WORDS,
+                    max_position_embeddings=LENGTH,
+                    encoder_layers=1,
+                    encoder_ffn_dim=8,
+                    encoder_attention_heads=1,
+                    decoder_layers=1,
+                    decoder_ffn_dim=8,
+                    decoder_attention_heads=1,
+                    d_model=8,
+                )
+            ),
+            masked,
+        ),
+        "images": lambda: (
+            ViTForImageClassification(
+                ViTConfig(
+                    hidden_size=8,
+                    num_hidden_layers=1,
+                    num_attention_heads=1,
+                    intermediate_size=8,
+                    image_size=4,
+                    patch_size=2,
+                    num_labels=3,
+                )
+            ),
+            ids[:, 0] % 3,
+        ),
+    }[kind]()
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and (name == "p" or "dropout" in name):
+                setattr(module, name, 0.0)
+    head = find_layer(model)
+    head.weight.data = torch.randn_like(head.weight)  # losses that differ
+    inputs = (
+        {"pixel_values": rng.normal(size=(ROWS, 3, 4, 4)).astype(np.float32)}
+        if kind == "images"
+        else {"input_ids": ids}
+    )
+    columns = {name: list(value) for name, value in {**inputs, "labels": labels}.items()}
+    return model, [
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ]
+
+
+KINDS = (
+    "causal LM",
+    "LM that does not shift",
+    "masked LM",
+    "token classes",
+    "classes",
+    "a value",
+    "values",
+    "binary labels",
+    "seq2seq T5",
+    "seq2seq BART",
+    "images",
+)
+
+
+def trainer_of(folder, kind, mixer, *, accumulate=1, batch=8, arguments=None, **options):
+    model, rows = model_and_rows(kind)
+    args = TrainingArguments(
+        **{
+            "output_dir": str(folder),
+            "max_steps": 2,
+            "optim": "sgd",
+            "learning_rate": 0.1,
+            "max_grad_norm": 0.0,
+            "per_device_train_batch_size": batch,
+            "per_device_eval_batch_size": ROWS,
+            "gradient_accumulation_steps": accumulate,
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": True,
+            **(arguments or {}),
+        }
+    )
+    labels = np.arange(ROWS) % M
+    return MixtureTrainer(
+        model,
+        args,
+        **{
+            "train_dataset": rows,
+            "eval_dataset": rows,
+            "data_collator": default_data_collator,
+            "domains": Domains.from_labels(list("abcd"), labels, labels),
+            "mixer": mixer,
+            "round_steps": 1,
+            "estimator": "exact",
+            **options,
+        },
+    )
+
+
+def own_loss(trainer):
+    """The library's loss of the whole eval set, as one batch."""
+    batch = trainer.data_collator(trainer.eval_dataset)
+    with torch.no_grad():
+        return float(Trainer.compute_loss(trainer, trainer.model.eval(), batch))
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_reported_is_the_models_own(tmp_path, kind, smoothing):
+    numbers = kind in ("a value", "values", "binary labels")
+    trainer = trainer_of(
+        tmp_path, kind, Watching(), arguments={"label_smoothing_factor": smoothing}
+    )
+    if smoothing and (numbers or kind == "seq2seq T5"):  # nor can the library itself
+        with pytest.raises(InputError, match="has no loss on its first rows"):
+            trainer.evaluate()
+        return
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(own_loss(trainer), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rules_that_read_losses_train_on_the_models_own(tmp_path, kind):
+    options = {"accumulate": 3, "batch": 2, "eval_rounds": 0}
+    plain = trainer_of(tmp_path / "plain", kind, Watching(p=np.ones(M)), **options)
+    reads = trainer_of(tmp_path / "reads", kind, Watching("train_losses", p=np.ones(M)), **options)
+    start = weights(plain)
+    plain.train()
+    reads.train()
+    assert not torch.equal(weights(plain), start)
+    torch.testing.assert_close(weights(reads), weights(plain), rtol=1e-4, atol=1e-6)
+    shown = [Run.open(t.run_dir).info["progress"]["loss"] for t in (plain, reads)]
+    assert shown[0] == pytest.approx(shown[1], rel=1e-4)
+
+
+def mean_of_micro_batch(outputs, labels, num_items_in_batch=None):
+    return torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten())
+
+
+def sum_over_items(outputs, labels, num_items_in_batch=None):
+    loss = torch.nn.functional.cross_entropy
+    return (
+        loss(outputs.logits.flatten(0, 1), labels.flatten(), reduction="sum") / num_items_in_batch
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "function"),
+    [
+        *((kind, None) for kind in KINDS),
+        ("masked LM", mean_of_micro_batch),
+        ("masked LM", sum_over_items),
+    ],
+)
+def test_accumulation_gives_the_gram_matrix_of_one_large_batch(tmp_path, kind, function):
+    """Whether the loss is divided by the step's items or by the micro-batch's."""
+    grams = []
+    for accumulate in (1, 4):
+        trainer = trainer_of(
+            tmp_path / str(accumulate),
+            kind,
+            RnB(),
+            accumulate=accumulate,
+            batch=8 // accumulate,
+            eval_rounds=0,
+            arguments={"max_steps": 1},
+            **({} if function is None else {"compute_loss_func": function}),
+        )
+        trainer.train()
+        run = Run.open(trainer.run_dir)
+        grams.append(run.history["gram"][0])
+        assert np.isfinite(run.info["progress"]["loss"])
+    np.testing.assert_allclose(grams[1], grams[0], rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("signal", ["eval_losses", "train_losses"])
+def test_a_loss_that_cannot_be_divided_among_examples_is_refused_before_training(tmp_path, signal):
+    def make_trainer(**options):
+        trainer = trainer_of(tmp_path, "masked LM", Watching(signal), eval_rounds=0, **options)
+        forward = trainer.model.forward
+
+        def with_another_loss(**inputs):
+            output = forward(**inputs)
+            if output.loss is not None:
+                output.loss = output.loss + output.logits.pow(2).mean()
+            return output
+
+        trainer.model.forward = with_another_loss
+        return trainer
+
+    with pytest.raises(InputError, match="loss_of: the loss of BertForMaskedLM cannot be divided"):
+        make_trainer().train()
+    assert not (tmp_path / "run.json").exists()
+    make_trainer(loss_of=Objective("token")).train()
+
+
+def test_labels_that_a_model_cannot_take_are_one_line(tmp_path):
+    trainer = trainer_of(tmp_path, "classes", RnB())
+    for row in trainer.train_dataset:
+        row["labels"] = np.array([1, 2, 1, 0])
+    with pytest.raises(InputError, match="BertForSequenceClassification has no loss on its first"):
+        trainer.train()
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("rule", ["GroupDRO", "ODM", "ADO", "DoGE"])
+def test_a_loss_function_is_refused_by_rules_that_need_losses_of_examples(tmp_path, rule):
+    with pytest.raises(InputError, match="compute_loss_func: "):
+        trainer_of(
+            tmp_path, "masked LM", rule, compute_loss_func=mean_of_micro_batch, eval_rounds=0
+        )
+
+
+@pytest.mark.parametrize("rule", ["ODM", "GroupDRO", "RnB"])
+def test_smoothed_labels_are_what_is_trained_and_reported(tmp_path, rule):
+    """A step of a rule that reads or weighs losses is the library's own."""
+    trainers = []
+    for smoothing in (0.0, 0.5):
+        trainer = trainer_of(
+            tmp_path / str(smoothing),
+            "causal LM",
+            rule,
+            arguments={"label_smoothing_factor": smoothing, "max_steps": 1},
+        )
+        trainer.train()
+        trainers.append(trainer)
+    plain, smooth = trainers
+    assert not torch.equal(weights(plain), weights(smooth))
+    final = Run.open(smooth.run_dir).info["final"]
+    assert final["loss_token"] == pytest.approx(own_loss(smooth), rel=1e-5)

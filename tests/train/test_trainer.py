@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import inspect
 import json
 import math
@@ -11,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import ParallelismConfig
 from datasets import Dataset, DatasetDict
 from job import M, make
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 from rbkit.balance.gram import GramTracker
 from rbkit.balance.mixers.base import Mixer, normalise
@@ -23,7 +26,7 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run, list_runs
 from rbkit.train.mixture import DOMAIN
-from rbkit.train.trainer import TrainingError
+from rbkit.train.trainer import MixtureTrainer, TrainingError, _check_arguments
 from rbkit.train.training import train
 
 
@@ -487,3 +490,182 @@ def test_every_argument_is_recorded_with_its_default(tmp_path):
     assert (recorded["batch_size"], recorded["vocab_size"], recorded["live"]) == (4, 280, "off")
     assert (recorded["eval_rounds"], recorded["learning_rate"]) == (1, 3e-3)  # not given
     assert run.info["domains"]["method"]["name"] == "by hand"
+
+
+# Arguments of the library's trainer that cannot be obeyed, each with a value of that kind; and
+# those that have nothing to decide here. All others are obeyed, by the library or the trainer.
+REFUSED = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "logging_strategy": "epoch",
+    "train_sampling_strategy": "group_by_length",
+    "auto_find_batch_size": True,
+    "bf16_full_eval": True,
+    "fp16_full_eval": True,
+    "dataloader_drop_last": True,
+    "dataloader_persistent_workers": True,
+    "dataloader_in_order": False,
+    "enable_jit_checkpoint": True,
+    "parallelism_config": ParallelismConfig(),
+    "deepspeed": {},
+    "data_seed": 5,
+    "use_liger_kernel": True,
+    "torch_compile": True,
+    "accelerator_config": {"split_batches": True},
+}
+IRRELEVANT = {
+    "length_column_name",  # of group_by_length
+    "ignore_data_skip",  # the sampler knows where it stands
+    *("do_train", "do_eval", "do_predict", "resume_from_checkpoint"),  # for scripts of the user's
+    *("torch_compile_backend", "torch_compile_mode", "liger_kernel_config"),  # as what they modify
+}
+NAMES = """
+output_dir per_device_train_batch_size num_train_epochs max_steps learning_rate lr_scheduler_type
+lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 adam_epsilon
+optim_target_modules gradient_accumulation_steps average_tokens_across_devices max_grad_norm
+label_smoothing_factor bf16 fp16 tf32 activation_checkpointing activation_checkpointing_kwargs
+gradient_checkpointing gradient_checkpointing_kwargs use_cache neftune_noise_alpha
+torch_empty_cache_steps logging_steps logging_first_step log_on_each_node logging_nan_inf_filter
+include_num_input_tokens_seen log_level log_level_replica disable_tqdm report_to run_name project
+trackio_space_id trackio_bucket_id trackio_static_space_id eval_steps eval_delay
+per_device_eval_batch_size prediction_loss_only eval_on_start eval_do_concat_batches
+eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics
+save_only_model save_steps save_on_each_node save_total_limit push_to_hub hub_token
+hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision load_best_model_at_end
+metric_for_best_model greater_is_better restore_callback_states_from_checkpoint full_determinism
+seed use_cpu dataloader_num_workers dataloader_pin_memory dataloader_prefetch_factor
+dataloader_multiprocessing_context remove_unused_columns label_names ddp_find_unused_parameters
+ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp fsdp_config
+debug skip_memory_metrics local_rank
+"""
+OBEYED = set(NAMES.split())
+
+
+def test_every_argument_of_the_library_is_obeyed_or_irrelevant_or_refused_by_name(tmp_path):
+    fields = {field.name for field in dataclasses.fields(TrainingArguments)}
+    assert fields == OBEYED | IRRELEVANT | set(REFUSED)
+    trainer = make(tmp_path, eval_rounds=0)
+    for name, value in REFUSED.items():
+        args = copy.copy(trainer.args)
+        if name == "accelerator_config":
+            name, value = "accelerator_config", copy.copy(args.accelerator_config)
+            value.split_batches = True
+        setattr(args, name, value)
+        named = "split_batches" if name == "accelerator_config" else name
+        with pytest.raises(InputError, match=f"^{named}: "):
+            _check_arguments(args, trainer.mixer, 10, trainer.eval_dataset)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_init": lambda: None}, "model_init: layers"),
+        ({"train": lambda data: data.to_iterable_dataset()}, "train_dataset: IterableDataset has"),
+        ({"eval_dataset": {"x": [], "y": []}}, "eval_dataset: several datasets"),
+        ({"compute_loss_func": lambda *_, **__: 0.0}, "compute_loss_func: eval_rounds takes"),
+        (
+            {"compute_loss_func": lambda *_, **__: 0.0, "mixer": "ODM", "eval_rounds": 0},
+            "compute_loss_func: ODM needs",
+        ),
+    ],
+)
+def test_arguments_of_the_trainer_that_cannot_be_obeyed_are_named(tmp_path, options, message):
+    trainer = make(tmp_path)
+    options = dict(options)
+    change = options.pop("train", lambda data: data)
+    model = None if "model_init" in options else trainer.model
+    if model is None:
+        options["model_init"] = lambda: trainer.model
+    with pytest.raises(InputError, match=message):
+        MixtureTrainer(
+            model,
+            trainer.args,
+            train_dataset=change(trainer.train_dataset),
+            **{
+                "eval_dataset": trainer.eval_dataset,
+                "domains": trainer.domains,
+                "data_collator": trainer.data_collator,
+                **options,
+            },
+        )
+
+
+def accuracy(prediction):
+    """The share of right next tokens, which ties the metric to rows and their order."""
+    logits, labels = prediction.predictions[:, :-1], prediction.label_ids[:, 1:]
+    valid = labels != -100
+    return {"accuracy": float((logits.argmax(-1) == labels)[valid].mean()), "rows": len(labels)}
+
+
+def test_metrics_are_those_of_the_examples_in_domains_and_can_choose_the_best_model(tmp_path):
+    eval_labels = np.arange(30) % 3 - 1  # a third is in no domain
+    domains = Domains.from_labels(["a", "b"], np.arange(90) % 2, eval_labels)
+    trainer = make(
+        tmp_path,
+        steps=6,
+        domains=domains,
+        compute_metrics=accuracy,
+        arguments={
+            "eval_strategy": "steps",
+            "eval_steps": 3,
+            "save_steps": 3,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "accuracy",
+        },
+    )
+    trainer.train()
+    assert trainer.state.best_metric is not None
+    metrics = trainer.evaluate(metric_key_prefix="test")
+    assert metrics["test_rows"] == 20
+    assert metrics["test_runtime"] > 0
+    rows = [trainer.eval_dataset[int(i)] for i in np.flatnonzero(eval_labels >= 0)]
+    batch = trainer.data_collator(rows)
+    with torch.no_grad():
+        hits = trainer.model.eval()(**batch).logits[:, :-1].argmax(-1) == batch["labels"][:, 1:]
+    right = hits[batch["labels"][:, 1:] != -100].double().mean().item()
+    assert metrics["test_accuracy"] == pytest.approx(right)
+    assert metrics["test_loss"] == pytest.approx(trainer.evaluate()["eval_loss"])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_final_record_is_of_the_weights_that_are_kept(tmp_path, resumed):
+    best = {
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_steps": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": True,  # the best are the first weights that are evaluated
+    }
+    trainer = make(tmp_path, steps=6, round_steps=2, arguments=best)
+    trainer.train()
+    if resumed:
+        trainer = make(tmp_path, steps=6, round_steps=2, arguments=best)
+        trainer.train(resume_from_checkpoint=True)
+    run = Run.open(tmp_path)
+    losses = {row["step"]: row["loss_token"] for row in run.metrics("eval")}
+    assert run.info["final"]["step"] == 2
+    assert run.info["final"]["loss_token"] == pytest.approx(losses[2], rel=1e-5)
+    assert run.info["final"]["loss_token"] == pytest.approx(trainer.evaluate()["eval_loss"])
+    assert losses[6] < losses[2]
+
+
+def test_a_callback_that_stops_training_ends_the_run(tmp_path):
+    trainer = make(
+        tmp_path,
+        arguments={
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "save_steps": 2,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": True,
+        },
+        callbacks=[EarlyStoppingCallback(1)],
+    )
+    trainer.train()
+    run = Run.open(tmp_path)
+    assert trainer.state.global_step == 4
+    assert run.status == "ok"
+    assert run.info["progress"]["step"] == 4
+    assert run.info["final"]["loss_token"] == pytest.approx(trainer.evaluate()["eval_loss"])
