@@ -172,8 +172,8 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
         except InputError as error:
             errors.append(error)
             continue
-        for error in errors if is_first() else ():
-            what = f"passed over for {checkpoint.name}: {error.where}: {error.what}"
+        for damage in errors if is_first() else ():
+            what = f"passed over for {checkpoint.name}: {damage.where}: {damage.what}"
             warnings.warn(f"a checkpoint is {what}", RbkitWarning, stacklevel=2)
         return checkpoint
     if errors:

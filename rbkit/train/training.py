@@ -347,8 +347,10 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool)
     return newest
 
 
-_OF_THE_RESULT = ("model", "steps", "context", "vocab_size", "learning_rate", "estimator")
-_OF_THE_RESULT += ("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed")
+_OF_THE_RESULT = (
+    *("model", "steps", "context", "vocab_size", "learning_rate", "estimator"),
+    *("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed"),
+)
 
 
 def _check_finished(run_dir: Path, checkpoint: Path, arguments: Mapping[str, Any]) -> None:

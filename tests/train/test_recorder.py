@@ -87,7 +87,7 @@ def test_a_new_run_does_not_inherit_the_pictures_and_domains_of_an_older_one(tmp
     assert (tmp_path / "domains").exists()
     record(tmp_path, overwrite=True)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
-    assert left == {"run.json", "figures", "trackers", "trackers/mine.txt"}
+    assert left == {".lock", "run.json", "figures", "trackers", "trackers/mine.txt"}
 
 
 def test_only_the_process_that_writes_is_watched(tmp_path):

@@ -134,8 +134,10 @@ def cost_of(runs: Sequence[Run]) -> dict[str, float]:
     }
 
 
-_SET_BY_METHOD = ("corpus", "domains", "run_dir", "mixer")
-_SET_BY_METHOD += ("resume", "overwrite", "record", "progress")
+_SET_BY_METHOD = (
+    *("corpus", "domains", "run_dir", "mixer"),
+    *("resume", "overwrite", "record", "progress"),
+)
 
 
 def train_once(
