@@ -361,7 +361,9 @@ class Recorder:
     def leave(self) -> None:
         """Let others write the folder."""
         self.in_use = False
-        _WRITERS.pop(str(self.path.resolve()), None)
+        folder = str(self.path.resolve())
+        if _WRITERS.get(folder) is self:
+            del _WRITERS[folder]
         if self._lock is not None:
             self._lock.release()
             self._lock = None

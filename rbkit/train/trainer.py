@@ -859,8 +859,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         _check_losses(np.array(self.window.pool()), step, self.args)
         if self.is_fsdp_enabled:  # whose weights are in pieces
             return
-        parts = [torch.isfinite(w.detach()).all() for w in self.model.parameters()]
-        if any_of(not bool(torch.stack([part.cpu() for part in parts]).all()), self.args.device):
+        weights = [w.detach() for w in self.model.parameters() if w.element_size() > 1]
+        bad = sum(torch.isfinite(w).all().logical_not().cpu() for w in weights)
+        if any_of(bool(bad), self.args.device):
             raise _diverged("a weight", "not a finite number", step, self.args)
 
     def _mixture_state(self) -> dict[str, Any]:

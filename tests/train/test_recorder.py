@@ -184,7 +184,8 @@ def test_two_recorders_of_a_process_do_not_write_one_folder_at_once(tmp_path):
     first.in_use = False  # left, as by a cell that was interrupted
     Recorder(tmp_path).start(parameters={"seed": 1})
     first.log({"kind": "train", "step": 1, "loss": 1.0})  # too late
-    assert Run.open(tmp_path).metrics() == []
+    first.finish("ok")
+    assert (Run.open(tmp_path).metrics(), Run.open(tmp_path).status) == ([], "running")
 
 
 def test_a_record_is_replaced_only_where_that_is_asked_for(tmp_path):
