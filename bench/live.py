@@ -64,7 +64,7 @@ def one_run(folder: Path, a: argparse.Namespace, setting: tuple[Any, Any], live:
         batch_size=a.batch,
         context=a.context,
         checkpoint_rounds=10**6,
-        resume=False,
+        overwrite=True,
         save_model=False,
         progress=False,
         live=live,

@@ -102,6 +102,7 @@ def run(
         typer.Option(help="Notebook with typed parameters, or the name of one of rbkit's; 90_run."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue an unfinished run there.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the run there.")] = False,
     timeout: Annotated[int | None, typer.Option(help="Seconds that one cell may take.")] = None,
 ) -> None:
     """Execute a notebook with your parameters, and export it as offline HTML.
@@ -112,15 +113,18 @@ def run(
     from rbkit.report.notebooks import find_template
     from rbkit.report.parameters import declared
     from rbkit.text import need_streams
+    from rbkit.train.recorder import check_free
 
     need_streams()
     given = read_parameters(parameter)
-    if resume:
-        given["resume"] = True
+    given |= {"resume": True} if resume else {}
+    given |= {"overwrite": True} if overwrite else {}
     notebook = find_template(template or "90_run")
     checked = declared(notebook).check(given)
     label = str(checked.get("mixer") or notebook.stem)
     values = {name: checked[name] for name in given}  # defaults are the notebook's own affair
+    replace = bool(checked.get("resume") or checked.get("overwrite"))
+    check_free(out, replace=replace, ways="--resume to continue it, --overwrite to replace it")
     page = run_notebook(notebook, values, out, timeout=timeout, label=label)
     shown = page if page.exists() else out / "run.ipynb"  # where no page could be made
     typer.echo(f"The run: {shown.resolve()}\nCompare runs with: rbkit report {out.parent}")

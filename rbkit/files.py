@@ -206,6 +206,24 @@ def read_npz(path: str | Path, remedy: str) -> dict[str, Any]:
         raise InputError(str(path), f"cannot be read ({error})", remedy) from error
 
 
+def free_name(path: str | Path) -> Path:
+    """Return `path`, or the first of ``path-2``, ``path-3``, ... where there is nothing yet.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> free_name(folder).name == folder.name + "-2", free_name(folder / "run").name
+    (True, 'run')
+    """
+    path, number = Path(path), 1
+    name = path.name
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{name}-{number}")
+    return path
+
+
 def sha256_of_file(path: str | Path) -> str:
     """Hex sha256 of a file's bytes."""
     with regular(path).open("rb") as file:

@@ -14,9 +14,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 STALE = 120.0  # seconds without a heartbeat after which a run on another machine counts as killed
 MARK = "RBKIT_SWEEP"  # an environment variable that all processes of a sweep inherit
@@ -49,6 +51,26 @@ def is_alive(identity: Mapping[str, Any] | None) -> bool:
         return True
     except (psutil.NoSuchProcess, OverflowError):
         return False
+
+
+def take_lock(path: Path) -> FileLock | None:
+    """Take the lock `path` until ``release()`` or the death of this process; None if it is taken.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "lock"
+    >>> lock = take_lock(path)
+    >>> take_lock(path) is None
+    True
+    >>> lock.release()
+    """
+    lock = FileLock(path, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
 
 
 def seconds_since(time: Any) -> float:

@@ -56,7 +56,8 @@ domains
 
 # %% [markdown]
 # **Balance**: the same model, seed and budget under three mixers. `Stratified` gives each domain
-# the same share; `Target` copies the shares of the eval set; `RnB` adapts.
+# the same share; `Target` copies the shares of the eval set; `RnB` adapts. A run that is there is
+# never replaced unasked: with `resume=True` one that has ended is read, so the cell can run twice.
 
 # %%
 size = {"steps": steps, "round_steps": round_steps}
@@ -64,7 +65,7 @@ size |= {"context": 32, "vocab_size": 512} if smoke else {}
 
 # %%
 runs = [
-    rb.train(corpus, domains, mixer=mixer, run_dir=f"{folder}/{mixer}", **size)
+    rb.train(corpus, domains, mixer=mixer, run_dir=f"{folder}/{mixer}", resume=True, **size)
     for mixer in ("Stratified", "Target", "RnB")
 ]
 

@@ -56,6 +56,7 @@ domains = rb.regroup(corpus, embedder=embedder, k=k)
 #
 # To stop it, press ■ (interrupt the kernel), or put a file named `STOP` into the run folder, from
 # anywhere. So that this notebook also runs on its own, a small watcher does that here, half way.
+# A run that is there is never replaced unasked; `overwrite=True` asks, so the cell can run twice.
 
 
 # %%
@@ -76,7 +77,7 @@ class StopHalfWay:
 
 # %%
 run = rb.train(corpus, domains, mixer="RnB", run_dir=folder / "RnB", live=[True, StopHalfWay()],
-               **options)  # fmt: skip
+               overwrite=True, **options)  # fmt: skip
 run
 
 # %% [markdown]
@@ -157,7 +158,7 @@ assert np.allclose(by_hand / by_hand.sum(), history["p"][t + 1])
 
 # %%
 baseline = rb.train(corpus, domains, mixer="Target", run_dir=folder / "Target", live="final",
-                    **options)  # fmt: skip
+                    overwrite=True, **options)  # fmt: skip
 
 # %%
 rb.scrub(run, baseline)
@@ -197,7 +198,7 @@ show.show(scrubber.freeze(n=3))
 # %%
 rng, m = np.random.default_rng(0), domains.m
 p, total = np.full(m, 1 / m), 40 if smoke else 120
-with rb.live(folder / "loop", domains, steps=total, mixer="mine", p=p) as live:
+with rb.live(folder / "loop", domains, steps=total, mixer="mine", p=p, overwrite=True) as live:
     for step in live:
         loss = 3 + 2 * np.exp(-step / 30) + 0.1 * rng.normal()
         live(loss, tokens=1000, p=p)

@@ -110,6 +110,7 @@ domains
 
 # %%
 setting = {"steps": steps, "round_steps": round_steps, "seed": seed, "save_model": False, **size}
+setting["overwrite"] = True  # these cells are made to be changed and run again
 run = rb.train(corpus, domains, mixer="RnB", run_dir=f"{folder}/RnB", **setting)
 G, q = run.history["gram"], run.history["q"]
 G.shape

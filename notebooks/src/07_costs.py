@@ -519,7 +519,7 @@ list(rules)
 
 # %%
 runs = [
-    rb.train(corpus, domains, mixer=rule, run_dir=f"{folder}/{name}", **size)
+    rb.train(corpus, domains, mixer=rule, run_dir=f"{folder}/{name}", overwrite=True, **size)
     for name, rule in rules.items()
 ]
 assert all(run.status == "ok" for run in runs)

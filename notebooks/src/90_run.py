@@ -52,6 +52,7 @@ layer: tuple[str, ...] | str | None = None  # tracked layers; the output layer i
 fidelity_rounds: int = 0  # rounds between two checks of the tracked layer; 0: none
 seed: int = 0  # seed of everything random
 resume: bool = False  # continue from the last checkpoint of an unfinished run
+overwrite: bool = False  # replace the run that the run folder holds
 run_dir: str = ""  # run folder; a new one under reports/ if empty
 profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
 

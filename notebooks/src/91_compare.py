@@ -36,7 +36,7 @@ if not runs:
     for mixer in ("Target", "RnB"):
         for seed in (0, 1):
             rb.train(corpus, domains, mixer=mixer, run_dir=f"{runs}/{mixer}-{seed}", seed=seed,
-                     **small)  # fmt: skip
+                     resume=True, **small)  # fmt: skip
 
 # %% [markdown]
 # ## What there is

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.balance.mixers.base import check_proportions
 from rbkit.balance.signals import FloatArray, IntArray
 from rbkit.errors import InputError, as_count
+from rbkit.files import fingerprint
 
 _BLOCK = 4096  # positions whose random numbers are made at once
 _DOMAIN_STREAM, _ORDER_STREAM = 0, 1  # keeps the two uses of a seed apart
@@ -181,20 +182,30 @@ class MixtureSampler:
         """State as plain arrays: position, examples drawn per domain, history of p."""
         return {
             "seed": self.seed,
+            "data": self._data(),
             "position": self.position,
             "drawn": self.drawn.copy(),
             "starts": np.array([start for start, _ in self.history]),
             "proportions": np.array([p for _, p in self.history]),
         }
 
+    def _data(self) -> str:
+        return fingerprint(np.asarray(self.labels, dtype=np.int64).tobytes())
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resume exactly where the saved sampler stood."""
+        """Resume exactly where the saved sampler stood; that of other data is refused."""
         proportions = np.asarray(state["proportions"], dtype=np.float64)
         if proportions.shape[1] != len(self.sizes):
             raise InputError(
                 "sampler state",
                 f"saved for {proportions.shape[1]} domains, not {len(self.sizes)}",
                 "resume with the domains of the checkpoint",
+            )
+        if state.get("data", self._data()) != self._data():
+            raise InputError(
+                "sampler state",
+                "saved for examples whose number or labels are others",
+                "resume with the data of the checkpoint",
             )
         self.seed, self.position = int(state["seed"]), int(state["position"])
         self.drawn = np.array(state["drawn"], dtype=np.int64)

@@ -145,7 +145,7 @@ def costs(
     params = RunParameters.from_mapping({**base, **given}).resolved()
     setups = [setup(canonical_mixer(name), params) for name in mixers or runnable()]
     corpus, domains = load_inputs(params, progress=progress)
-    mine = ("run_dir", "mixer", "resume", "record")
+    mine = ("run_dir", "mixer", "resume", "overwrite", "record")
     options = {k: v for k, v in train_options(params).items() if k not in mine}
     options |= {"eval_rounds": 10**9, "save_model": False}
     d_e = eval_tokens(corpus, params)

@@ -94,7 +94,7 @@ def demo(
         say(f"run {number} of {len(mixers)}: {mixer}, {shared.steps} steps")
         run_dir = out / "runs" / mixer
         folder = "" if settings.profile == "smoke" else str(out / "domains")
-        values = {**settings.to_dict(), "mixer": mixer, "domains": folder}
+        values = {**settings.to_dict(), "mixer": mixer, "domains": folder, "overwrite": True}
         (run_dir / "run.json").unlink(missing_ok=True)  # no result of an earlier call
         try:
             run_notebook(

@@ -6,6 +6,7 @@ from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.data.corpus import load_corpus
+from rbkit.files import free_name
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.embedders import TransformerEmbedder
 from rbkit.regroup.operations import EditLog
@@ -65,7 +66,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
 def train_options(params: RunParameters) -> dict[str, Any]:
     """Return the options of :func:`rbkit.train.training.train` that `params` stand for."""
     return {
-        "run_dir": params.run_dir or f"reports/{params.mixer}-{params.seed}",
+        "run_dir": params.run_dir or _run_dir(params),
         "mixer": mixer_by_name(params.mixer, params.mixer_options),
         "model": params.model,
         "vocab_size": params.vocab_size if params.model in PRESETS else None,
@@ -79,6 +80,13 @@ def train_options(params: RunParameters) -> dict[str, Any]:
         "fidelity_rounds": params.fidelity_rounds,
         "layer": params.layer,
         "seed": params.seed,
-        "resume": params.resume or None,  # never overwrite an unfinished run in silence
+        "resume": params.resume,
+        "overwrite": params.overwrite,
         "record": {"parameters": params.to_dict()},
     }
+
+
+def _run_dir(params: RunParameters) -> str:
+    """Return a new folder under ``reports/``; to resume or overwrite, the first of that name."""
+    folder = f"reports/{params.mixer}-{params.seed}"
+    return folder if params.resume or params.overwrite else str(free_name(folder))

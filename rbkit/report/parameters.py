@@ -419,6 +419,7 @@ class RunParameters(Parameters):
     fidelity_rounds: int = declare(0, "rounds between two checks of the tracked layer; 0: none")
     seed: int = declare(0, "seed of everything random")
     resume: bool = declare(False, "continue from the last checkpoint of an unfinished run")
+    overwrite: bool = declare(False, "replace the run that the run folder holds")
     run_dir: str = declare("", "run folder; a new one under reports/ if empty")
     profile: Literal["full", "smoke"] = declare("full", "smoke: a few seconds, to test")
 

@@ -8,6 +8,8 @@ numbers, and refuses a folder that has the former. :func:`readable` makes one of
 from __future__ import annotations
 
 import shutil
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +19,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, read_json, read_npz, write_json
 from rbkit.train.parallel import is_first, wait
 
 _ARRAYS, _VALUES = "rbkit_state.npz", "rbkit_state.json"
 _MARK = "array:"
+_PARTS_OF_STATE = {"identity", "step", "mixture", "observer", "ledger", "recorder"}
 
 
 def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
@@ -45,6 +48,8 @@ def save_state(folder: str | Path, state: Mapping[str, Any]) -> None:
             return {k: split(v, f"{path}/{k}") for k, v in value.items()}
         if isinstance(value, torch.Tensor):
             value = value.detach().cpu().numpy()
+        if isinstance(value, float) and not np.isfinite(value):
+            value = np.array(value)  # JSON has none
         if isinstance(value, np.ndarray):
             arrays[path] = value
             return _MARK + path
@@ -83,29 +88,118 @@ def load_state(folder: str | Path) -> dict[str, Any]:
     return dict(join(values))
 
 
-def check_weights(folder: str | Path) -> None:
-    """Refuse a checkpoint whose weights cannot be read, naming the file."""
-    for path in Path(folder).glob("*.safetensors"):
+def check_checkpoint(folder: str | Path) -> dict[str, Any]:
+    """Return the state in a checkpoint; refuse one that is damaged, naming the file.
+
+    What was never saved is another matter: see :func:`missing_parts`.
+    """
+    folder = Path(folder)
+    for name in (_ARRAYS, "trainer_state.json"):
+        if not (folder / name).is_file() and (folder / _VALUES).is_file():
+            raise _unusable(folder / name, "it is missing")
+    state = load_state(folder)
+    if lacking := _PARTS_OF_STATE - state.keys():
+        raise _unusable(folder / _VALUES, f"{', '.join(sorted(lacking))} missing")
+    weights = list(folder.glob("*.safetensors"))
+    for path in weights:
         try:
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise InputError(
-                str(path),
-                f"cannot be read ({error})",
-                "delete the checkpoint's folder and resume from another",
-            ) from error
+            raise _unusable(path, str(error)) from error
+    archives = [p for p in sorted(folder.glob("*.*")) if p.suffix in (".pt", ".pth", ".bin")]
+    for path in archives:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise _unusable(path, str(error)) from error
+        if damaged is not None:
+            raise _unusable(path, f"{damaged} is damaged")
+    others = ("*model*.bin", "*model*/", "global_step*")  # of torch, FSDP, DeepSpeed
+    if not weights and not any(any(folder.glob(pattern)) for pattern in others):
+        raise _unusable(folder, "the weights are missing")
+    for index in folder.glob("*.index.json"):
+        for name in sorted(set(read_json(index)["weight_map"].values())):
+            if not (folder / name).is_file():
+                raise _unusable(folder / name, "it is missing")
+    read_json(folder / "trainer_state.json")
+    return state
 
 
-def latest_checkpoint(folder: str | Path) -> Path | None:
-    """Return the newest complete ``checkpoint-N`` in `folder`, or None."""
+def missing_parts(folder: str | Path) -> list[str]:
+    """Return what an exact resume needs besides the weights, and a checkpoint does not have."""
+    parts = {
+        "optimizer": ("optimizer*", "global_step*"),
+        "scheduler": ("scheduler.pt", "global_step*"),
+        "random state": ("rng_state*.pth",),
+    }
+    return [
+        part
+        for part, patterns in parts.items()
+        if not any(any(Path(folder).glob(pattern)) for pattern in patterns)
+    ]
+
+
+def complete_checkpoints(folder: str | Path) -> list[Path]:
+    """Return the complete ``checkpoint-N`` in `folder`, the newest first."""
     complete = [p.parent for p in Path(folder).glob(f"checkpoint-*/{_VALUES}")]
     numbered = [
         (int(p.name.removeprefix("checkpoint-")), p)
         for p in complete
         if p.name.removeprefix("checkpoint-").isdigit()
     ]
-    return max(numbered)[1] if numbered else None
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def latest_checkpoint(folder: str | Path) -> Path | None:
+    """Return the newest complete ``checkpoint-N`` in `folder` that can be read, or None.
+
+    Raises
+    ------
+    InputError
+        If none can be read: names what is wrong with the newest.
+
+    Warns
+    -----
+    RbkitWarning
+        Of each damaged one that is passed over for one before it.
+    """
+    errors: list[InputError] = []
+    for checkpoint in complete_checkpoints(folder):
+        try:
+            check_checkpoint(checkpoint)
+        except InputError as error:
+            errors.append(error)
+            continue
+        for damage in errors if is_first() else ():
+            what = f"passed over for {checkpoint.name}: {damage.where}: {damage.what}"
+            warnings.warn(f"a checkpoint is {what}", RbkitWarning, stacklevel=2)
+        return checkpoint
+    if errors:
+        raise errors[0]
+    return None
+
+
+def begin_checkpoint(folder: Path) -> None:
+    """Take the mark of a complete checkpoint from `folder`, where a new one will be written."""
+    (folder / _VALUES).unlink(missing_ok=True)
+
+
+def clear_run(run_dir: Path, checkpoints: Path, *, side: bool) -> None:
+    """Remove checkpoints and model of an earlier run, its side runs if asked, and nothing else."""
+    for run in (run_dir / "side").glob("*/run.json") if side else ():
+        shutil.rmtree(run.parent)
+    for old in checkpoints.glob("checkpoint-*"):
+        if (old / "trainer_state.json").exists() or (old / "model.safetensors").exists():
+            shutil.rmtree(old)
+    if (run_dir / "model" / "config.json").exists():
+        shutil.rmtree(run_dir / "model")
+
+
+def _unusable(path: Path, why: str) -> InputError:
+    remedy = "delete the checkpoint's folder and resume from another"
+    return InputError(str(path), f"cannot be read ({why})", remedy)
 
 
 _MODEL, _OPTIMIZER = "pytorch_model_fsdp", "optimizer"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,9 +19,8 @@ from rbkit.balance.signals import FloatArray, GramEstimate
 from rbkit.errors import InputError, as_count
 from rbkit.regroup.domains import Domains
 from rbkit.train.losses import Window
-from rbkit.train.parallel import any_of, is_first, processes, wait
+from rbkit.train.parallel import any_of, is_first, processes, refused_together, wait
 from rbkit.train.recorder import Recorder, StopRequest, Watcher
-from rbkit.train.run import Run
 from rbkit.train.trackers import watchers
 
 _ROUNDING = 1e-3  # of a sum of proportions in single or half precision
@@ -176,6 +173,7 @@ class LiveLoop:
         p: FloatArray,
         log_every: int,
         round_steps: int,
+        overwrite: bool,
         watching: Sequence[Watcher],
     ) -> None:
         self.step, self.steps, self.log_every = 0, steps, log_every
@@ -191,9 +189,16 @@ class LiveLoop:
         self._ended = self._left = False
         self._stop, self._asked, self._warned = StopRequest(run_dir), False, False
         self._listening: AbstractContextManager[None] | None = None
+        with refused_together(communication_device()):
+            self.recorder = Recorder(
+                run_dir,
+                overwrite=overwrite,
+                active=is_first(),
+                watchers=watching,
+                ways="overwrite=True to replace it",
+            )
         if is_first():
             (run_dir / "STOP").unlink(missing_ok=True)  # meant for an earlier run
-        self.recorder = Recorder(run_dir, active=is_first(), watchers=watching)
         self.recorder.q = None if about["q"] is None else self._q
         self._rounds = LoopRounds(self.recorder, p, round_steps)
         self.recorder.start(
@@ -261,6 +266,8 @@ class LiveLoop:
         """
         if self._left:  # the loop was left, but continues
             self._left = self._ended = False
+            if self.recorder.active:
+                self.recorder.claim()
             self.recorder.info.update(status="running", error=None, ended=None)
         self.step += 1
         self._losses.append(torch.as_tensor(loss, dtype=torch.float32).detach())
@@ -303,6 +310,7 @@ class LiveLoop:
         self.recorder.finish(status, error=error, final=self._final, progress=progress)
 
     def __enter__(self) -> Self:
+        self.recorder.in_use = True
         self._listening = self._stop.listening()
         self._listening.__enter__()
         wait()  # each process has removed STOP by now: one that comes is for this run
@@ -367,6 +375,7 @@ def live(
     parameters: Mapping[str, Any] | None = None,
     log_every: int = 10,
     round_steps: int = 10,
+    overwrite: bool = False,
     display: bool | str | Watcher = True,
     report_to: str | Sequence[str] = "none",
 ) -> LiveLoop:
@@ -375,8 +384,7 @@ def live(
     Parameters
     ----------
     run_dir : path
-        Folder of the run, which reports, :func:`rbkit.attach` and the scrubber read. A record
-        that is there is replaced, unless its run is still in progress.
+        Folder of the run, which reports, :func:`rbkit.attach` and the scrubber read.
     domains : Domains, or sequence of m str
         What the examples are divided into, or only the names.
     steps : int, optional
@@ -397,6 +405,9 @@ def live(
     round_steps : int
         Least steps of a round that no Gram matrix ends: of proportions that change at every
         step the mean over so many steps is recorded.
+    overwrite : bool
+        Replace the run that is there; without it, one that has made a step is refused. A loop
+        that this process left open is replaced in any case, so that a cell can be run once more.
     display : bool, {"live", "batch", "final", "off"} or Watcher
         How to show it: see :mod:`rbkit.show.style`.
     report_to : str or sequence of str
@@ -429,7 +440,6 @@ def live(
     begin = sampler.p if p is None and sampler is not None else p
     m = len(about["names"])
     first = np.full(m, np.nan) if begin is None else shares("p", begin, m)
-    _agree_that_free(path)
     loop = LiveLoop(
         path,
         about,
@@ -439,38 +449,12 @@ def live(
         p=first,
         log_every=log_every,
         round_steps=round_steps,
+        overwrite=overwrite,
         watching=watching,
     )
     if isinstance(domains, Domains) and is_first():  # now that those of an older run are gone
         domains.save(path / "domains")
     return loop
-
-
-def _agree_that_free(run_dir: Path) -> None:
-    """Let the first process look, before any writes: the others would find its own run."""
-    refused: InputError | None = None
-    if is_first():
-        try:
-            _check_free(run_dir)
-        except InputError as error:
-            refused = error
-    if any_of(refused is not None, communication_device()):
-        raise refused or InputError(
-            "run_dir", f"the first process cannot use {run_dir}", "see its error"
-        )
-
-
-def _check_free(run_dir: Path) -> None:
-    if not (run_dir / "run.json").exists():
-        return
-    run = Run.open(run_dir)
-    mine = run.info["pid"] == os.getpid() and run.info.get("host") == platform.node()
-    if run.status == "running" and not mine:  # mine: a cell that is run once more
-        raise InputError(
-            "run_dir",
-            f"a run is in progress in {run_dir}",
-            "stop it with a file STOP in there, or use another folder",
-        )
 
 
 def _about(domains: Domains | Sequence[str], q: ArrayLike | None) -> dict[str, Any]:

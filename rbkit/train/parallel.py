@@ -6,6 +6,9 @@ call these functions in the same order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -14,6 +17,7 @@ from rbkit.balance.gram import all_sum as all_sum
 from rbkit.balance.gram import processes as processes
 from rbkit.balance.gram import rank as rank
 from rbkit.balance.signals import FloatArray
+from rbkit.errors import InputError
 
 
 def is_first() -> bool:
@@ -39,3 +43,15 @@ def wait() -> None:
     """Wait for the other processes."""
     if processes() > 1:
         dist.barrier()
+
+
+@contextmanager
+def refused_together(device: torch.device) -> Iterator[None]:
+    """Let an :class:`InputError` that the block raises in one process end all of them."""
+    refused: InputError | None = None
+    try:
+        yield
+    except InputError as error:
+        refused = error
+    if any_of(refused is not None, device):
+        raise refused or InputError("run_dir", "another process cannot use it", "see its error")

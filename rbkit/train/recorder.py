@@ -17,6 +17,7 @@ a reader, or a killed writer, never leaves half a file.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -26,18 +27,21 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakValueDictionary
 
 import numpy as np
+from filelock import FileLock
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, json_ready, read_json, write_json
-from rbkit.train.run import FORMAT, load_history
+from rbkit.files import atomic_path, free_name, json_ready, read_json, write_json
+from rbkit.processes import take_lock
+from rbkit.train.run import FORMAT, Run, load_history
 
 
 @runtime_checkable
@@ -177,6 +181,88 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+RESUME_OR_OVERWRITE = "resume=True to continue it, overwrite=True to replace it"
+
+
+def check_free(run_dir: Path, *, replace: bool, ways: str = RESUME_OR_OVERWRITE) -> None:
+    """Refuse a folder whose run is in progress, or would be lost though nobody asked for that.
+
+    A run that has not made a step, and one that this process left open, are no loss.
+
+    Parameters
+    ----------
+    replace : bool
+        Whether it was asked for: to resume counts, too.
+    ways : str
+        How to ask for it.
+    """
+    if not (run_dir / "run.json").exists():
+        return
+    what = "a finished run"
+    try:
+        run = Run.open(run_dir)
+    except InputError as error:
+        what = f"a run that cannot be read ({error.what})"
+    else:
+        step = (run.info.get("progress") or {}).get("step")
+        if run.status == "running" and not _is_mine(run.info):
+            raise _in_progress(run_dir)
+        if run.status == "running" or step == 0 or (step is None and run.status != "ok"):
+            return
+        if run.status != "ok":
+            what = f"a run that is {run.status} at step {step}"
+    if not replace:
+        other = f"or another folder, such as {free_name(run_dir)}"
+        raise InputError("run_dir", f"{run_dir} holds {what}", f"give {ways}, {other}")
+
+
+def _is_mine(info: Mapping[str, Any]) -> bool:
+    return (info.get("pid"), info.get("host")) == (os.getpid(), platform.node())
+
+
+def _in_progress(run_dir: Path) -> InputError:
+    who = "of a process that has just begun"
+    with suppress(InputError):
+        info = Run.open(run_dir).info
+        if info["status"] == "running":
+            by = "this process" if _is_mine(info) else f"process {info['pid']}"
+            who = f"of {by} on {info.get('host')}, begun {info.get('started')}"
+    return InputError(
+        "run_dir",
+        f"a run is in progress in {run_dir}, {who}",
+        "stop it with a file STOP in there, or use another folder",
+    )
+
+
+MAKE_ROOM = "make room, then resume from the last checkpoint, if there is one"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def unwritable(error: BaseException | None) -> str | None:
+    """Return why nothing can be written, if that is what led to `error`: a full disk, say.
+
+    Examples
+    --------
+    >>> unwritable(OSError(errno.ENOSPC, "No space left on device")), unwritable(KeyError("p"))
+    ('No space left on device', None)
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return str(error.strerror)
+        # torch and safetensors write with libraries of their own.
+        for text in ("No space left on device", "Disk quota exceeded", "File too large"):
+            if text in str(error):
+                return text
+        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+            return "a file could not be written to its end"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_WRITERS: WeakValueDictionary[str, Recorder] = WeakValueDictionary()  # of this process, by folder
+
+
 class Recorder:
     """Write a run folder as the run goes.
 
@@ -186,10 +272,27 @@ class Recorder:
         The run folder; made if absent.
     resume : bool
         Continue the record that is there instead of starting a new one.
+    overwrite : bool
+        Replace the run that is there. Without `resume` and `overwrite` it is refused, unless it
+        has not made a step.
     active : bool
         Whether to write at all: of several processes, only the first does.
+    ways : str
+        How to resume or overwrite, for the message that refuses a folder.
     watchers : sequence of Watcher
         Follow the folder meanwhile; the seconds that takes are recorded as ``watch``.
+
+    Attributes
+    ----------
+    in_use : bool
+        Whether another recorder of this process is refused. Else it takes the folder over, as
+        where a cell is run once more.
+
+    Raises
+    ------
+    InputError
+        If another recorder writes the folder, in this process or another; the death of a
+        process frees its folders. If a run there would be lost, or nothing can be written.
 
     Examples
     --------
@@ -208,13 +311,22 @@ class Recorder:
         path: str | Path,
         *,
         resume: bool = False,
+        overwrite: bool = False,
         active: bool = True,
         watchers: Sequence[Watcher] = (),
+        ways: str = RESUME_OR_OVERWRITE,
     ) -> None:
         self.path, self.active = Path(path), active
         self._audience = Audience(watchers if active else ())
+        self.in_use = False
+        self._lock: FileLock | None = None
         if active:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.claim()
+            try:
+                check_free(self.path, replace=resume or overwrite, ways=ways)
+            except InputError:
+                self.leave()
+                raise
         self.info: dict[str, Any] = {}
         self.arrays: dict[str, list[Any]] = {name: [] for name in (*_PER_ROUND, "p")}
         self.q: np.ndarray[Any, Any] | None = None
@@ -222,6 +334,39 @@ class Recorder:
         self._began, self._last_beat = time.monotonic(), 0.0
         self._seconds_before = self._watched_before = 0.0
         self._history_due = 0.0  # when history.npz may be written again
+
+    def claim(self) -> None:
+        """Become the only writer of the folder, which is made if absent."""
+        folder = str(self.path.resolve())
+        other = _WRITERS.get(folder)
+        if other is not None and other is not self:
+            if other.in_use:
+                raise _in_progress(self.path)
+            other.leave()
+            other.active = False
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._lock or take_lock(self.path / ".lock")
+        except NotImplementedError:
+            pass  # a disk without locks: run.json says who writes
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                why = f"cannot be written ({error.strerror})"
+                raise InputError(str(self.path), why, "make room, or use another folder") from error
+        else:
+            if self._lock is None:
+                raise _in_progress(self.path)
+        _WRITERS[folder] = self
+
+    def leave(self) -> None:
+        """Let others write the folder."""
+        self.in_use = False
+        folder = str(self.path.resolve())
+        if _WRITERS.get(folder) is self:
+            del _WRITERS[folder]
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def start(self, **info: Any) -> None:
         """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
@@ -245,7 +390,8 @@ class Recorder:
             "pid": os.getpid(),
             "host": platform.node(),
             "versions": versions(),
-            "progress": {"step": 0, "steps": None, "loss": None},
+            "progress": old.get("progress") or {"step": 0, "steps": None, "loss": None},
+            **({"resumed_without": old["resumed_without"]} if "resumed_without" in old else {}),
             **info,
             "final": None,
         }
@@ -269,6 +415,8 @@ class Recorder:
         _append(self.path / "metrics.jsonl", clean)
         timing = {"kind": row.get("kind"), "step": row["step"], "seconds": round(self.seconds, 3)}
         _append(self.path / "timings.jsonl", timing)
+        progress = self.info.get("progress") or {}
+        progress["step"] = max(int(row["step"]), progress.get("step") or 0)
 
     def round(self, *, step: int, p: Any, estimate: Any | None) -> None:
         """Record the end of a round: its Gram estimate, if any, and the next `p`.
@@ -322,10 +470,17 @@ class Recorder:
         self.info.update(
             status=status, error=error, ended=_now(), heartbeat=_now(), seconds=self.seconds
         )
-        if status != "failed":  # the disk may be why it failed
-            self._write_history()
-        self._write_info()
-        self._audience.end()
+        try:
+            if status != "failed":  # the disk may be why it failed
+                self._write_history()
+            self._write_info()
+        except OSError:
+            if status != "failed":
+                raise
+            self._write_info_in_place()
+        finally:
+            self._audience.end()
+            self.leave()
 
     def _drop_older_record(self) -> None:
         """Remove the files of an earlier run: views would show them as this run's."""
@@ -386,6 +541,13 @@ class Recorder:
             self.info["rounds"] = len(self.arrays["step"])  # history.npz may not have all yet
             write_json(self.path / "run.json", json_ready(self.info))
 
+    def _write_info_in_place(self) -> None:
+        """Write ``run.json`` where the old one is: on a full disk there is no other place."""
+        new = json.dumps(json_ready(self.info), ensure_ascii=False)  # not indented, so shorter
+        with suppress(OSError), (self.path / "run.json").open("r+b") as file:
+            file.write(new.encode())
+            file.truncate()
+
     def _write_history_if_due(self) -> None:
         if time.monotonic() >= self._history_due:
             self._write_history()
@@ -436,7 +598,7 @@ def _size(path: Path) -> int:
 
 
 class StopRequest:
-    """True once the run is asked to stop: by Ctrl-C, the ■ of a notebook, or a STOP file."""
+    """True once the run is asked to stop: by Ctrl-C, SIGTERM, a notebook's ■, or a STOP file."""
 
     def __init__(self, run_dir: Path) -> None:
         self._file = run_dir / "STOP"
@@ -447,7 +609,10 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take the first Ctrl-C of the block as a request; a second one stops at once."""
+        """Take the first Ctrl-C or SIGTERM of the block as a request; a second stops at once.
+
+        Not SIGTERM where somebody else handles it already.
+        """
         self._file.unlink(missing_ok=True)
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may set signal handlers; the STOP file still works
@@ -458,9 +623,13 @@ class StopRequest:
                 raise KeyboardInterrupt
             self._asked = True
 
-        before = signal.signal(signal.SIGINT, on_signal)
+        numbers = [signal.SIGINT]
+        if signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, signal.default_int_handler):
+            numbers.append(signal.SIGTERM)
+        before = {number: signal.signal(number, on_signal) for number in numbers}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             self._file.unlink(missing_ok=True)

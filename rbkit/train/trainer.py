@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -50,9 +51,11 @@ from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import fingerprint
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import (
-    check_weights,
+    begin_checkpoint,
+    check_checkpoint,
+    clear_run,
     latest_checkpoint,
-    load_state,
+    missing_parts,
     readable,
     save_state,
 )
@@ -73,8 +76,15 @@ from rbkit.train.losses import (
     shares,
 )
 from rbkit.train.mixture import DOMAIN, HALF, LENGTH, Mixture, MixtureLoader, per_token
-from rbkit.train.parallel import all_sum, any_of, is_first, wait
-from rbkit.train.recorder import Live, Recorder, StopRequest, Watcher
+from rbkit.train.parallel import all_sum, any_of, is_first, refused_together, wait
+from rbkit.train.recorder import (
+    MAKE_ROOM,
+    Live,
+    Recorder,
+    StopRequest,
+    Watcher,
+    unwritable,
+)
 from rbkit.train.side import SideRuns
 from rbkit.train.trackers import watchers as watchers_of
 
@@ -122,6 +132,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         Makes eval batches, one row per example; the data collator by default.
     record : mapping, optional
         More entries for ``run.json``, such as ``corpus``.
+    overwrite : bool
+        Replace the run that `run_dir` holds, its checkpoints included. Without it, training
+        there is refused: it is to be resumed, or another folder to be given.
     live : bool, {"live", "batch", "final", "off"}, Watcher, or a sequence of them
         Show the run while it trains: see :func:`rbkit.train.trackers.watchers`.
     watchers : sequence of Watcher
@@ -158,6 +171,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         loss_of: LossOf | None = None,
         eval_collator: Any = None,
         record: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
         live: Live = False,
         watchers: Sequence[Watcher] = (),
         **kwargs: Any,
@@ -205,6 +219,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self.step_losses = StepLosses(domains.m, with_excess=self._needs("excess_losses"))
         self.reference: Any = None  # the model that excess losses are above
         self.run_dir = Path(run_dir or self.args.output_dir)
+        self.overwrite = overwrite
+        self.ways = "train(resume_from_checkpoint=True), MixtureTrainer(..., overwrite=True)"
+        self.drops_side_runs = False  # those of an earlier run; else the same ones are used again
         record = dict(record or {})
         self.record = {
             "parameters": {
@@ -277,11 +294,21 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             multiprocessing_context=self.args.dataloader_multiprocessing_context,
         )
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        *,
+        allow_missing: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """Train, or resume from a checkpoint (True: the newest complete one in ``output_dir``).
 
-        Ctrl-C, or a file ``STOP`` in the run folder, ends the run after the step in
+        Ctrl-C, SIGTERM, or a file ``STOP`` in the run folder, ends the run after the step in
         progress: a checkpoint is written and the run's status is ``interrupted``.
+
+        A checkpoint without optimizer, scheduler or random state (``save_only_model=True``) is
+        refused: the run would continue as another one. With `allow_missing` it does, and
+        ``run.json`` has the missing parts under ``resumed_without``.
         """
         checkpoint: str | Path | None = resume_from_checkpoint or None  # type: ignore[assignment]
         if resume_from_checkpoint is True:
@@ -304,7 +331,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             raise InputError("trial", "hyperparameters would change within a run", "leave it out")
         self._study_loss()
         wait()  # until all have looked for checkpoints
-        step = self._begin_record(checkpoint)
+        step = self._begin_record(checkpoint, allow_missing)
         output, final = TrainOutput(step, float("nan"), {}), None
         try:
             with self._stop.listening():
@@ -318,14 +345,20 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                         output = super().train(source, **kwargs)
                 if self.state.global_step >= self.args.max_steps or not self._asked:
                     final = self._final()  # a callback may end training early: that is an end
+            self.stopped = final is None
+            self._end_record("interrupted" if self.stopped else "ok", final=final)
         except _SideRunStopped:  # before the first step
-            pass
+            self.stopped = True
+            self._end_record("interrupted", final=None)
         except BaseException as error:
+            stop: BaseException = error
+            if (why := unwritable(error)) is not None:
+                stop = TrainingError(f"{self.run_dir}: cannot be written ({why}); {MAKE_ROOM}")
             kind = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            self._end_record(kind, error=f"{type(error).__name__}: {error}".splitlines()[0])
-            raise
-        self.stopped = final is None
-        self._end_record("interrupted" if self.stopped else "ok", final=final)
+            self._end_record(kind, error=f"{type(stop).__name__}: {stop}".splitlines()[0])
+            if stop is error:
+                raise
+            raise stop from error
         wait()  # others may look at the record at once
         return output
 
@@ -483,7 +516,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if step % self.log_every == 0 or step == steps:
             self._log_losses(step)
         if step == self.mixture.round_ends:
-            self._end_round(step)
+            try:
+                self._end_round(step)
+            except Exception:  # of what a loss that is not a number has led to, perhaps
+                _check_losses(np.array(self.window.pool()), step, self.args)
+                raise
         self.recorder.beat(step=step, steps=steps, loss=self.shown_loss)
         # All processes stop at the same step.
         self._asked = any_of(bool(self._stop), self.args.device)
@@ -923,6 +960,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             optimizer_cls_and_kwargs=self.optimizer_cls_and_kwargs,
             run_dir=folder,
             record={"parameters": {"side_run": options}},
+            overwrite=True,  # it is not the one that is wanted, or has no checkpoint
         )
         trainer.evaluates_first = False  # all start from the same weights
         trainer.remove_callback(PrinterCallback)
@@ -933,15 +971,35 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     # ----------------------------------------------------------------- the record
 
-    def _begin_record(self, checkpoint: str | Path | None) -> int:
+    def _begin_record(self, checkpoint: str | Path | None, allow_missing: bool) -> int:
         """Begin or continue the run folder; return the step of the checkpoint, or 0."""
-        self.recorder = Recorder(
-            self.run_dir, resume=checkpoint is not None, active=is_first(), watchers=self.watchers
-        )
+        with refused_together(self.args.device):
+            self.recorder = Recorder(
+                self.run_dir,
+                resume=checkpoint is not None,
+                overwrite=self.overwrite,
+                active=is_first(),
+                watchers=self.watchers,
+                ways=self.ways,
+            )
+            self.recorder.in_use = True
+        try:
+            return self._fill_record(checkpoint, allow_missing)
+        except BaseException as error:
+            self.recorder.leave()
+            if (why := unwritable(error)) is not None:
+                what = f"cannot be written ({why})"
+                raise InputError(str(self.run_dir), what, MAKE_ROOM) from error
+            raise
+
+    def _fill_record(self, checkpoint: str | Path | None, allow_missing: bool) -> int:
+        replaces = self.overwrite or (self.run_dir / "run.json").exists()
+        if checkpoint is None and is_first() and replaces:
+            clear_run(self.run_dir, Path(self.args.output_dir), side=self.drops_side_runs)
         self.recorder.q = np.asarray(self.domains.q)
         self.recorder.arrays["p"] = [self.mixture.p]
         self.last_eval = None
-        step = self._restore(Path(checkpoint)) if checkpoint is not None else 0
+        step = 0 if checkpoint is None else self._restore(Path(checkpoint), allow_missing)
         self.args.ignore_data_skip = True  # the sampler itself knows where it stands
         made_by = ("name", "params", "embedder", "seed")  # not the edits: domains/ has them
         self.recorder.start(
@@ -1015,16 +1073,23 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # A poisoned model must not be saved.
-        _check_losses(np.array(self.window.pool()), self.state.global_step, self.args)
+        self._check_finite()
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        state = self._mixture_state()  # sums over processes: all take part
+        if is_first():
+            begin_checkpoint(folder)
+        wait()
         # An older checkpoint may go only when this one is complete, so rotate afterwards.
         most, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
-            state = self._mixture_state()  # sums over processes: all take part
             wait()  # until all have written their part
             if is_first():
-                folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
                 save_state(folder, state)
+        except BaseException:
+            if is_first():  # half a checkpoint helps nobody, and the disk may be full
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         finally:
             self.args.save_total_limit = most
         if is_first():
@@ -1034,6 +1099,17 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 use_mtime=True,
                 best_model_checkpoint=self.state.best_model_checkpoint,
             )
+
+    def _check_finite(self) -> None:
+        """Stop at a loss or a weight, in any process, that is not a finite number."""
+        step = self.state.global_step
+        _check_losses(np.array(self.window.pool()), step, self.args)
+        if self.is_fsdp_enabled:  # whose weights are in pieces
+            return
+        weights = [w.detach() for w in self.model.parameters() if w.element_size() > 1]
+        bad = sum(torch.isfinite(w).all().logical_not().cpu() for w in weights)
+        if any_of(bool(bad), self.args.device):
+            raise _diverged("a weight", "not a finite number", step, self.args)
 
     def _mixture_state(self) -> dict[str, Any]:
         """Return the state of everything that is added to the library's trainer."""
@@ -1072,13 +1148,21 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.step_losses is not None:
             self.step_losses.load(state["losses"])
 
-    def _restore(self, checkpoint: Path) -> int:
+    def _restore(self, checkpoint: Path, allow_missing: bool) -> int:
         """Load a checkpoint's state; return the step at which it was written.
 
         The record is not touched before everything else has been read.
         """
-        state = load_state(checkpoint)
-        check_weights(checkpoint)
+        state = check_checkpoint(checkpoint)
+        if missing := missing_parts(checkpoint):
+            if not allow_missing:
+                raise InputError(
+                    str(checkpoint),
+                    f"has no {', no '.join(missing)}: to continue from it is not exact",
+                    "resume from another checkpoint, or accept that with trainer.train(..., "
+                    "allow_missing=True); save without save_only_model=True",
+                )
+            self.record["resumed_without"] = missing
         for name, mine in self._identity().items():
             theirs = state["identity"].get(name)
             if theirs != mine:
@@ -1087,15 +1171,22 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                     f"{name} was {theirs!r}, and is {mine!r} now",
                     "resume with the same, or start a new run in another folder",
                 )
-        self.mixture.load_state_dict(state["mixture"])
-        self._load_round_state(state["observer"])
-        self.ledger.load_state_dict(state["ledger"])
-        self.window.losses = [float(loss) for loss in state["window"]]
-        self.window.tokens = int(state["tokens"])
-        if (last := state["last_eval"]) is not None:
-            self.last_eval = (int(last.pop("step")), EvalLosses(**last))
-        self.recorder.load_state_dict(state["recorder"])
-        return int(state["step"])
+        try:
+            self.mixture.load_state_dict(state["mixture"])
+            self._load_round_state(state["observer"])
+            self.ledger.load_state_dict(state["ledger"])
+            self.window.losses = [float(loss) for loss in state["window"]]
+            self.window.tokens = int(state["tokens"])
+            if (last := state["last_eval"]) is not None:
+                self.last_eval = (int(last.pop("step")), EvalLosses(**last))
+            self.recorder.load_state_dict(state["recorder"])
+            return int(state["step"])
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise InputError(
+                str(checkpoint),
+                f"its state is damaged ({type(error).__name__}: {error})",
+                "delete the checkpoint's folder and resume from another",
+            ) from error
 
 
 class _SideRunStopped(Exception):
@@ -1288,8 +1379,13 @@ def _check_losses(losses: FloatArray, last_step: int, args: TrainingArguments) -
     """Stop at the first loss, of the steps up to `last_step`, that is not a finite number."""
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
-        raise TrainingError(
-            f"loss: became {losses[bad[0]]} at step {last_step - len(losses) + 1 + int(bad[0])}; "
-            f"lower learning_rate (now {args.learning_rate:g}) or max_grad_norm, then resume from "
-            f"the last checkpoint in {args.output_dir}, if there is one, or start again"
-        )
+        step = last_step - len(losses) + 1 + int(bad[0])
+        raise _diverged("loss", str(losses[bad[0]]), step, args)
+
+
+def _diverged(what: str, became: str, step: int, args: TrainingArguments) -> TrainingError:
+    return TrainingError(
+        f"{what}: became {became} at step {step}; "
+        f"lower learning_rate (now {args.learning_rate:g}) or max_grad_norm, then resume from "
+        f"the last checkpoint in {args.output_dir}, if there is one, or start again"
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +23,9 @@ from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
 from rbkit.errors import InputError, as_count, as_seed
-from rbkit.files import json_ready
+from rbkit.files import free_name, json_ready
 from rbkit.regroup.domains import Domains
-from rbkit.train.checkpoint import latest_checkpoint
+from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.models import (
     PRESETS,
     PadCollator,
@@ -38,10 +37,17 @@ from rbkit.train.models import (
     train_tokenizer,
 )
 from rbkit.train.parallel import is_first, wait
-from rbkit.train.recorder import Live, shows_progress
+from rbkit.train.recorder import (
+    MAKE_ROOM,
+    RESUME_OR_OVERWRITE,
+    Live,
+    check_free,
+    shows_progress,
+    unwritable,
+)
 from rbkit.train.run import Run
 from rbkit.train.trackers import watchers
-from rbkit.train.trainer import MixtureTrainer
+from rbkit.train.trainer import MixtureTrainer, TrainingError
 
 _FROM_SCRATCH, _FINE_TUNING = 3e-3, 5e-5  # learning rates
 
@@ -68,7 +74,8 @@ def train(
     fidelity_rounds: int = 0,
     checkpoint_rounds: int = 4,
     seed: int = 0,
-    resume: bool | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
     device: str | None = None,
     record: Mapping[str, Any] | None = None,
     save_model: bool = True,
@@ -110,9 +117,12 @@ def train(
         Compare the tracked layer with all parameters every so many rounds; 0 never.
     seed : int
         Of weights, order of examples, and sketches.
-    resume : bool, optional
-        True: continue from the newest checkpoint in `run_dir`, if there is one. False: start
-        again. Not given: start again, but refuse if an unfinished run would be lost.
+    resume : bool
+        Continue from the newest checkpoint in `run_dir`, if there is one; a finished run stays as
+        it is. So a notebook can be run twice.
+    overwrite : bool
+        Replace the run in `run_dir`. Without `resume` and `overwrite`, a folder with a run that
+        has made a step is refused.
     device : {"cpu", "cuda", "mps"}, optional
         The best one by default.
     record : mapping, optional
@@ -131,15 +141,16 @@ def train(
     Returns
     -------
     Run
-        With status ``ok``, or ``interrupted`` after Ctrl-C, the ■ of a notebook, or a file
-        ``STOP`` in the run folder.
+        With status ``ok``, or ``interrupted`` after Ctrl-C, SIGTERM, the ■ of a notebook, or a
+        file ``STOP`` in the run folder.
 
     Raises
     ------
     InputError
-        For parameters, corpus or domains that cannot work.
+        For parameters, corpus or domains that cannot work, and for a folder that another process
+        writes, or whose run would be lost.
     TrainingError
-        If the loss becomes NaN or infinite.
+        If the loss becomes NaN or infinite, or the disk is full.
     """
     arguments = dict(locals())
     run_dir = Path(run_dir)
@@ -168,7 +179,7 @@ def train(
     watching = watchers(live, report_to)
     texts = _texts(corpus, domains)
     checkpoints = run_dir / "checkpoints"
-    checkpoint = _checkpoint(run_dir, checkpoints, resume)
+    checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
     tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
     lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
     if (limit := positions(lm.config)) is not None and context > limit:
@@ -214,6 +225,7 @@ def train(
         eval_rounds=eval_rounds,
         fidelity_rounds=fidelity_rounds,
         run_dir=run_dir,
+        overwrite=resume or overwrite,
         watchers=watching,
         record={
             "corpus": about(corpus),
@@ -229,6 +241,9 @@ def train(
     trainer.record["arguments"] = _as_recorded(
         {**arguments, "mixer": trainer.mixer, "learning_rate": learning_rate}
     )
+    if checkpoint is not None:
+        _check_finished(run_dir, checkpoint, trainer.record["arguments"])
+    trainer.drops_side_runs, trainer.ways = not resume, RESUME_OR_OVERWRITE
     trainer.record["parameters"] |= {
         "model": model,
         "context": context,
@@ -238,8 +253,6 @@ def train(
         "accumulate": accumulate,
     }
     wait()  # until all processes have looked for checkpoints
-    if checkpoint is None and is_first():  # all is checked: now the last run may go
-        _clear(run_dir, side=not resume)
     trainer.remove_callback(PrinterCallback)
     if progress and is_first() and not any(shows_progress(watcher) for watcher in watching):
         trainer.add_callback(
@@ -249,13 +262,24 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         run = Run.open(run_dir)
         if save_model and run.status == "ok":
-            if trainer.is_fsdp_enabled:
-                trainer.save_model(str(run_dir / "model"))  # gathers what is sharded
-            elif is_first():
-                trainer.bare_model.save_pretrained(str(run_dir / "model"))
-            if is_first():
-                tokenizer.save_pretrained(str(run_dir / "model"))
+            try:
+                _save_model(trainer, tokenizer, run_dir / "model")
+            except Exception as error:
+                if (why := unwritable(error)) is None:
+                    raise
+                what = f"{run_dir / 'model'}: cannot be written ({why}); {MAKE_ROOM}"
+                trainer.recorder.finish("failed", error=f"TrainingError: {what}")
+                raise TrainingError(what) from error
     return run
+
+
+def _save_model(trainer: MixtureTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    if trainer.is_fsdp_enabled:
+        trainer.save_model(str(folder))  # gathers what is sharded
+    elif is_first():
+        trainer.bare_model.save_pretrained(str(folder))
+    if is_first():
+        tokenizer.save_pretrained(str(folder))
 
 
 @contextmanager
@@ -312,30 +336,44 @@ def _check_device(device: str | None) -> None:
         raise InputError("device", f"{device!r} is not here", f"use {names}, or leave it out")
 
 
-def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool | None) -> Path | None:
-    """Return the checkpoint to continue from; refuse to overwrite a run that could continue."""
-    newest = latest_checkpoint(checkpoints)
-    if resume or newest is None:
-        return newest
-    unfinished = (run_dir / "run.json").is_file() and Run.open(run_dir).status != "ok"
-    if resume is None and unfinished:
-        raise InputError(
-            "run_dir",
-            f"{run_dir} holds a run that is {Run.open(run_dir).status} at {newest.name}",
-            "give resume=True to continue, resume=False to start again, or another folder",
-        )
-    return None
+def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool) -> Path | None:
+    """Return the checkpoint to continue from, if any; refuse to lose a run that is there."""
+    if resume and overwrite:
+        raise InputError("overwrite", "is given with resume", "give one of the two")
+    check_free(run_dir, replace=resume or overwrite)
+    other = f"overwrite=True to replace it, or another folder, such as {free_name(run_dir)}"
+    if not (resume or overwrite) and complete_checkpoints(checkpoints):  # and no run.json
+        what = f"{run_dir} holds checkpoints of a run"
+        raise InputError("run_dir", what, f"give resume=True to continue it, {other}")
+    newest = latest_checkpoint(checkpoints) if resume else None
+    started = (run_dir / "run.json").exists()
+    if resume and newest is None and started and Run.open(run_dir).status == "ok":
+        what = f"{run_dir} holds a finished run without checkpoints, which cannot be resumed"
+        raise InputError("run_dir", what, f"give {other}")
+    return newest
 
 
-def _clear(run_dir: Path, *, side: bool) -> None:
-    """Remove what an earlier run left, its side runs too if asked, and nothing else."""
-    for run in (run_dir / "side").glob("*/run.json") if side else ():
-        shutil.rmtree(run.parent)
-    for old in (run_dir / "checkpoints").glob("checkpoint-*"):
-        if (old / "trainer_state.json").exists() or (old / "model.safetensors").exists():
-            shutil.rmtree(old)
-    if (run_dir / "run.json").exists() and (run_dir / "model" / "config.json").exists():
-        shutil.rmtree(run_dir / "model")
+_OF_THE_RESULT = (
+    *("model", "steps", "context", "vocab_size", "learning_rate", "estimator"),
+    *("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed"),
+)
+
+
+def _check_finished(run_dir: Path, checkpoint: Path, arguments: Mapping[str, Any]) -> None:
+    """Refuse to call a finished run the result of other arguments."""
+    recorded = Run.open(run_dir).info
+    before = recorded.get("arguments") or {}
+    if recorded["status"] != "ok" or arguments["steps"] > int(checkpoint.name.split("-")[1]):
+        return
+    for name in _OF_THE_RESULT:
+        if name in before and before[name] != arguments[name]:
+            raise InputError(
+                name,
+                f"was {before[name]!r} in the finished run in {run_dir}, and is "
+                f"{arguments[name]!r} now",
+                f"give overwrite=True to replace it, or another folder, such as "
+                f"{free_name(run_dir)}",
+            )
 
 
 def _tokenizer(

@@ -116,3 +116,10 @@ def test_a_state_of_another_number_of_domains_is_refused():
     saved = MixtureSampler([0, 1], [0.5, 0.5]).state_dict()
     with pytest.raises(InputError, match="saved for 2 domains, not 3"):
         MixtureSampler(LABELS, np.full(3, 1 / 3)).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("other", [[0, 1, 1], [1, 0], [0, 1, 0, 1]])
+def test_a_state_of_other_data_is_refused(other):
+    saved = MixtureSampler([0, 1], [0.5, 0.5]).state_dict()
+    with pytest.raises(InputError, match="number or labels are others"):
+        MixtureSampler(other, [0.5, 0.5]).load_state_dict(saved)

@@ -93,9 +93,9 @@ def main(folder, what, step):
     trainer = make(folder)
     drawn, take = [], trainer.sampler.take
     trainer.sampler.take = lambda n: drawn.append(take(n)) or drawn[-1]
-    if what in ("kill", "interrupt"):
-        number = signal.SIGKILL if what == "kill" else signal.SIGINT
-        trainer.add_callback(At(int(step), number))
+    signals = {"kill": "SIGKILL", "interrupt": "SIGINT", "terminate": "SIGTERM"}
+    if what in signals:
+        trainer.add_callback(At(int(step), signal.Signals[signals[what]]))
     trainer.train(resume_from_checkpoint=what == "resume" or None)
     weights = {k: v.double().sum().item() for k, v in trainer.model.state_dict().items()}
     start = trainer.sampler.position - sum(map(len, drawn))

@@ -1,5 +1,7 @@
 """Watchers see a run begin, go on and end; they cannot harm it, and what they take is recorded."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -33,8 +35,8 @@ class Diary:
             raise RuntimeError(f"no {what}")
 
 
-def record(folder, *watching, steps=3, active=True):
-    recorder = Recorder(folder, watchers=watching, active=active)
+def record(folder, *watching, steps=3, **options):
+    recorder = Recorder(folder, watchers=watching, **options)
     recorder.start(parameters={})
     for step in range(steps):
         recorder.beat(step=step + 1)
@@ -83,9 +85,9 @@ def test_a_new_run_does_not_inherit_the_pictures_and_domains_of_an_older_one(tmp
     (tmp_path / "figures" / "live.png").write_bytes(b"")
     Recorder(tmp_path, resume=True).start(parameters={})
     assert (tmp_path / "domains").exists()
-    record(tmp_path)
+    record(tmp_path, overwrite=True)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
-    assert left == {"run.json", "figures", "trackers", "trackers/mine.txt"}
+    assert left == {".lock", "run.json", "figures", "trackers", "trackers/mine.txt"}
 
 
 def test_only_the_process_that_writes_is_watched(tmp_path):
@@ -138,3 +140,58 @@ def test_the_panel_is_found_without_naming_it(monkeypatch):
     monkeypatch.setenv("RBKIT_DISPLAY", "final")
     (panel,) = watchers(True)
     assert (type(panel).__name__, panel.mode) == ("LivePanel", "final")
+
+
+HOLD = """
+import sys, time
+from rbkit.train.recorder import Recorder
+recorder = Recorder(sys.argv[1])
+if sys.argv[2] == "started":
+    recorder.start(parameters={})
+    recorder.beat(step=1)
+print("begun", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    ("begun", "who"), [("claimed", "of a process that has just"), ("started", "of process {}")]
+)
+def test_one_process_writes_a_folder_and_its_death_frees_it(tmp_path, begun, who):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), begun], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "begun\n"
+        for options in ({}, {"overwrite": True}, {"resume": True}):
+            with pytest.raises(InputError, match=f"in progress.*{who.format(holder.pid)}"):
+                Recorder(tmp_path, **options)
+    finally:
+        holder.kill()
+        holder.communicate()
+    if begun == "started":
+        with pytest.raises(InputError, match="a run that is killed at step 1; give resume=True"):
+            Recorder(tmp_path)
+    Recorder(tmp_path, overwrite=True).leave()
+
+
+def test_two_recorders_of_a_process_do_not_write_one_folder_at_once(tmp_path):
+    first = Recorder(tmp_path)
+    first.start(parameters={})
+    first.in_use = True
+    with pytest.raises(InputError, match=r"in progress in .*, of this process"):
+        Recorder(tmp_path, overwrite=True)
+    first.in_use = False  # left, as by a cell that was interrupted
+    Recorder(tmp_path).start(parameters={"seed": 1})
+    first.log({"kind": "train", "step": 1, "loss": 1.0})  # too late
+    first.finish("ok")
+    assert (Run.open(tmp_path).metrics(), Run.open(tmp_path).status) == ([], "running")
+
+
+def test_a_record_is_replaced_only_where_that_is_asked_for(tmp_path):
+    record(tmp_path)
+    with pytest.raises(InputError, match="holds a finished run; give resume=True"):
+        Recorder(tmp_path)
+    Recorder(tmp_path, overwrite=True).leave()
+    record(tmp_path / "nothing", steps=0)
+    record(tmp_path / "nothing")  # without a step there is nothing to lose

@@ -14,10 +14,10 @@ import torch
 from job import make
 
 from rbkit.balance.mixers.rnb import RnB
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run
-from rbkit.train.checkpoint import latest_checkpoint
+from rbkit.train.checkpoint import latest_checkpoint, load_state, save_state
 
 JOB = Path(__file__).parent / "job.py"
 
@@ -73,8 +73,9 @@ def test_a_run_killed_in_the_middle_of_a_round_resumes_exactly(tmp_path, never_s
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_run_cleanly_and_it_resumes_exactly(tmp_path, never_stopped):
-    stopped = job(tmp_path, "interrupt", 23)
+@pytest.mark.parametrize("how", ["interrupt", "terminate"])
+def test_a_signal_ends_a_run_cleanly_and_it_resumes_exactly(tmp_path, never_stopped, how):
+    stopped = job(tmp_path, how, 23)
     assert stopped.returncode == 0, stopped.stderr
     assert "Traceback" not in stopped.stderr
     run = Run.open(tmp_path)
@@ -180,3 +181,84 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
     (tmp_path / "theirs").mkdir()
     with pytest.raises(InputError, match="not a checkpoint of a mixture"):
         make(tmp_path).train(resume_from_checkpoint=str(tmp_path / "theirs"))
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    """A run that ended at step 9, with checkpoints of steps 7 and 9."""
+    folder = tmp_path_factory.mktemp("nine")
+    make(folder, steps=9).train()
+    return folder
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeroed(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [truncated, zeroed, Path.unlink], ids=lambda how: how.__name__)
+@pytest.mark.parametrize(
+    "name",
+    ["model.safetensors", "trainer_state.json", "rbkit_state.npz"],
+)
+def test_a_damaged_newest_checkpoint_is_passed_over_with_a_warning(
+    two_checkpoints, tmp_path, name, damage
+):
+    run = Path(shutil.copytree(two_checkpoints, tmp_path / "run"))
+    damage(run / "checkpoints" / "checkpoint-9" / name)
+    with pytest.warns(RbkitWarning, match=r"passed over for checkpoint-7: .*cannot be read|JSON"):
+        assert latest_checkpoint(run / "checkpoints").name == "checkpoint-7"
+    with pytest.raises(InputError, match=name.replace(".", r"\.") + "|weights"):
+        make(run, steps=9).train(str(run / "checkpoints" / "checkpoint-9"))  # that very one
+
+
+@pytest.mark.parametrize("damage", [truncated, zeroed], ids=lambda how: how.__name__)
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_damaged_part_counts_as_damage_not_as_missing(two_checkpoints, tmp_path, name, damage):
+    run = Path(shutil.copytree(two_checkpoints, tmp_path / "run"))
+    damage(run / "checkpoints" / "checkpoint-9" / name)
+    with pytest.warns(RbkitWarning, match="passed over for checkpoint-7"):
+        assert latest_checkpoint(run / "checkpoints").name == "checkpoint-7"
+
+
+def test_a_run_that_passes_over_a_damaged_checkpoint_ends_as_if_nothing_had_happened(
+    two_checkpoints, tmp_path
+):
+    run = Path(shutil.copytree(two_checkpoints, tmp_path / "run"))
+    truncated(run / "checkpoints" / "checkpoint-9" / "model.safetensors")
+    with pytest.warns(RbkitWarning, match="passed over"):
+        make(run, steps=9).train(resume_from_checkpoint=True)
+    whole = Run.open(two_checkpoints)
+    assert Run.open(run).metrics() == whole.metrics()
+    assert Run.open(run).info["final"] == whole.info["final"]
+    assert latest_checkpoint(run / "checkpoints").name == "checkpoint-9"
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("optimizer.pt", "optimizer"), ("scheduler.pt", "scheduler"), ("rng_state.pth", "random")],
+)
+def test_a_checkpoint_without_all_parts_is_refused_unless_that_is_asked_for(copied, name, part):
+    (copied / "checkpoints" / "checkpoint-7" / name).unlink()
+    before = (copied / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=f"has no {part}.*allow_missing=True"):
+        make(copied, steps=9).train(resume_from_checkpoint=True)
+    assert (copied / "metrics.jsonl").read_bytes() == before
+    make(copied, steps=9).train(resume_from_checkpoint=True, allow_missing=True)
+    assert Run.open(copied).info["resumed_without"][0].startswith(part)
+
+
+def test_save_only_model_cannot_be_resumed_exactly(tmp_path):
+    make(tmp_path, steps=7, arguments={"save_only_model": True}).train()
+    with pytest.raises(InputError, match="no optimizer, no scheduler, no random state"):
+        make(tmp_path, steps=9).train(resume_from_checkpoint=True)
+
+
+def test_a_state_that_is_not_finite_comes_back_as_it_was(tmp_path):
+    save_state(tmp_path, {"loss": float("nan"), "losses": [1.0, float("inf")]})
+    state = load_state(tmp_path)
+    assert np.isnan(state["loss"])
+    assert [float(x) for x in state["losses"]] == [1.0, float("inf")]

@@ -22,9 +22,9 @@ TAGS = ["film_tv", "c_code", "日本語"]
 PARAMETERS = {"round_steps": 4, "mixer": "RnB", "mixer_options": {"lam": 3.0}, "k": [8, 12]}
 
 
-def record_run(folder, watcher, steps, resume_from=None, stop=True):
+def record_run(folder, watcher, steps, resume_from=None, stop=True, **options):
     """Write the record of some steps as a trainer does, watched; return the recorder."""
-    recorder = Recorder(folder, resume=resume_from is not None)
+    recorder = Recorder(folder, resume=resume_from is not None, **options)
     recorder.arrays["p"] = [np.full(3, 1 / 3)]
     if resume_from is not None:
         recorder.load_state_dict(resume_from)
@@ -112,7 +112,7 @@ def test_a_killed_and_resumed_run_has_no_step_twice(tmp_path, tensorboard):
 def test_a_new_run_in_the_same_folder_starts_new_curves(tmp_path, tensorboard):
     record_run(tmp_path, TrackerWatcher("tensorboard"), range(1, 9))
     (tmp_path / "trackers" / "mine.txt").write_text("not ours")
-    record_run(tmp_path, TrackerWatcher("tensorboard"), range(1, 4))
+    record_run(tmp_path, TrackerWatcher("tensorboard"), range(1, 4), overwrite=True)
     assert [step for step, _ in scalars(tmp_path)["train/loss"]] == [1, 2, 3]
     assert (tmp_path / "trackers" / "mine.txt").exists()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import errno
 import inspect
 import json
 import math
+import resource
 import shutil
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
-from rbkit.train import Run, list_runs
+from rbkit.train import Run, list_runs, recorder
 from rbkit.train.mixture import DOMAIN
 from rbkit.train.trainer import MixtureTrainer, TrainingError, _check_arguments
 from rbkit.train.training import train
@@ -179,6 +181,39 @@ def test_training_loss_that_becomes_nan_stops_the_run(tmp_path):
     assert all(math.isfinite(row["loss"]) for row in run.metrics("train"))
     saved = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert saved == ["checkpoint-7"]  # the poisoned one at step 14 was not written
+
+
+@pytest.mark.parametrize("round_steps", [7, 10])
+def test_a_loss_that_is_nan_at_a_checkpoint_is_reported_as_such(tmp_path, round_steps):
+    trainer = make(tmp_path, round_steps=round_steps)
+
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 13:  # the loss of step 14, which would be saved
+                with torch.no_grad():
+                    trainer.model.lm_head.weight.fill_(math.nan)
+
+    trainer.add_callback(Poison())
+    with pytest.raises(TrainingError, match=r"loss: became nan at step 14; lower learning_rate"):
+        trainer.train()
+    assert Run.open(tmp_path).status == "failed"
+    saved = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert saved == ["checkpoint-7"]
+
+
+def test_weights_that_the_last_step_has_made_infinite_are_not_saved(tmp_path):
+    trainer = make(tmp_path)
+
+    class Poison(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, **_):
+            if state.global_step == 13:
+                with torch.no_grad():
+                    trainer.model.lm_head.weight[0, 0] = math.inf
+
+    trainer.add_callback(Poison())
+    with pytest.raises(TrainingError, match="a weight: became not a finite number at step 14"):
+        trainer.train()
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-7"]
 
 
 def test_a_stop_file_ends_the_run(tmp_path):
@@ -349,7 +384,7 @@ def test_a_full_disk_fails_the_run_without_half_a_file(tmp_path, monkeypatch):
         real(self, name, **arrays)
 
     monkeypatch.setattr(recorder.Recorder, "save_arrays", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TrainingError, match=r"cannot be written \(No space left on device\)"):
         trainer.train()
     run = Run.open(tmp_path)
     assert run.status == "failed"
@@ -404,10 +439,90 @@ def test_options_of_the_mixer_are_recorded_as_they_were(tmp_path):
 def test_an_unfinished_run_is_not_overwritten_without_a_word(small_run, small_copy):
     info = json.loads((small_copy / "run.json").read_text()) | {"status": "interrupted"}
     (small_copy / "run.json").write_text(json.dumps(info))
-    with pytest.raises(InputError, match="interrupted at checkpoint-6; give resume=True"):
+    with pytest.raises(InputError, match="interrupted at step 6; give resume=True"):
         small(small_copy)
     assert small(small_copy, resume=True).info["final"] == small_run.info["final"]
-    assert small(small_copy, resume=False).metrics() == small_run.metrics()
+    assert small(small_copy, overwrite=True).metrics() == small_run.metrics()
+
+
+def test_a_finished_run_is_neither_overwritten_nor_trained_again(small_run, small_copy):
+    before = (small_copy / "metrics.jsonl").read_bytes()
+    refusal = "a finished run; give resume=True .* overwrite=True .* such as .*-2"
+    with pytest.raises(InputError, match=refusal):
+        small(small_copy)
+    with pytest.raises(InputError, match="overwrite: is given with resume"):
+        small(small_copy, resume=True, overwrite=True)
+    with pytest.raises(InputError, match=r"learning_rate: was 0\.003 in the finished run"):
+        small(small_copy, resume=True, learning_rate=1e-3)
+    assert (small_copy / "metrics.jsonl").read_bytes() == before
+    kept = small(small_copy, resume=True)
+    assert (kept.status, kept.metrics()) == ("ok", small_run.metrics())
+    shutil.rmtree(small_copy / "checkpoints")
+    with pytest.raises(InputError, match="a finished run without checkpoints"):
+        small(small_copy, resume=True)
+
+
+def test_a_trainer_replaces_a_run_only_where_that_is_asked_for(tmp_path):
+    make(tmp_path, steps=7).train()
+    with pytest.raises(InputError, match="resume_from_checkpoint=True"):
+        make(tmp_path, steps=4, arguments={"save_steps": 2}).train()
+    make(tmp_path, steps=4, arguments={"save_steps": 2}, overwrite=True).train()
+    saved = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert saved == ["checkpoint-2", "checkpoint-4"]  # none of the older run
+
+
+def test_checkpoints_without_a_record_are_not_replaced_unasked(small_copy):
+    (small_copy / "run.json").unlink()
+    with pytest.raises(InputError, match="holds checkpoints of a run"):
+        small(small_copy)
+
+
+def test_a_damaged_record_is_not_replaced_unasked(small_copy):
+    (small_copy / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"a run that cannot be read .*overwrite=True"):
+        small(small_copy)
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_fails_the_run_in_one_line(tmp_path):
+    trainer = make(tmp_path)
+
+    class Fill(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 13:
+                weights = tmp_path / "checkpoints" / "checkpoint-7" / "model.safetensors"
+                size = weights.stat().st_size // 2
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    trainer.add_callback(Fill())
+    try:
+        with pytest.raises(TrainingError, match=r"cannot be written \(.*\); make room, then"):
+            trainer.train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    run = Run.open(tmp_path)
+    assert run.status == "failed"
+    assert "cannot be written" in run.info["error"]
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-7"]
+
+
+def test_a_run_says_that_the_disk_is_full_though_nothing_new_can_be_written(tmp_path, monkeypatch):
+    trainer = make(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    class Fill(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step == 9:
+                monkeypatch.setattr(recorder, "write_json", full)
+                monkeypatch.setattr(recorder, "_append", full)
+
+    trainer.add_callback(Fill())
+    with pytest.raises(TrainingError, match=r"cannot be written \(No space left on device\)"):
+        trainer.train()
+    assert Run.open(tmp_path).status == "failed"
+    assert "No space left on device" in Run.open(tmp_path).info["error"]
 
 
 def test_a_wrong_parameter_leaves_an_earlier_run_as_it_is(small_copy):
@@ -415,9 +530,9 @@ def test_a_wrong_parameter_leaves_an_earlier_run_as_it_is(small_copy):
     other.write_text("keep")
     before = sorted(p.name for p in small_copy.rglob("*"))
     with pytest.raises(InputError, match="layer"):
-        small(small_copy, layer="nope")
+        small(small_copy, layer="nope", overwrite=True)
     assert sorted(p.name for p in small_copy.rglob("*")) == before
-    small(small_copy)
+    small(small_copy, overwrite=True)
     assert other.read_text() == "keep"
 
 

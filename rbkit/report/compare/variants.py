@@ -43,10 +43,10 @@ BASELINES = ("Stratified", "Target", "Proportional")
 NOT_RECORDED = "not recorded"
 # What a run has without it being a setting of the method: a variant's runs may differ in it.
 NOT_SETTINGS = frozenset(
-    {"seed", "run_dir", "resume", "profile", "domains"}
+    {"seed", "run_dir", "resume", "overwrite", "profile", "domains"}
     | {"micro_batch_size", "accumulate", "fidelity_rounds"}
 )
-_DIFFERENT_IN_ANY_CASE = frozenset({"seed", "run_dir", "resume", "mixer_options"})
+_DIFFERENT_IN_ANY_CASE = frozenset({"seed", "run_dir", "resume", "overwrite", "mixer_options"})
 # Recorded as they came out of the seed's own split of the corpus, or of what a mixer tracks:
 # where they follow from the seed, or from the mixer, they are not settings of their own.
 _FOLLOWS = {"vocab_size": "seed", "layer": "mixer", "buckets": "mixer"}

@@ -433,7 +433,9 @@ def _command_line(run: Run) -> str | None:
     if not {"corpus", "embedder", "mixer"} <= recorded.keys():
         return None
     default = RunParameters().to_dict()
-    names = [f.name for f in fields(RunParameters) if f.name not in ("run_dir", "resume")]
+    names = [
+        f.name for f in fields(RunParameters) if f.name not in ("run_dir", "resume", "overwrite")
+    ]
     given = {name: recorded[name] for name in names if name in recorded}
     if recorded.get("micro_batch_size"):
         given["batch_size"] = recorded["micro_batch_size"]

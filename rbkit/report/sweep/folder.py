@@ -14,11 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
-from rbkit.processes import STALE, is_alive, process_identity, seconds_since
+from rbkit.processes import STALE, is_alive, process_identity, seconds_since, take_lock
 from rbkit.text import one_line
 
 # ---------------------------------------------------------------------------------- job.json
@@ -315,13 +313,12 @@ def sweep_lock(out: Path) -> Iterator[None]:
     """Hold the lock of the folder `out`; the death of its holder releases it, too."""
     try:
         (out / LAUNCHER_FOLDER).mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / LAUNCHER_FOLDER / "lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        who = launcher_of(out, read_sweep(out)) if (out / SWEEP_FILE).exists() else None
-        raise works_already(out, who or "another process") from None
+        lock = take_lock(out / LAUNCHER_FOLDER / "lock")
     except (OSError, NotImplementedError) as error:
         raise cannot_write(out, error) from error
+    if lock is None:
+        who = launcher_of(out, read_sweep(out)) if (out / SWEEP_FILE).exists() else None
+        raise works_already(out, who or "another process")
     try:
         yield
     finally:

@@ -51,7 +51,11 @@ from rbkit.report.sweep.grid import MOST, GridLike, format_grid, parse_grid
 from rbkit.report.sweep.machine import describe_machine, output_of
 
 # The sweep decides where a run writes, and whether it continues from a checkpoint.
-_SET_BY_SWEEP = {"run_dir": "it is set by --out", "resume": "it is set by --resume"}
+_SET_BY_SWEEP = {
+    "run_dir": "it is set by --out",
+    "resume": "it is set by --resume",
+    "overwrite": "a sweep continues what is not done: see --resume",
+}
 
 
 @dataclass(frozen=True)

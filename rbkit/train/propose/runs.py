@@ -134,7 +134,10 @@ def cost_of(runs: Sequence[Run]) -> dict[str, float]:
     }
 
 
-_SET_BY_METHOD = ("corpus", "domains", "run_dir", "mixer", "resume", "record", "progress")
+_SET_BY_METHOD = (
+    *("corpus", "domains", "run_dir", "mixer"),
+    *("resume", "overwrite", "record", "progress"),
+)
 
 
 def train_once(

@@ -106,7 +106,9 @@ def test_without_a_with_the_record_ends_after_the_last_step(tmp_path):
     for step in range(20):
         pretend.one_step(live, step)
     assert Run.open(tmp_path).status == "ok"
-    endless = rb.live(tmp_path, pretend.NAMES, display=False)
+    with pytest.raises(InputError, match="a finished run; give overwrite=True"):
+        rb.live(tmp_path, pretend.NAMES, display=False)
+    endless = rb.live(tmp_path, pretend.NAMES, overwrite=True, display=False)
     endless(1.0)
     assert Run.open(tmp_path).status == "running"
     endless.end()
@@ -171,7 +173,7 @@ def test_an_iteration_that_is_left_early_ends_the_record_without_a_with(tmp_path
     for _ in live:  # mended, and goes on
         live(1.0)
     assert (live.step, Run.open(tmp_path).status) == (5, "ok")
-    endless = rb.live(tmp_path, ["oak"], display=False)
+    endless = rb.live(tmp_path, ["oak"], overwrite=True, display=False)
     for _ in endless:
         endless(1.0)
         break
