@@ -244,7 +244,8 @@ def read_sweep(out: str | Path) -> dict[str, Any]:
             raise InputError(str(path), f"{name} is missing or damaged", "repair it")
     # A run's folder is runs/<id>: an id with a path in it would lead elsewhere.
     for id in (*info["jobs"], *info["superseded"]):
-        if not isinstance(id, str) or id in ("", ".", "..") or set(id) & set("/\\\0"):
+        bad = not isinstance(id, str) or id in ("", ".", "..") or set(id) & set("/\\\0")
+        if bad or one_line(id) != id:
             raise InputError(str(path), f"{id!r} is not the id of a run", "repair it")
     return info
 

@@ -30,6 +30,7 @@ from rbkit.show.explorer.widget import ExplorerWidget
 from rbkit.show.figures.map import domain_map
 from rbkit.show.style import display_mode
 from rbkit.show.widgets import output, packed
+from rbkit.text import one_line
 
 Report = Callable[[float, str], None]
 
@@ -243,7 +244,7 @@ class Explorer:
 
     def __repr__(self) -> str:
         material = self.editor.material
-        return (
+        return one_line(
             f"Explorer of {about(material.corpus)['name']}: {self.session.grouping.m} domains "
             f"over {len(material.train):,} train and {len(material.eval):,} eval examples"
         )
