@@ -113,13 +113,36 @@ def demo(
     _echo("", f"The report: {page.resolve()}", "Open it in a browser; it needs no internet.")
 
 
-@app.command()
-def lab() -> None:
-    """Open JupyterLab on the notebooks."""
-    from rbkit.report.notebooks import find_notebook
+@app.command(context_settings={"ignore_unknown_options": True})
+def lab(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FOLDER] [--JUPYTER-OPTION=VALUE]...",
+            help="Folder to work in, where notebooks that are missing are copied to.",
+        ),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the server.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Open JupyterLab on a copy of the notebooks; what is there already stays as it is.
 
-    folder = find_notebook("00_tour").parent
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--notebook-dir", str(folder)])
+    The folder is rbkit-notebooks if none is given, and in a checkout its own notebooks. All other
+    options are Jupyter's own: rbkit lab --no-browser --port 9000 --ip=0.0.0.0
+    """
+    from rbkit.report.notebooks import notebooks_folder
+
+    folders = [each for each in arguments or [] if not each.startswith("-")]
+    if len(folders) > 1:
+        raise typer.BadParameter(
+            f"{folders[1]!r} is a second folder; write options as --name=value"
+        )
+    options = [each for each in arguments or [] if each.startswith("-")]
+    options += [] if port is None else [f"--port={port}"]
+    options += [] if browser else ["--no-browser"]
+    folder = notebooks_folder(folders[0] if folders else None)
+    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", *options]
+    os.execv(sys.executable, command)
 
 
 @app.command()

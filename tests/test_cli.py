@@ -188,3 +188,26 @@ def test_a_run_folder_brings_no_commands_to_the_terminal(tmp_path, write_run, ca
     said = capsys.readouterr()
     assert not set("\x1b\x07\u202e") & set(said.out + said.err)
     assert "ab" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["mine"], []),
+        (["--no-browser", "mine", "--port", "9000"], ["--port=9000", "--no-browser"]),
+        (["mine", "--ip=0.0.0.0", "--debug"], ["--ip=0.0.0.0", "--debug"]),
+    ],
+)
+def test_lab_passes_the_options_of_jupyter_on(arguments, options, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
+    done = CliRunner().invoke(app, ["lab", *arguments])
+    assert done.exit_code == 0, done.output
+    (command,) = commands
+    assert command[1:] == ["-m", "jupyterlab", f"--notebook-dir={tmp_path / 'mine'}", *options]
+    assert (tmp_path / "mine" / "00_tour.ipynb").is_file()
+
+
+def test_lab_takes_one_folder():
+    assert CliRunner().invoke(app, ["lab", "a", "b"]).exit_code == 2

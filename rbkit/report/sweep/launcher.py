@@ -149,7 +149,7 @@ def run_plan(
     with sweep_lock(plan.out), _released_at_end(plan):
         try:
             template = _copy_template(plan)
-            plan.write()
+            plan.write(progress=progress)
             queued, done = queue_unfinished(plan, resume=resume)
         except OSError as error:
             raise cannot_write(plan.out, error) from error
