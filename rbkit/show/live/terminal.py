@@ -178,7 +178,7 @@ class TerminalView:
                 return snapshot(self.run)
         info = {"parameters": {}, "status": self.run.status, "error": "its files are damaged"}
         bare = self.run.with_(info=info, history={}, metrics=[], status=self.run.status)
-        return snapshot(bare.with_(timings=[], domains=None, name=self.run.name))
+        return snapshot(bare.with_(timings=[], domains=None, name=self.run.path.name))
 
 
 def draw(snap: Snapshot, room: Room, kind: Kind = "cosine", scale: float = 1.0) -> Group:
