@@ -105,32 +105,3 @@ def test_a_lasso_over_200_000_points_reaches_the_kernel_soon(opened, tools, caps
         print(f"\nlasso to kernel at 200,000 points: {min(times):.2f} s (of {len(times)} tries)")
     assert min(times) < 1.5
     assert page.noise == []
-
-
-CORPUS = """
-import rbkit as rb
-from datasets import Dataset
-words = "oak elm pine leaf car engine valve gear flour butter sugar oven".split()
-texts = [f"{words[i % 12]} {words[(i * i + 1) % 12]} {words[i % 5]} {i}" for i in range(120)]
-corpus = rb.load_corpus(Dataset.from_dict({"text": texts}), eval_size=20)
-rb.explore(corpus, k=3, embedder="tfidf", progress=False)
-"""
-
-
-def test_a_restart_is_said_and_what_is_saved_is_a_picture(lab, write_notebook, tmp_path):
-    page = lab(write_notebook(tmp_path / "explorer.ipynb", CORPUS), "lab")
-    page.run_all()
-    page.explorer()
-    page.wait_for_selector(".jp-OutputArea-child img", state="attached")
-    assert page.is_hidden(".jp-OutputArea-child img")
-    assert page.is_hidden("[data-test=error]")
-    page.evaluate(
-        """async () => {
-          await jupyterapp.shell.currentWidget.context.save();
-          await jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart();
-        }"""
-    )
-    page.wait_for_selector("[data-test=error]:has-text('No longer connected')")
-    saved = (tmp_path / "explorer.ipynb").read_text()
-    assert '"image/png"' in saved
-    assert "_esm" not in saved
