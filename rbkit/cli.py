@@ -7,15 +7,44 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from rbkit.errors import RbkitError
+from rbkit.text import need_streams, one_line, say
+
+
+class SafeGroup(TyperGroup):
+    """Commands whose complaints about arguments, such as names of folders, are safe to show."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the arguments."""
+        with _safe_messages():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, which reads its own arguments first."""
+        with _safe_messages():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _safe_messages() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(getattr(error, "message", None), str):  # those of typer's
+            error.message = one_line(error.message)  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
+    cls=SafeGroup,
     help="Regroup a corpus into semantic domains, then balance them while a model trains "
     "(R&B, arXiv 2505.00358).\n\nStart with: rbkit doctor, then rbkit demo.",
     no_args_is_help=True,
@@ -81,16 +110,39 @@ def demo(
     from rbkit.report.demo import demo as make_demo
 
     page = make_demo(out, overrides=read_parameters(parameter))
-    typer.echo(f"\nThe report: {page.resolve()}\nOpen it in a browser; it needs no internet.")
+    _echo("", f"The report: {page.resolve()}", "Open it in a browser; it needs no internet.")
 
 
-@app.command()
-def lab() -> None:
-    """Open JupyterLab on the notebooks."""
-    from rbkit.report.notebooks import find_notebook
+@app.command(context_settings={"ignore_unknown_options": True})
+def lab(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FOLDER] [--JUPYTER-OPTION=VALUE]...",
+            help="Folder to work in, where notebooks that are missing are copied to.",
+        ),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the server.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """Open JupyterLab on a copy of the notebooks; what is there already stays as it is.
 
-    folder = find_notebook("00_tour").parent
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--notebook-dir", str(folder)])
+    The folder is rbkit-notebooks if none is given, and in a checkout its own notebooks. All other
+    options are Jupyter's own: rbkit lab --no-browser --port 9000 --ip=0.0.0.0
+    """
+    from rbkit.report.notebooks import notebooks_folder
+
+    folders = [each for each in arguments or [] if not each.startswith("-")]
+    if len(folders) > 1:
+        raise typer.BadParameter(
+            f"{folders[1]!r} is a second folder; write options as --name=value"
+        )
+    options = [each for each in arguments or [] if each.startswith("-")]
+    options += [] if port is None else [f"--port={port}"]
+    options += [] if browser else ["--no-browser"]
+    folder = notebooks_folder(folders[0] if folders else None)
+    command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", *options]
+    os.execv(sys.executable, command)
 
 
 @app.command()
@@ -112,7 +164,6 @@ def run(
     from rbkit.report.html import run_notebook
     from rbkit.report.notebooks import find_template
     from rbkit.report.parameters import declared
-    from rbkit.text import need_streams
     from rbkit.train.recorder import check_free
 
     need_streams()
@@ -127,7 +178,7 @@ def run(
     check_free(out, replace=replace, ways="--resume to continue it, --overwrite to replace it")
     page = run_notebook(notebook, values, out, timeout=timeout, label=label)
     shown = page if page.exists() else out / "run.ipynb"  # where no page could be made
-    typer.echo(f"The run: {shown.resolve()}\nCompare runs with: rbkit report {out.parent}")
+    _echo(f"The run: {shown.resolve()}", f"Compare runs with: rbkit report {out.parent}")
     if shown != page and shown.exists():
         raise typer.Exit(1)
 
@@ -246,7 +297,7 @@ def report(
     page = write_report(
         runs, out or runs[0] / "index.html", baseline=baseline, title=title, pdf=pdf
     )
-    typer.echo(f"The report: {page.resolve()}")
+    _echo(f"The report: {page.resolve()}")
 
 
 @app.command()
@@ -304,7 +355,7 @@ def costs(
     from rbkit.report.costs import print_table
 
     print_table(measure(out, overrides=read_parameters(parameter), mixers=mixer))
-    typer.echo(f"\nThe page: {(out / 'index.html').resolve()}")
+    _echo("", f"The page: {(out / 'index.html').resolve()}")
 
 
 app.add_typer(assets, name="assets")
@@ -339,7 +390,7 @@ def assets_get(
     from rbkit.data.assets import REGISTRY, get
 
     for each in list(REGISTRY) if name == "all" else [name]:
-        typer.echo(get(each, force=force, wheel=wheel))
+        _echo(get(each, force=force, wheel=wheel))
 
 
 @assets.command("path")
@@ -347,7 +398,7 @@ def assets_path(name: Annotated[str, typer.Argument(help="Name of the asset.")])
     """Print the folder of a cached asset; never fetches."""
     from rbkit.data.assets import path
 
-    typer.echo(path(name))
+    _echo(path(name))
 
 
 app.add_typer(notebooks, name="nb")
@@ -359,7 +410,7 @@ def nb_build(root: Annotated[Path, typer.Argument()] = Path("notebooks")) -> Non
     from rbkit.report.notebooks import build
 
     for path in build(root / "src", root):
-        typer.echo(path)
+        _echo(path)
 
 
 @notebooks.command("check")
@@ -369,7 +420,7 @@ def nb_check(root: Annotated[Path, typer.Argument()] = Path("notebooks")) -> Non
 
     problems = check(root / "src", root)
     for problem in problems:
-        typer.echo(problem, err=True)
+        say(problem)
     raise typer.Exit(1 if problems else 0)
 
 
@@ -378,7 +429,12 @@ def nb_pull(notebook: Annotated[Path, typer.Argument()]) -> None:
     """Bring edits made in JupyterLab back into the master of a notebook."""
     from rbkit.report.notebooks import pull
 
-    typer.echo(pull(notebook, notebook.parent / "src" / f"{notebook.stem}.py"))
+    _echo(pull(notebook, notebook.parent / "src" / f"{notebook.stem}.py"))
+
+
+def _echo(*lines: object) -> None:
+    for line in lines:
+        typer.echo(one_line(str(line)))
 
 
 def _print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -387,7 +443,7 @@ def _print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
     table = Table(*header, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(one_line, row))
     # Words of papers and options are text: "[...]" in them is not rich's markup.
     Console(markup=False, highlight=False).print(table)
 
@@ -397,10 +453,10 @@ def main() -> None:
     try:
         app()
     except RbkitError as error:
-        print(f"rbkit: {error}", file=sys.stderr)
+        say(f"rbkit: {error}")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("rbkit: interrupted", file=sys.stderr)
+        say("rbkit: interrupted")
         raise SystemExit(130) from None
 
 

@@ -9,9 +9,22 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from rbkit.text import visible
+
 
 class RbkitError(Exception):
-    """Anything that rbkit itself raises."""
+    r"""Anything that rbkit itself raises.
+
+    What it quotes may come from a stranger's files, and every traceback ends in a terminal.
+
+    Examples
+    --------
+    >>> str(RbkitError("\x1b[31mred"))
+    'red'
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class InputError(RbkitError, ValueError):
@@ -48,7 +61,10 @@ class AssetError(InputError):
 
 
 class RbkitWarning(UserWarning):
-    """Something that went on, but that the user should know of."""
+    """Something that went on, but that the user should know of; as safe to show as an error."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 def as_count(

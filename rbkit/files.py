@@ -36,8 +36,10 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path`; rename it to `path` if the block succeeds.
+
+    Without `flush` nothing waits for the disk, and a power cut may leave an empty file.
 
     Examples
     --------
@@ -58,7 +60,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     tmp = Path(name)
     try:
         yield tmp
-        _flush_to_disk(tmp)
+        if flush:
+            _flush_to_disk(tmp)
         # mkstemp makes private files; results are meant to be read by others too.
         umask = os.umask(0)
         os.umask(umask)
@@ -113,15 +116,16 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Path, text: str, *, flush: bool = True) -> None:
     """Write `text` to `path` atomically, as UTF-8."""
-    with atomic_path(path) as tmp:
+    with atomic_path(path, flush=flush) as tmp:
         tmp.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: Any, *, flush: bool = True) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: JSON has none."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text, flush=flush)
 
 
 def json_ready(value: Any) -> Any:

@@ -73,6 +73,14 @@ def take_lock(path: Path) -> FileLock | None:
     return lock
 
 
+def is_suspended(identity: Mapping[str, Any]) -> bool:
+    """Whether this living process is stopped, as by Ctrl-Z: it continues when it is resumed."""
+    try:
+        return bool(psutil.Process(identity["pid"]).status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
+
+
 def seconds_since(time: Any) -> float:
     """Return the seconds since a time in ISO 8601 with a zone; infinity if it is not one."""
     try:

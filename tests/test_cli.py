@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.signals import SIGNALS
 from rbkit.cli import app, main
+from rbkit.train.run import Run
 
 COMMANDS = [
     "doctor",
@@ -141,3 +143,71 @@ def test_run_and_report_make_offline_pages(tmp_path):
     assert assert_offline(page) == []
     assert "Target" in page
     assert "RnB/run.html" in page
+
+
+EVIL = "a\x1b[31m\x1b]0;title\x07\u202eb"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", EVIL],
+        ["watch", "--once", EVIL],
+        ["report", EVIL],
+        ["status", "here", EVIL],  # one folder more than it takes
+        [EVIL],
+        ["run", "--out", "x", "-p", f"{EVIL}=1", "-p", f"{EVIL}=1"],
+        ["run", "--out", "x", "-p", EVIL],
+        ["sweep", EVIL],
+        ["sweep", "90_run", "--grid", f"{EVIL}=1"],
+        ["assets", "path", EVIL],
+    ],
+    ids=ascii,
+)
+def test_names_and_folders_bring_no_commands_to_the_terminal(
+    arguments, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rbkit", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert not set("\x1b\x07\u202e") & set(said.out + said.err)
+
+
+def test_a_run_folder_brings_no_commands_to_the_terminal(tmp_path, write_run, capsys, monkeypatch):
+    folder = tmp_path / EVIL
+    info = write_run(folder, "RnB").info | {"status": EVIL, "error": EVIL}
+    info["parameters"]["mixer"] = EVIL
+    (folder / "run.json").write_text(json.dumps(info))
+    monkeypatch.setattr(sys, "argv", ["rbkit", "watch", "--once", str(folder)])
+    with pytest.raises(SystemExit):
+        main()
+    print(Run.open(folder))
+    said = capsys.readouterr()
+    assert not set("\x1b\x07\u202e") & set(said.out + said.err)
+    assert "ab" in said.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["mine"], []),
+        (["--no-browser", "mine", "--port", "9000"], ["--port=9000", "--no-browser"]),
+        (["mine", "--ip=0.0.0.0", "--debug"], ["--ip=0.0.0.0", "--debug"]),
+    ],
+)
+def test_lab_passes_the_options_of_jupyter_on(arguments, options, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execv", lambda _, command: commands.append(command))
+    done = CliRunner().invoke(app, ["lab", *arguments])
+    assert done.exit_code == 0, done.output
+    (command,) = commands
+    assert command[1:] == ["-m", "jupyterlab", f"--notebook-dir={tmp_path / 'mine'}", *options]
+    assert (tmp_path / "mine" / "00_tour.ipynb").is_file()
+
+
+def test_lab_takes_one_folder():
+    assert CliRunner().invoke(app, ["lab", "a", "b"]).exit_code == 2

@@ -1,6 +1,7 @@
 """An error says where, what and what to do, also after a journey between processes."""
 
 import multiprocessing
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rbkit.errors import AssetError, InputError, as_count, as_seed
+from rbkit.errors import AssetError, InputError, RbkitError, RbkitWarning, as_count, as_seed
 
 
 def fail(kind):
@@ -51,3 +52,17 @@ def test_the_range_of_a_count_is_named():
             as_count("k", value, least=least)
     with pytest.raises(InputError, match=f"from 0 to {2**32 - 1}"):
         as_seed(2**32)
+
+
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 \u202eevil\x08"
+
+
+@pytest.mark.parametrize("kind", [RbkitError, RbkitWarning])
+def test_errors_and_warnings_are_safe_to_send_to_a_terminal(kind):
+    assert str(kind(HOSTILE)) == "red evil"
+    assert str(InputError(HOSTILE, HOSTILE, HOSTILE)) == "red evil: red evil; red evil"
+    with pytest.warns(RbkitWarning) as caught:
+        warnings.warn(HOSTILE, RbkitWarning, stacklevel=1)
+    message = caught[0]
+    said = warnings.formatwarning(message.message, message.category, "x.py", 1, "")
+    assert said == "x.py:1: RbkitWarning: red evil\n"

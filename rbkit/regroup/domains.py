@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, json_ready, read_json, regular, sha256_of_file, write_json
+from rbkit.text import one_line
 
 if TYPE_CHECKING:
     from rbkit.regroup.preparation import Material
@@ -337,7 +338,8 @@ class Domains:
         width = min(40, max(len(name) for name in self.names))
         lines = [self._title(), f"{'domain':<{width}}  {'train':>8}  {'share':>6}  {'q':>6}"]
         for name, size, (p, q) in zip(self.names, self.sizes, self._shares(), strict=True):
-            lines.append(f"{name[:width]:<{width}}  {size:>8,}  {p:>6.1%}  {q:>6.1%}")
+            shown = one_line(name)[:width]
+            lines.append(f"{shown:<{width}}  {size:>8,}  {p:>6.1%}  {q:>6.1%}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

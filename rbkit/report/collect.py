@@ -6,14 +6,21 @@ them is not followed.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.report.sweep.folder import JOB_FILE, SWEEP_FILE, job_status, read_job, read_sweep
+from rbkit.report.sweep.folder import (
+    JOB_FILE,
+    SWEEP_FILE,
+    job_status,
+    read_job,
+    read_sweep,
+    run_ids,
+)
 from rbkit.train.run import Run
 
 # What is read of a run folder.
@@ -44,7 +51,8 @@ def collect_runs(paths: str | Path | Sequence[str | Path]) -> list[Run]:
     Warns
     -----
     RbkitWarning
-        For each run that is left out: damaged, not begun, or linked from elsewhere.
+        For each run that is damaged (it is returned without numbers, with the status
+        ``damaged``), and each that is left out: not begun, or linked from elsewhere.
 
     Examples
     --------
@@ -82,7 +90,7 @@ def _run_folders(folder: Path, root: Path) -> Iterator[Path]:
         except InputError as error:
             # Its list is lost; the runs are there.
             warnings.warn(f"{error}; its runs are taken by name", RbkitWarning, stacklevel=2)
-            ids = sorted(os.listdir(folder / "runs")) if (folder / "runs").is_dir() else []
+            ids = run_ids(folder)
         for id in ids:
             if _is_run(folder / "runs" / id):
                 yield folder / "runs" / id
@@ -114,11 +122,30 @@ def _open(folder: Path, root: Path) -> Run | None:
         run = _of_sweep(folder) if (folder / JOB_FILE).exists() else Run.open(folder)
         run.metrics("train"), run.history
         return run
-    except (InputError, OSError) as error:
-        _leave_out(folder, str(error))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        _leave_out(folder, f"run.json makes no sense ({type(error).__name__}: {error})")
-    return None
+    except Exception as error:  # files break in many ways, and the other runs are to be shown
+        return damaged(folder, error)
+
+
+def damaged(folder: Path, error: Exception) -> Run:
+    """Return a run whose files cannot be read, without numbers, as its job still knows it."""
+    known = isinstance(error, InputError | OSError)
+    why = str(error) if known else f"its files make no sense ({type(error).__name__}: {error})"
+    why = why if str(folder) in why else f"{folder}: {why}"
+    warnings.warn(f"damaged run: {why}", RbkitWarning, stacklevel=2)
+    job, info = dict[str, Any](), dict[str, Any]()
+    with suppress(Exception):
+        info = Run.open(folder).info
+    with suppress(Exception):
+        job = read_job(folder)
+        ended = f"it had {job['status']}: {job['error']}" if job["error"] else ""
+        job |= {"error": f"{why}; {ended}" if ended else why}
+    parameters: dict[str, Any] = {}
+    for given in (job.get("parameters"), info.get("parameters")):
+        parameters |= given if isinstance(given, dict) else {}
+    about = {name: job.get(name) for name in ("started", "ended", "host")}
+    about |= {"parameters": parameters, "status": "damaged", "error": why, "final": None}
+    view = Run.follow(folder).with_(domains=None, job=job, info=about, history={}, status="damaged")
+    return view.with_(metrics=[], timings=[])
 
 
 def _of_sweep(folder: Path) -> Run:
@@ -128,7 +155,7 @@ def _of_sweep(folder: Path) -> Run:
         run = Run.open(folder)
     else:  # killed before it could begin, or a notebook that trains nothing
         run = Run.follow(folder).with_(domains=None)
-    status = job_status(job)
+    status = job_status(job, folder)
     info: dict[str, Any] = {
         **{name: job[name] for name in ("started", "ended", "host", "seconds")},
         "final": None,

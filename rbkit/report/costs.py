@@ -12,7 +12,6 @@ it was. Overheads are in percent of plain training:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -47,7 +46,7 @@ from rbkit.show.style import (
     set_alt,
     tidy,
 )
-from rbkit.text import UNKNOWN, amount, percent, thousands
+from rbkit.text import UNKNOWN, amount, percent, say, thousands
 from rbkit.train.costs import Budget, modelled_overhead
 from rbkit.train.models import PRESETS, pretrained_source, tokenize, train_tokenizer
 from rbkit.train.propose.runs import train_once
@@ -152,7 +151,7 @@ def costs(
     rows = []
     for number, each in enumerate(setups, 1):
         if progress:
-            print(f"{number} of {len(setups)}: {each.mixer}, {each}", file=sys.stderr)
+            say(f"{number} of {len(setups)}: {each.mixer}, {each}")
         options |= {"steps": each.steps, "round_steps": each.round_steps}
         run = train_once(corpus, domains, out / "runs" / each.mixer, each.rule(), options)
         rows.append(cost_row(run, each, d_e))

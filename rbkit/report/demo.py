@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from rbkit.report.job import load_inputs
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.page.page import write_report
 from rbkit.report.parameters import RunParameters
+from rbkit.text import say
 from rbkit.train.recorder import Recorder
 
 MIXERS = ("Stratified", "Target", "RnB")
@@ -82,16 +82,16 @@ def demo(
     settings = RunParameters.from_mapping({**SETTINGS, **(overrides or {})})
     shared = settings.resolved()
 
-    def say(text: str) -> None:
+    def tell(text: str) -> None:
         if progress:
-            print(f"[{time.monotonic() - began:4.0f} s] {text}", file=sys.stderr, flush=True)
+            say(f"[{time.monotonic() - began:4.0f} s] {text}")
 
-    say(f"corpus and domains: {shared.corpus}, embedded with {shared.embedder} (cached)")
+    tell(f"corpus and domains: {shared.corpus}, embedded with {shared.embedder} (cached)")
     _, domains = load_inputs(shared, progress=progress)
     domains.save(out / "domains")
     errors = []
     for number, mixer in enumerate(mixers, 1):
-        say(f"run {number} of {len(mixers)}: {mixer}, {shared.steps} steps")
+        tell(f"run {number} of {len(mixers)}: {mixer}, {shared.steps} steps")
         run_dir = out / "runs" / mixer
         folder = "" if settings.profile == "smoke" else str(out / "domains")
         values = {**settings.to_dict(), "mixer": mixer, "domains": folder, "overwrite": True}
@@ -107,12 +107,12 @@ def demo(
             )
         except NotebookError as error:
             errors.append(error)
-            say(f"{mixer} stopped: {error}")
+            tell(f"{mixer} stopped: {error}")
             if not (run_dir / "run.json").exists():  # it failed before training could begin one
                 recorder = Recorder(run_dir)
                 recorder.start(parameters=values)
                 recorder.finish("failed", error=str(error))
-    say("writing the report")
+    tell("writing the report")
     ours = (shared.corpus, shared.eval_sources) == ("demo", TARGET)
     page = write_report(
         [out / "runs" / mixer for mixer in mixers],
@@ -123,5 +123,5 @@ def demo(
     )
     if errors:
         raise errors[0]
-    say(f"done: {page}")
+    tell(f"done: {page}")
     return page

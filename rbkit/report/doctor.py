@@ -11,8 +11,10 @@ from collections.abc import Callable
 from importlib import metadata
 
 from rich.console import Console
+from rich.markup import escape
 
 from rbkit.files import cache_dir
+from rbkit.text import one_line
 
 _PACKAGES = (
     "rbkit",
@@ -34,7 +36,11 @@ _PACKAGES = (
 
 def examine(*, smoke: bool = True) -> bool:
     """Print the state of this machine for rbkit; return whether everything works."""
-    say = Console(highlight=False, soft_wrap=True).print
+    console = Console(highlight=False, soft_wrap=True)
+
+    def say(text: str) -> None:
+        console.print(one_line(text))
+
     installed, missing = [], []
     for name in _PACKAGES:
         try:
@@ -70,10 +76,10 @@ def _assets(say: Callable[..., None]) -> None:
     cache = cache_dir()
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 2**30
-    say(f"[bold]Cache[/]      {cache}, {free:.0f} GiB free")
+    say(f"[bold]Cache[/]      {escape(str(cache))}, {free:.0f} GiB free")
     for row in status():
         if row["problem"]:
-            state = f"[red]{row['problem']}[/]"
+            state = f"[red]{escape(str(row['problem']))}[/]"
         elif row["cached"]:
             state = "[green]cached[/]"
         else:

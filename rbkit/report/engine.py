@@ -22,7 +22,7 @@ from rbkit.errors import InputError, RbkitError
 from rbkit.processes import terminate_by_interrupt
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import Parameters, declared
-from rbkit.text import last_lines, truncate
+from rbkit.text import last_lines, one_line, truncate
 
 
 def cell_name(source: str) -> str | None:
@@ -35,7 +35,7 @@ class ProgressLine:
     """One line of progress for one notebook: its cells, and the bar inside the current one."""
 
     def __init__(self, node: Any, label: str, progress: bool) -> None:
-        self._total, self._label, self._progress = len(node.cells), label, progress
+        self._total, self._label, self._progress = len(node.cells), one_line(label), progress
         self._bar: Any = None
         self._doing, self._stop = "starting a kernel", threading.Event()
 
@@ -68,14 +68,17 @@ class ProgressLine:
         inside, more = 0.0, ""
         if text:
             # Only the end: in a line of megabytes the search would take hours.
-            bars = re.findall(r"([^\r\n|]*?)\s*(\d+)%\|", text[-1000:])
+            bars = list(re.finditer(r"(?<!\d)(\d{1,3})%\|", text[-1000:]))
             if not bars:
                 return
-            name, percent = bars[-1][0].strip(" :")[:24], int(bars[-1][1])
+            before = re.split(r"[\r\n|]", text[-1000:][: bars[-1].start()])[-1]
+            name, percent = one_line(before).strip(" :")[:24], int(bars[-1][1])
             inside, more = percent / 100, f" · {name} {percent} %".replace("  ", " ")
         else:
             first_code = self._doing == "starting a kernel" and cell.cell_type == "code"
-            self._doing = cell_name(cell.source) or ("running" if first_code else self._doing)
+            self._doing = one_line(cell_name(cell.source) or "") or (
+                "running" if first_code else self._doing
+            )
         # Progress inside a cell, of several bars one after the other, must not run backwards.
         step = max(self._bar.n, index + inside) - self._bar.n
         self._bar.bar_format = self._format(more)

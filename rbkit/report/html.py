@@ -154,6 +154,9 @@ def _ends_elsewhere(text: object) -> bool:
 TEMPLATES = Path(__file__).parent / "templates"
 
 _MAX_LINES = 200
+_MAX_LINE = 20_000  # characters: converting colours takes time that grows with their square
+# A progress bar. One digit each: a run of them would be searched from each of its digits.
+_BAR = re.compile(r"\d%\|.*\||\d(it|examples?|files?) \[\d")
 
 
 def run_notebook(
@@ -348,8 +351,11 @@ def trim(text: str, limit: int = _MAX_LINES) -> str:
     lines = []
     for line in text.replace("\r\n", "\n").split("\n"):
         last = line.rstrip("\r").rsplit("\r", 1)[-1]
-        if not re.search(r"\d+%\|.*\||\d+(it|examples?|files?) \[\d", last):
-            lines.append(last)
+        if not _BAR.search(last):
+            cut = len(last) - _MAX_LINE
+            lines.append(
+                last if cut <= 0 else f"{last[:_MAX_LINE]}[… {cut:,} characters left out …]"
+            )
     if len(lines) > limit:
         half = limit // 2
         cut = len(lines) - 2 * half

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine
 
 from rbkit.processes import GRACE, signal_name
+
+_PATIENCE = 60  # seconds that outputs may take to arrive after the end of a cell without a limit
 
 
 class IPCKernelManager(AsyncKernelManager):
@@ -54,6 +56,7 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
 
     on_cell: Callable[[int, Any, str], None] | None = None
     on_kernel: Callable[[int], None] | None = None
+    join_streams = True
     _process: Any = None
 
     def start_new_kernel(self, **kwargs: Any) -> None:
@@ -86,11 +89,14 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
 
     def papermill_execute_cells(self) -> None:
         """Run the cells in order; the first that does not end well ends the run."""
+        last = max((i for i, c in enumerate(self.nb.cells) if c.cell_type == "code"), default=None)
         for index, cell in enumerate(self.nb.cells):
             self.nb_man.cell_start(cell, index)
             self._report(index, cell, "")
             try:
-                self.execute_cell(cell, index)
+                run_sync(self._execute_in_time)(cell, index)
+                if index == last:  # what it left to be done counts as its own
+                    run_sync(self._until_idle)(cell)
             except CellExecutionError as error:
                 self.nb_man.cell_exception(cell, cell_index=index, exception=error)
                 break  # papermill raises from the outputs, after saving
@@ -102,7 +108,31 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
                 self._fail(cell, index, error)
                 raise
             finally:
+                if self.join_streams and cell.cell_type == "code":
+                    cell.outputs = joined_streams(cell.outputs)
                 self.nb_man.cell_complete(cell, cell_index=index)
+
+    async def _execute_in_time(self, cell: Any, index: int) -> None:
+        # nbclient's own limit ends with the kernel's reply; outputs may arrive long after it.
+        await self._in_time(self.async_execute_cell(cell, index), cell)
+
+    async def _until_idle(self, cell: Any) -> None:
+        await self._in_time(self.async_wait_for_reply(self.kc.kernel_info()), cell)
+
+    async def _in_time(self, work: Coroutine[Any, Any, Any], cell: Any) -> None:
+        limit = self._get_timeout(cell)
+        try:
+            async with asyncio.timeout(limit) as scope:
+                await work
+        except (
+            DeadKernelError,
+            TimeoutError,
+        ) as error:  # nbclient takes a cancellation for a death
+            if not scope.expired() or isinstance(error, CellTimeoutError):
+                raise
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            raise CellTimeoutError(f"longer than {limit} s") from error
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         """Look for progress bars on their way into the notebook."""
@@ -133,6 +163,8 @@ class HonestClient(PapermillNotebookClient):  # type: ignore[misc]
         elif isinstance(error, CellTimeoutError):
             name = "CellTimeoutError"
             text = f"this cell ran longer than the limit of {self.timeout} s"
+            if self.timeout is None:
+                text = f"no end of this cell's output {self.iopub_timeout} s after its own end"
         else:
             name, text = "KeyboardInterrupt", "interrupted while this cell ran"
         if cell.cell_type == "code":
@@ -173,10 +205,13 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
             about["input_path"], about["output_path"] = names
         timeout = execution_timeout or kwargs.pop("timeout", None)
         kwargs.setdefault("kernel_manager_class", IPCKernelManager)
-        kwargs.setdefault("coalesce_streams", True)  # a progress bar is one line, not hundreds
+        # A progress bar is one line, not hundreds. Not by nbclient, whose regular expression takes
+        # time that grows with the square of the longest line.
+        join_streams = kwargs.pop("coalesce_streams", True)
         client = HonestClient(
             nb_man,
             timeout=timeout,
+            iopub_timeout=max(_PATIENCE, timeout or 0),
             startup_timeout=start_timeout,
             kernel_name=kernel_name,
             log_output=log_output,
@@ -186,12 +221,40 @@ class HonestEngine(NBClientEngine):  # type: ignore[misc]
             **kwargs,
         )
         client.on_cell, client.on_kernel = on_cell, on_kernel
+        client.join_streams = join_streams
         # No warning about frozen modules in every notebook, no debugger in a batch run.
         quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         try:
             return client.execute(env={**os.environ, **quiet, **(env or {})})
         finally:
             client.ensure_ended()
+
+
+def joined_streams(outputs: Sequence[Any]) -> list[Any]:
+    """Join what a cell wrote to stdout, and to stderr, each at the place where it began.
+
+    Of a line that was written over after a carriage return, the last state stays.
+    """
+    joined: list[Any] = []
+    texts: dict[str, list[str]] = {}
+    for output in outputs:
+        if output.output_type != "stream":
+            joined.append(output)
+        elif output.name in texts:
+            texts[output.name].append(output.text)
+        else:
+            texts[output.name] = [output.text]
+            joined.append(output)
+    for at, output in enumerate(joined):
+        if output.output_type == "stream":
+            lines = "".join(texts[output.name]).split("\n")
+            output.text = "\n".join(line[line.rfind("\r", 0, -1) + 1 :] for line in lines)
+            # Both at one place: their order is chance, so it is always the same.
+            if output.name == "stderr" and [o.get("name") for o in joined[at + 1 : at + 2]] == [
+                "stdout"
+            ]:
+                joined[at], joined[at + 1] = joined[at + 1], joined[at]
+    return joined
 
 
 def _cause_of_death(process: Any) -> str:

@@ -53,6 +53,32 @@ def find_notebook(name: str) -> Path:
     raise InputError(name, "no such notebook", "build them with: rbkit nb build")
 
 
+def notebooks_folder(folder: str | Path | None = None) -> Path:
+    """Return a folder of the user's that holds rbkit's notebooks.
+
+    In a checkout it is the checkout's own. Those of an installed package are part of the
+    environment: they are copied to `folder`, ``rbkit-notebooks`` if none is given. A notebook
+    that is there already stays as it is.
+    """
+    source = find_notebook("00_tour").parent
+    if folder is None and source.parent == Path(__file__).resolve().parents[2]:
+        return source
+    folder = Path(folder or "rbkit-notebooks").resolve()
+    if folder.is_relative_to(source):
+        raise InputError(
+            str(folder), "belongs to the environment", "give a folder of yours: rbkit lab FOLDER"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for notebook in sorted(source.glob("*.ipynb")):
+            if not (folder / notebook.name).exists():
+                write_text(folder / notebook.name, notebook.read_text(encoding="utf-8"))
+    except OSError as error:
+        why = f"cannot be written ({error.strerror or error})"
+        raise InputError(str(folder), why, "give another folder: rbkit lab FOLDER") from error
+    return folder
+
+
 def find_template(template: str | Path) -> Path:
     """Return the path of a notebook: of a file, or of one of rbkit's by its name."""
     path = Path(template)

@@ -43,7 +43,7 @@ class ShellText(str):
     """Text as it was typed in a shell: its type follows from the parameter's hint.
 
     Where text is allowed along with other types, text from Python is text. From a shell it is
-    the other type if it can be; ``"1"``, in the double quotes of JSON, is text.
+    the other type if it can be, ``None`` included; ``"1"``, in the double quotes of JSON, is text.
 
     Examples
     --------
@@ -115,12 +115,12 @@ def _first_that_fits(hints: Sequence[Any], value: Any) -> Any:
                 quoted = json.loads(text)
                 if isinstance(quoted, str):
                     return quoted
-        # "None", "007" and "1_000" are words where words are allowed.
-        hints = [
-            hint
-            for hint in sorted(hints, key=lambda hint: _SHELL_ORDER.get(hint, 3))
-            if not words or (hint is not type(None) and (hint is not float or _is_number(text)))
-        ]
+        # "007" and "1_000" are words where words are allowed; so is "null", but not "None".
+        ordered = sorted(hints, key=lambda hint: _SHELL_ORDER.get(hint, 3))
+        if words:
+            unfit = {float: not _is_number(text), type(None): text != "None"}
+            ordered = [hint for hint in ordered if not unfit.get(hint)]
+        hints = ordered
         value = text
     elif any(type(value) is hint for hint in hints):
         return value  # so that "None" stays a string where strings are allowed
@@ -180,6 +180,11 @@ def _truth(value: Any) -> Any:
     return words.get(value.lower(), value) if isinstance(value, str) else value
 
 
+def _anything(value: Any) -> Any:
+    words = {"None": None, "True": True, "False": False}
+    return words[value] if isinstance(value, ShellText) and value in words else _text(value)
+
+
 def _text(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -200,7 +205,7 @@ _SCALARS: dict[Any, Any] = {
     bool: _scalar(bool, _truth, Strict()),
     str: _scalar(InstanceOf[str], _text),  # pydantic's own refuses half characters too early
     type(None): _scalar(None, _nothing),
-    Any: _scalar(Any, _text),
+    Any: _scalar(Any, _anything),
 }
 
 

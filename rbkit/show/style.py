@@ -28,6 +28,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import Locator
 
 from rbkit.errors import InputError
+from rbkit.text import visible
 
 INK, MUTED, RULE, PAPER = "#1f2933", "#5b6673", "#dfe3e8", "#ffffff"
 DASHED: Any = (0, (4, 2))  # of baselines, choices and fronts: lines that are not data
@@ -433,7 +434,7 @@ def show(fig: Figure | Axes, dpi: int = 200) -> None:
 
     figure = _figure(fig)
     if get_ipython() is None:
-        print(alt_text(figure))
+        print(visible(alt_text(figure)))
     else:
         data, metadata = bundle(figure, dpi)
         display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ import numpy as np
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import read_json, read_npz, regular
 from rbkit.processes import STALE, has_lived_since
+from rbkit.text import one_line
 
 FORMAT = "rbkit-run/1"
 _REQUIRED = {"status", "parameters", "heartbeat", "pid"}  # of run.json
@@ -256,7 +257,7 @@ class Run:
         return now is not None and now != before
 
     def __repr__(self) -> str:
-        return f"Run({self.path.name!r}, {self.name}, {self.status})"
+        return one_line(f"Run({self.path.name!r}, {self.name}, {self.status})")
 
 
 def list_runs(folder: str | Path) -> list[Run]:

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from rbkit.errors import InputError
 from rbkit.report import engine
 from rbkit.report.engine import NotebookError, execute
-from rbkit.report.kernels import IPCKernelManager
+from rbkit.report.html import trim
+from rbkit.report.kernels import IPCKernelManager, joined_streams
 
 pytestmark = pytest.mark.notebook
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
@@ -93,6 +95,45 @@ def test_a_cell_over_its_time_is_stopped(notebook, tmp_path):
         execute(path, None, tmp_path / "run", timeout=2, progress=False)
     assert error.value.status == "timeout"
     assert _states(error.value.path) == (True, ["failed", "pending"])
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["import asyncio, time\nasyncio.get_running_loop().call_soon(time.sleep, 60)"],
+        ["k = get_ipython().kernel\nk._publish_status = lambda *_, **__: None", "2"],
+    ],
+    ids=["what the last cell left to be done", "outputs after its reply"],
+)
+def test_the_limit_also_covers_what_comes_after_a_cell(notebook, tmp_path, sources):
+    began = time.monotonic()
+    with pytest.raises(NotebookError, match="longer than the limit of 6 s") as error:
+        execute(notebook(*sources), None, tmp_path / "run", timeout=6, progress=False)
+    assert time.monotonic() - began < 50  # with the start of a kernel, on a busy machine
+    assert error.value.status == "timeout"
+    assert _states(error.value.path)[0] is True
+
+
+def test_streams_are_joined_as_a_terminal_shows_them():
+    parts = ["a\rb\n", "10%|\r", "20%|\r\n", "c\r\n\rd", "e\r"]
+    outputs = [new_output("stream", name="stderr", text=text) for text in parts]
+    outputs.insert(1, new_output("stream", name="stdout", text="out"))
+    outputs.insert(3, new_output("display_data", {"text/plain": "figure"}))
+    joined = joined_streams(outputs)
+    # nbclient's rule, whose cost is the square of a line's length
+    expected = re.sub(r".*\r(?=[^\n])", "", "".join(parts))
+    assert [output.get("text") for output in joined] == ["out", expected, None]
+
+
+@pytest.mark.parametrize("sign", ["x", "9", "ab\r", "1%", "\x1b[31mx\x1b[0m"], ids=repr)
+def test_a_line_of_a_megabyte_is_joined_and_trimmed_in_linear_time(sign):
+    text = sign * (2**20 // len(sign))
+    outputs = [new_output("stream", text=text[at : at + 50]) for at in range(0, len(text), 50)]
+    began = time.process_time()
+    (joined,) = joined_streams(outputs)
+    assert len(trim(joined.text)) < 21_000
+    assert time.process_time() - began < 1  # minutes, with the square of its length
+    assert joined.text == (text if "\r" not in sign else "ab\r")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

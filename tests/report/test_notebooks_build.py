@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import nbformat
@@ -6,7 +7,8 @@ import pytest
 from nbformat.v4 import new_output
 
 from rbkit.errors import InputError
-from rbkit.report.notebooks import build, check, pull, render
+from rbkit.report import notebooks
+from rbkit.report.notebooks import build, check, find_notebook, pull, render
 
 pytest.importorskip("jupytext")
 MASTER = """# ---
@@ -131,3 +133,28 @@ def test_without_jupytext_the_remedy_is_named(folders, monkeypatch):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         build(tmp_path / "nowhere", tmp_path)
+
+
+def test_an_installed_package_works_on_a_copy_that_keeps_what_is_there(tmp_path, monkeypatch):
+    environment = tmp_path / "env" / "share" / "rbkit" / "notebooks"
+    shutil.copytree(find_notebook("00_tour").parent, environment)
+    monkeypatch.setattr(notebooks, "find_notebook", lambda name: environment / f"{name}.ipynb")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in environment.iterdir()}
+    folder = notebooks.notebooks_folder()
+    assert folder == tmp_path / "rbkit-notebooks"
+    (folder / "00_tour.ipynb").write_text("mine")
+    (folder / "90_run.ipynb").unlink()
+    assert notebooks.notebooks_folder(folder) == folder
+    assert (folder / "00_tour.ipynb").read_text() == "mine"
+    assert (folder / "90_run.ipynb").read_bytes() == (environment / "90_run.ipynb").read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in environment.iterdir()} == before
+    with pytest.raises(InputError, match="belongs to the environment"):
+        notebooks.notebooks_folder(environment)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: cannot be written"):
+        notebooks.notebooks_folder(tmp_path / "file")
+
+
+def test_in_a_checkout_its_own_notebooks_are_opened():
+    assert notebooks.notebooks_folder() == find_notebook("00_tour").parent

@@ -122,13 +122,26 @@ def test_records_that_make_little_sense_cost_no_report(folder, tmp_path, undrawn
     assert len(rows) == len(DAMAGE) + 2
 
 
-def test_a_damaged_run_is_left_out_with_a_warning(folder, tmp_path, undrawn):
+@pytest.mark.parametrize("name", ["run.json", "metrics.jsonl", "history.npz"])
+def test_a_damaged_run_is_on_the_page_as_damaged(folder, tmp_path, undrawn, name):
     shutil.copytree(folder / "runs", tmp_path / "runs")
-    (tmp_path / "runs" / "RnB-1" / "run.json").write_text("{")
+    (tmp_path / "runs" / "RnB-1" / name).write_text("{\n{")
     with pytest.warns(RbkitWarning, match="RnB-1"):
         page = write_report(tmp_path, tmp_path / "index.html", progress=False)
-    rows = BeautifulSoup(page.read_text(), "html.parser").select("#runs-table tbody tr")
-    assert len(rows) == 3
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    statuses = [row.select_one(".status").get_text() for row in soup.select("#runs-table tbody tr")]
+    assert sorted(statuses) == ["damaged", "ok", "ok", "ok"]
+    assert name in soup.select_one(".failures .error").get_text()
+
+
+def test_runs_of_which_none_can_be_read_are_a_page_as_well(folder, tmp_path, undrawn):
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    for path in tmp_path.glob("runs/*/run.json"):
+        path.write_text("[]")
+    with pytest.warns(RbkitWarning, match="damaged run"):
+        page = write_report(tmp_path, tmp_path / "index.html", progress=False)
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    assert len(soup.select(".dot.damaged")) >= 4
 
 
 def test_a_notebook_that_trains_nothing_has_a_row(tmp_path, undrawn):

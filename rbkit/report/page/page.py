@@ -27,7 +27,7 @@ import rbkit
 from rbkit import text
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import write_text
-from rbkit.report.collect import collect_runs
+from rbkit.report.collect import collect_runs, damaged
 from rbkit.report.compare.numbers import write_numbers
 from rbkit.report.compare.paired import differences, reach_baseline
 from rbkit.report.compare.variants import Comparison, compare
@@ -61,7 +61,7 @@ def write_report(
     ----------
     paths : path, or sequence of paths
         Sweeps, run folders, or folders that hold run folders, in any mixture. A run that
-        cannot be read is left out with an :class:`~rbkit.errors.RbkitWarning`.
+        cannot be read is shown as damaged, with an :class:`~rbkit.errors.RbkitWarning`.
     out : path
         The HTML file. The numbers go to the folder ``numbers`` next to it, those of a page that
         is not called ``index.html`` to a folder of its own: of ``a.html`` to ``a-numbers``.
@@ -95,7 +95,7 @@ def write_report(
     if not runs:
         where = ", ".join(map(str, given)) or "paths"
         raise InputError(where, "no run folder in there", "give the folder that holds runs")
-    comparison = compare([orderly(run) for run in runs], baseline)
+    comparison = compare([_orderly_or_damaged(run) for run in runs], baseline)
     sweeps = _sweeps(given, runs)
     title = title or _title(given, sweeps)
     try:
@@ -217,7 +217,7 @@ def _domains(run: Run) -> Any:
     """Return the domains of the run, or None; of a damaged file there is a warning."""
     try:
         domains = run.domains
-    except (InputError, OSError) as error:
+    except Exception as error:  # they break in many ways, and cost no report
         warnings.warn(f"domains left out of the report: {error}", RbkitWarning, stacklevel=2)
         return None
     if domains is not None:  # half a character in a name is more than a figure can draw
@@ -290,6 +290,13 @@ _MAPPINGS += ["model", "progress"]
 _LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
 _BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
 _EXACT = 2**53  # integers beyond are not exact as numbers of JSON, nor do they fit a table
+
+
+def _orderly_or_damaged(run: Run) -> Run:
+    try:
+        return orderly(run)
+    except Exception as error:  # of a file in which nothing is as it should be
+        return orderly(damaged(run.path, error))
 
 
 def orderly(run: Run) -> Run:

@@ -45,7 +45,7 @@ from rbkit.show.style import mixer_colour
 from rbkit.text import UNKNOWN, amount, number, thousands, truncate, value_text, visible
 from rbkit.train.run import Run
 
-FAILED = ("failed", "killed", "timeout", "interrupted")
+FAILED = ("failed", "killed", "timeout", "interrupted", "damaged")
 WAITING = ("running", "queued")
 
 
@@ -351,6 +351,7 @@ _UNEXPLAINED = {
     "timeout": "a cell took longer than it was given",
     "interrupted": "stopped by hand; it can be resumed",
     "failed": "no error was recorded",
+    "damaged": "its files cannot be read",
 }
 
 

@@ -16,7 +16,14 @@ from typing import Any
 
 from rbkit.errors import InputError
 from rbkit.files import read_json, write_json
-from rbkit.processes import STALE, is_alive, process_identity, seconds_since, take_lock
+from rbkit.processes import (
+    STALE,
+    is_alive,
+    is_suspended,
+    process_identity,
+    seconds_since,
+    take_lock,
+)
 from rbkit.text import one_line
 
 # ---------------------------------------------------------------------------------- job.json
@@ -136,16 +143,17 @@ def read_job(path: str | Path) -> dict[str, Any]:
     return job
 
 
-def write_job(path: str | Path, job: Mapping[str, Any]) -> None:
+def write_job(path: str | Path, job: Mapping[str, Any], *, flush: bool = True) -> None:
     """Write `job` as ``job.json`` of the run folder `path`, whole or not at all."""
-    write_json(Path(path) / JOB_FILE, {**job, "tail": list(job["tail"])[-30:]})
+    write_json(Path(path) / JOB_FILE, {**job, "tail": list(job["tail"])[-30:]}, flush=flush)
 
 
-def job_status(job: Mapping[str, Any]) -> str:
+def job_status(job: Mapping[str, Any], run_dir: Path | None = None) -> str:
     """Return the true status of a job, which is not always the one in its file.
 
     A job that is recorded as running, but whose worker is gone, was killed. On the machine where
-    it runs that is seen at once; from elsewhere, by a heartbeat older than 120 s.
+    it runs that is seen at once; from elsewhere, by a heartbeat older than 120 s, in the file or in
+    the run's own record in `run_dir`: the launcher may be suspended while the run goes on.
 
     Examples
     --------
@@ -161,7 +169,12 @@ def job_status(job: Mapping[str, Any]) -> str:
     if status != "running":
         return status
     if job.get("host") != platform.node():
-        return "running" if seconds_since(job.get("heartbeat")) < STALE else "killed"
+        silent = seconds_since(job.get("heartbeat"))
+        if silent >= STALE and run_dir is not None:
+            with suppress(InputError, OSError, AttributeError):
+                own = read_json(run_dir / "run.json").get("heartbeat")
+                silent = min(silent, seconds_since(own))
+        return "running" if silent < STALE else "killed"
     # A worker ends a moment before the launcher has recorded how: while that is at work, it will.
     alive = is_alive(job.get("worker")) or _is_launcher_at_work(job)
     return "running" if alive else "killed"
@@ -187,7 +200,7 @@ def _is_launcher_at_work(job: Mapping[str, Any]) -> bool:
         return False
     if launcher["pid"] == os.getpid():  # a notebook, say, which lives on when its sweep has ended
         return _launchers_here > 0
-    return seconds_since(job.get("heartbeat")) < _AT_WORK
+    return seconds_since(job.get("heartbeat")) < _AT_WORK or is_suspended(launcher)
 
 
 def error_tail(lines: Sequence[str] | str, count: int = 30) -> list[str]:
@@ -233,7 +246,10 @@ def read_sweep(out: str | Path) -> dict[str, Any]:
     path = Path(out) / SWEEP_FILE
     if not path.is_file():
         raise InputError(str(out), f"no {SWEEP_FILE} there", "give the folder of a sweep")
-    info = read_json(path)
+    try:
+        info = read_json(path)
+    except OSError as error:
+        raise InputError(str(path), f"cannot be read ({error})", "check its permissions") from error
     if not isinstance(info, dict) or info.get("format") != SWEEP_FORMAT:
         what = f"not of the format {SWEEP_FORMAT!r}"
         raise InputError(str(path), what, "give a folder of rbkit's")
@@ -242,9 +258,16 @@ def read_sweep(out: str | Path) -> dict[str, Any]:
             raise InputError(str(path), f"{name} is missing or damaged", "repair it")
     # A run's folder is runs/<id>: an id with a path in it would lead elsewhere.
     for id in (*info["jobs"], *info["superseded"]):
-        if not isinstance(id, str) or id in ("", ".", "..") or set(id) & set("/\\\0"):
+        bad = not isinstance(id, str) or id in ("", ".", "..") or set(id) & set("/\\\0")
+        if bad or one_line(id) != id:
             raise InputError(str(path), f"{id!r} is not the id of a run", "repair it")
     return info
+
+
+def run_ids(out: str | Path) -> list[str]:
+    """Return the ids of the runs that are in a sweep's folder, for one that lost its list."""
+    runs = Path(out) / "runs"
+    return sorted(os.listdir(runs)) if runs.is_dir() else []
 
 
 def resume_commands(info: Mapping[str, Any], statuses: Mapping[str, str]) -> list[str]:
@@ -292,7 +315,8 @@ def launcher_of(out: str | Path, info: Mapping[str, Any]) -> str | None:
         return elsewhere
     for id in info["jobs"]:
         with suppress(InputError):
-            if job_status(read_job(Path(out) / "runs" / id)) == "running":
+            run_dir = Path(out) / "runs" / id
+            if job_status(read_job(run_dir), run_dir) == "running":
                 return elsewhere
     return None
 

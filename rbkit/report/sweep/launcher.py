@@ -93,7 +93,7 @@ class SweepResult:
     def __repr__(self) -> str:
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         ended = ", interrupted" if self.interrupted else ""
-        return f"SweepResult({self.out.name}: {counts or 'no runs'}{ended})"
+        return one_line(f"SweepResult({self.out.name}: {counts or 'no runs'}{ended})")
 
 
 def run_plan(
@@ -149,7 +149,7 @@ def run_plan(
     with sweep_lock(plan.out), _released_at_end(plan):
         try:
             template = _copy_template(plan)
-            plan.write()
+            plan.write(progress=progress)
             queued, done = queue_unfinished(plan, resume=resume)
         except OSError as error:
             raise cannot_write(plan.out, error) from error
@@ -613,9 +613,9 @@ class Board:
             self.counts[status] -= 1
         if not self.shown:
             return
-        why = f"  {one_line(truncate(error))}" if error else ""
+        why = f"  {truncate(error)}" if error else ""
         width = len(str(self.total))
-        line = f"[{done:>{width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}"
+        line = one_line(f"[{done:>{width}}/{self.total}] {id}  {status}  {seconds:.1f} s{why}")
         self._running.pop(id, None)
         if self._live is not None:
             self._live.update(self._table())
@@ -641,7 +641,8 @@ class Board:
 
         table = Table.grid(padding=(0, 2))
         for id, (run_dir, seconds) in sorted(self._running.items()):
-            table.add_row(Text(f"  {id}"), Text(f"{seconds:.0f} s"), Text(progress_of(run_dir)))
+            name = f"  {one_line(id)}"
+            table.add_row(Text(name), Text(f"{seconds:.0f} s"), Text(progress_of(run_dir)))
         so_far = [seconds for _, seconds in self._running.values()]
         return Group(Text(self.headline(so_far), style="bold"), table)
 

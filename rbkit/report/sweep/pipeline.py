@@ -98,7 +98,7 @@ def sweep(
     rbkit.errors.InputError: mixer: 'rbn' is unknown; use one of Stratified, Proportional, ...
     """
     need_streams()
-    plan = make_plan(template, grid, out, parameters, profile)
+    plan = make_plan(template, grid, out, parameters, profile, progress=progress)
     _check_baseline(plan, baseline)
     plan.options = _options(
         jobs=jobs, timeout=timeout, retries=retries, gpus=gpus, ray=ray, baseline=baseline, pdf=pdf

@@ -18,7 +18,7 @@ import shlex
 import tempfile
 import typing
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -148,7 +148,8 @@ class Plan:
     def statuses(self) -> dict[str, str]:
         """Status of each run, by id: ``queued`` where nothing has been written yet."""
         jobs = {job.id: _read_if_intact(job.run_dir) for job in self.jobs}
-        return {id: job_status(job) if job else "queued" for id, job in jobs.items()}
+        runs = self.out / "runs"
+        return {id: job_status(job, runs / id) if job else "queued" for id, job in jobs.items()}
 
     def existing(self) -> dict[str, Any] | None:
         """Return the ``sweep.json`` that is in the folder already.
@@ -174,7 +175,7 @@ class Plan:
         there = (self.out / SWEEP_FILE).exists()
         return _superseded(self, read_sweep(self.out)) if there else {}
 
-    def write(self) -> None:
+    def write(self, *, progress: bool = False) -> None:
         """Write ``sweep.json``, and a ``job.json`` for each run that has none.
 
         Runs that an earlier call planned in this folder stay in it. This process counts as
@@ -185,12 +186,11 @@ class Plan:
         InputError
             The folder belongs to the sweep of another notebook, or another process works on it.
         """
-        from tqdm import tqdm
-
         _write_sweep(self)
-        for job in tqdm(self.jobs, desc="planning", delay=2, leave=False, disable=None):
+        for job in _bar(self.jobs, "planning", len(self.jobs), progress):
             if _read_if_intact(job.run_dir) is None:
-                write_job(job.run_dir, job.new(self.given))
+                # Thousands of them need not be on the disk: one that is lost is planned again.
+                write_job(job.run_dir, job.new(self.given), flush=False)
 
     def release(self) -> None:
         """Record in ``sweep.json`` that this process has ended its work."""
@@ -205,6 +205,8 @@ def make_plan(
     out: str | Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     profile: str | None = None,
+    *,
+    progress: bool = False,
 ) -> Plan:
     """Check everything that can be checked, and return the runs. Nothing is written.
 
@@ -220,6 +222,8 @@ def make_plan(
         Values for all runs.
     profile : str, optional
         Value of the parameter ``profile``.
+    progress : bool
+        Show a bar on stderr where it takes more than a second.
 
     Raises
     ------
@@ -248,7 +252,7 @@ def make_plan(
         raise InputError("grid", f"makes {runs:,} runs", f"at most {MOST:,} can be planned")
     plan = Plan(path, out, [], points, fixed, str(template), code_sha(node), declaration, notes)
     hasher, ids, by_sha = _ContentHasher(out, declaration), _Ids(out), dict[str, Job]()
-    for point in itertools.product(*points.values()):
+    for point in _bar(itertools.product(*points.values()), "checking", runs, progress):
         varied = dict(zip(points, point, strict=True))
         job = _job(plan, hasher, ids, varied)
         same = by_sha.setdefault(job.content["sha"], job)
@@ -257,6 +261,22 @@ def make_plan(
     plan.jobs = list(by_sha.values())
     notes += hasher.notes
     return plan
+
+
+def _bar(items: Iterable[Any], what: str, total: int, progress: bool) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    shown: Iterable[Any] = tqdm(
+        items,
+        desc=what,
+        total=total,
+        unit="run",
+        delay=1,
+        mininterval=1,
+        leave=False,
+        disable=not progress,
+    )
+    return shown
 
 
 def _check_kernel(path: Path, node: Any) -> None:
@@ -725,10 +745,12 @@ def queue_unfinished(
         if not resume:
             clear(job.run_dir)
             info = job.new(plan.given)
+        before = dict(info)
         info |= dict.fromkeys(("worker", "kernel", "launcher", "gpu"))
         info.update(
             status="queued", given=job.given, command=job.command, queued=info["queued"] or now()
         )
-        write_job(job.run_dir, info)
+        if info != before or not resume or not (job.run_dir / JOB_FILE).exists():
+            write_job(job.run_dir, info, flush=False)
         queued.append((job, info))
     return queued, done

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import read_json
 from rbkit.processes import seconds_since
 from rbkit.report.sweep.folder import (
@@ -19,6 +20,7 @@ from rbkit.report.sweep.folder import (
     read_job,
     read_sweep,
     resume_commands,
+    run_ids,
 )
 from rbkit.text import duration, one_line
 
@@ -136,7 +138,15 @@ class SweepStatus:
 def sweep_status(out: str | Path) -> SweepStatus:
     """Read the state of the sweep in the folder `out`."""
     out = Path(out)
-    info = read_sweep(out)
+    try:
+        info = read_sweep(out)
+    except InputError as error:
+        if not (ids := run_ids(out)):
+            raise
+        # Its list is lost; the runs are there.
+        message = f"{error}; its runs are taken by name"
+        warnings.warn(message, RbkitWarning, stacklevel=2)
+        info = {"template": out.resolve().name, "jobs": ids, "calls": [], "command": "?"}
     by_id = {id: _row(out / "runs" / id, id) for id in info["jobs"]}
     rows = sorted(by_id.values(), key=lambda row: _ORDER.index(row[1]))  # stable: order of the grid
     statuses = {id: row[1] for id, row in by_id.items()}
@@ -160,7 +170,7 @@ def print_status(out: str | Path, watch: bool = False) -> int:
     Raises
     ------
     InputError
-        There is no sweep, or its ``sweep.json`` is damaged.
+        There is no sweep.
     """
     status = sweep_status(out)
     if watch and status.exit_code == 3:
@@ -210,7 +220,7 @@ def _row(run_dir: Path, id: str) -> tuple[str, ...]:
         planned = not (run_dir / "job.json").exists()
         status, why = ("queued", "") if planned else ("damaged", error.what)
         return (id, status, "", "", "", "", "", why)
-    status = job_status(job)
+    status = job_status(job, run_dir)
     seconds = seconds_since(job["started"]) if status == "running" else job["seconds"]
     step, loss = _progress(run_dir) if job["attempts"] else ("", "")
     return (
@@ -232,7 +242,7 @@ def _progress(run_dir: Path) -> tuple[str, str]:
         progress, final = info.get("progress") or {}, info.get("final") or {}
         step, steps = progress.get("step"), progress.get("steps")
         loss = final.get("loss_token", progress.get("loss"))
-    except (OSError, InputError, AttributeError):
+        of = f"{step}/{steps}" if type(step) is int and type(steps) is int else ""
+        return of, f"{loss:.4f}" if isinstance(loss, int | float) else ""
+    except (OSError, InputError, AttributeError, OverflowError, ValueError):  # 10**400
         return "", ""
-    of = f"{step}/{steps}" if type(step) is int and type(steps) is int else ""
-    return of, f"{loss:.4f}" if isinstance(loss, int | float) else ""

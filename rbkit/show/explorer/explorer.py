@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from rbkit.regroup.weights import sampling_weights, write_weighted
 from rbkit.show.explorer.session import Session
 from rbkit.show.explorer.widget import ExplorerWidget
 from rbkit.show.figures.map import domain_map
-from rbkit.show.style import display_mode
+from rbkit.show.style import bundle, display_mode
 from rbkit.show.widgets import output, packed
+from rbkit.text import one_line
 
 Report = Callable[[float, str], None]
 
@@ -151,8 +153,6 @@ class Explorer:
         self.display = display_mode(display)
         self.editor, self.far = editor, far
         self.session = Session(editor, seed=seed)
-        self.widget = ExplorerWidget()
-        self.widget.on_msg(lambda _widget, message, _buffers: self.answer(message))
         self._background = Background(self._show_status)
         self._lock = threading.RLock()
         self._domains: tuple[Any, Domains] | None = None
@@ -161,6 +161,13 @@ class Explorer:
             self.refresh()
             self._lay_out()
             self._background.start("judging the number of domains", self._advise)
+
+    @cached_property
+    def widget(self) -> ExplorerWidget:
+        """The widget; a figure needs none, whose state would be saved with the notebook."""
+        widget = ExplorerWidget()
+        widget.on_msg(lambda _widget, message, _buffers: self.answer(message))
+        return widget
 
     # --- for programs -------------------------------------------------------------------
 
@@ -239,11 +246,25 @@ class Explorer:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         # A picture of thousands of points is large.
-        return output(self.display, self.widget, repr(self), self.freeze, kwargs, dpi=140)
+        widget = self.widget if self.display == "live" else None
+        return output(self.display, widget, repr(self), self.freeze, kwargs, dpi=140)
+
+    def _ipython_display_(self) -> None:
+        """Display the widget, and below it a picture that only a saved notebook shows.
+
+        A widget is gone when its kernel is; while it is there its style sheet hides the picture.
+        """
+        from IPython.display import display
+
+        data, metadata = _with_metadata(self._repr_mimebundle_())
+        display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
+        if self.display == "live":
+            data, metadata = bundle(self.freeze(), dpi=140)
+            display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]
 
     def __repr__(self) -> str:
         material = self.editor.material
-        return (
+        return one_line(
             f"Explorer of {about(material.corpus)['name']}: {self.session.grouping.m} domains "
             f"over {len(material.train):,} train and {len(material.eval):,} eval examples"
         )
@@ -252,6 +273,8 @@ class Explorer:
 
     def _show(self, *traits: str) -> None:
         """Set traits of the widget from the session; called from two threads."""
+        if self.display in ("batch", "final") and "widget" not in self.__dict__:
+            return  # a figure, which needs none
         session, material = self.session, self.editor.material
         values: dict[str, Callable[[], Any]] = {
             "xy": lambda: packed(session.xy, "f4"),
@@ -302,7 +325,7 @@ class Explorer:
 
     def _on_preview(self, message: dict[str, Any]) -> None:
         self.session.show_cut(str(message.get("method", "ward")), k=int(message["k"]))
-        self._show(*_CUT)
+        self._show(*_CUT, "notices")
         self.widget.send({"type": "previewed", "k": message["k"]})
 
     def _on_op(self, message: dict[str, Any]) -> None:
@@ -377,6 +400,10 @@ class Explorer:
         with suppress(Cancelled):  # the cut is made: the widget must show that cut
             report(0.97, "naming the domains")
         self._show(*_EDIT)
+
+
+def _with_metadata(made: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return made if isinstance(made, tuple) else (made, {})
 
 
 class Cancelled(RbkitError):

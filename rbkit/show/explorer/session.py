@@ -425,6 +425,13 @@ class Session:
         if small := int((sizes < _SMALL).sum()):
             warnings.append(f"{small} domains have fewer than {_SMALL} examples")
         warnings.append(self._cliff_nearby())
+        if edits := self.editor.log.by_hand:
+            what, them = ("1 edit", "it") if edits == 1 else (f"{edits:,} edits", "them")
+            replaced = f"{what} will be replaced; undo brings {them} back"
+            if self.preview is None:
+                notes.append(f"with a new cut {replaced}")
+            else:
+                warnings.append(replaced)
         notes.append(self._no_advice)
         if self.sampled:
             n = len(self.editor.material.train)

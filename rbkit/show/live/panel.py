@@ -15,6 +15,7 @@ from rbkit.show.gram_layout import Kind
 from rbkit.show.live.frame import alt, frame_html
 from rbkit.show.live.snapshot import Scale, beginning, snapshot
 from rbkit.show.style import bundle, display_mode, in_kernel
+from rbkit.text import visible
 from rbkit.train.recorder import Throttle
 from rbkit.train.run import Run
 
@@ -333,7 +334,7 @@ class Attachment:
             if self._screen is not None:
                 self._screen.show(figure)
             else:
-                print(figure.data["text/plain"])
+                print(visible(figure.data["text/plain"]))
             self._final = True
 
     def _show_failure(self, error: BaseException) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -31,6 +32,8 @@ _BAR, _DIM, _BOLD, _ALARM = "#3B8EC2", "dim", "bold", "bold white on #B3261E"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _SIGNS = "=-·+#"  # from strong conflict to strong agreement, where there are no colours
+# What files of a stranger, or half of a file, may cause.
+_NONSENSE = (ArithmeticError, AttributeError, InputError, LookupError, TypeError, ValueError)
 _ON_ONE_LINE = (
     "training loss",
     "eval loss",
@@ -154,7 +157,7 @@ class TerminalView:
         due = 0.0
         while self._unfinished:
             if time.monotonic() >= due:
-                self.console.print(Text(one_line_of(snapshot(self.run))), soft_wrap=True)
+                self.console.print(Text(one_line_of(self._snapshot())), soft_wrap=True)
                 due = time.monotonic() + self.line_every
             time.sleep(self.every)
             self.run.refresh()
@@ -163,7 +166,19 @@ class TerminalView:
         # Sixteen colours cannot tell weak from strong: signs can.
         colour = self.console.color_system in ("256", "truecolor") and not self.console.no_color
         room = Room(max(40, self.console.width), height, colour)
-        return draw(snapshot(self.run), room, self.kind, self.scale.follow(self.run.history))
+        try:
+            return draw(self._snapshot(), room, self.kind, self.scale.follow(self.run.history))
+        except _NONSENSE:
+            return draw(self._snapshot(numbers=False), room, self.kind)
+
+    def _snapshot(self, numbers: bool = True) -> Snapshot:
+        """Read the run; of files that make no sense, what is left without their numbers."""
+        if numbers:
+            with suppress(*_NONSENSE):
+                return snapshot(self.run)
+        info = {"parameters": {}, "status": self.run.status, "error": "its files are damaged"}
+        bare = self.run.with_(info=info, history={}, metrics=[], status=self.run.status)
+        return snapshot(bare.with_(timings=[], domains=None, name=self.run.path.name))
 
 
 def draw(snap: Snapshot, room: Room, kind: Kind = "cosine", scale: float = 1.0) -> Group:

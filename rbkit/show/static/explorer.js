@@ -1457,6 +1457,15 @@ function render({ model, el: host }) {
     } else if (event.key === "Escape" && !event.defaultPrevented) store.clear();
   }
 
+  // Jupyter's widgets report so that their kernel was restarted, or has ended.
+  store.listen("comm_live_update", () => {
+    root.classList.add("rbx-gone");
+    for (const part of [bar.node, side.node]) part.inert = true;
+    store.error = "No longer connected: the kernel was restarted or has ended. "
+      + "Run the cell again.";
+    store.touch("error");
+  });
+
   const stopWatching = watchTheme(root, () => map.readTheme());
   const releaseKeys = keepKeys(root, key, ["z", "y", "a", "c", "x", "v", "enter"]);
   store.touch(...Object.keys(TRAITS));

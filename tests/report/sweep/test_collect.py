@@ -64,27 +64,32 @@ def test_runs_at_any_depth_are_found_once_interactive_ones_last(swept, runs, tmp
     assert len(collect_runs(tmp_path / "mine" / "runs" / "first")) == 1
 
 
-def test_damaged_runs_are_told_of_and_left_out(swept):
+def test_damaged_runs_are_told_of_and_shown_as_damaged(swept):
     (swept.jobs[1].run_dir / "job.json").write_text("{")
-    with pytest.warns(RbkitWarning, match=rf"run left out: .*{swept.jobs[1].id}/job.json: not val"):
-        assert len(collect_runs(swept.out)) == 2
+    with pytest.warns(RbkitWarning, match=rf"damaged run: .*{swept.jobs[1].id}/job.json: not val"):
+        found = {run.path.name: run.status for run in collect_runs(swept.out)}
+    assert found == dict(zip((j.id for j in swept.jobs), ("ok", "damaged", "queued"), strict=True))
     shutil.rmtree(swept.jobs[1].run_dir)
     with pytest.warns(RbkitWarning, match="is planned, but not there"):
         assert len(collect_runs(swept.out)) == 2
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "rbkit-run/1"}', "null"])
-def test_a_run_json_that_makes_no_sense_is_left_out(swept, text):
+def test_a_run_json_that_makes_no_sense_is_damage(swept, text, ends):
     (swept.jobs[0].run_dir / "run.json").write_text(text)
-    with pytest.warns(RbkitWarning, match="run left out"):
-        assert len(collect_runs(swept.out)) == 2
+    ends(swept.jobs[0], "failed", error="ValueError: loss is NaN")
+    with pytest.warns(RbkitWarning, match="damaged run"):
+        run = collect_runs(swept.out)[0]
+    assert (run.status, run.history, run.metrics("eval"), run.domains) == ("damaged", {}, [], None)
+    assert run.info["parameters"] == swept.jobs[0].parameters
+    assert run.job["error"].endswith("; it had failed: ValueError: loss is NaN")
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", "null", '"x"'])
 def test_a_record_that_makes_no_sense_is_left_out(swept, line):
     (swept.jobs[0].run_dir / "metrics.jsonl").write_text(f"{line}\n")
-    with pytest.warns(RbkitWarning, match="run left out"):
-        assert len(collect_runs(swept.out)) == 2
+    with pytest.warns(RbkitWarning, match="damaged run"):
+        assert collect_runs(swept.out)[0].status == "damaged"
 
 
 def test_a_sweep_that_lost_its_list_is_read_by_name(swept):

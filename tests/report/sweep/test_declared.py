@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from rbkit.cli import read_parameters
 from rbkit.errors import InputError
 from rbkit.report.parameters import (
     COMPUTED,
@@ -218,7 +219,14 @@ def test_where_text_and_lists_are_allowed_what_looks_like_a_list_is_one(text, me
         ("float | str", "nan", "nan"),
         ("float | str", "1_000", "1_000"),
         ("str", '"3"', '"3"'),
-        ("str | None", "None", "None"),
+        ("str | None", "None", None),
+        ("str | None", '"None"', "None"),
+        ("str | None", "none", "none"),
+        ("str | list | None", "None", None),
+        ("Any", "None", None),
+        ("Any", '"None"', "None"),
+        ("Any", "True", True),
+        ("str", "None", "None"),
         ("str | None", "null", None),
         ("int | None", "None", None),
         ("str | list", "[1]", [1]),
@@ -233,6 +241,13 @@ def test_what_is_typed_in_a_shell_is_text_where_nothing_else_fits(hint, typed, m
 
 def test_text_from_python_stays_text_where_text_is_allowed():
     assert read_cell("x: int | str")["x"].check("3") == "3"
+    assert read_cell("x: str | None")["x"].check("None") == "None"
+
+
+def test_none_on_the_command_line_is_none_wherever_a_parameter_may_be(template):
+    known = declared(template("a: int | None = 3\nb: str | None = 'x'\nc = None\n"))
+    given = read_parameters([f"{name}=None" for name in "abc"])
+    assert known.check(given) == dict.fromkeys("abc")
 
 
 @pytest.mark.parametrize("given", ["caf\udce9", ["\ud800"], {"\udfff": 1}])

@@ -1,7 +1,9 @@
 """What job.json says, and what is true."""
 
+import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -149,3 +151,27 @@ def test_tails_are_short_and_free_of_control_characters(job):
 )
 def test_text_from_elsewhere_does_nothing_to_a_terminal(text, meant):
     assert one_line(text) == meant
+
+
+def test_what_a_suspended_launcher_has_not_recorded_is_not_killed(job):
+    gone = {"pid": os.getpid(), "born": 0.0}
+    launcher = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        there = running(worker=gone, launcher=process_identity(launcher.pid))
+        assert job_status(update_job(job, **there, heartbeat=ago(300))) == "killed"
+        launcher.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, launcher.pid, os.WSTOPPED | os.WNOWAIT)
+        assert job_status(read_job(job)) == "running"
+    finally:
+        launcher.kill()
+        launcher.communicate()
+    assert job_status(read_job(job)) == "killed"
+
+
+def test_from_another_machine_a_run_lives_by_its_own_heartbeat_too(job):
+    update_job(job, **running(host="elsewhere", worker={"pid": 1, "born": 0.0}), heartbeat=ago(300))
+    assert job_status(read_job(job), job) == "killed"
+    (job / "run.json").write_text(json.dumps({"heartbeat": ago(5)}))
+    assert job_status(read_job(job), job) == "running"
+    (job / "run.json").write_text("[]")
+    assert job_status(read_job(job), job) == "killed"

@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rbkit
+from rbkit import files
 from rbkit.cli import read_parameters
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import read_json, write_json
 from rbkit.processes import process_identity
 from rbkit.report.sweep import folder, pipeline
+from rbkit.report.sweep import plan as plan_module
 from rbkit.report.sweep.folder import read_job
 from rbkit.report.sweep.grid import format_grid
-from rbkit.report.sweep.plan import make_plan, slug
+from rbkit.report.sweep.plan import make_plan, queue_unfinished, slug
 
 
 def hashes(plan):
@@ -350,3 +352,19 @@ def test_a_baseline_that_no_run_can_have_is_refused_at_once(plan, baseline):
     plan()
     with pytest.raises(InputError):
         pipeline.sweep("try.ipynb", "mixer=target,rnb", "out", baseline=baseline, dry_run=True)
+
+
+def test_planning_two_thousand_runs_shows_progress_and_waits_for_no_disk(
+    template, tmp_path, monkeypatch, capsys
+):
+    flushed = []
+    monkeypatch.setattr(files, "_flush_to_disk", flushed.append)
+    grid = "seed=0..1999"
+    plan = make_plan(template(), grid, tmp_path / "out", progress=True)
+    plan.write(progress=True)
+    queued, done = queue_unfinished(plan, resume=True)
+    assert (len(queued), done) == (2000, [])
+    assert len(flushed) <= 2  # sweep.json
+    assert all(read_job(job.run_dir)["status"] == "queued" for job, _ in queued[::400])
+    bars = [plan_module._bar(range(3), "planning", 3, progress) for progress in (True, False)]
+    assert [bar.disable for bar in bars] == [False, True]

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.processes import process_identity
 from rbkit.report.sweep import status
 from rbkit.report.sweep.folder import now, read_job, write_job
@@ -165,3 +165,17 @@ def test_watching_ends_when_the_sweep_does(swept, ends, capsys, monkeypatch):
 def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no sweep.json there; give the folder of a sweep"):
         print_status(tmp_path)
+
+
+def test_a_sweep_that_lost_its_list_is_shown_by_the_runs_that_are_there(swept, ends, capsys):
+    ends(swept.jobs[0], "failed", error="ValueError: no")
+    (swept.out / "sweep.json").write_text("{")
+    with pytest.warns(RbkitWarning, match="its runs are taken by name"):
+        assert print_status(swept.out) == 1
+    assert "4 runs: 1 failed, 3 queued" in capsys.readouterr().out
+
+
+def test_a_loss_of_four_hundred_digits_costs_no_status(swept):
+    update_job(swept.jobs[0].run_dir, status="running", **here())
+    (swept.jobs[0].run_dir / "run.json").write_text(f'{{"final": {{"loss_token": {10**400}}}}}')
+    assert sweep_status(swept.out).rows[0][3] == ""

@@ -167,3 +167,11 @@ def test_two_views_share_the_selection_but_not_the_hover(open_explorer, tools):
     assert counts[0] == counts[1] != "0 examples selected"
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((node) => node.id)")
     assert len(ids) == len(set(ids))
+
+
+def test_after_a_restart_of_the_kernel_it_is_no_longer_connected(open_explorer):
+    page = open_explorer()
+    assert page.is_hidden("[data-test=error]")
+    page.evaluate("model.emit('comm_live_update')")
+    page.wait_for_selector("[data-test=error]:has-text('No longer connected')")
+    assert page.evaluate("document.querySelector('.rbx-bar').inert")

@@ -261,6 +261,8 @@ def test_in_a_batch_run_it_is_a_figure_and_at_most_once_a_widget(explorer, monke
     data, look = batch._repr_mimebundle_()
     assert set(data) == {"image/png", "text/plain"}
     assert "domains" in look["image/png"]["alt"]
+    batch.refresh()
+    assert "widget" not in vars(batch)  # whose state would be saved with the notebook
     monkeypatch.setenv("RBKIT_DISPLAY", "hologram")
     with pytest.raises(InputError, match="'hologram' is unknown"):
         rb.explore(explorer.domains)
@@ -398,3 +400,34 @@ def test_far_eval_examples_that_were_kept_apart_stay_apart():
     assert [card.eval_size for card in domains.cards] == domains.eval_sizes.tolist()
     again = rb.explore(domains, display="off").domains
     assert np.array_equal(again.eval_labels, domains.eval_labels)
+
+
+def test_an_edit_that_a_new_cut_would_replace_is_announced(explorer):
+    def said():
+        return [n["text"] for n in explorer.widget.notices if "replaced" in n["text"]]
+
+    tell(explorer, type="op", op={"op": "cut", "method": "ward", "k": 6})
+    assert said() == []
+    tell(explorer, type="op", op={"op": "rename", "domain": 0, "name": "mine"})
+    assert said() == ["with a new cut 1 edit will be replaced; undo brings it back"]
+    tell(explorer, type="op", op={"op": "merge", "domains": [1, 2], "name": None})
+    tell(explorer, type="preview", method="ward", k=4)
+    assert said() == ["2 edits will be replaced; undo brings them back"]
+    tell(explorer, type="op", op={"op": "cut", "method": "ward", "k": 4})
+    assert said() == []
+    tell(explorer, type="undo")
+    assert "mine" in explorer.editor.names
+
+
+def test_a_saved_notebook_holds_a_picture_below_the_widget(explorer, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, metadata, raw: shown.append((data, metadata))
+    )
+    monkeypatch.setattr(explorer, "display", "live")
+    explorer._ipython_display_()
+    (widget, _), (picture, look) = shown
+    assert "application/vnd.jupyter.widget-view+json" in widget
+    assert set(picture) == {"image/png", "text/plain"}
+    assert "domains" in look["image/png"]["alt"]
+    assert sum(map(len, picture.values())) < 600_000

@@ -231,3 +231,19 @@ def test_watch_prints_and_returns_the_exit_code(running, capsys):
     change(running, status="interrupted")
     assert watch(running.path) == 1
     assert "INTERRUPTED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "field", ["parameters", "domains", "progress", "final", "watch", "ledger", "seconds", "steps"]
+)
+def test_a_record_that_makes_no_sense_ends_no_view(tmp_path, write_run, field):
+    run = write_run(tmp_path / "run", "RnB")
+    for value in (7, "text", [1], {"names": 3, "step": "x", "mixer": [2]}):
+        change(run, **{field: value})
+        assert "ok" in shown(run)[0].lower()
+
+
+def test_arrays_that_do_not_fit_end_no_view(tmp_path, write_run):
+    run = write_run(tmp_path / "run", "RnB")
+    np.savez(run.path / "history.npz", p=np.ones((3, 2)), gram=np.ones(4), step=np.ones((2, 2)))
+    assert "ok" in shown(run)[0].lower()
