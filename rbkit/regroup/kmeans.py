@@ -101,15 +101,20 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
         rows = checked_rows(self, X, reset=True)
         n = len(rows)
         k = self._check_options(n)
-        copies = Copies.of(rows)
-        if k > copies.different:
-            what = f"{k - copies.different} of {k} domains are empty"
-            advice = f"the examples have only {copies.different} different vectors"
+        copies: Copies | None = Copies.of(rows)
+        assert copies is not None
+        different = copies.different
+        if k > different:
+            what = f"{k - different} of {k} domains are empty"
+            advice = f"the examples have only {different} different vectors"
             warnings.warn(f"KMeans: {what}; {advice}", RbkitWarning, stacklevel=2)
         # Centred: faiss computes |x|^2 - 2xc + |c|^2 in float32, which loses the distance
         # between vectors that all lie far from the origin. Cosines need the origin.
         offset = np.zeros(rows.shape[1]) if self.spherical else _mean(rows)
-        if k >= copies.different:
+        if k < different == n:
+            copies = None  # there are none, and of a large corpus their numbers take memory
+        if k >= different:
+            assert copies is not None
             # Every vector is a centroid; training could only put two of them on one spot.
             centers = _centred(np.asarray(rows[np.sort(copies.first)]), offset)
             labels, distances = _nearest_to(rows, centers, offset)
@@ -117,7 +122,8 @@ class KMeans(TransformerMixin, ClusterMixin, BaseEstimator):  # type: ignore[mis
             subset = _subset(rows, self.max_train, self.seed)
             centers = self._train(_canonical(_centred(subset, offset)), k)
             labels, distances = _nearest_to(rows, centers, offset)
-        labels, distances = copies.share(labels), copies.share(distances)
+        if copies is not None:
+            labels, distances = copies.share(labels), copies.share(distances)
         centers, labels, distances = _fill_empty(rows, offset, centers, labels, distances)
         largest_first = np.argsort(-np.bincount(labels, minlength=len(centers)), kind="stable")
         rank = np.argsort(largest_first)
@@ -209,6 +215,11 @@ class Copies:
         hashes = np.empty(len(X), dtype=np.uint64)
         for start, chunk in _chunks(X):
             hashes[start : start + len(chunk)] = _row_hashes(chunk)
+        ordered = np.sort(hashes)
+        if (ordered[1:] != ordered[:-1]).all():  # as a rule: then in a fifth of the memory
+            del hashes, ordered
+            rows = np.arange(len(X))
+            return cls(rows, rows)
         _, first, number = np.unique(hashes, return_index=True, return_inverse=True)
         return cls(first, number)
 

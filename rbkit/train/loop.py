@@ -430,6 +430,7 @@ def live(
     >>> with live(folder, ["oak", "car"], steps=3, display=False) as loop:
     ...     for step in loop:
     ...         loop(loss=2.0 - step / 10)
+    >>> from rbkit.train import Run
     >>> Run.open(folder).status
     'ok'
     """

@@ -54,4 +54,4 @@ def refused_together(device: torch.device) -> Iterator[None]:
     except InputError as error:
         refused = error
     if any_of(refused is not None, device):
-        raise refused or InputError("run_dir", "another process cannot use it", "see its error")
+        raise refused or InputError("run_dir", "the first process cannot use it", "see its error")

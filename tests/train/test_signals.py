@@ -249,11 +249,11 @@ def test_side_runs_that_ended_well_are_not_made_again(tmp_path):
     started = [json.loads(path.read_text())["started"] for path in runs]
     stamps = [path.stat().st_mtime_ns for path in runs]
     mixer = Watching("probe_runs", "eval_losses")
-    ran(tmp_path, mixer)
+    ran(tmp_path, mixer, overwrite=True)
     assert [path.stat().st_mtime_ns for path in runs] == stamps
     assert [json.loads(path.read_text())["started"] for path in runs] == started
     assert mixer.found is not None
-    ran(tmp_path, Watching("probe_runs", "eval_losses"), arguments={"seed": 4})
+    ran(tmp_path, Watching("probe_runs", "eval_losses"), arguments={"seed": 4}, overwrite=True)
     assert [path.stat().st_mtime_ns for path in runs] != stamps  # another run: other probes
 
 

@@ -126,7 +126,10 @@ def test_a_dropped_domain_has_no_label(explorer):
     [
         ({"type": "op", "op": {"op": "move", "to": 0}}, "no examples are selected"),
         ({"type": "op", "op": {"op": "rename", "domain": 9, "name": "x"}}, "9 is not one of the 3"),
-        ({"type": "op", "op": {"op": "merge", "domains": ["a"]}}, "'a' is not one"),
+        (
+            {"type": "op", "op": {"op": "merge", "domains": ["a"]}},
+            "'a' is not a whole number; give 0 to 2",
+        ),
         ({"type": "op"}, "op: KeyError"),
         ({"type": "preview", "k": 10_000}, "10000 domains asked"),
         ({"type": "preview", "k": "many"}, "ValueError"),
