@@ -53,11 +53,12 @@ def load_corpus(
 
     Parameters
     ----------
-    where : str, path, list, mapping, Dataset or DatasetDict
+    where : str, path, list, mapping, Dataset, DatasetDict, DataFrame or Series
         A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``); a CSV,
         TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
+        Or what is in memory: a data set, a pandas frame, a Series of texts, a list of dicts.
     text : str or sequence of str
         Column of the texts. Several are joined by a blank line; empty ones are left out.
     source : str or None

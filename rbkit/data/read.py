@@ -88,6 +88,7 @@ def open_data(
     if options.pop("trust_remote_code", False):
         what = "no code that comes with data is run"
         raise InputError("trust_remote_code", what, "convert the data to Parquet")
+    where = _in_memory(where)
     if not isinstance(where, datasets.Dataset | datasets.DatasetDict | str | Path):
         where = _checked_where(where)
     path = _path(where) if isinstance(where, str | Path) else None
@@ -124,6 +125,31 @@ def _open_local(where: Any, path: Path | None, progress: bool, options: dict[str
         files = {str(name): _files(value) for name, value in where.items()}
         return _open_files(files, _name(next(iter(where.values()), "")), progress, options)
     return _open_files({"train": _files(where)}, _name(where), progress, options)
+
+
+def _in_memory(where: Any) -> Any:
+    """Return rows that are in memory, or come one by one, as a ``Dataset``; the rest as it is."""
+    if isinstance(where, pd.Series):
+        return datasets.Dataset.from_dict({"text": where.tolist()})
+    if isinstance(where, pd.DataFrame):
+        return datasets.Dataset.from_pandas(where, preserve_index=False)
+    if isinstance(where, datasets.IterableDataset):
+        return datasets.Dataset.from_list(list(where))
+    if isinstance(where, list | tuple) and where:
+        if all(isinstance(item, Mapping) for item in where):
+            return datasets.Dataset.from_list(list(where))
+        strings = [item for item in where if isinstance(item, str)]
+        if len(strings) == len(where) and not any(map(_could_be_files, strings)):
+            what = f"none of these {len(where)} strings is a file"
+            remedy = (
+                "give texts as a pandas Series, or as datasets.Dataset.from_dict({'text': ...})"
+            )
+            raise InputError("where", what, remedy)
+    return where
+
+
+def _could_be_files(text: str) -> bool:
+    return os.path.exists(text) or (" " not in text and _looks_like_files(text))
 
 
 def _checked_where(where: Any) -> Any:

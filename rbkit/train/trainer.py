@@ -1289,18 +1289,13 @@ def _check_domains(domains: Domains) -> None:
 
 _NO = "leave it out"
 _OBEYED: list[tuple[str, tuple[Any, ...], str, str]] = [  # arguments: what alone can be obeyed
-    ("eval_strategy", ("no", "steps"), "a mixture has no epochs", "use 'steps' with eval_steps"),
-    (
-        "save_strategy",
-        ("no", "steps", "best"),
-        "a mixture has no epochs",
-        "use 'steps' with save_steps",
-    ),
-    (
-        "logging_strategy",
-        ("no", "steps"),
-        "a mixture has no epochs",
-        "use 'steps' with logging_steps",
+    *(
+        (f"{what}_strategy", ways, "a mixture has no epochs", f"use 'steps' with {what}_steps")
+        for what, ways in (
+            ("eval", ("no", "steps")),
+            ("save", ("no", "steps", "best")),
+            ("logging", ("no", "steps")),
+        )
     ),
     ("train_sampling_strategy", ("random",), "the mixture draws the examples", _NO),
     (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -554,3 +555,21 @@ class TestHostileFiles:
         with pytest.raises(InputError, match="sep"):
             load_corpus(Dataset.from_dict({"text": ["a", "b"]}), sep=";")
         assert about(load_corpus(path, split="train", eval_size=2.0))["n_eval"] == 2
+
+
+def test_rows_in_memory_are_a_corpus():
+    texts = [f"note {i} about sailing knots" for i in range(30)]
+    rows = [{"text": text} for text in texts]
+    frame = pd.DataFrame(rows)
+    streamed = datasets.Dataset.from_list(rows).to_iterable_dataset()
+    expected = load_corpus(datasets.Dataset.from_list(rows), eval_size=4, progress=False)
+    for given in (frame, frame["text"], rows, streamed):
+        corpus = load_corpus(given, eval_size=4, progress=False)
+        assert {name: corpus[name]["text"][:] for name in corpus} == {
+            name: expected[name]["text"][:] for name in expected
+        }
+
+
+def test_a_list_of_texts_is_not_taken_for_files():
+    with pytest.raises(InputError, match="none of these 2 strings is a file; give texts as a pan"):
+        load_corpus(["Which knot holds best?", "a long note on knots, " * 500], eval_size=1)
