@@ -86,9 +86,8 @@ class GroupedLayer(WatchedLayer):
                 whole += delta[at].mT @ x[at]
         with watch.own_work(delta.device):
             self.prepare(delta, x.shape[-1])
-        members = [rows[a:b] for a, b in pairwise(bounds)]
-        for (half, domain), own in zip(watch.groups.keys.tolist(), members, strict=True):
-            at = own.to(delta.device)
+        for place, (first, last) in enumerate(pairwise(bounds)):
+            at = torch.from_numpy(rows[first:last]).to(delta.device)
             if whole is not None:
                 part = delta[at].mT @ x[at]
                 whole += part
@@ -97,7 +96,7 @@ class GroupedLayer(WatchedLayer):
                 if whole is None:  # a frozen weight: this product is the tracker's
                     part = delta[at].mT @ x[at]
                     self.products += 2 * len(at) * part.numel()
-                self.add_part(half, domain, part[None], watch.scale)
+                self.add_parts(watch.groups.keys[place : place + 1], part[None, None], watch.scale)
         return whole
 
 

@@ -7,7 +7,7 @@ products ``delta h^T``. Two steps make it small without ever forming it.
 output j goes to column ``j mod (B c)``, so consecutive memory is read once, without a
 scatter. Only signs need to be random for ``E <S A, S B> = <A, B>`` (a count sketch;
 Charikar, Chen and Farach-Colton 2002): for two outputs in one column the product of their
-signs has mean 0. A sign is flipped in its bit, so folding takes one addition per output.
+signs has mean 0. Signs are applied while adding, so folding takes one pass over the outputs.
 
 *Convolve.* B c columns for every input would be too many. The d inputs are cut into B
 blocks, and for each bucket the B groups of outputs are convolved with the B blocks of
@@ -36,14 +36,12 @@ import math
 import torch
 from torch import Tensor
 
-# Elements of the temporary that one chunk of the fold may take: it should stay in cache.
-_CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
+# Numbers of folded rows to work on at a time: on a CPU they should stay in its cache.
+_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 24}
 _COLUMNS = 1024  # at least: fewer, and outputs that share a column decide the error
 _BLOCKS = 16  # at least, so that inputs of all kinds are separated
 _MEETING = 2  # outputs in a column at least: with fewer, transforms cost more than the fold
-_NUMBERS = 7680  # that a sketch keeps of a domain by default: see bench/tradeoff.py
-_ALL = slice(None)
-_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of a number
+_NUMBERS = 8192  # that a sketch keeps, at most, of a domain by default: see bench/tradeoff.py
 
 
 class CountSketch:
@@ -82,10 +80,10 @@ class CountSketch:
         self.width = math.ceil(inputs / self.blocks)
         generator = torch.Generator("cpu").manual_seed(seed)
         self._outputs, self._inputs = (
-            torch.randint(0, 2, (size,), generator=generator, device="cpu").bool()
+            1.0 - 2.0 * torch.randint(0, 2, (size,), generator=generator, device="cpu")
             for size in (outputs, inputs)
         )
-        self._masks: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._signs: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     @property
     def exact(self) -> bool:
@@ -106,42 +104,41 @@ class CountSketch:
         fold = self.outputs - columns  # the first number of a column is added to nothing
         return fold + stages * (columns + self.blocks * self.width)
 
-    def fold(self, delta: Tensor, rows: Tensor | slice = _ALL) -> Tensor:
-        """Return `rows` of `delta` (T, V) as (blocks, rows, buckets), float32 or float64."""
+    def fold(self, delta: Tensor) -> Tensor:
+        """Return `delta` (T, V) as (blocks, T, buckets), float32 or float64."""
         dtype = torch.promote_types(delta.dtype, torch.float32)
+        delta = delta.detach()
         if self.exact:
-            return delta[rows].to(dtype)[None]
+            return delta.to(dtype)[None]
+        signs, _ = self._signs_like(delta, dtype)
         columns = self.blocks * self.buckets
-        folded = delta.new_empty((len(delta), columns), dtype=dtype)
-        flips, _ = self._flips(delta)
-        step = max(1, _CHUNK.get(delta.device.type, 1 << 22) // self.outputs)
-        for start in range(0, len(delta), step):
-            part = _flip(delta[start : start + step], flips)
-            folded[start : start + step] = _fold(part, columns, dtype)
-        # Rows are put in order here, where they are short and still in one piece.
-        return walsh(folded[rows].view(-1, self.blocks, self.buckets).movedim(1, 0))
+        sums = delta[:, :columns] * signs[:columns]
+        for first in range(columns, self.outputs, columns):
+            some = delta[:, first : first + columns]
+            sums[:, : some.shape[1]].addcmul_(some, signs[first : first + columns])
+        return walsh(sums.unflatten(1, (self.blocks, self.buckets)).movedim(1, 0))
 
     def split(self, hidden: Tensor) -> Tensor:
         """Return `hidden` (T, d) as (blocks, T, width), float32 or float64."""
-        hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        hidden = hidden.detach()
         if self.blocks == 1:
-            return hidden[None]
-        _, flips = self._flips(hidden)
+            return hidden.to(dtype)[None]
+        _, signs = self._signs_like(hidden, dtype)
         missing = self.blocks * self.width - self.inputs
-        hidden = torch.nn.functional.pad(_flip(hidden, flips), (0, missing))
-        return walsh(hidden.view(-1, self.blocks, self.width).movedim(1, 0))
+        padded = torch.nn.functional.pad(hidden * signs, (0, missing))
+        return walsh(padded.unflatten(1, (self.blocks, self.width)).movedim(1, 0))
 
-    def _flips(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sign bits to flip, of outputs and of inputs, as integers of like's size."""
-        key = like.device, like.dtype
-        if key not in self._masks:
-            word = _WORDS[like.dtype.itemsize]
-            bit = torch.iinfo(word).min  # the sign bit alone
-            self._masks[key] = (
-                self._outputs.to(like.device, word) * bit,
-                self._inputs.to(like.device, word) * bit,
-            )
-        return self._masks[key]
+    def rows_at_once(self, device: torch.device) -> int:
+        """Return how many rows to fold at a time."""
+        return max(1, _CHUNK.get(device.type, 1 << 20) // (self.blocks * self.buckets))
+
+    def _signs_like(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the signs of outputs, (V,), and of inputs, (d,), on like's device."""
+        key = like.device, dtype
+        if key not in self._signs:
+            self._signs[key] = self._outputs.to(*key), self._inputs.to(*key)
+        return self._signs[key]
 
 
 def default_buckets(inputs: int) -> int:
@@ -150,22 +147,14 @@ def default_buckets(inputs: int) -> int:
     Examples
     --------
     >>> default_buckets(768), default_buckets(128), default_buckets(4096)
-    (10, 60, 2)
+    (10, 64, 2)
     """
-    return math.ceil(_NUMBERS / inputs)
+    return max(1, _NUMBERS // inputs)
 
 
 def _flip(numbers: Tensor, flips: Tensor) -> Tensor:
     """Return `numbers` with some signs changed: bits, so no multiplication."""
     return (numbers.view(flips.dtype) ^ flips).view(numbers.dtype)
-
-
-def _fold(rows_TxV: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
-    """Sum the numbers j, j + columns, j + 2 columns, ... of each row."""
-    whole = rows_TxV.shape[1] // columns * columns
-    folded = rows_TxV[:, :whole].reshape(len(rows_TxV), -1, columns).sum(1, dtype=dtype)
-    folded[:, : rows_TxV.shape[1] - whole] += rows_TxV[:, whole:]
-    return folded
 
 
 def walsh(x: Tensor) -> Tensor:
@@ -178,7 +167,13 @@ def walsh(x: Tensor) -> Tensor:
     >>> walsh(torch.tensor([1.0, 0.0, 1.0, 0.0]))
     tensor([2., 2., 0., 0.])
     """
-    for _ in range(len(x).bit_length() - 1):
-        even, odd = x[0::2], x[1::2]
-        x = torch.cat((even + odd, even - odd))
+    half = len(x) // 2
+    spare = x.new_empty((2, *x.shape))
+    # Stages are alike: sums and differences of the two halves, one beside the other. The inner
+    # loops are long, and what is written and read stays in two places.
+    for stage in range(len(x).bit_length() - 1):
+        one, other = x[:half], x[half:]
+        x = spare[stage % 2]
+        torch.add(one, other, out=x[0::2])
+        torch.sub(one, other, out=x[1::2])
     return x

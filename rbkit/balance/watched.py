@@ -17,6 +17,8 @@ from rbkit.balance.sketch import CountSketch
 from rbkit.errors import InputError
 
 Ids = Tensor | Sequence[int] | IntArray
+_RUN = 32  # rows in a row, on average, that are not worth a copy
+_AT_ONCE = 1 << 20  # numbers of parts to add to the sums at a time
 
 # ---------------------------------------------------------------- the domains of a batch
 
@@ -56,7 +58,7 @@ class Groups:
         """Number of ids in each group, (g,)."""
         return np.diff(self.bounds)
 
-    def rows(self, each: int, share: float = 1.0, start: float = 0.0) -> tuple[Tensor, IntArray]:
+    def rows(self, each: int, share: float = 1.0, start: float = 0.0) -> tuple[IntArray, IntArray]:
         """Return rows of a layer's input, sorted by group, and where the groups begin.
 
         Each id owns `each` rows: the length of an example, or 1. Every ``1 / share``-th of the
@@ -69,7 +71,26 @@ class Groups:
             picked = np.floor((np.arange(len(rows) * share + 1) + start) / share).astype(np.int64)
             picked = picked[picked < len(rows)]
             rows, bounds = rows[picked], np.searchsorted(picked, bounds)
-        return torch.from_numpy(rows), bounds
+        return rows, bounds
+
+
+def pieces(rows: IntArray, most: int) -> Iterator[slice | Tensor]:
+    """Cut increasing `rows` into pieces of at most `most`: slices, where they are consecutive.
+
+    Rows that are scattered are worth a copy, in one index.
+
+    >>> list(pieces(np.arange(3, 8), most=4))
+    [slice(3, 7, None), slice(7, 8, None)]
+    >>> list(pieces(np.array([2, 5, 6]), most=4))
+    [tensor([2, 5, 6])]
+    """
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    runs = np.split(rows, breaks) if len(breaks) * _RUN < len(rows) else [rows]
+    for run in runs:
+        consecutive = run[-1] - run[0] == len(run) - 1
+        for first in range(0, len(run), most):
+            some = run[first : first + most]
+            yield slice(some[0], some[-1] + 1) if consecutive else torch.from_numpy(some)
 
 
 def check_ids(domains: Ids, n_domains: int) -> IntArray:
@@ -199,7 +220,7 @@ class WatchedLayer:
     lost: Tensor | None = field(default=None, init=False)  # (2, m): examples that the sums lack
     _passes: int = field(default=0, init=False)  # backward passes of this process
     _settled: int = field(default=0, init=False)  # ... before the batch
-    _finite: dict[tuple[int, int], Tensor] = field(default_factory=dict, init=False)
+    _bad: Tensor | None = field(default=None, init=False)  # (2 m,) of the batch: not finite
 
     def __post_init__(self) -> None:
         matrices = [n for n, p in self.layer.named_parameters(recurse=False) if p.ndim == 2]
@@ -249,34 +270,39 @@ class WatchedLayer:
         hidden = hidden.reshape(-1, hidden.shape[-1])
         delta = delta.reshape(-1, delta.shape[-1])
         sketch = self.prepare(delta, hidden.shape[-1])
+        assert self.total is not None
         each = len(delta) // max(1, watch.groups.size)
         rows, bounds = watch.groups.rows(each, watch.share, watch.start)
-        at: Tensor | slice = rows.to(delta.device)
-        if watch.share < 1:  # rows that are left out are not even read
-            delta, hidden, at = delta[at], hidden[at], slice(None)
-        left, right = sketch.fold(delta, at), sketch.split(hidden[at])
-        right = right.to(left.dtype)
-        self.additions += sketch.additions * len(delta)
+        most = len(delta) if sketch.exact else sketch.rows_at_once(delta.device)
+        right = sketch.split(hidden).to(self.total.dtype)
         gain = watch.scale * sketch.gain / watch.share
-        limits = bounds.tolist()
-        for (half, domain), first, last in zip(
-            watch.groups.keys.tolist(), limits[:-1], limits[1:], strict=True
-        ):
-            if last > first:
-                part = torch.bmm(left[:, first:last].mT, right[:, first:last])
-                self.products += 2 * (last - first) * part.numel()
-                self.add_part(half, domain, part, gain)
+        shape = self.total.shape[2:]
+        together = max(1, _AT_ONCE // shape.numel())
+        for first in range(0, len(watch.groups.keys), together):
+            keys = watch.groups.keys[first : first + together]
+            parts = self.total.new_zeros((len(keys), *shape))
+            for place, part in enumerate(parts, first):
+                own = rows[bounds[place] : bounds[place + 1]]
+                for at in pieces(own, most) if len(own) else ():
+                    at = at.to(delta.device) if isinstance(at, Tensor) else at
+                    left = sketch.fold(delta[at])
+                    part += torch.bmm(right[:, at].mT, left).mT
+                self.products += 2 * len(own) * part.numel()
+                self.additions += sketch.additions * len(own)
+            self.add_parts(keys, parts, gain)
 
-    def add_part(self, half: int, domain: int, part: Tensor, gain: float) -> None:
-        """Add a domain's part of the gradient, (blocks, buckets, width)."""
+    def add_parts(self, keys: IntArray, parts: Tensor, gain: float) -> None:
+        """Add parts of the gradient, (g, blocks, buckets, width), of halves and domains (g, 2)."""
         assert self.total is not None
+        where = torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(parts.device)
         # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
-        finite = part.isfinite().all()
-        part = torch.where(finite, gain * part.to(self.total.dtype), 0.0)
-        self.total[half, domain] += part
-        before = self._finite.get((half, domain))
-        self._finite[half, domain] = finite if before is None else finite & before
-        self.additions += 2 * part.numel()  # and the factor
+        bad = ~parts.flatten(1).isfinite().all(1)
+        parts = (gain * parts.to(self.total.dtype)).masked_fill_(bad.view(-1, *[1] * (parts.ndim - 1)), 0.0)
+        self.total.flatten(0, 1).index_add_(0, where, parts)
+        if self._bad is None:
+            self._bad = torch.zeros(2 * self.n_domains, dtype=torch.bool, device=parts.device)
+        self._bad[where] |= bad
+        self.additions += 2 * parts.numel()  # and the factor
 
     def prepare(self, like: Tensor, inputs: int) -> CountSketch:
         """Make sketch and sums at their first use, from a gradient (..., V) of the output."""
@@ -318,18 +344,15 @@ class WatchedLayer:
         Those are parts that were not finite, and all of a batch that did not reach the layer.
         """
         took_part, self._settled = self._passes > self._settled, self._passes
-        finite, self._finite = self._finite, {}
-        if self.lost is None:
-            self.lost = torch.zeros(2, self.n_domains, dtype=torch.float64)
+        bad, self._bad = self._bad, None
         device = self.device if self.device.type != "mps" else torch.device("cpu")
-        self.lost = self.lost.to(device)  # after a resume it is on the CPU
-        pairs = [(half, domain) for half, domain in keys.tolist()]
-        lost = torch.from_numpy(np.array(counts, dtype=np.float64)).to(self.lost.device)
-        if took_part and pairs:
-            fine = torch.ones((), dtype=torch.bool, device=self.device)
-            whole = torch.stack([finite.get(pair, fine) for pair in pairs])
-            lost = torch.where(whole.to(lost.device), 0.0, lost)
-        where = torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(lost.device)
+        if self.lost is None or self.lost.device != device:  # after a resume it is on the CPU
+            lost = torch.zeros(2, self.n_domains, dtype=torch.float64)
+            self.lost = (lost if self.lost is None else self.lost).to(device)
+        lost = torch.from_numpy(np.array(counts, dtype=np.float64)).to(device)
+        where = torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(device)
+        if took_part:
+            lost = torch.zeros_like(lost) if bad is None else lost * bad.to(device)[where]
         self.lost.view(-1).index_add_(0, where, lost)
 
     @property
