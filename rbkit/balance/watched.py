@@ -17,7 +17,7 @@ from rbkit.balance.sketch import CountSketch
 from rbkit.errors import InputError
 
 Ids = Tensor | Sequence[int] | IntArray
-_RUN = 32  # rows in a row, on average, that are not worth a copy
+_RUN = 32  # rows, on average, that are multiplied where they are
 _AT_ONCE = 1 << 20  # numbers of parts to add to the sums at a time
 
 # ---------------------------------------------------------------- the domains of a batch
@@ -74,23 +74,16 @@ class Groups:
         return rows, bounds
 
 
-def pieces(rows: IntArray, most: int) -> Iterator[slice | Tensor]:
-    """Cut increasing `rows` into pieces of at most `most`: slices, where they are consecutive.
+def pieces(rows: IntArray) -> list[slice | Tensor]:
+    """Return increasing `rows` as slices of consecutive ones; if they are scattered, as one index.
 
-    Rows that are scattered are worth a copy, in one index.
-
-    >>> list(pieces(np.arange(3, 8), most=4))
-    [slice(3, 7, None), slice(7, 8, None)]
-    >>> list(pieces(np.array([2, 5, 6]), most=4))
-    [tensor([2, 5, 6])]
+    >>> pieces(np.arange(3, 8)), pieces(np.array([2, 5, 6]))
+    ([slice(3, 8, None)], [tensor([2, 5, 6])])
     """
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    runs = np.split(rows, breaks) if len(breaks) * _RUN < len(rows) else [rows]
-    for run in runs:
-        consecutive = run[-1] - run[0] == len(run) - 1
-        for first in range(0, len(run), most):
-            some = run[first : first + most]
-            yield slice(some[0], some[-1] + 1) if consecutive else torch.from_numpy(some)
+    if len(breaks) * _RUN >= len(rows) > 1:
+        return [torch.from_numpy(rows)]
+    return [slice(run[0], run[-1] + 1) for run in np.split(rows, breaks) if len(run)]
 
 
 def check_ids(domains: Ids, n_domains: int) -> IntArray:
@@ -273,8 +266,7 @@ class WatchedLayer:
         assert self.total is not None
         each = len(delta) // max(1, watch.groups.size)
         rows, bounds = watch.groups.rows(each, watch.share, watch.start)
-        most = len(delta) if sketch.exact else sketch.rows_at_once(delta.device)
-        right = sketch.split(hidden).to(self.total.dtype)
+        left, right = sketch.fold(delta), sketch.split(hidden).to(self.total.dtype)
         gain = watch.scale * sketch.gain / watch.share
         shape = self.total.shape[2:]
         together = max(1, _AT_ONCE // shape.numel())
@@ -283,10 +275,8 @@ class WatchedLayer:
             parts = self.total.new_zeros((len(keys), *shape))
             for place, part in enumerate(parts, first):
                 own = rows[bounds[place] : bounds[place + 1]]
-                for at in pieces(own, most) if len(own) else ():
-                    at = at.to(delta.device) if isinstance(at, Tensor) else at
-                    left = sketch.fold(delta[at])
-                    part += torch.bmm(right[:, at].mT, left).mT
+                for at in pieces(own):
+                    part += torch.bmm(right[:, at].mT, left[:, at]).mT
                 self.products += 2 * len(own) * part.numel()
                 self.additions += sketch.additions * len(own)
             self.add_parts(keys, parts, gain)
@@ -297,7 +287,9 @@ class WatchedLayer:
         where = torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(parts.device)
         # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
         bad = ~parts.flatten(1).isfinite().all(1)
-        parts = (gain * parts.to(self.total.dtype)).masked_fill_(bad.view(-1, *[1] * (parts.ndim - 1)), 0.0)
+        parts = (gain * parts.to(self.total.dtype)).masked_fill_(
+            bad.view(-1, *[1] * (parts.ndim - 1)), 0.0
+        )
         self.total.flatten(0, 1).index_add_(0, where, parts)
         if self._bad is None:
             self._bad = torch.zeros(2 * self.n_domains, dtype=torch.bool, device=parts.device)
