@@ -20,7 +20,7 @@ from rbkit._lazy import lazy
 # Threads of torch, faiss and scikit-learn that wait for each other spin, on cores that another
 # process could use: beside one, work takes several times as long (bench/neighbour.py). Read
 # once, when the first of these libraries is loaded; children inherit it.
-if os.environ.keys().isdisjoint({"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}):
+if os.environ.keys().isdisjoint(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
     os.environ["GOMP_SPINCOUNT"] = "10000"
 
 __version__ = "0.1.0"

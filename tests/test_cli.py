@@ -85,7 +85,16 @@ def test_a_parameter_without_a_value_is_explained():
 def test_doctor_tells_what_is_there_and_tries_a_run():
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0, done.output
-    for word in ("Installed", "torch", "Device", "Cache", "minilm", "Smoke run", "works"):
+    for word in (
+        "Installed",
+        "torch",
+        "Device",
+        "Waiting",
+        "Cache",
+        "minilm",
+        "Smoke run",
+        "works",
+    ):
         assert word in done.output
 
 

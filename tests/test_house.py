@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -169,6 +170,19 @@ def test_importing_rbkit_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("theirs", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "7"}])
+def test_waiting_threads_leave_their_cores_to_others_unless_the_user_says_how_they_wait(theirs):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    code = f"import os, rbkit; print({{n: os.environ[n] for n in {names} if n in os.environ}})"
+    env = {name: value for name, value in os.environ.items() if name not in names} | theirs
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=True)
+    found = ast.literal_eval(done.stdout.decode())
+    if theirs:
+        assert found == theirs
+    else:
+        assert 0 <= int(found["GOMP_SPINCOUNT"]) <= 100_000  # 300,000 turns if nothing is said
 
 
 def test_every_public_name_can_be_imported():

@@ -75,7 +75,7 @@ class GramTracker:
         products, but V x d additions for each domain in a batch.
     buckets : int, optional
         Size of the sketch; a layer with no more outputs is tracked exactly. The default gives
-        7,680 numbers (10 buckets for d = 768), on which the error depends.
+        at most 8,192 numbers (10 buckets for d = 768), on which the error depends.
     seed : int
         Seed of the signs, and of which tokens are used.
     fraction : float

@@ -301,10 +301,16 @@ class WatchedLayer:
         self._passes += 1
         if self.sketch is None:
             self.sketch = self.make_sketch(like.shape[-1], inputs)
+        shape = (2, self.n_domains, self.sketch.blocks, self.sketch.buckets, self.sketch.width)
         if self.total is None:
-            shape = (2, self.n_domains, self.sketch.blocks, self.sketch.buckets, self.sketch.width)
             dtype = torch.promote_types(like.dtype, torch.float32)
             self.total = torch.zeros(shape, dtype=dtype, device=like.device)
+        elif self.total.shape != shape:
+            raise InputError(
+                "tracker state",
+                f"its sums have shape {tuple(self.total.shape)}, a sketch has {shape}",
+                "resume with the version of rbkit that saved it, or begin a run of its own",
+            )
         return self.sketch
 
     @contextmanager

@@ -32,6 +32,7 @@ _PACKAGES = (
     "matplotlib",
     "seaborn",
 )
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # rbkit's __init__ sets one
 
 
 def examine(*, smoke: bool = True) -> bool:
@@ -66,6 +67,11 @@ def _device(say: Callable[..., None]) -> None:
         say("[bold]Device[/]     Apple GPU (mps)")
     else:
         say(f"[bold]Device[/]     CPU, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    set_to = [f"{name}={os.environ[name]}" for name in _WAITING if name in os.environ]
+    say(
+        f"[bold]Waiting[/]    {', '.join(set_to)}: threads that wait leave their cores to other "
+        "programs; in a notebook, if rbkit is imported before torch, faiss and scikit-learn"
+    )
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     say(f"[bold]Browser[/]    {browser or 'none (only tests need it)'}")
 

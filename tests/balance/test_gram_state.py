@@ -40,3 +40,19 @@ def test_a_tracker_with_other_settings_cannot_go_on(changed):
         GramTracker(nn.Linear(4, 300), M, **changed).load_state_dict(saved)
     with pytest.raises(InputError, match="resume with the layers"):
         GramTracker(nn.Linear(4, 200), M).load_state_dict(saved)
+
+
+def test_sums_of_a_sketch_of_another_size_are_refused():
+    layer = nn.Linear(4, 9000)
+    saved = GramTracker(layer, M, buckets=7)
+    with saved.batch([0, 1, 2]):
+        layer(torch.eye(3, 4)).square().sum().backward()
+    state = saved.state_dict()
+    state["settings"]["buckets"] = None  # as if the default had been 7
+    tracker = GramTracker(layer, M)
+    tracker.load_state_dict(state)
+    with (
+        pytest.raises(InputError, match="the version of rbkit that saved it"),
+        tracker.batch([0, 1, 2]),
+    ):
+        layer(torch.eye(3, 4)).square().sum().backward()
