@@ -1,4 +1,4 @@
-"""What tracking costs on a GPT-Neo-125M-shaped model: FLOPs, memory, time, and many domains.
+"""What tracking costs: FLOPs on the shape of GPT-Neo-125M, memory, time, and many domains.
 
 FLOPs are counted by torch for the paper's batch of 16 x 512 tokens (``bench/pricing.py``), for a
 round of K steps: tracking scales with K; the Gram matrix and the mixer come once. Step times
@@ -30,6 +30,7 @@ from rbkit.files import write_json
 from rbkit.train.models import build_model
 
 RESULTS = Path(__file__).parent / "results"
+SHAPES = {"gpt-neo-125m": 4, "small": 16, "tiny": 16}  # examples in a batch
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -61,9 +62,10 @@ def update(estimate: Any) -> None:
     RnB().update(Observation(0, q, q, np.full(m, 9), gram=estimate))
 
 
-def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
+def step_times(name: str, a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]:
     """Time pairs of steps of the whole model, with and without tracking."""
-    model = build_model(a.model).to(DEVICE).train()
+    model = build_model(name).to(DEVICE).train()
+    batch_size = SHAPES[name] if a.batch is None else a.batch
     tracker = GramTracker(model.get_output_embeddings(), a.domains, **options)
     own = Clock()
     tracker.watch_with = own
@@ -82,8 +84,8 @@ def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]
         return now() - began, time.process_time() - cpu
 
     def batch() -> tuple[torch.Tensor, np.ndarray]:
-        ids = rng.integers(0, model.config.vocab_size, (a.batch, a.context))
-        return torch.from_numpy(ids).to(DEVICE), rng.integers(0, a.domains, a.batch)
+        ids = rng.integers(0, model.config.vocab_size, (batch_size, a.context))
+        return torch.from_numpy(ids).to(DEVICE), rng.integers(0, a.domains, batch_size)
 
     for tracked in (False, True):
         step(*batch(), tracked)
@@ -101,11 +103,11 @@ def step_times(a: argparse.Namespace, options: dict[str, Any]) -> dict[str, Any]
     low, high = np.percentile(np.median(ratios[picks], axis=1), [2.5, 97.5], axis=0)
     seconds = float(np.median(plain[:, 0]))
     return {
-        "model": a.model,
+        "model": name,
         "parameters": model.num_parameters(),
         "device": str(DEVICE),
         "threads": torch.get_num_threads(),
-        "batch": a.batch,
+        "batch": batch_size,
         "context": a.context,
         "pairs": a.pairs,
         "median_step_seconds": seconds,
@@ -130,9 +132,9 @@ def scaling(a: argparse.Namespace, options: dict[str, Any]) -> list[dict[str, An
         head = nn.Linear(768, 50257, bias=False, device=DEVICE)
         tracker, own, rng = GramTracker(head, m, **options), Clock(), np.random.default_rng(0)
         tracker.watch_with = own
-        x = torch.randn(a.batch, a.context, 768, device=DEVICE)
+        x = torch.randn(4, a.context, 768, device=DEVICE)
         for _ in range(8):
-            with tracker.batch(rng.integers(0, m, a.batch)):
+            with tracker.batch(rng.integers(0, m, len(x))):
                 head(x).square().sum().backward()
         flops = tracker.flops // 8
         for domain in range(m):  # so that G has no gaps
@@ -164,10 +166,10 @@ def scaling(a: argparse.Namespace, options: dict[str, Any]) -> list[dict[str, An
 
 def main() -> None:
     parse = argparse.ArgumentParser(description=__doc__)
-    parse.add_argument("--model", default="gpt-neo-125m")
+    parse.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
     parse.add_argument("--domains", type=int, default=30)
     parse.add_argument("--round-steps", type=int, default=200)
-    parse.add_argument("--batch", type=int, default=4)
+    parse.add_argument("--batch", type=int)
     parse.add_argument("--context", type=int, default=128)
     parse.add_argument("--pairs", type=int, default=20)
     parse.add_argument("--estimator", default="sketch")
@@ -190,7 +192,7 @@ def main() -> None:
         "flops": {"batch": 16, "context": 512, **asdict(flops)},
         "overhead_counted_percent": flops.counted,
         "overhead_with_additions_percent": flops.with_additions,
-        **step_times(a, options),
+        "steps": [step_times(name, a, options) for name in a.models],
         "scaling": scaling(a, options) if a.estimator == "sketch" else [],
     }
     name = "overhead" if a.estimator == "sketch" else f"overhead-{a.estimator}"
