@@ -26,11 +26,12 @@ lab: $(READY)        ## JupyterLab on the notebooks
 doctor: $(READY)     ## what is installed, what is cached, and does it work?
 	$(BIN)/rbkit doctor
 
-bench: $(READY)      ## measure speed, scale, overhead, fidelity, live view, report; results in bench/results
+bench: $(READY)      ## measure speed, scale, overhead, busy neighbours, live view, report; results in bench/results
 	$(BIN)/python bench/regroup.py
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/tradeoff.py
 	$(BIN)/python bench/overhead.py
+	$(BIN)/python bench/neighbour.py
 	$(BIN)/python bench/live.py
 	$(BIN)/python bench/report.py
 
