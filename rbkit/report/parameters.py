@@ -415,7 +415,7 @@ class RunParameters(Parameters):
     steps: int = declare(300, "optimizer steps")
     round_steps: int = declare(25, "steps between two updates of p")
     batch_size: int = declare(16, "examples in a step")
-    learning_rate: float = declare(3e-3, "peak learning rate")
+    learning_rate: float | None = declare(None, "peak rate; if None 3e-3 from scratch, else 5e-5")
     estimator: Literal["sketch", "exact", "grouped"] = declare(
         "sketch", "how domain gradients are kept"
     )

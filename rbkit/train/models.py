@@ -189,6 +189,8 @@ def build_model(
 ) -> PreTrainedModel:
     """Return a causal LM: a preset with fresh weights, or a pretrained one by id or path.
 
+    Weights are float32, whatever the folder holds: steps of AdamW are lost in half precision.
+
     Parameters
     ----------
     model : str
@@ -215,7 +217,10 @@ def build_model(
     source = pretrained_source(model)
     try:
         return AutoModelForCausalLM.from_pretrained(
-            source, trust_remote_code=trust_remote_code, use_safetensors=True
+            source,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            dtype=torch.float32,
         )
     except (OSError, ValueError) as error:
         raise not_loadable(model, error) from error

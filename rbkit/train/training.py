@@ -98,7 +98,8 @@ def train(
         Rule for the proportions.
     model : str
         A preset trained from scratch (``tiny``, ``small``, ``gpt-neo-125m``) with a BPE
-        trained on the corpus, or any causal LM by hub id or path, with its tokenizer.
+        trained on the corpus, or any causal LM by hub id or path, with its tokenizer. The
+        latter is trained in float32, on a GPU under an autocast to bfloat16.
     steps, round_steps : int
         Optimizer steps in all, and between two updates of p.
     batch_size, accumulate : int
@@ -206,6 +207,7 @@ def train(
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
         use_cpu=device == "cpu",
+        bf16=model not in PRESETS and device in (None, "cuda") and _has_bfloat16(),
         dataloader_num_workers=0,
     )
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -388,6 +390,10 @@ def _tokenizer(
         return AutoTokenizer.from_pretrained(pretrained_source(model))
     except (OSError, ValueError) as error:
         raise not_loadable(model, error) from error
+
+
+def _has_bfloat16() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _as_recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
