@@ -32,6 +32,7 @@ Floats = NDArray[np.float64]
 
 _FORMAT = "rbkit-weights/1"
 _COLUMNS = ("domain", "weight")
+DOMAIN_IDS = "domain_ids"  # the column of the domain of each token
 # Bytes of UTF-8 and not characters: a Chinese character is 3 bytes and about one token, as a
 # short English word is. English, German and code have 3.5 to 4.5 bytes per token of a BPE.
 _BYTES_PER_TOKEN = 4
@@ -288,6 +289,74 @@ def add_weights(
     names = [*domains.names, None]
     with_names = dataset.add_column(columns[0], [names[i] for i in domains.train_labels.tolist()])
     return with_names.add_column(columns[1], weights)
+
+
+def add_domain_ids(dataset: Dataset, labels: ArrayLike) -> Dataset:
+    """Return a tokenized split with the domain of each token: a column that can be packed.
+
+    Whatever packs ``input_ids`` packs the column ``domain_ids`` with them: ``group_texts`` of
+    transformers' ``run_clm``, or ``pack_dataset`` of TRL.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        With a column ``input_ids``; a row is one example.
+    labels : int array of shape (n,)
+        ``domains.train_labels`` or ``domains.eval_labels``; -1 leaves an example out.
+
+    Returns
+    -------
+    datasets.Dataset
+        With the column ``domain_ids``, of lists as long as ``input_ids``.
+
+    Raises
+    ------
+    InputError
+        Another number of rows, no column ``input_ids``, or a column ``domain_ids`` already.
+
+    Notes
+    -----
+    *In your own loop* the ids of a batch, (B, T), go to the tracker, which counts tokens::
+
+        with tracker.batch(batch.pop("domain_ids"), scale=tokens):
+
+    TRL's collator leaves the column out. With ``padding_free=True`` the ids of its batch are
+    ``torch.tensor([[i for row in rows for i in row["domain_ids"]]])``.
+
+    :class:`~rbkit.train.trainer.MixtureTrainer` *draws rows by domain*: each domain is packed by
+    itself, and the trainer finds the domains of the packed rows in the column::
+
+        rows = add_domain_ids(tokenized, domains.train_labels)
+        packed = concatenate_datasets(
+            [
+                pack_dataset(rows.select(np.flatnonzero(domains.train_labels == i)), 1024)
+                for i in np.unique(domains.train_labels)
+            ]
+        )
+
+    TRL's ``SFTTrainer(packing=True)`` packs by itself and drops the column: pack as above, and
+    give ``dataset_kwargs={"skip_prepare_dataset": True}``.
+
+    Examples
+    --------
+    >>> from datasets import Dataset
+    >>> rows = Dataset.from_dict({"input_ids": [[5, 6, 7], [8, 9]]})
+    >>> add_domain_ids(rows, [1, 0])["domain_ids"][:]
+    [[1, 1, 1], [0, 0]]
+    """
+    ids = np.asarray(labels)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer) or len(ids) != len(dataset):
+        what = f"shape {ids.shape}, dtype {ids.dtype} for {len(dataset)} rows"
+        raise InputError("labels", what, "give one integer for each row, such as train_labels")
+    if "input_ids" not in dataset.column_names or DOMAIN_IDS in dataset.column_names:
+        what = f"columns {', '.join(map(repr, dataset.column_names))}"
+        raise InputError("dataset", what, f"give one with 'input_ids', and without {DOMAIN_IDS!r}")
+
+    def by_token(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        lengths = map(len, batch["input_ids"])
+        return {DOMAIN_IDS: [[int(ids[row])] * n for row, n in zip(rows, lengths, strict=True)]}
+
+    return dataset.map(by_token, batched=True, with_indices=True, desc="domain of each token")
 
 
 def write_weighted(

@@ -22,7 +22,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any, Literal
@@ -50,6 +50,7 @@ from rbkit.balance.signals import (
 from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import fingerprint
 from rbkit.regroup.domains import Domains
+from rbkit.regroup.weights import DOMAIN_IDS
 from rbkit.train.checkpoint import (
     begin_checkpoint,
     check_checkpoint,
@@ -103,7 +104,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ----------
     *args, **kwargs
         As for ``transformers.Trainer``. ``train_dataset`` and ``eval_dataset`` must be
-        map-style and in the order of `domains`' labels.
+        map-style and in the order of `domains`' labels; or, if examples are packed into rows,
+        have the column of :func:`rbkit.regroup.add_domain_ids`.
     domains : Domains
         Domain of each train and eval example.
     mixer : Mixer or str
@@ -192,9 +194,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.eval_collator = eval_collator or self.data_collator
         self.bare_model = self.model  # as it was given: not wrapped for several processes
         self._check_loss_arguments()
-        _check_rows("train_dataset", self.train_dataset, domains.train_labels)
-        _check_rows("eval_dataset", self.eval_dataset, domains.eval_labels)
+        domains = self.domains = _by_row(domains, self.train_dataset, self.eval_dataset)
         _check_arguments(self.args, self.mixer, round_steps, self.eval_dataset)
+        self._check_other_trainers_arguments()
         _check_domains(domains)
         if self.args.max_steps <= 0:
             examples = self.args.num_train_epochs * len(domains.train_labels)
@@ -582,6 +584,34 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "give args.optim, or optimizer_cls_and_kwargs",
             )
 
+    def _check_other_trainers_arguments(self) -> None:
+        """Refuse what only another trainer obeys, and the loss of packed documents' lengths."""
+        columns = getattr(self.train_dataset, "column_names", None) or ()
+        if "seq_lengths" in columns and self.args.remove_unused_columns:
+            raise InputError(
+                "remove_unused_columns",
+                "would remove seq_lengths, which keeps the documents of packed rows apart",
+                "set it to False",
+            )
+        if type(self) is not MixtureTrainer:  # which may obey them
+            return
+        for owner in type(self.args).__mro__[:-1]:
+            if (
+                issubclass(TrainingArguments, owner)
+                or owner.__module__.split(".")[0] not in _MAKERS
+            ):
+                continue
+            for field in fields(owner):  # type: ignore[arg-type]
+                default, value = field.default, getattr(self.args, field.name)
+                if field.default_factory is not MISSING:
+                    default = field.default_factory()
+                if field.name not in TrainingArguments.__dataclass_fields__ and value != default:
+                    raise InputError(
+                        field.name,
+                        f"{value!r} cannot be obeyed: it is for the trainer of {owner.__name__}",
+                        "leave it out; for packing see rbkit.regroup.add_domain_ids",
+                    )
+
     @property
     def _measures(self) -> str:
         """What takes losses of examples, apart from the training loss; "" if nothing does."""
@@ -896,8 +926,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             yield rows if counts else rows[:0], self._prepare_inputs(dict(batch))
 
     def _used_columns(self, data: Any, description: str) -> Any:
-        named = hasattr(data, "column_names")
-        return self._remove_unused_columns(data, description=description) if named else data
+        if not hasattr(data, "column_names"):
+            return data
+        if DOMAIN_IDS in data.column_names:
+            data = data.remove_columns(DOMAIN_IDS)
+        return self._remove_unused_columns(data, description=description)
 
     # ------------------------------------------------- runs before the first step
 
@@ -1231,6 +1264,7 @@ def _by_kind(losses: EvalLosses) -> dict[str, Any]:
 
 
 _STUDIED_ROWS = 8  # that show how the loss divides
+_MAKERS = ("transformers", "trl")  # of arguments that are for trainers of their own
 
 
 @contextmanager
@@ -1252,7 +1286,44 @@ def _not_by_example(model: Any) -> InputError:
     )
 
 
-def _check_rows(name: str, data: Any, labels: Any) -> None:
+def _by_row(domains: Domains, train: Any, evaluation: Any) -> Domains:
+    """Return the domains of the rows of both datasets: of packed ones, as ``domain_ids`` says."""
+    labels = {"train": domains.train_labels, "eval": domains.eval_labels}
+    packed: dict[str, Any] = {}
+    for split, data in (("train", train), ("eval", evaluation)):
+        name = f"{split}_dataset"
+        _check_kind(name, data)
+        if DOMAIN_IDS in (getattr(data, "column_names", None) or ()):
+            packed[f"{split}_labels"] = _packed_labels(name, data, domains)
+        elif data is not None and len(data) != len(labels[split]):
+            raise InputError(
+                name,
+                f"{len(data)} rows, but the domains label {len(labels[split])}",
+                "give the dataset that the domains were made from, in its order; for packed rows "
+                "see rbkit.regroup.add_domain_ids",
+            )
+    return replace(domains, **packed, material=None) if packed else domains
+
+
+def _packed_labels(name: str, data: Any, domains: Domains) -> list[int]:
+    labels: list[int] = []
+    for part in data.select_columns(DOMAIN_IDS).with_format("numpy").iter(1000):
+        for ids in map(np.unique, part[DOMAIN_IDS]):
+            if len(ids) != 1:
+                names = " and ".join(
+                    repr(domains.names[i]) if 0 <= i < domains.m else str(i) for i in ids[:2]
+                )
+                raise InputError(
+                    name,
+                    f"row {len(labels)} has tokens of {names or 'no domain'}: no proportions "
+                    "can be obeyed",
+                    "pack each domain by itself: see rbkit.regroup.add_domain_ids",
+                )
+            labels.append(int(ids[0]))
+    return labels
+
+
+def _check_kind(name: str, data: Any) -> None:
     if isinstance(data, Mapping):
         raise InputError(
             name, "several datasets in a dict", "concatenate them, and let domains tell them apart"
@@ -1262,12 +1333,6 @@ def _check_rows(name: str, data: Any, labels: Any) -> None:
             name,
             f"{type(data).__name__} has no rows to draw by number",
             "give a map-style dataset, such as datasets.Dataset",
-        )
-    if data is not None and len(data) != len(labels):
-        raise InputError(
-            name,
-            f"{len(data)} rows, but the domains label {len(labels)}",
-            "give the dataset that the domains were made from, in its order",
         )
 
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from job import M, make
+from datasets import Dataset, concatenate_datasets
+from job import M, make, rows
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -33,6 +34,7 @@ from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
+from rbkit.regroup import add_domain_ids
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run
 from rbkit.train.losses import Objective, token_losses
@@ -369,6 +371,91 @@ def test_packed_batches_have_the_gram_matrix_of_padded_ones(tmp_path):
     for name in ("gram", "noise_floor", "diagonal_debiased"):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(ours["p"], theirs["p"], atol=1e-5)
+
+
+class PaddedFlattening(DataCollatorWithFlattening):
+    """Pads the one row, as collators with ``pad_to_multiple_of`` do."""
+
+    def __call__(self, rows, **options):
+        batch = super().__call__(rows, **options)
+        pads = {"input_ids": 0, "labels": -100, "position_ids": 0}
+        return {k: torch.nn.functional.pad(v, (0, 7), value=pads[k]) for k, v in batch.items()}
+
+
+def test_the_padding_of_a_packed_batch_is_in_no_domain(tmp_path):
+    grams = []
+    for name, collator in (("plain", DataCollatorWithFlattening()), ("pad", PaddedFlattening())):
+        trainer = make(
+            tmp_path / name, mixer=RnB(), steps=3, round_steps=3, dropout=0.0, eval_rounds=0
+        )
+        trainer.data_collator = collator
+        trainer.train()
+        grams.append(Run.open(trainer.run_dir).history["gram"])
+    np.testing.assert_allclose(*grams, rtol=1e-4, atol=1e-5)
+
+
+def packed_rows(by_domain=True):
+    """Rows of 12 tokens, as run_clm's ``group_texts`` makes them, and the domains of documents."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, M, 120)
+    documents = Dataset.from_list(rows(rng, labels))
+    documents = documents.add_column("labels", documents["input_ids"][:])
+    documents = add_domain_ids(documents, labels)
+
+    def group(columns):
+        chained = {name: np.concatenate(lists).tolist() for name, lists in columns.items()}
+        whole = len(chained["input_ids"]) // 12 * 12
+        return {k: [v[at : at + 12] for at in range(0, whole, 12)] for k, v in chained.items()}
+
+    parts = [np.flatnonzero(labels == i) for i in range(M)] if by_domain else [range(120)]
+    packed = [documents.select(part).map(group, batched=True) for part in parts]
+    domains = Domains.from_labels(list("abcd"), labels, np.arange(30) % M)
+    return concatenate_datasets(packed), domains
+
+
+def test_packed_rows_are_drawn_and_tracked_by_the_domains_of_their_tokens(tmp_path):
+    packed, domains = packed_rows()
+    labels = [row[0] for row in packed["domain_ids"]]
+    assert len(labels) < len(domains.train_labels)
+    by_hand = Domains.from_labels(list("abcd"), labels, domains.eval_labels)
+    plain = packed.remove_columns("domain_ids")
+    ours, theirs = (
+        ran(tmp_path / name, RnB(), domains=which, train_dataset=data, **options)
+        for name, which, data, options in (
+            # Also where the library removes no columns, and the collator sees them all.
+            (
+                "ours",
+                domains,
+                packed,
+                {
+                    "data_collator": default_data_collator,
+                    "eval_collator": PadCollator(0),
+                    "arguments": {"remove_unused_columns": False},
+                },
+            ),
+            ("theirs", by_hand, plain, {}),
+        )
+    )
+    np.testing.assert_array_equal(ours.sampler.labels, labels)
+    one, other = (Run.open(t.run_dir).history for t in (ours, theirs))
+    for name in ("gram", "counts", "noise_floor", "diagonal_debiased", "p"):
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_packed_rows_that_cannot_be_drawn_by_domain_are_refused(tmp_path):
+    mixed, domains = packed_rows(by_domain=False)
+    options = {"mixer": RnB(), "domains": domains}
+    with pytest.raises(InputError, match=r"train_dataset: row 0 has tokens of .* pack each domain"):
+        make(tmp_path, train_dataset=mixed, **options)
+    with pytest.raises(InputError, match=r"rows, but the domains label 120; .*add_domain_ids"):
+        make(tmp_path, train_dataset=mixed.remove_columns("domain_ids"), **options)
+    packed, _ = packed_rows()
+    outside = packed.remove_columns("domain_ids").add_column("domain_ids", [[9]] * len(packed))
+    with pytest.raises(InputError, match="train_labels"):
+        make(tmp_path, train_dataset=outside, **options)
+    lengths = packed.add_column("seq_lengths", [[5, 7]] * len(packed))
+    with pytest.raises(InputError, match="remove_unused_columns: would remove seq_lengths"):
+        make(tmp_path, train_dataset=lengths, **options)
 
 
 def test_packed_batches_cannot_give_losses_of_examples(tmp_path):

@@ -18,7 +18,12 @@ import torch
 from accelerate import ParallelismConfig
 from datasets import Dataset, DatasetDict
 from job import M, make
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from rbkit.balance.gram import GramTracker
 from rbkit.balance.mixers.base import Mixer, normalise
@@ -654,6 +659,28 @@ ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout
 debug skip_memory_metrics local_rank
 """
 OBEYED = set(NAMES.split())
+
+
+def test_arguments_of_another_trainer_are_refused_by_name(tmp_path):
+    folder = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True}
+    data = {"train_dataset": [{"input_ids": [1, 2]}] * 2, "run_dir": tmp_path, "eval_rounds": 0}
+    data["domains"] = Domains.from_labels(["a"], [0, 0], [0])
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    MixtureTrainer(model, Seq2SeqTrainingArguments(**folder), **data)
+    args = Seq2SeqTrainingArguments(predict_with_generate=True, **folder)
+    with pytest.raises(InputError, match="predict_with_generate: True cannot be obeyed"):
+        MixtureTrainer(model, args, **data)
+
+    class Generating(MixtureTrainer):
+        """Obeys it, for all we know."""
+
+    Generating(model, args, **data)
+
+    @dataclasses.dataclass
+    class Mine(TrainingArguments):
+        colour: str = "red"
+
+    MixtureTrainer(model, Mine(colour="blue", **folder), **data)
 
 
 def test_every_argument_of_the_library_is_obeyed_or_irrelevant_or_refused_by_name(tmp_path):
