@@ -50,7 +50,7 @@ from rbkit.balance.watched import (
     check_ids,
     group_counts,
 )
-from rbkit.errors import InputError, as_count
+from rbkit.errors import InputError, as_count, as_number
 
 Estimator = Literal["sketch", "exact", "grouped"]
 _LEAST = 1e-6  # examples: a domain of which decay leaves less than this is forgotten
@@ -138,6 +138,8 @@ class GramTracker:
             )
         if buckets is not None:
             buckets = as_count("buckets", buckets, least=1, remedy="leave it out")
+        fraction = as_number("fraction", fraction, "give 1 to use all")
+        token_fraction = as_number("token_fraction", token_fraction, "give 1 to use all")
         for name, share in (("fraction", fraction), ("token_fraction", token_fraction)):
             if not 0 < share <= 1:
                 raise InputError(name, f"{share} is not in (0, 1]", "give 1 to use all")
@@ -147,7 +149,7 @@ class GramTracker:
                 "the layer's own gradient needs all tokens",
                 "use estimator='sketch', or fraction",
             )
-        if not 0 <= decay < 1:
+        if not 0 <= (decay := as_number("decay", decay, "give 0 to keep nothing")) < 1:
             raise InputError("decay", f"{decay} is not in [0, 1)", "give 0 to keep nothing")
         self.n_domains = n_domains
         self.estimator = estimator

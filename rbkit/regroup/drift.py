@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_seed
 from rbkit.files import json_ready
 from rbkit.regroup.distances import TOLERATED, Floats, assign_with_profile, at_least
+from rbkit.text import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +179,9 @@ class Drift:
         moved = self.table.reindex(self.table["change"].abs().sort_values(ascending=False).index)
         for name, row in moved.head(5).iterrows():
             change = f"{row['then']:.1%} -> {row['now']:.1%}"
-            lines.append(f"  {str(name)[:40]:<40}  {change:<18} noise ±{row['noise']:.1%}")
+            lines.append(
+                f"  {one_line(str(name))[:40]:<40}  {change:<18} noise ±{row['noise']:.1%}"
+            )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -261,6 +264,7 @@ def drift_report(
     refit is due: 100% of the new examples lie farther from every domain than 99% of the
     training set (1.0% expected)
     """
+    seed = as_seed(seed)
     placed, profile = assign_with_profile(domains, vectors)
     n, m = len(placed.labels), domains.m
     if not n:

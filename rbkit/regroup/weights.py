@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, fingerprint, read_json, regular, write_json
+from rbkit.text import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -200,7 +201,8 @@ class Weights:
     def __repr__(self) -> str:
         counted = "" if self.tokens is None else f", {self.tokens.sum():,} tokens"
         top = " · ".join(
-            f"{self.names[i][:30]} {self.p[i]:.1%}" for i in np.argsort(-self.p, kind="stable")[:3]
+            f"{one_line(self.names[i])[:30]} {self.p[i]:.1%}"
+            for i in np.argsort(-self.p, kind="stable")[:3]
         )
         return f"Weights({len(self.names)} domains, {self.sizes.sum():,} examples{counted}: {top})"
 
@@ -417,9 +419,9 @@ def token_counts(
     >>> token_counts(["word " * 100], context=96).tolist()
     [96]
     """
-    if context is not None and context < 1:
-        what = f"{context} is not a number of tokens"
-        raise InputError("context", what, "give that of training, or None")
+    if context is not None:
+        remedy = "give that of training, or None"
+        context = as_count("context", context, least=1, remedy=remedy)
     if tokenizer is None:
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
         counts = -(-np.array(sizes, dtype=np.int64) // _BYTES_PER_TOKEN) + 1
@@ -518,8 +520,10 @@ def training_table(
     """
     import pandas as pd
 
-    for name, value in {"steps": steps, "batch_size": batch_size}.items():
-        as_count(name, value, least=1, remedy="give at least 1")
+    steps = as_count("steps", steps, least=1, remedy="give at least 1")
+    batch_size = as_count("batch_size", batch_size, least=1, remedy="give at least 1")
+    if round_steps is not None:
+        round_steps = as_count("round_steps", round_steps, least=1)
     shares, sizes = proportions_of(domains, p), domains.sizes
     drawn = shares * steps * batch_size
     there = sizes > 0

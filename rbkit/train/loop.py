@@ -436,6 +436,8 @@ def live(
     """
     path, watching = Path(run_dir), watchers(display, report_to)
     about = _about(domains, q)
+    steps = None if steps is None else as_count("steps", steps)
+    log_every = as_count("log_every", log_every, least=1)
     if (round_steps := as_count("round_steps", round_steps, least=None)) < 1:
         raise InputError("round_steps", f"{round_steps} steps do not make a round", "use 1 or more")
     begin = sampler.p if p is None and sampler is not None else p

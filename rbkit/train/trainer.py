@@ -180,11 +180,14 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.watchers = [*watchers_of(live), *watchers]
         super().__init__(*args, **kwargs)
+        round_steps = as_count("round_steps", round_steps, least=1, remedy="try 200")
+        never = "0 means never"
         self.domains, self.round_steps = domains, round_steps
         self.layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
         self.mixer = mixer_by_name(mixer) if isinstance(mixer, str) else mixer
-        self.eval_rounds, self.fidelity_rounds = eval_rounds, fidelity_rounds
-        self.log_every = log_every
+        self.eval_rounds = as_count("eval_rounds", eval_rounds, remedy=never)
+        self.fidelity_rounds = as_count("fidelity_rounds", fidelity_rounds, remedy=never)
+        self.log_every = as_count("log_every", log_every, least=1)
         self._own_loss_of = loss_of
         # How the loss divides among examples, and whether the library's is divided by the items
         # of a step rather than of a micro-batch: :meth:`_study_loss` finds out.
@@ -195,7 +198,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.bare_model = self.model  # as it was given: not wrapped for several processes
         self._check_loss_arguments()
         domains = self.domains = _by_row(domains, self.train_dataset, self.eval_dataset)
-        _check_arguments(self.args, self.mixer, round_steps, self.eval_dataset)
+        _check_arguments(self.args, self.mixer, self.eval_dataset)
         self._check_other_trainers_arguments()
         _check_domains(domains)
         if self.args.max_steps <= 0:
@@ -1387,11 +1390,8 @@ _OBEYED: list[tuple[str, tuple[Any, ...], str, str]] = [  # arguments: what alon
 ]
 
 
-def _check_arguments(
-    args: TrainingArguments, mixer: Mixer, round_steps: int, eval_dataset: Any
-) -> None:
+def _check_arguments(args: TrainingArguments, mixer: Mixer, eval_dataset: Any) -> None:
     """Refuse settings under which the numbers would be silently wrong."""
-    as_count("round_steps", round_steps, least=1, remedy="try 200")
     if args.n_gpu > 1:
         raise InputError(
             "devices",

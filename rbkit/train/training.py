@@ -22,7 +22,7 @@ from transformers.utils import logging as hf_logging
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
-from rbkit.errors import InputError, as_count, as_seed
+from rbkit.errors import InputError, as_count, as_number, as_seed
 from rbkit.files import free_name, json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
@@ -166,13 +166,20 @@ def train(
     }
     if vocab_size is not None:
         at_least_one["vocab_size"] = vocab_size
-    for name, value in at_least_one.items():
-        as_count(name, value, least=1, remedy="give at least 1")
+    counts = {
+        name: as_count(name, value, least=1, remedy="give at least 1")
+        for name, value in at_least_one.items()
+    }
     for name in ("eval_rounds", "fidelity_rounds"):
-        as_count(name, arguments[name], remedy="0 means never")
-    steps, batch_size, accumulate, context, seed = (
-        int(value) for value in (steps, batch_size, accumulate, context, as_seed(seed))
+        counts[name] = as_count(name, arguments[name], remedy="0 means never")
+    counts["seed"] = seed = as_seed(seed)
+    steps, batch_size, accumulate, context = (
+        counts[name] for name in ("steps", "batch_size", "accumulate", "context")
     )
+    round_steps, checkpoint_rounds = counts["round_steps"], counts["checkpoint_rounds"]
+    vocab_size = counts.get("vocab_size")
+    arguments |= counts
+    learning_rate = as_number("learning_rate", learning_rate, "try 3e-3")
     if not 0 < learning_rate < float("inf"):
         raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
     _check_device(device)

@@ -695,7 +695,7 @@ def test_every_argument_of_the_library_is_obeyed_or_irrelevant_or_refused_by_nam
         setattr(args, name, value)
         named = "split_batches" if name == "accelerator_config" else name
         with pytest.raises(InputError, match=f"^{named}: "):
-            _check_arguments(args, trainer.mixer, 10, trainer.eval_dataset)
+            _check_arguments(args, trainer.mixer, trainer.eval_dataset)
 
 
 @pytest.mark.parametrize(
