@@ -406,8 +406,8 @@ def live(
         Least steps of a round that no Gram matrix ends: of proportions that change at every
         step the mean over so many steps is recorded.
     overwrite : bool
-        Replace the run that is there; without it, one that has made a step is refused. A loop
-        that this process left open is replaced in any case, so that a cell can be run once more.
+        Replace the run that is there; without it, one that has made a step is refused, also one
+        that this process left open.
     display : bool, {"live", "batch", "final", "off"} or Watcher
         How to show it: see :mod:`rbkit.show.style`.
     report_to : str or sequence of str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ from rbkit.train.recorder import (
     RESUME_OR_OVERWRITE,
     Live,
     check_free,
+    reserved,
     shows_progress,
     unwritable,
 )
@@ -187,11 +188,15 @@ def train(
     texts = _texts(corpus, domains)
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
-    tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
-    lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
-    if (limit := positions(lm.config)) is not None and context > limit:
-        raise InputError("context", f"{context} tokens, but {model} takes {limit}", f"use {limit}")
-    data = {split: tokenize(rows, tokenizer, context) for split, rows in texts.items()}
+    # Several processes prepare a run together: the first one's recorder then takes the folder.
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    with reserved(run_dir, replace=resume or overwrite) if alone else nullcontext():
+        tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
+        lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
+        if (limit := positions(lm.config)) is not None and context > limit:
+            what = f"{context} tokens, but {model} takes {limit}"
+            raise InputError("context", what, f"use {limit}")
+        data = {split: tokenize(rows, tokenizer, context) for split, rows in texts.items()}
     args = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,

@@ -375,6 +375,15 @@ def test_a_wrong_parameter_is_named_and_nothing_is_written(tmp_path, options, me
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_a_folder_in_use_is_refused_before_anything_is_tokenized(tmp_path, monkeypatch):
+    taken = recorder.Recorder(tmp_path)
+    taken.in_use = True
+    monkeypatch.setattr("rbkit.train.training.tokenize", None)
+    with pytest.raises(InputError, match="in progress"):
+        small(tmp_path)
+    taken.leave()
+
+
 def test_a_full_disk_fails_the_run_without_half_a_file(tmp_path, monkeypatch):
     """The record is replaced atomically, so what was there stays readable."""
     from rbkit.train import recorder
