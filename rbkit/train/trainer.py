@@ -66,6 +66,7 @@ from rbkit.train.losses import (
     EvalLosses,
     FreshBatches,
     LossOf,
+    Objective,
     StepLosses,
     Window,
     evaluate,
@@ -193,7 +194,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         # of a step rather than of a micro-batch: :meth:`_study_loss` finds out.
         self.loss_of: LossOf | None = loss_of
         self._objective, self._mean_of_step = likely_objectives(self.model, None)[0], True
-        self._is_studied = False
+        self._is_sum = self._is_studied = False
         self.eval_collator = eval_collator or self.data_collator
         self.bare_model = self.model  # as it was given: not wrapped for several processes
         self._check_loss_arguments()
@@ -474,7 +475,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         scaler = getattr(self.accelerator, "scaler", None)
         gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
         parts = self.current_gradient_accumulation_steps / self._left_undivided(items)
-        here = int(self._objective.counts(inputs).sum())
+        here = 1 if self._is_sum else int(self._objective.counts(inputs).sum())
         return float(self._divisor(items, here) * parts / gain)
 
     def _divisor(self, items: Any, here: Any) -> Any:
@@ -659,18 +660,21 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 with torch.no_grad(), self.accelerator.autocast():
                     found = self._find_objective(batch, smoothing)
                     self._mean_of_step = self._divides_by_items(batch)
+                    if found is None and self.tracker is not None:
+                        self._is_sum = self._doubles_with_rows(batch)
             finally:
                 self.model.train(training)
         self.loss_of = self._own_loss_of or found
         if self.loss_of is None and (reads or self._measures):
             raise _not_by_example(self.model)
 
-    def _study_batch(self) -> dict[str, Any]:
+    def _study_batch(self, times: int = 1) -> dict[str, Any]:
         data, collate = self.train_dataset, self.data_collator
         if data is None:
             data, collate = self.eval_dataset, self.eval_collator
         data = self._used_columns(data, "training")
-        rows = [data[i] for i in range(min(len(data), _STUDIED_ROWS))]
+        # Fetched anew each time: some collators change the rows they are given.
+        rows = [data[i] for _ in range(times) for i in range(min(len(data), _STUDIED_ROWS))]
         batch: dict[str, Any] = self._prepare_inputs(dict(collate(rows)))
         return batch
 
@@ -684,6 +688,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         tolerance = 2e-2 if half else 1e-4
         found = find_objective(self.model, batch, own, smoothing, tolerance)
         self._objective = found or self._objective
+        if found is None and isinstance(batch.get("labels"), Tensor):
+            logits = getattr(self._objective.output(self.model, batch), "logits", None)
+            if not (isinstance(logits, Tensor) and self._objective.fits(logits, batch)):
+                self._objective = Objective("values")  # labels do not say: rows are counted
         return found
 
     def _divides_by_items(self, batch: dict[str, Any]) -> bool:
@@ -704,6 +712,16 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "divide by it, or leave it unused",
             )
         return bool(ratio > 1.5)
+
+    def _doubles_with_rows(self, batch: dict[str, Any]) -> bool:
+        """Whether the loss is a sum over rows: that of each row twice is double."""
+        items = self._get_num_items_in_batch([batch], self.args.device)
+        if self._offers(items) and self._mean_of_step:
+            return False
+        with _same_random_state():
+            twice = self._study_batch(times=2)
+        one, two = (self._loss_of_library(rows, items) for rows in (batch, twice))
+        return bool(np.isclose(two, 2 * one, rtol=0.05) and not np.isclose(two, one, rtol=0.05))
 
     def _loss_of_library(self, batch: dict[str, Any], items: Any) -> float:
         """Return the loss that the library trains on, for `items` predictions in the step."""

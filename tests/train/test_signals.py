@@ -14,6 +14,7 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     DataCollatorWithFlattening,
@@ -25,6 +26,8 @@ from transformers import (
     TrainingArguments,
     ViTConfig,
     ViTForImageClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
     XLMConfig,
     XLMWithLMHeadModel,
     default_data_collator,
@@ -777,6 +780,87 @@ def test_accumulation_gives_the_gram_matrix_of_one_large_batch(tmp_path, kind, f
         grams.append(run.history["gram"][0])
         assert np.isfinite(run.info["progress"]["loss"])
     np.testing.assert_allclose(grams[1], grams[0], rtol=1e-3, atol=1e-9)
+
+
+def spans(rows):
+    starts = [row["labels"][:2] % LENGTH for row in rows]
+    for row, (start, end) in zip(rows, starts, strict=True):
+        row |= {"start_positions": int(start), "end_positions": int(end)}
+        del row["labels"]
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": LENGTH}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 1}
+    return BertForQuestionAnswering(BertConfig(vocab_size=WORDS, **sizes, **heads)), rows
+
+
+def sounds(rows, reduction):
+    rng = np.random.default_rng(1)
+    for number, row in enumerate(rows):
+        said = row["labels"][:3] % 9 + 1  # labels of several lengths
+        row["labels"] = np.where(np.arange(3) <= number % 3, said, -100)
+        row["input_values"] = rng.normal(size=800).astype(np.float32)
+        del row["input_ids"]
+    config = Wav2Vec2Config(
+        vocab_size=10,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        conv_dim=(8, 8),
+        conv_stride=(5, 4),
+        conv_kernel=(10, 8),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        apply_spec_augment=False,
+        layerdrop=0.0,
+        ctc_loss_reduction=reduction,
+    )
+    return Wav2Vec2ForCTC(config), rows
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("kind", ["spans", "sounds, mean", "sounds, sum"])
+def test_the_gram_matrix_of_other_losses_is_that_of_their_rows(tmp_path, kind, accumulate):
+    """A mean or a sum over rows, whatever a row's loss is: as of each row alone."""
+    trainer = trainer_of(
+        tmp_path,
+        "token classes",
+        RnB(),
+        accumulate=accumulate,
+        batch=8 // accumulate,
+        eval_rounds=0,
+        arguments={"max_steps": 1},
+    )
+    rows = [dict(row) for row in trainer.train_dataset]
+    torch.manual_seed(0)
+    model, rows = spans(rows) if kind == "spans" else sounds(rows, kind.split()[1])
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and (name == "p" or "dropout" in name):
+                setattr(module, name, 0.0)
+    trainer = MixtureTrainer(
+        model,
+        trainer.args,
+        train_dataset=rows,
+        data_collator=default_data_collator,
+        domains=trainer.domains,
+        mixer=RnB(),
+        round_steps=1,
+        estimator="exact",
+        eval_rounds=0,
+    )
+    head, total, n = find_layer(model).weight, {}, np.zeros(M)
+    for at in trainer.sampler.peek(8)[0]:
+        loss = model(**default_data_collator([rows[at]])).loss
+        (g,) = torch.autograd.grad(loss, head)
+        domain = int(trainer.sampler.labels[at])
+        total[domain] = total.get(domain, 0) + g.double().flatten()
+        n[domain] += 1
+    trainer.train()
+    gram = Run.open(trainer.run_dir).history["gram"][0]
+    for i, one in total.items():
+        for j, other in total.items():
+            assert gram[i, j] == pytest.approx(float(one @ other) / n[i] / n[j], rel=1e-3)
 
 
 @pytest.mark.parametrize("signal", ["eval_losses", "train_losses"])
