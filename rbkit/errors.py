@@ -148,7 +148,7 @@ def _python_number(value: Any) -> Any:
     """
     dates = getattr(getattr(value, "dtype", 0), "kind", "") in ("m", "M")
     number = value.item() if hasattr(value, "item") and not getattr(value, "ndim", 0) else value
-    if dates or getattr(number, "ndim", 0) or isinstance(number, bool | str | bytes):
+    if dates or getattr(number, "ndim", None) or isinstance(number, bool | str | bytes):
         raise TypeError("not a number")
     return number
 

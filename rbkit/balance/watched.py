@@ -366,7 +366,7 @@ class _FactorOfProducts(TorchFunctionMode):
     """
 
     def __init__(self, weight: Tensor, seen: list[bool]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._place, self._seen = weight.untyped_storage().data_ptr(), seen
 
     def __torch_function__(

@@ -599,17 +599,15 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             )
         if type(self) is not MixtureTrainer:  # which may obey them
             return
-        for owner in type(self.args).__mro__[:-1]:
-            if (
-                issubclass(TrainingArguments, owner)
-                or owner.__module__.split(".")[0] not in _MAKERS
-            ):
-                continue
-            for field in fields(owner):  # type: ignore[arg-type]
+        own = TrainingArguments.__dataclass_fields__
+        for owner in type(self.args).__mro__:
+            if owner is TrainingArguments:
+                break
+            for field in fields(owner) if owner.__module__.split(".")[0] in _MAKERS else ():
                 default, value = field.default, getattr(self.args, field.name)
                 if field.default_factory is not MISSING:
                     default = field.default_factory()
-                if field.name not in TrainingArguments.__dataclass_fields__ and value != default:
+                if field.name not in own and value not in (None, False, default):
                     raise InputError(
                         field.name,
                         f"{value!r} cannot be obeyed: it is for the trainer of {owner.__name__}",
@@ -661,21 +659,21 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                     found = self._find_objective(batch, smoothing)
                     self._mean_of_step = self._divides_by_items(batch)
                     if found is None and self.tracker is not None:
-                        self._is_sum = self._doubles_with_rows(batch)
+                        self._study_division(batch)
             finally:
                 self.model.train(training)
         self.loss_of = self._own_loss_of or found
         if self.loss_of is None and (reads or self._measures):
             raise _not_by_example(self.model)
 
-    def _study_batch(self, times: int = 1) -> dict[str, Any]:
+    def _study_batch(self, row: int | None = None) -> dict[str, Any]:
+        """Return the first rows as a batch, or one of them."""
         data, collate = self.train_dataset, self.data_collator
         if data is None:
             data, collate = self.eval_dataset, self.eval_collator
         data = self._used_columns(data, "training")
-        # Fetched anew each time: some collators change the rows they are given.
-        rows = [data[i] for _ in range(times) for i in range(min(len(data), _STUDIED_ROWS))]
-        batch: dict[str, Any] = self._prepare_inputs(dict(collate(rows)))
+        rows = range(min(len(data), _STUDIED_ROWS)) if row is None else [row]
+        batch: dict[str, Any] = self._prepare_inputs(dict(collate([data[i] for i in rows])))
         return batch
 
     def _find_objective(self, batch: dict[str, Any], smoothing: float) -> LossOf | None:
@@ -688,10 +686,6 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         tolerance = 2e-2 if half else 1e-4
         found = find_objective(self.model, batch, own, smoothing, tolerance)
         self._objective = found or self._objective
-        if found is None and isinstance(batch.get("labels"), Tensor):
-            logits = getattr(self._objective.output(self.model, batch), "logits", None)
-            if not (isinstance(logits, Tensor) and self._objective.fits(logits, batch)):
-                self._objective = Objective("values")  # labels do not say: rows are counted
         return found
 
     def _divides_by_items(self, batch: dict[str, Any]) -> bool:
@@ -713,15 +707,22 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             )
         return bool(ratio > 1.5)
 
-    def _doubles_with_rows(self, batch: dict[str, Any]) -> bool:
-        """Whether the loss is a sum over rows: that of each row twice is double."""
+    def _study_division(self, batch: dict[str, Any]) -> None:
+        """Find out, from rows one by one, what a loss that is not known is a mean of, if it is."""
         items = self._get_num_items_in_batch([batch], self.args.device)
         if self._offers(items) and self._mean_of_step:
-            return False
+            return
         with _same_random_state():
-            twice = self._study_batch(times=2)
-        one, two = (self._loss_of_library(rows, items) for rows in (batch, twice))
-        return bool(np.isclose(two, 2 * one, rtol=0.05) and not np.isclose(two, one, rtol=0.05))
+            data = self.eval_dataset if self.train_dataset is None else self.train_dataset
+            rows = [self._study_batch(row) for row in range(min(len(data), _STUDIED_ROWS))]
+        counts = np.array([float(self._objective.counts(row).sum()) for row in rows])
+        losses = np.array([self._loss_of_library(row, items) for row in rows])
+        whole = self._loss_of_library(batch, items)
+        if abs(float(losses @ counts) - whole * counts.sum()) <= 0.01 * abs(whole) * counts.sum():
+            return
+        if abs(float(losses.mean()) - whole) <= 0.01 * abs(whole):
+            self._objective = Objective("values")  # counts rows
+        self._is_sum = abs(float(losses.sum()) - whole) <= 0.01 * abs(whole)
 
     def _loss_of_library(self, batch: dict[str, Any], items: Any) -> float:
         """Return the loss that the library trains on, for `items` predictions in the step."""
