@@ -336,8 +336,9 @@ def add_domain_ids(dataset: Dataset, labels: ArrayLike) -> Dataset:
             ]
         )
 
-    TRL's ``SFTTrainer(packing=True)`` packs by itself and drops the column: pack as above, and
-    give ``dataset_kwargs={"skip_prepare_dataset": True}``.
+    TRL's collator takes such rows with ``remove_unused_columns=False``, for their
+    ``seq_lengths``. Its ``SFTTrainer(packing=True)`` is of no use here: it packs by itself, drops
+    the column, and its loss goes around the head.
 
     Examples
     --------
