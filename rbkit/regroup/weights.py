@@ -326,7 +326,8 @@ def add_domain_ids(dataset: Dataset, labels: ArrayLike) -> Dataset:
     ``torch.tensor([[i for row in rows for i in row["domain_ids"]]])``.
 
     :class:`~rbkit.train.trainer.MixtureTrainer` *draws rows by domain*: each domain is packed by
-    itself, and the trainer finds the domains of the packed rows in the column::
+    itself, and the trainer finds the domains of the packed rows in the column. Sizes and q are
+    then those of packed rows::
 
         rows = add_domain_ids(tokenized, domains.train_labels)
         packed = concatenate_datasets(

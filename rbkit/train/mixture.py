@@ -83,14 +83,18 @@ class MixtureLoader:
 
     def _collate(self, items: Sequence[tuple[int, int, Any]]) -> dict[str, Any]:
         rows = [row for _, _, row in items]
-        # Counted before collating: some collators change the rows they are given.
-        lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in rows]
+        # Before collating: some collators change the rows they are given.
+        texts = [row["input_ids"] for row in rows if "input_ids" in row]
         batch = dict(self.collate(rows))
         batch[DOMAIN] = torch.as_tensor(self.sampler.labels[[index for index, _, _ in items]])
         batch[HALF] = torch.tensor([half for _, half, _ in items])
-        ids, tokens = batch.get("input_ids"), sum(lengths)
-        if len(rows) > 1 and isinstance(ids, Tensor) and len(ids) == 1 and ids.numel() >= tokens:
-            batch[LENGTH] = torch.tensor([*lengths, ids.numel() - tokens])
+        ids = batch.get("input_ids")
+        if len(texts) > 1 and isinstance(ids, Tensor) and ids.ndim == 2 and len(ids) == 1:
+            flat = torch.cat([torch.as_tensor(text) for text in texts])
+            padding = ids.shape[1] - len(flat)
+            # One after the other, and as they were, but for some tokens that may be masked.
+            if padding >= 0 and (ids[0, : len(flat)] == flat).float().mean() > 0.5:
+                batch[LENGTH] = torch.tensor([*map(len, texts), padding])
         return batch
 
 

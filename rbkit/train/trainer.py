@@ -712,11 +712,14 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         items = self._get_num_items_in_batch([batch], self.args.device)
         if self._offers(items) and self._mean_of_step:
             return
-        with _same_random_state():
-            data = self.eval_dataset if self.train_dataset is None else self.train_dataset
-            rows = [self._study_batch(row) for row in range(min(len(data), _STUDIED_ROWS))]
+        data = self.eval_dataset if self.train_dataset is None else self.train_dataset
+        try:
+            with _same_random_state():
+                rows = [self._study_batch(row) for row in range(min(len(data), _STUDIED_ROWS))]
+            losses = np.array([self._loss_of_library(row, items) for row in rows])
+        except InputError:  # a loss that a single row does not have
+            return
         counts = np.array([float(self._objective.counts(row).sum()) for row in rows])
-        losses = np.array([self._loss_of_library(row, items) for row in rows])
         whole = self._loss_of_library(batch, items)
         if abs(float(losses @ counts) - whole * counts.sum()) <= 0.01 * abs(whole) * counts.sum():
             return

@@ -397,6 +397,28 @@ def test_the_padding_of_a_packed_batch_is_in_no_domain(tmp_path):
     np.testing.assert_allclose(*grams, rtol=1e-4, atol=1e-5)
 
 
+class Between(DataCollatorWithFlattening):
+    """Puts a token of its own before each text, so that no token is where it was."""
+
+    def __call__(self, rows, **options):
+        return super().__call__([{"input_ids": [1, *row["input_ids"]]} for row in rows], **options)
+
+
+class Backwards(DataCollatorWithFlattening):
+    """Flattens the texts in another order."""
+
+    def __call__(self, rows, **options):
+        return super().__call__(rows[::-1], **options)
+
+
+@pytest.mark.parametrize("collator", [Between(), Backwards()])
+def test_a_packed_batch_whose_tokens_are_not_those_of_its_rows_is_refused(tmp_path, collator):
+    trainer = make(tmp_path, mixer=RnB(), steps=3, eval_rounds=0)
+    trainer.data_collator = collator
+    with pytest.raises(InputError, match="domains: 3 ids of shape"):
+        trainer.train()
+
+
 def packed_rows(by_domain=True):
     """Rows of 12 tokens, as run_clm's ``group_texts`` makes them, and the domains of documents."""
     rng = np.random.default_rng(1)
@@ -443,6 +465,23 @@ def test_packed_rows_are_drawn_and_tracked_by_the_domains_of_their_tokens(tmp_pa
     one, other = (Run.open(t.run_dir).history for t in (ours, theirs))
     for name in ("gram", "counts", "noise_floor", "diagonal_debiased", "p"):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_packed_eval_set_has_its_domains_in_the_column_too(tmp_path):
+    packed, domains = packed_rows()
+    trainer = make(
+        tmp_path, mixer=RnB(), domains=domains, train_dataset=packed, eval_dataset=packed
+    )
+    labels = [row[0] for row in packed["domain_ids"]]
+    np.testing.assert_array_equal(trainer.domains.eval_labels, labels)
+    shifted = torch.tensor(packed["input_ids"][:])
+    with torch.no_grad():
+        losses = torch.nn.functional.cross_entropy(
+            trainer.model.eval()(shifted).logits[:, :-1].mT, shifted[:, 1:], reduction="none"
+        ).mean(1)
+    for i, name in enumerate("abcd"):
+        mine = losses[torch.tensor(labels) == i].mean()
+        assert trainer.evaluate()[f"eval_loss/{name}"] == pytest.approx(float(mine), rel=1e-5)
 
 
 def test_packed_rows_that_cannot_be_drawn_by_domain_are_refused(tmp_path):
