@@ -76,7 +76,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 def _strict_type(hint: Any) -> Any:
     """Return the pydantic type that converts only what is unambiguous.
 
-    pydantic's own conversions are too generous: to them 1.0, "007" and True are ints. So types
+    pydantic's own conversions are too generous: to them "007" and True are ints. So types
     are strict, and what may be converted is converted before.
     """
     origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
