@@ -207,6 +207,8 @@ def test_names_of_strangers_are_safe_in_what_a_terminal_prints():
         repr(sampling_weights(domains)),
         repr(drift_report(domains, np.eye(2))),
         repr(Proposal(np.full(2, 0.5), "RegMix", (HOSTILE, "b"), 1.0)),
+        repr(drift_report(domains, np.eye(2)).table),
+        repr(training_table(domains, steps=1, batch_size=1, warn=False)),
         str(log),
         repr(log),
     ]

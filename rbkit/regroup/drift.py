@@ -152,7 +152,7 @@ class Drift:
         variance = np.maximum(then * (1 - then), 1 / self.n / 4)
         return pd.DataFrame(
             {
-                "domain": self.names,
+                "domain": list(map(one_line, self.names)),
                 "then": then,
                 "now": now,
                 "change": now - then,
@@ -179,9 +179,7 @@ class Drift:
         moved = self.table.reindex(self.table["change"].abs().sort_values(ascending=False).index)
         for name, row in moved.head(5).iterrows():
             change = f"{row['then']:.1%} -> {row['now']:.1%}"
-            lines.append(
-                f"  {one_line(str(name))[:40]:<40}  {change:<18} noise ±{row['noise']:.1%}"
-            )
+            lines.append(f"  {str(name)[:40]:<40}  {change:<18} noise ±{row['noise']:.1%}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -542,7 +542,7 @@ def training_table(
             "batches": sizes / batch_size,
             "lasts": lasts,
         },
-        index=pd.Index(domains.names, name="domain"),
+        index=pd.Index(list(map(one_line, domains.names)), name="domain"),
     )
     if tokens is not None:
         inside = tokens_by_domain(domains, tokens)
