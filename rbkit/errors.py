@@ -102,20 +102,12 @@ def as_count(
     span = f" from {least} to {most}" if most is not None else f" of {least} or more"
     remedy = remedy or f"give an integer{'' if least is None else span}"
     shown = repr(value)[:60]
-    # Scalars of numpy, torch, jax, ... say how to become Python's; an array is not a number, and
-    # numpy would make one of a date.
-    no_number = getattr(value, "ndim", 0) or getattr(getattr(value, "dtype", 0), "kind", "") in (
-        "m",
-        "M",
-    )
     try:
-        number = value.item() if hasattr(value, "item") and not no_number else value
-        whole = None if no_number or isinstance(number, bool | str | bytes) else int(number)
-        if whole is None or not whole == number:
-            raise InputError(where, f"{shown} is not a whole number", remedy)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
+        number = _python_number(value)
+        whole = int(number)
+        if not whole == number:
+            raise ValueError("it has a fraction")
+    except _NO_NUMBER as error:
         raise InputError(where, f"{shown} is not a whole number", remedy) from error
     if least is not None and whole < least:
         what = {0: "is negative", 1: "is not positive"}.get(least, "is too few")
@@ -123,6 +115,42 @@ def as_count(
     if most is not None and whole > most:
         raise InputError(where, f"{shown} is too large", remedy)
     return whole
+
+
+def as_number(where: str, value: Any, remedy: str) -> float:
+    """Return a number of any library as a float; whoever asks checks its range.
+
+    Raises
+    ------
+    InputError
+        A boolean, text, an array, nothing.
+
+    Examples
+    --------
+    >>> as_number("eval_share", "0.1", "give a number between 0 and 1")
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: eval_share: '0.1' is not a number; give a number between 0 and 1
+    """
+    try:
+        return float(_python_number(value))
+    except _NO_NUMBER as error:
+        raise InputError(where, f"{repr(value)[:60]} is not a number", remedy) from error
+
+
+_NO_NUMBER = (TypeError, ValueError, OverflowError, RuntimeError)  # what conversions raise
+
+
+def _python_number(value: Any) -> Any:
+    """Return the Python value of a scalar of numpy, torch, jax, ..., which say how to become one.
+
+    An array is not a number, and numpy would make one of a date.
+    """
+    dates = getattr(getattr(value, "dtype", 0), "kind", "") in ("m", "M")
+    number = value.item() if hasattr(value, "item") and not getattr(value, "ndim", 0) else value
+    if dates or getattr(number, "ndim", None) or isinstance(number, bool | str | bytes):
+        raise TypeError("not a number")
+    return number
 
 
 def as_seed(value: Any, where: str = "seed") -> int:

@@ -50,7 +50,7 @@ from rbkit.balance.watched import (
     check_ids,
     group_counts,
 )
-from rbkit.errors import InputError, as_count
+from rbkit.errors import InputError, as_count, as_number
 
 Estimator = Literal["sketch", "exact", "grouped"]
 _LEAST = 1e-6  # examples: a domain of which decay leaves less than this is forgotten
@@ -138,6 +138,8 @@ class GramTracker:
             )
         if buckets is not None:
             buckets = as_count("buckets", buckets, least=1, remedy="leave it out")
+        fraction = as_number("fraction", fraction, "give 1 to use all")
+        token_fraction = as_number("token_fraction", token_fraction, "give 1 to use all")
         for name, share in (("fraction", fraction), ("token_fraction", token_fraction)):
             if not 0 < share <= 1:
                 raise InputError(name, f"{share} is not in (0, 1]", "give 1 to use all")
@@ -147,7 +149,7 @@ class GramTracker:
                 "the layer's own gradient needs all tokens",
                 "use estimator='sketch', or fraction",
             )
-        if not 0 <= decay < 1:
+        if not 0 <= (decay := as_number("decay", decay, "give 0 to keep nothing")) < 1:
             raise InputError("decay", f"{decay} is not in [0, 1)", "give 0 to keep nothing")
         self.n_domains = n_domains
         self.estimator = estimator
@@ -331,7 +333,7 @@ class GramTracker:
             "settings": self._settings(),
             "round": self.round,
             "calls": self._calls,
-            "operations": [self.products, self.flops - self.products],
+            "operations": [[layer.products, layer.additions] for layer in self._watched],
             "counts": torch.tensor(all_sum(counted, self._watched[0].device)),
         }
         lost = np.stack([layer.lost_counts for layer in self._watched])
@@ -355,6 +357,9 @@ class GramTracker:
                     f"resume with the {name} of the checkpoint",
                 )
         first = rank() == 0
+        booked = np.zeros((len(self._watched), 2), dtype=np.int64)
+        operations = np.reshape(state["operations"], (-1, 2))  # of all layers together, once
+        booked[: len(operations)] = operations
         self.round, self._calls = int(state["round"]), int(state["calls"])
         counted = torch.as_tensor(state["counts"]).cpu().numpy() * float(first)
         self._counts, self._examples = counted[:2], counted[2]
@@ -365,7 +370,7 @@ class GramTracker:
             layer.lost = None
             if first and "lost" in state:
                 layer.lost = torch.as_tensor(state["lost"])[place].double().clone()
-            layer.products, layer.additions = map(int, state["operations"]) if not place else (0, 0)
+            layer.products, layer.additions = booked[place].tolist()
             if total is not None:
                 layer.total = torch.as_tensor(total).clone().to(layer.device)
 
@@ -402,6 +407,10 @@ def find_layer(model: nn.Module, layer: str | None = None) -> nn.Module:
                 "layer", f"the model has no module {layer!r}", f"try {' or '.join(close)}"
             ) from error
     head = getattr(model, "get_output_embeddings", lambda: None)()
+    if isinstance(head, nn.Module) and not list(head.parameters(recurse=False)):
+        # An adapter around the head: the head itself, or the copy of it that is trained.
+        inside = [m for m in head.modules() if isinstance(m, nn.Linear)]
+        head = max(inside, key=lambda m: (m.weight.numel(), m.weight.requires_grad), default=head)
     if head is None:
         head = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
     if head is None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from rbkit.balance.mixers.base import Mixer, check_proportions
 from rbkit.balance.signals import SIGNALS, FloatArray, GramEstimate, IntArray, Observation
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 
 _OF_GRAM = ("gram", "counts", "diagonal_debiased", "noise_floor")
 
@@ -77,7 +77,9 @@ def replay_history(
     array([[0.5   , 0.5   ],
            [0.4502, 0.5498]])
     """
-    mixer = copy.deepcopy(mixer)
+    mixer, steps = copy.deepcopy(mixer), as_count("steps", steps)
+    if round_steps is not None:
+        round_steps = as_count("round_steps", round_steps)
     ends = np.asarray(history.get("step", []), dtype=np.int64)
     q, sizes = np.asarray(history["q"], dtype=np.float64), np.asarray(sizes, dtype=np.int64)
     shapes = {"gram": (len(ends), len(q), len(q))}

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rbkit.balance.mixers.base import check_proportions
 from rbkit.balance.signals import FloatArray, IntArray
-from rbkit.errors import InputError, as_count
+from rbkit.errors import InputError, as_count, as_number
 from rbkit.files import fingerprint
 
 _BLOCK = 4096  # positions whose random numbers are made at once
@@ -73,7 +73,7 @@ class MixtureSampler:
         self.seed = as_count("seed", seed)
         self.members = [np.flatnonzero(self.labels == i) for i in range(len(p))]
         self.sizes: IntArray = np.array([len(members) for members in self.members])
-        if max_epochs is not None and not max_epochs > 0:
+        if max_epochs is not None and not as_number("max_epochs", max_epochs, "try 4") > 0:
             raise InputError("max_epochs", f"{max_epochs} is not positive", "try 4")
         cap = np.inf if max_epochs is None else max_epochs * (1 + 1e-12)
         self.most: FloatArray = np.zeros(len(p))  # examples that each domain may give in all
@@ -105,7 +105,7 @@ class MixtureSampler:
     def take(self, count: int) -> IntArray:
         """Return the row numbers of the next `count` examples, and advance."""
         rows, drawn = self.peek(count)
-        self.position, self.drawn = self.position + count, drawn
+        self.position, self.drawn = self.position + len(rows), drawn
         return rows
 
     def peek(self, count: int) -> tuple[IntArray, IntArray]:
@@ -122,6 +122,7 @@ class MixtureSampler:
         return rows, halves
 
     def _next(self, count: int) -> tuple[IntArray, IntArray, IntArray]:
+        count = as_count("count", count)
         domains, uniform = self._domains(self.position, count)
         drawn = self.drawn.copy()
         rows = np.empty(count, dtype=np.int64)

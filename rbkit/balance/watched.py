@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from rbkit.balance.signals import FloatArray, IntArray
 from rbkit.balance.sketch import CountSketch
@@ -218,8 +219,12 @@ class WatchedLayer:
     def __post_init__(self) -> None:
         matrices = [n for n, p in self.layer.named_parameters(recurse=False) if p.ndim == 2]
         if len(matrices) != 1 or isinstance(self.layer, nn.Embedding):
+            inside = [n for n, m in self.layer.named_modules() if isinstance(m, nn.Linear)]
+            such = f", such as its {' or '.join(inside[:4])}" if inside else ""
             raise InputError(
-                "layers", f"{type(self.layer).__name__} is not a linear layer", "watch an nn.Linear"
+                "layers",
+                f"{type(self.layer).__name__} is not a linear layer",
+                f"watch an nn.Linear{such}",
             )
         # By name: sharding puts other tensors in the place of parameters.
         self._name = matrices[0]
@@ -317,19 +322,25 @@ class WatchedLayer:
     def noticing_a_bypass(self) -> Iterator[None]:
         """Refuse a first batch whose loss uses the layer's weight, but does not call the layer.
 
-        As fused and chunked losses do. Not where the weight has no gradient, or another tensor
-        is in its place while the model runs.
+        As fused and chunked losses do: the weight has a gradient, or, if it is frozen, is a factor
+        of a product. Not where another tensor is in its place while the model runs.
         """
-        weight, touched = getattr(self.layer, self._name), []
-        if self._passes or not (weight.requires_grad and weight.is_leaf):
+        weight = getattr(self.layer, self._name)
+        touched: list[bool] = []
+        called: list[bool] = []
+        plain = type(weight) in (Tensor, nn.Parameter) and weight.is_leaf
+        if self._passes or not ((weight.requires_grad and weight.is_leaf) or plain):
             yield
             return
-        hook = weight.register_hook(lambda _: touched.append(True))
-        try:
+        with ExitStack() as noticing:
+            if weight.requires_grad:
+                hook = weight.register_hook(lambda _: touched.append(True))
+            else:
+                hook = self.layer.register_forward_pre_hook(lambda *_: called.append(True))
+                noticing.enter_context(_FactorOfProducts(weight, touched))
+            noticing.callback(hook.remove)
             yield
-        finally:
-            hook.remove()
-        if touched and not self._passes:
+        if touched and not (called or self._passes):
             raise InputError(
                 "layers",
                 f"the watched {type(self.layer).__name__} took no part in the backward pass",
@@ -367,6 +378,27 @@ class WatchedLayer:
             self.lost.mul_(decay)
         if self.sketch is not None and not self.sketch.exact and not decay:
             self.sketch = None
+
+
+class _FactorOfProducts(TorchFunctionMode):
+    """Notes in `seen` where a weight, or a view of it, meets another matrix of numbers.
+
+    Looking up rows of an embedding does not count: its other argument is whole numbers.
+    """
+
+    def __init__(self, weight: Tensor, seen: list[bool]) -> None:
+        super().__init__()
+        self._place, self._seen = weight.untyped_storage().data_ptr(), seen
+
+    def __torch_function__(
+        self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        values = (*args, *(kwargs or {}).values())
+        matrices = [x for x in values if type(x) in (Tensor, nn.Parameter) and x.ndim > 1]
+        places = [x.untyped_storage().data_ptr() for x in matrices if x.is_floating_point()]
+        if len(places) > 1 and self._place in places:
+            self._seen.append(True)
+        return func(*args, **(kwargs or {}))
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:

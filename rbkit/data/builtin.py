@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from rbkit.data import assets
 from rbkit.errors import AssetError, InputError
-from rbkit.files import atomic_path, cache_dir, fingerprint, inside
+from rbkit.files import atomic_path, cache_dir, fingerprint, inside, regular
 
 
 @dataclass
@@ -103,7 +103,7 @@ def demo(*, uncategorized: bool = False, progress: bool = True) -> Texts:
 def _load(name: str, file: str, progress: bool) -> Any:
     path = inside(assets.get(name, progress=progress), file)
     try:
-        raw = path.read_bytes()
+        raw = regular(path).read_bytes()
         return json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
     except (OSError, EOFError, ValueError) as error:
         remedy = f"run `rbkit assets get {name} --force`"
@@ -213,7 +213,7 @@ def _docstrings_of(root: Path) -> Iterator[str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # invalid escapes in other people's files
-                tree = ast.parse(path.read_bytes())
+                tree = ast.parse(regular(path).read_bytes())
         except (SyntaxError, ValueError, OSError):
             continue
         for node in _documented(tree):

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, open_data
-from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
+from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
 _FORMAT = "rbkit-corpus/1"
@@ -105,8 +105,9 @@ def load_corpus(
     >>> len(corpus["train"]), len(corpus["eval"]), corpus["train"].column_names
     (45, 5, ['text', 'source'])
     """
-    if not 0 < eval_share < 1:
-        raise InputError("eval_share", f"is {eval_share}", "give a number between 0 and 1")
+    remedy = "give a number between 0 and 1"
+    if not 0 < (eval_share := as_number("eval_share", eval_share, remedy)) < 1:
+        raise InputError("eval_share", f"is {eval_share}", remedy)
     seed = as_seed(seed)
     eval_size = None if eval_size is None else as_count("eval_size", eval_size)
     max_examples = None if max_examples is None else as_count("max_examples", max_examples)

@@ -29,6 +29,7 @@ __getattr__, __dir__, __all__ = lazy(
         "FarEval": ".distances",
         "Drift": ".drift",
         "Weights": ".weights",
+        "add_domain_ids": ".weights",
         "add_weights": ".weights",
         "assign_new": ".distances",
         "distance_profile": ".distances",

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_mutual_info_score
 from tqdm import tqdm
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 from rbkit.regroup.kmeans import KMeans
 from rbkit.regroup.regret_bound import QUANTILE, alignments, regret
 
@@ -144,7 +144,8 @@ def gradient_agreement(
         raise InputError("sketches", what, "give one row per training example")
     if not np.isfinite(S).all():
         raise InputError("sketches", "not all numbers are finite", "check the model's loss")
-    if permutations < 20:
+    seed = as_count("seed", seed, most=2**32 - 1001)  # 1,000 is added to it below
+    if (permutations := as_count("permutations", permutations)) < 20:
         raise InputError("permutations", f"{permutations} give no interval", "use 200")
     own = np.unique(given[given >= 0], return_inverse=True)[1].astype(np.int64)
     m = int(own.max(initial=-1)) + 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count, as_number
 
 if TYPE_CHECKING:
     from rbkit.regroup.domains import Domains
@@ -95,9 +95,9 @@ def distance_profile(
     if len(labels) != len(vectors):
         what = f"{len(labels)} for {len(vectors)} vectors"
         raise InputError("labels", what, "give one per training example")
-    if not 0.5 <= level < 1:
+    if not 0.5 <= (level := as_number("level", level, "use 0.99")) < 1:
         raise InputError("level", f"{level} is not a share that is near", "use 0.99")
-    m = max(int(owners.max()) + 1, m or 0)
+    m = max(int(owners.max()) + 1, 0 if m is None else as_count("m", m))
     if not (labels >= 0).any():
         raise InputError("labels", "no example is in any domain", "regroup again")
     placed, distances = _leave_one_out(vectors, labels, centroids, owners)

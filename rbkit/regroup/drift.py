@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_seed
 from rbkit.files import json_ready
 from rbkit.regroup.distances import TOLERATED, Floats, assign_with_profile, at_least
+from rbkit.text import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -151,7 +152,7 @@ class Drift:
         variance = np.maximum(then * (1 - then), 1 / self.n / 4)
         return pd.DataFrame(
             {
-                "domain": self.names,
+                "domain": list(map(one_line, self.names)),
                 "then": then,
                 "now": now,
                 "change": now - then,
@@ -261,6 +262,7 @@ def drift_report(
     refit is due: 100% of the new examples lie farther from every domain than 99% of the
     training set (1.0% expected)
     """
+    seed = as_seed(seed)
     placed, profile = assign_with_profile(domains, vectors)
     n, m = len(placed.labels), domains.m
     if not n:

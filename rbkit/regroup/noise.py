@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_number
 from rbkit.regroup.grouping import means
 from rbkit.regroup.kmeans import assign
 
@@ -246,7 +246,7 @@ def cliff(
 def _check(labels: NDArray[np.int32], X: Any, policy: str, max_noise: float | None) -> None:
     if policy not in POLICIES:
         raise InputError("noise policy", f"{policy!r} is unknown", f"use {', '.join(POLICIES)}")
-    if max_noise is not None and not 0 <= max_noise <= 1:
+    if max_noise is not None and not 0 <= as_number("max_noise", max_noise, "try 0.1") <= 1:
         raise InputError("max_noise", f"{max_noise} is not a share", "choose 0 <= max_noise <= 1")
     if labels.ndim != 1 or len(labels) != len(X) or not len(labels):
         what = f"labels of shape {labels.shape} for {len(X)} vectors"

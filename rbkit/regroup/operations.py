@@ -25,6 +25,7 @@ from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.kmeans import KMeans, assign
 from rbkit.regroup.noise import settle_noise
 from rbkit.regroup.preparation import Material
+from rbkit.text import one_line
 
 _LONGEST_NAME = 200
 _DIRECTION_MARKS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -504,7 +505,9 @@ class EditLog:
         return len(self.ops) - 1
 
     def __str__(self) -> str:
-        return "\n".join(f"{at}. {describe(op)}" for at, op in enumerate(self.ops, start=1))
+        return "\n".join(
+            f"{at}. {one_line(describe(op))}" for at, op in enumerate(self.ops, start=1)
+        )
 
 
 def result_of(labels: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 from rbkit.ray_cluster import connected_ray, quiet_ray_data
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.shards import ROWS_PER_SHARD, ShardedVectors, ShardWork
@@ -60,8 +60,7 @@ def embed_shards_on_ray(
     InputError
         Ray is not installed, or as in :func:`~rbkit.regroup.shards.embed_shards`.
     """
-    if workers < 1:
-        raise InputError("workers", f"is {workers}", "give 1 or more")
+    workers = as_count("workers", workers, least=1)
     work = ShardWork.claim(dataset, embedder, folder, column, corpus, rows_per_shard)
     todo = work.todo(stacklevel=3)
     if not todo:

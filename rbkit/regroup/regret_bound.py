@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count, as_number
 
 QUANTILE = 0.95  # of the distances to a domain's mean alignment: the radius in figures
 _PAIRS = 2_000  # pairs of domains, at most, whose exact regret is computed
@@ -118,7 +118,7 @@ def regret(labels: ArrayLike, a: ArrayLike, *, quantile: float = QUANTILE, seed:
     >>> round(result.bound / result.exact, 6)
     1.0
     """
-    parts = _by_domain(labels, a)
+    parts, seed = _by_domain(labels, a), as_count("seed", seed)
     values = np.concatenate([np.zeros(0), *parts])
     spread = float(values.std()) if len(values) else 0.0
     # Of equal numbers only rounding is left, and a ratio to it says nothing.
@@ -175,7 +175,7 @@ def _by_domain(labels: ArrayLike, a: ArrayLike) -> list[Floats]:
 
 
 def _bounds(parts: list[Floats], quantile: float) -> Floats:
-    if not 0 < quantile <= 1:
+    if not 0 < as_number("quantile", quantile, "1 is the maximum") <= 1:
         raise InputError("quantile", f"{quantile} is not in (0, 1]", "1 is the maximum")
     n = np.array([len(part) for part in parts], dtype=np.float64)
     means = np.array([part.sum() / len(part) for part in parts])

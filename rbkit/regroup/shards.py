@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from rbkit.data.corpus import about
 from rbkit.data.read import quiet
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, regular, write_json
 from rbkit.regroup.embedding import Embedder, embed
 
@@ -382,8 +382,7 @@ class ShardWork:
             raise InputError("dataset", what, "name the column of the texts")
         if not len(dataset):
             raise InputError("dataset", "has no rows", "give at least one")
-        if rows_per_shard < 1:
-            raise InputError("rows_per_shard", f"is {rows_per_shard}", "give at least 1")
+        rows_per_shard = as_count("rows_per_shard", rows_per_shard, least=1)
         header = ShardHeader(
             _identity_of(embedder),
             corpus or _text_fingerprint(dataset, column),
@@ -581,8 +580,7 @@ def _text_fingerprint(dataset: Dataset, column: str = "text") -> str:
 
 def _do_all(work: ShardWork, num_proc: int = 1, progress: bool = True) -> None:
     """Do all shards that are not done, here or in `num_proc` processes."""
-    if num_proc < 1:
-        raise InputError("num_proc", f"is {num_proc}", "give the number of processes, 1 or more")
+    num_proc = as_count("num_proc", num_proc, least=1)
     todo = work.todo(stacklevel=4)
     if num_proc > 1 and len(todo) > 1:
         _in_processes(work, todo, min(num_proc, len(todo)), progress)

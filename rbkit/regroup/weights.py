@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, fingerprint, read_json, regular, write_json
+from rbkit.text import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +33,7 @@ Floats = NDArray[np.float64]
 
 _FORMAT = "rbkit-weights/1"
 _COLUMNS = ("domain", "weight")
+DOMAIN_IDS = "domain_ids"  # the column of the domain of each token
 # Bytes of UTF-8 and not characters: a Chinese character is 3 bytes and about one token, as a
 # short English word is. English, German and code have 3.5 to 4.5 bytes per token of a BPE.
 _BYTES_PER_TOKEN = 4
@@ -199,7 +201,8 @@ class Weights:
     def __repr__(self) -> str:
         counted = "" if self.tokens is None else f", {self.tokens.sum():,} tokens"
         top = " · ".join(
-            f"{self.names[i][:30]} {self.p[i]:.1%}" for i in np.argsort(-self.p, kind="stable")[:3]
+            f"{one_line(self.names[i])[:30]} {self.p[i]:.1%}"
+            for i in np.argsort(-self.p, kind="stable")[:3]
         )
         return f"Weights({len(self.names)} domains, {self.sizes.sum():,} examples{counted}: {top})"
 
@@ -290,6 +293,76 @@ def add_weights(
     return with_names.add_column(columns[1], weights)
 
 
+def add_domain_ids(dataset: Dataset, labels: ArrayLike) -> Dataset:
+    """Return a tokenized split with the domain of each token: a column that can be packed.
+
+    Whatever packs ``input_ids`` packs the column ``domain_ids`` with them: ``group_texts`` of
+    transformers' ``run_clm``, or ``pack_dataset`` of TRL.
+
+    Parameters
+    ----------
+    dataset : datasets.Dataset
+        With a column ``input_ids``; a row is one example.
+    labels : int array of shape (n,)
+        ``domains.train_labels`` or ``domains.eval_labels``; -1 leaves an example out.
+
+    Returns
+    -------
+    datasets.Dataset
+        With the column ``domain_ids``, of lists as long as ``input_ids``.
+
+    Raises
+    ------
+    InputError
+        Another number of rows, no column ``input_ids``, or a column ``domain_ids`` already.
+
+    Notes
+    -----
+    *In your own loop* the ids of a batch, (B, T), go to the tracker, which counts tokens::
+
+        with tracker.batch(batch.pop("domain_ids"), scale=tokens):
+
+    TRL's collator leaves the column out. With ``padding_free=True`` the ids of its batch are
+    ``torch.tensor([[i for row in rows for i in row["domain_ids"]]])``.
+
+    :class:`~rbkit.train.trainer.MixtureTrainer` *draws rows by domain*: each domain is packed by
+    itself, and the trainer finds the domains of the packed rows in the column. Sizes and q are
+    then those of packed rows::
+
+        rows = add_domain_ids(tokenized, domains.train_labels)
+        packed = concatenate_datasets(
+            [
+                pack_dataset(rows.select(np.flatnonzero(domains.train_labels == i)), 1024)
+                for i in np.unique(domains.train_labels)
+            ]
+        )
+
+    TRL's collator takes such rows with ``remove_unused_columns=False``, for their
+    ``seq_lengths``. Its ``SFTTrainer(packing=True)`` is of no use here: it packs by itself, drops
+    the column, and its loss goes around the head.
+
+    Examples
+    --------
+    >>> from datasets import Dataset
+    >>> rows = Dataset.from_dict({"input_ids": [[5, 6, 7], [8, 9]]})
+    >>> add_domain_ids(rows, [1, 0])["domain_ids"][:]
+    [[1, 1, 1], [0, 0]]
+    """
+    ids = np.asarray(labels)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer) or len(ids) != len(dataset):
+        what = f"shape {ids.shape}, dtype {ids.dtype} for {len(dataset)} rows"
+        raise InputError("labels", what, "give one integer for each row, such as train_labels")
+    if "input_ids" not in dataset.column_names or DOMAIN_IDS in dataset.column_names:
+        what = f"columns {', '.join(map(repr, dataset.column_names))}"
+        raise InputError("dataset", what, f"give one with 'input_ids', and without {DOMAIN_IDS!r}")
+
+    def by_token(batch: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        lengths = map(len, batch["input_ids"])
+        return {DOMAIN_IDS: [[int(ids[row])] * n for row, n in zip(rows, lengths, strict=True)]}
+
+    return dataset.map(by_token, batched=True, with_indices=True, desc="domain of each token")
+
+
 def write_weighted(
     path: str | Path,
     dataset: Dataset,
@@ -348,9 +421,9 @@ def token_counts(
     >>> token_counts(["word " * 100], context=96).tolist()
     [96]
     """
-    if context is not None and context < 1:
-        what = f"{context} is not a number of tokens"
-        raise InputError("context", what, "give that of training, or None")
+    if context is not None:
+        remedy = "give that of training, or None"
+        context = as_count("context", context, least=1, remedy=remedy)
     if tokenizer is None:
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
         counts = -(-np.array(sizes, dtype=np.int64) // _BYTES_PER_TOKEN) + 1
@@ -449,8 +522,10 @@ def training_table(
     """
     import pandas as pd
 
-    for name, value in {"steps": steps, "batch_size": batch_size}.items():
-        as_count(name, value, least=1, remedy="give at least 1")
+    steps = as_count("steps", steps, least=1, remedy="give at least 1")
+    batch_size = as_count("batch_size", batch_size, least=1, remedy="give at least 1")
+    if round_steps is not None:
+        round_steps = as_count("round_steps", round_steps, least=1)
     shares, sizes = proportions_of(domains, p), domains.sizes
     drawn = shares * steps * batch_size
     there = sizes > 0
@@ -467,7 +542,7 @@ def training_table(
             "batches": sizes / batch_size,
             "lasts": lasts,
         },
-        index=pd.Index(domains.names, name="domain"),
+        index=pd.Index(list(map(one_line, domains.names)), name="domain"),
     )
     if tokens is not None:
         inside = tokens_by_domain(domains, tokens)

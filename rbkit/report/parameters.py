@@ -34,7 +34,7 @@ from pydantic import (
 )
 
 from rbkit.balance.mixers.registry import known_mixer, mixer_by_name
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
 from rbkit.report.notebooks import read_notebook
 
@@ -76,7 +76,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 def _strict_type(hint: Any) -> Any:
     """Return the pydantic type that converts only what is unambiguous.
 
-    pydantic's own conversions are too generous: to them 1.0, "007" and True are ints. So types
+    pydantic's own conversions are too generous: to them "007" and True are ints. So types
     are strict, and what may be converted is converted before.
     """
     origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
@@ -160,13 +160,15 @@ def _from_json(value: Any) -> Any:
 
 
 def _python_value(value: Any) -> Any:
-    """Return the Python value of a number from ``np.arange``, ``np.logspace``."""
-    scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0
+    """Return the Python value of a scalar of any library, such as one of ``np.arange``."""
+    scalar = hasattr(value, "item") and getattr(value, "ndim", 1) == 0
     return value.item() if scalar else value
 
 
 def _integer(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and _is_integer(value) else value
+    if isinstance(value, str):  # papermill and a shell give nothing else
+        return int(value) if _is_integer(value) else value
+    return as_count("", value, least=None)
 
 
 def _number(value: Any) -> Any:

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, read_json, read_npz, write_json
+from rbkit.files import atomic_path, read_json, read_npz, regular, write_json
 from rbkit.train.parallel import is_first, wait
 
 _ARRAYS, _VALUES = "rbkit_state.npz", "rbkit_state.json"
@@ -94,6 +94,8 @@ def check_checkpoint(folder: str | Path) -> dict[str, Any]:
     What was never saved is another matter: see :func:`missing_parts`.
     """
     folder = Path(folder)
+    for path in folder.rglob("*"):
+        regular(path, or_folder=True)
     for name in (_ARRAYS, "trainer_state.json"):
         if not (folder / name).is_file() and (folder / _VALUES).is_file():
             raise _unusable(folder / name, "it is missing")

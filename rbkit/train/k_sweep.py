@@ -157,6 +157,7 @@ def sweep_k(
         numbers = [as_seed(seed, "seeds") for seed in seeds]
     else:
         numbers = list(range(as_count("seeds", seeds)))
+    domain_seed = as_seed(domain_seed, "domain_seed")
     if not numbers or len(set(numbers)) < len(numbers):
         raise InputError("seeds", f"{seeds} are not different seeds", "give 3, or a list")
     if "seed" in train_options:

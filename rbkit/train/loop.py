@@ -406,8 +406,8 @@ def live(
         Least steps of a round that no Gram matrix ends: of proportions that change at every
         step the mean over so many steps is recorded.
     overwrite : bool
-        Replace the run that is there; without it, one that has made a step is refused. A loop
-        that this process left open is replaced in any case, so that a cell can be run once more.
+        Replace the run that is there; without it, one that has made a step is refused, also one
+        that this process left open.
     display : bool, {"live", "batch", "final", "off"} or Watcher
         How to show it: see :mod:`rbkit.show.style`.
     report_to : str or sequence of str
@@ -436,6 +436,8 @@ def live(
     """
     path, watching = Path(run_dir), watchers(display, report_to)
     about = _about(domains, q)
+    steps = None if steps is None else as_count("steps", steps)
+    log_every = as_count("log_every", log_every, least=1)
     if (round_steps := as_count("round_steps", round_steps, least=None)) < 1:
         raise InputError("round_steps", f"{round_steps} steps do not make a round", "use 1 or more")
     begin = sampler.p if p is None and sampler is not None else p

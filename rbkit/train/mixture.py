@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from rbkit.balance.mixers.base import Mixer, check_proportions, limit, normalise
@@ -18,7 +19,7 @@ from rbkit.train.parallel import from_first, processes, rank
 
 DOMAIN = "rbkit_domain"  # key under which a batch carries the domain of each example
 HALF = "rbkit_half"  # ... and the half of the round that each example belongs to
-LENGTH = "rbkit_length"  # ... and, if examples are packed into one row, their lengths
+LENGTH = "rbkit_length"  # ... and, if examples are packed into one row, their lengths and padding's
 
 
 class MixtureLoader:
@@ -82,25 +83,32 @@ class MixtureLoader:
 
     def _collate(self, items: Sequence[tuple[int, int, Any]]) -> dict[str, Any]:
         rows = [row for _, _, row in items]
-        # Counted before collating: some collators change the rows they are given.
-        lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in rows]
+        # Before collating: some collators change the rows they are given.
+        texts = [row["input_ids"] for row in rows if "input_ids" in row]
         batch = dict(self.collate(rows))
         batch[DOMAIN] = torch.as_tensor(self.sampler.labels[[index for index, _, _ in items]])
         batch[HALF] = torch.tensor([half for _, half, _ in items])
-        if len(rows) > 1 and getattr(batch.get("input_ids"), "shape", None) == (1, sum(lengths)):
-            batch[LENGTH] = torch.tensor(lengths)
+        ids = batch.get("input_ids")
+        if len(texts) > 1 and isinstance(ids, Tensor) and ids.ndim == 2 and len(ids) == 1:
+            flat = torch.cat([torch.as_tensor(text) for text in texts])
+            padding = ids.shape[1] - len(flat)
+            # One after the other, and as they were, but for some tokens that may be masked.
+            if padding >= 0 and (ids[0, : len(flat)] == flat).float().mean() > 0.5:
+                batch[LENGTH] = torch.tensor([*map(len, texts), padding])
         return batch
 
 
 def per_token(values: Tensor, lengths: Tensor) -> Tensor:
     """Return values of packed examples, (B,), as values of their tokens, (1, T).
 
+    The last of the `lengths`, (B + 1,), is that of the padding, whose value is -1.
+
     Examples
     --------
-    >>> per_token(torch.tensor([7, 8]), torch.tensor([2, 1]))
-    tensor([[7, 7, 8]])
+    >>> per_token(torch.tensor([7, 8]), torch.tensor([2, 1, 3]))
+    tensor([[ 7,  7,  8, -1, -1, -1]])
     """
-    return values.repeat_interleave(lengths)[None]
+    return F.pad(values, (0, 1), value=-1).repeat_interleave(lengths)[None]
 
 
 class _WithIndex(Dataset[tuple[int, int, Any]]):

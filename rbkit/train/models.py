@@ -20,7 +20,7 @@ from transformers import (
     set_seed,
 )
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count, as_seed
 from rbkit.files import atomic_path, cache_dir, fingerprint
 
 _END = "<|endoftext|>"
@@ -58,7 +58,7 @@ def train_tokenizer(
 
     if not len(texts):
         raise InputError("texts", "no text to train a tokenizer on", "check the corpus")
-    if vocab_size < 257:
+    if (vocab_size := as_count("vocab_size", vocab_size)) < 257:
         raise InputError("vocab_size", f"{vocab_size} is below 256 bytes + 1", "try 4096")
     path = cache_dir() / "tokenizers" / f"bpe-{vocab_size}-{fingerprint(texts)}.json"
     if not path.exists():
@@ -96,7 +96,7 @@ def tokenize(
     >>> [len(ids) for ids in rows["input_ids"]]
     [4, 9]
     """
-    if context < 2:
+    if (context := as_count("context", context)) < 2:
         raise InputError("context", f"{context} tokens leave nothing to predict", "try 128")
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -211,8 +211,9 @@ def build_model(
     465024
     """
     if model in PRESETS:
-        set_seed(seed)
-        config = preset_config(model, vocab_size, context)
+        set_seed(as_seed(seed))
+        vocabulary = None if vocab_size is None else as_count("vocab_size", vocab_size, least=1)
+        config = preset_config(model, vocabulary, as_count("context", context, least=1))
         return AutoModelForCausalLM.from_config(config)
     source = pretrained_source(model)
     try:

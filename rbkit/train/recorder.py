@@ -39,7 +39,7 @@ import numpy as np
 from filelock import FileLock
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, free_name, json_ready, read_json, write_json
+from rbkit.files import atomic_path, free_name, json_ready, read_json, regular, write_json
 from rbkit.processes import take_lock
 from rbkit.train.run import FORMAT, Run, load_history
 
@@ -187,7 +187,7 @@ RESUME_OR_OVERWRITE = "resume=True to continue it, overwrite=True to replace it"
 def check_free(run_dir: Path, *, replace: bool, ways: str = RESUME_OR_OVERWRITE) -> None:
     """Refuse a folder whose run is in progress, or would be lost though nobody asked for that.
 
-    A run that has not made a step, and one that this process left open, are no loss.
+    A run that has not made a step is no loss. One that this process left open is like others.
 
     Parameters
     ----------
@@ -207,9 +207,11 @@ def check_free(run_dir: Path, *, replace: bool, ways: str = RESUME_OR_OVERWRITE)
         step = (run.info.get("progress") or {}).get("step")
         if run.status == "running" and not _is_mine(run.info):
             raise _in_progress(run_dir)
-        if run.status == "running" or step == 0 or (step is None and run.status != "ok"):
+        if step == 0 or (step is None and run.status != "ok"):
             return
-        if run.status != "ok":
+        if run.status == "running":
+            what = f"a run that this process has left open at step {step}"
+        elif run.status != "ok":
             what = f"a run that is {run.status} at step {step}"
     if not replace:
         other = f"or another folder, such as {free_name(run_dir)}"
@@ -263,6 +265,20 @@ def unwritable(error: BaseException | None) -> str | None:
 _WRITERS: WeakValueDictionary[str, Recorder] = WeakValueDictionary()  # of this process, by folder
 
 
+@contextmanager
+def reserved(run_dir: Path, *, replace: bool) -> Iterator[None]:
+    """Keep others out of a folder while a run is prepared, which may take long; leave no trace."""
+    made = [path for path in (run_dir / ".lock", run_dir, *run_dir.parents) if not path.exists()]
+    holder = Recorder(run_dir, overwrite=replace)
+    try:
+        yield
+    finally:
+        holder.leave()
+        with suppress(OSError):
+            for path in made:
+                path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+
+
 class Recorder:
     """Write a run folder as the run goes.
 
@@ -285,8 +301,8 @@ class Recorder:
     Attributes
     ----------
     in_use : bool
-        Whether another recorder of this process is refused. Else it takes the folder over, as
-        where a cell is run once more.
+        Whether another recorder of this process is refused. Else it takes the folder over, where
+        a run may be replaced.
 
     Raises
     ------
@@ -321,6 +337,8 @@ class Recorder:
         self.in_use = False
         self._lock: FileLock | None = None
         if active:
+            # Before the folder is claimed too: a refusal must not end what this process left open.
+            check_free(self.path, replace=resume or overwrite, ways=ways)
             self.claim()
             try:
                 check_free(self.path, replace=resume or overwrite, ways=ways)
@@ -575,7 +593,7 @@ def versions() -> dict[str, str]:
 
 
 def _append(path: Path, row: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with regular(path).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
@@ -586,7 +604,7 @@ def _nothing_like(row: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _last_timing(path: Path) -> float:
     """Seconds in the last whole line of ``timings.jsonl``; 0 if there is none."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = regular(path).read_bytes().split(b"\n")[:-1] if path.exists() else []
     try:
         return float(json.loads(lines[-1])["seconds"]) if lines else 0.0
     except (ValueError, KeyError, TypeError):

@@ -88,8 +88,9 @@ def gradient_sketches(
     >>> gradient_sketches(model, rows, size=64, progress=False).shape
     (2, 64)
     """
-    for name, value in (("size", size), ("batch_size", batch_size)):
-        as_count(name, value, least=1, remedy="give at least 1")
+    size = as_count("size", size, least=1, remedy="give at least 1")
+    batch_size = as_count("batch_size", batch_size, least=1, remedy="give at least 1")
+    seed = as_count("seed", seed, most=2**63 - 2)  # torch's, and 1 is added to it
     watched = _Watched(find_layer(model, layer), size, seed)
     device = watched.weight.device
     if collate is None:

@@ -22,7 +22,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any, Literal
@@ -50,6 +50,7 @@ from rbkit.balance.signals import (
 from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import fingerprint
 from rbkit.regroup.domains import Domains
+from rbkit.regroup.weights import DOMAIN_IDS
 from rbkit.train.checkpoint import (
     begin_checkpoint,
     check_checkpoint,
@@ -65,6 +66,7 @@ from rbkit.train.losses import (
     EvalLosses,
     FreshBatches,
     LossOf,
+    Objective,
     StepLosses,
     Window,
     evaluate,
@@ -103,7 +105,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ----------
     *args, **kwargs
         As for ``transformers.Trainer``. ``train_dataset`` and ``eval_dataset`` must be
-        map-style and in the order of `domains`' labels.
+        map-style and in the order of `domains`' labels; or, if examples are packed into rows,
+        have the column of :func:`rbkit.regroup.add_domain_ids`.
     domains : Domains
         Domain of each train and eval example.
     mixer : Mixer or str
@@ -178,23 +181,26 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         self.watchers = [*watchers_of(live), *watchers]
         super().__init__(*args, **kwargs)
+        round_steps = as_count("round_steps", round_steps, least=1, remedy="try 200")
+        never = "0 means never"
         self.domains, self.round_steps = domains, round_steps
         self.layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
         self.mixer = mixer_by_name(mixer) if isinstance(mixer, str) else mixer
-        self.eval_rounds, self.fidelity_rounds = eval_rounds, fidelity_rounds
-        self.log_every = log_every
+        self.eval_rounds = as_count("eval_rounds", eval_rounds, remedy=never)
+        self.fidelity_rounds = as_count("fidelity_rounds", fidelity_rounds, remedy=never)
+        self.log_every = as_count("log_every", log_every, least=1)
         self._own_loss_of = loss_of
         # How the loss divides among examples, and whether the library's is divided by the items
         # of a step rather than of a micro-batch: :meth:`_study_loss` finds out.
         self.loss_of: LossOf | None = loss_of
         self._objective, self._mean_of_step = likely_objectives(self.model, None)[0], True
-        self._is_studied = False
+        self._is_sum = self._is_studied = False
         self.eval_collator = eval_collator or self.data_collator
         self.bare_model = self.model  # as it was given: not wrapped for several processes
         self._check_loss_arguments()
-        _check_rows("train_dataset", self.train_dataset, domains.train_labels)
-        _check_rows("eval_dataset", self.eval_dataset, domains.eval_labels)
-        _check_arguments(self.args, self.mixer, round_steps, self.eval_dataset)
+        domains = self.domains = _by_row(domains, self.train_dataset, self.eval_dataset)
+        _check_arguments(self.args, self.mixer, self.eval_dataset)
+        self._check_other_trainers_arguments()
         _check_domains(domains)
         if self.args.max_steps <= 0:
             examples = self.args.num_train_epochs * len(domains.train_labels)
@@ -469,7 +475,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         scaler = getattr(self.accelerator, "scaler", None)
         gain = float(scaler.get_scale()) if scaler is not None else 1.0  # of fp16's loss scaling
         parts = self.current_gradient_accumulation_steps / self._left_undivided(items)
-        here = int(self._objective.counts(inputs).sum())
+        here = 1 if self._is_sum else int(self._objective.counts(inputs).sum())
         return float(self._divisor(items, here) * parts / gain)
 
     def _divisor(self, items: Any, here: Any) -> Any:
@@ -582,6 +588,32 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "give args.optim, or optimizer_cls_and_kwargs",
             )
 
+    def _check_other_trainers_arguments(self) -> None:
+        """Refuse what only another trainer obeys, and the loss of packed documents' lengths."""
+        columns = getattr(self.train_dataset, "column_names", None) or ()
+        if "seq_lengths" in columns and self.args.remove_unused_columns:
+            raise InputError(
+                "remove_unused_columns",
+                "would remove seq_lengths, which keeps the documents of packed rows apart",
+                "set it to False",
+            )
+        if type(self) is not MixtureTrainer:  # which may obey them
+            return
+        own = TrainingArguments.__dataclass_fields__
+        for owner in type(self.args).__mro__:
+            if owner is TrainingArguments:
+                break
+            for field in fields(owner) if owner.__module__.split(".")[0] in _MAKERS else ():
+                default, value = field.default, getattr(self.args, field.name)
+                if field.default_factory is not MISSING:
+                    default = field.default_factory()
+                if field.name not in own and value not in (None, False, default):
+                    raise InputError(
+                        field.name,
+                        f"{value!r} cannot be obeyed: it is for the trainer of {owner.__name__}",
+                        "leave it out; for packing see rbkit.regroup.add_domain_ids",
+                    )
+
     @property
     def _measures(self) -> str:
         """What takes losses of examples, apart from the training loss; "" if nothing does."""
@@ -626,19 +658,22 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 with torch.no_grad(), self.accelerator.autocast():
                     found = self._find_objective(batch, smoothing)
                     self._mean_of_step = self._divides_by_items(batch)
+                    if found is None and self.tracker is not None:
+                        self._study_division(batch)
             finally:
                 self.model.train(training)
         self.loss_of = self._own_loss_of or found
         if self.loss_of is None and (reads or self._measures):
             raise _not_by_example(self.model)
 
-    def _study_batch(self) -> dict[str, Any]:
+    def _study_batch(self, row: int | None = None) -> dict[str, Any]:
+        """Return the first rows as a batch, or one of them."""
         data, collate = self.train_dataset, self.data_collator
         if data is None:
             data, collate = self.eval_dataset, self.eval_collator
         data = self._used_columns(data, "training")
-        rows = [data[i] for i in range(min(len(data), _STUDIED_ROWS))]
-        batch: dict[str, Any] = self._prepare_inputs(dict(collate(rows)))
+        rows = range(min(len(data), _STUDIED_ROWS)) if row is None else [row]
+        batch: dict[str, Any] = self._prepare_inputs(dict(collate([data[i] for i in rows])))
         return batch
 
     def _find_objective(self, batch: dict[str, Any], smoothing: float) -> LossOf | None:
@@ -671,6 +706,26 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "divide by it, or leave it unused",
             )
         return bool(ratio > 1.5)
+
+    def _study_division(self, batch: dict[str, Any]) -> None:
+        """Find out, from rows one by one, what a loss that is not known is a mean of, if it is."""
+        items = self._get_num_items_in_batch([batch], self.args.device)
+        if self._offers(items) and self._mean_of_step:
+            return
+        data = self.eval_dataset if self.train_dataset is None else self.train_dataset
+        try:
+            with _same_random_state():
+                rows = [self._study_batch(row) for row in range(min(len(data), _STUDIED_ROWS))]
+            losses = np.array([self._loss_of_library(row, items) for row in rows])
+        except InputError:  # a loss that a single row does not have
+            return
+        counts = np.array([float(self._objective.counts(row).sum()) for row in rows])
+        whole = self._loss_of_library(batch, items)
+        if abs(float(losses @ counts) - whole * counts.sum()) <= 0.01 * abs(whole) * counts.sum():
+            return
+        if abs(float(losses.mean()) - whole) <= 0.01 * abs(whole):
+            self._objective = Objective("values")  # counts rows
+        self._is_sum = abs(float(losses.sum()) - whole) <= 0.01 * abs(whole)
 
     def _loss_of_library(self, batch: dict[str, Any], items: Any) -> float:
         """Return the loss that the library trains on, for `items` predictions in the step."""
@@ -896,8 +951,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             yield rows if counts else rows[:0], self._prepare_inputs(dict(batch))
 
     def _used_columns(self, data: Any, description: str) -> Any:
-        named = hasattr(data, "column_names")
-        return self._remove_unused_columns(data, description=description) if named else data
+        if not hasattr(data, "column_names"):
+            return data
+        if DOMAIN_IDS in data.column_names:
+            data = data.remove_columns(DOMAIN_IDS)
+        return self._remove_unused_columns(data, description=description)
 
     # ------------------------------------------------- runs before the first step
 
@@ -1231,6 +1289,7 @@ def _by_kind(losses: EvalLosses) -> dict[str, Any]:
 
 
 _STUDIED_ROWS = 8  # that show how the loss divides
+_MAKERS = ("transformers", "trl")  # of arguments that are for trainers of their own
 
 
 @contextmanager
@@ -1252,7 +1311,44 @@ def _not_by_example(model: Any) -> InputError:
     )
 
 
-def _check_rows(name: str, data: Any, labels: Any) -> None:
+def _by_row(domains: Domains, train: Any, evaluation: Any) -> Domains:
+    """Return the domains of the rows of both datasets: of packed ones, as ``domain_ids`` says."""
+    labels = {"train": domains.train_labels, "eval": domains.eval_labels}
+    packed: dict[str, Any] = {}
+    for split, data in (("train", train), ("eval", evaluation)):
+        name = f"{split}_dataset"
+        _check_kind(name, data)
+        if DOMAIN_IDS in (getattr(data, "column_names", None) or ()):
+            packed[f"{split}_labels"] = _packed_labels(name, data, domains)
+        elif data is not None and len(data) != len(labels[split]):
+            raise InputError(
+                name,
+                f"{len(data)} rows, but the domains label {len(labels[split])}",
+                "give the dataset that the domains were made from, in its order; for packed rows "
+                "see rbkit.regroup.add_domain_ids",
+            )
+    return replace(domains, **packed, material=None) if packed else domains
+
+
+def _packed_labels(name: str, data: Any, domains: Domains) -> list[int]:
+    labels: list[int] = []
+    for part in data.select_columns(DOMAIN_IDS).with_format("numpy").iter(1000):
+        for ids in map(np.unique, part[DOMAIN_IDS]):
+            if len(ids) != 1:
+                names = " and ".join(
+                    repr(domains.names[i]) if 0 <= i < domains.m else str(i) for i in ids[:2]
+                )
+                raise InputError(
+                    name,
+                    f"row {len(labels)} has tokens of {names or 'no domain'}: no proportions "
+                    "can be obeyed",
+                    "pack each domain by itself: see rbkit.regroup.add_domain_ids",
+                )
+            labels.append(int(ids[0]))
+    return labels
+
+
+def _check_kind(name: str, data: Any) -> None:
     if isinstance(data, Mapping):
         raise InputError(
             name, "several datasets in a dict", "concatenate them, and let domains tell them apart"
@@ -1262,12 +1358,6 @@ def _check_rows(name: str, data: Any, labels: Any) -> None:
             name,
             f"{type(data).__name__} has no rows to draw by number",
             "give a map-style dataset, such as datasets.Dataset",
-        )
-    if data is not None and len(data) != len(labels):
-        raise InputError(
-            name,
-            f"{len(data)} rows, but the domains label {len(labels)}",
-            "give the dataset that the domains were made from, in its order",
         )
 
 
@@ -1322,11 +1412,8 @@ _OBEYED: list[tuple[str, tuple[Any, ...], str, str]] = [  # arguments: what alon
 ]
 
 
-def _check_arguments(
-    args: TrainingArguments, mixer: Mixer, round_steps: int, eval_dataset: Any
-) -> None:
+def _check_arguments(args: TrainingArguments, mixer: Mixer, eval_dataset: Any) -> None:
     """Refuse settings under which the numbers would be silently wrong."""
-    as_count("round_steps", round_steps, least=1, remedy="try 200")
     if args.n_gpu > 1:
         raise InputError(
             "devices",

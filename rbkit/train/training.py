@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from transformers.utils import logging as hf_logging
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
-from rbkit.errors import InputError, as_count, as_seed
+from rbkit.errors import InputError, as_count, as_number, as_seed
 from rbkit.files import free_name, json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
@@ -42,6 +42,7 @@ from rbkit.train.recorder import (
     RESUME_OR_OVERWRITE,
     Live,
     check_free,
+    reserved,
     shows_progress,
     unwritable,
 )
@@ -167,13 +168,20 @@ def train(
     }
     if vocab_size is not None:
         at_least_one["vocab_size"] = vocab_size
-    for name, value in at_least_one.items():
-        as_count(name, value, least=1, remedy="give at least 1")
+    counts = {
+        name: as_count(name, value, least=1, remedy="give at least 1")
+        for name, value in at_least_one.items()
+    }
     for name in ("eval_rounds", "fidelity_rounds"):
-        as_count(name, arguments[name], remedy="0 means never")
-    steps, batch_size, accumulate, context, seed = (
-        int(value) for value in (steps, batch_size, accumulate, context, as_seed(seed))
+        counts[name] = as_count(name, arguments[name], remedy="0 means never")
+    counts["seed"] = seed = as_seed(seed)
+    steps, batch_size, accumulate, context = (
+        counts[name] for name in ("steps", "batch_size", "accumulate", "context")
     )
+    round_steps, checkpoint_rounds = counts["round_steps"], counts["checkpoint_rounds"]
+    vocab_size = counts.get("vocab_size")
+    arguments |= counts
+    learning_rate = as_number("learning_rate", learning_rate, "try 3e-3")
     if not 0 < learning_rate < float("inf"):
         raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
     _check_device(device)
@@ -181,11 +189,15 @@ def train(
     texts = _texts(corpus, domains)
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
-    tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
-    lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
-    if (limit := positions(lm.config)) is not None and context > limit:
-        raise InputError("context", f"{context} tokens, but {model} takes {limit}", f"use {limit}")
-    data = {split: tokenize(rows, tokenizer, context) for split, rows in texts.items()}
+    # Several processes prepare a run together: the first one's recorder then takes the folder.
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    with reserved(run_dir, replace=resume or overwrite) if alone else nullcontext():
+        tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
+        lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
+        if (limit := positions(lm.config)) is not None and context > limit:
+            what = f"{context} tokens, but {model} takes {limit}"
+            raise InputError("context", what, f"use {limit}")
+        data = {split: tokenize(rows, tokenizer, context) for split, rows in texts.items()}
     args = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,

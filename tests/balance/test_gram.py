@@ -322,6 +322,107 @@ def test_a_layer_that_the_loss_goes_around_is_reported():
         (torch.randn(2, 3) @ layer.weight.T).sum().backward()
 
 
+class Tied(nn.Module):
+    """An embedding whose frozen weight is that of the head, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.body = nn.Embedding(7, 3), nn.Linear(3, 3)
+        self.head = nn.Linear(3, 7, bias=False)
+        self.head.weight = self.embedding.weight.requires_grad_(False)
+
+    def hidden(self, ids):
+        return self.body(self.embedding(ids))
+
+
+class Fused(torch.autograd.Function):
+    """A loss with the head in it, as kernels are made, piece by piece."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight):
+        ctx.save_for_backward(weight)
+        return sum((h[None] @ weight.t()).sum() for h in hidden)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (weight,) = ctx.saved_tensors
+        return grad * weight.sum(0).expand(2, -1), None
+
+
+@pytest.mark.parametrize("estimator", ["sketch", "exact", "grouped"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda model, h: (h @ model.head.weight.T).sum(),
+        lambda model, h: nn.functional.linear(h, model.embedding.weight[:4]).sum(),
+        lambda model, h: torch.einsum("bd,vd->", h, model.head.weight),
+        lambda model, h: Fused.apply(h, model.head.weight),
+    ],
+)
+def test_a_frozen_layer_that_the_loss_goes_around_is_reported_at_once(estimator, loss):
+    model, ids = Tied(), torch.tensor([1, 4])
+    tracker = GramTracker(model.head, 1, estimator=estimator)
+    with (
+        pytest.raises(InputError, match="took no part in the backward pass"),
+        tracker.batch([0, 0]),
+    ):
+        loss(model, model.hidden(ids)).backward()
+
+
+@pytest.mark.parametrize("estimator", ["exact", "grouped"])
+def test_a_frozen_tied_head_is_tracked_and_one_that_is_not_asked_is_waited_for(estimator):
+    model, ids = Tied(), torch.tensor([1, 4])
+    tracker = GramTracker(model.head, 1, estimator=estimator)
+    with tracker.batch([0, 0]):  # another part of the model alone, as of several experts
+        assert model.head.weight.dtype == model.head.weight.T.dtype
+        model.hidden(ids).sum().backward()
+    with tracker.batch([0, 0]):
+        model.head(model.hidden(ids)).square().sum().backward()
+    hidden, weight = model.hidden(ids).detach(), model.head.weight.clone().requires_grad_()
+    (g,) = torch.autograd.grad((hidden @ weight.T).square().sum() / 2, weight)
+    np.testing.assert_allclose(tracker.estimate().gram, float(g.square().sum()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("trained", ["adapter", "copy"])
+def test_the_default_layer_is_found_inside_an_adapter(trained):
+    """As of PEFT: a frozen head with a low-rank product beside it, or a copy that is trained."""
+
+    class Wrapper(nn.Module):
+        def __init__(self, base):
+            super().__init__()
+            self.base_layer = base.requires_grad_(False)
+            if trained == "adapter":
+                self.down, self.up = nn.Linear(4, 2, bias=False), nn.Linear(2, 9, bias=False)
+            else:
+                self.copies = nn.ModuleDict({"default": nn.Linear(4, 9, bias=False)})
+
+        def forward(self, x):
+            if trained == "copy":
+                return self.copies["default"](x)
+            return self.base_layer(x) + self.up(self.down(x))
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 4), Wrapper(nn.Linear(4, 9, bias=False))
+
+        def get_output_embeddings(self):
+            return self.head
+
+    model, x = Model(), torch.randn(3, 4)
+    layer = find_layer(model)
+    assert layer is (model.head.base_layer if trained == "adapter" else model.head.copies.default)
+    tracker = GramTracker(layer, 1, estimator="exact")
+    with tracker.batch([0, 0, 0]):
+        model.head(model.body(x)).square().sum().backward()
+    hidden = model.body(x).detach()
+    delta = 2 * model.head(hidden).detach()  # of the outputs, whatever makes them
+    g = delta.T @ hidden / 3
+    np.testing.assert_allclose(tracker.estimate().gram, float(g.square().sum()), rtol=1e-5)
+    with pytest.raises(InputError, match=r"Wrapper is not a linear layer; .* such as its"):
+        GramTracker(find_layer(model, "head"), 1)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("estimator", ["sketch", "exact", "grouped"])

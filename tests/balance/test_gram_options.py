@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from rbkit.balance.gram import GramTracker, is_tracked
 from rbkit.balance.watched import alternate
 from rbkit.errors import InputError
+from rbkit.regroup import add_domain_ids
 
 M = 3
 IDS = [0, 1, 2, 0, 1, 2]
@@ -140,6 +145,56 @@ def test_packed_documents_give_the_gram_of_documents_one_by_one():
                 getattr(together.estimate(), name), getattr(single.estimate(), name), rtol=1e-9
             )
         np.testing.assert_array_equal(together.estimate().counts, [1, 2, 1])
+
+
+def blocks(columns, size):
+    """Chain each column of a batch of documents, and cut it into blocks; the rest is dropped."""
+    chained = {name: np.concatenate(rows).tolist() for name, rows in columns.items()}
+    whole = min(map(len, chained.values())) // size * size
+    return {
+        name: [values[at : at + size] for at in range(0, whole, size)]
+        for name, values in chained.items()
+    }
+
+
+@pytest.mark.parametrize("estimator", ["exact", "grouped"])
+def test_a_column_of_domain_ids_survives_packing_and_gives_the_gram_of_documents(estimator):
+    """As run_clm packs: blocks of several documents and domains, cut wherever they end."""
+    rng = np.random.default_rng(3)
+    labels = rng.integers(-1, M, 40)
+    texts = [rng.integers(0, 9, rng.integers(2, 12)).tolist() for _ in labels]
+    targets = [rng.integers(0, 9, len(text)).tolist() for text in texts]
+    rows = Dataset.from_dict({"input_ids": texts, "targets": targets})
+    packed = add_domain_ids(rows, labels).map(
+        blocks, batched=True, batch_size=16, fn_kwargs={"size": 10}
+    )
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9, bias=False)).double()
+    tracker = GramTracker(model[1], M, estimator=estimator)
+    sums, n, turns = np.zeros((2, M, 36)), np.zeros((2, M)), np.zeros(M, dtype=int)
+    for start in range(0, len(packed), 4):
+        batch = {k: torch.tensor(v) for k, v in packed[start : start + 4].items()}
+        ids, tokens = batch["domain_ids"], batch["targets"].numel()
+        with tracker.batch(ids, scale=tokens):
+            F.cross_entropy(model(batch["input_ids"]).mT, batch["targets"]).backward()
+        for row, text, target in zip(ids, batch["input_ids"], batch["targets"], strict=True):
+            ends = [0, *(np.flatnonzero(row.diff()) + 1), len(row)]
+            for first, last in itertools.pairwise(ends):  # a document: one pass of its own
+                if (i := int(row[first])) < 0:
+                    continue
+                half, turns[i] = turns[i] % 2, turns[i] + 1
+                loss = F.cross_entropy(model(text[first:last]), target[first:last], reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, model[1].weight)
+                sums[half, i] += gradient.flatten().numpy()
+                n[half, i] += last - first
+    whole, means = sums.sum(0) / n.sum(0)[:, None], sums / n[:, :, None]
+    estimate = tracker.estimate()
+    assert estimate.counts.sum() == sum((np.array(row) >= 0).sum() for row in packed["domain_ids"])
+    np.testing.assert_array_equal(estimate.counts, n.sum(0))
+    np.testing.assert_allclose(estimate.gram, whole @ whole.T, rtol=1e-9)
+    np.testing.assert_allclose(estimate.diagonal_debiased, (means[0] * means[1]).sum(1), rtol=1e-9)
+    floor = ((means[0] - means[1]) ** 2).sum(1) / 4
+    np.testing.assert_allclose(estimate.noise_floor, floor, rtol=1e-9)
 
 
 def test_tokens_are_counted_unless_examples_are_given():

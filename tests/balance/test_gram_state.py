@@ -33,6 +33,21 @@ def test_a_saved_tracker_goes_on_in_the_middle_of_a_round():
     np.testing.assert_array_equal(rest.estimate().noise_floor, whole.estimate().noise_floor)
 
 
+def test_each_layer_gets_its_own_operations_back():
+    layers, x = [nn.Linear(4, 300), nn.Linear(4, 50)], torch.randn(2, 4)
+    saved = GramTracker(layers, 1)
+    with saved.batch([0, 0]):
+        sum(layer(x).square().sum() for layer in layers).backward()
+    state = saved.state_dict()
+    restored = GramTracker(layers, 1)
+    restored.load_state_dict(state)
+    for one, other in zip(saved._watched, restored._watched, strict=True):
+        assert (one.products, one.additions) == (other.products, other.additions)
+    # Those of all layers together, as an older state has them, still count.
+    restored.load_state_dict(state | {"operations": [7, 5]})
+    assert (restored.products, restored.flops) == (7, 12)
+
+
 @pytest.mark.parametrize("changed", [{"buckets": 8}, {"estimator": "exact"}, {"seed": 1}])
 def test_a_tracker_with_other_settings_cannot_go_on(changed):
     saved = GramTracker(nn.Linear(4, 300), M).state_dict()

@@ -16,6 +16,7 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import (
     Domains,
     Weights,
+    add_domain_ids,
     add_weights,
     proportions_of,
     sampling_weights,
@@ -120,6 +121,21 @@ def test_columns_are_added_and_written(tmp_path):
     assert "d" in add_weights(rows, domains, columns=("d", "w")).column_names
     with pytest.raises(InputError, match="3 rows"):
         add_weights(rows.select(range(3)), domains)
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "message"),
+    [
+        ({"input_ids": [[1], [2]]}, [0], r"labels: shape \(1,\), dtype int64 for 2 rows"),
+        ({"input_ids": [[1], [2]]}, [0.0, 1.0], "labels: .*dtype float64"),
+        ({"input_ids": [[1], [2]]}, [[0, 1]], "labels: shape"),
+        ({"text": ["a", "b"]}, [0, 1], "dataset: columns 'text'; give one with 'input_ids'"),
+        ({"input_ids": [[1], [2]], "domain_ids": [[1], [2]]}, [0, 1], "without 'domain_ids'"),
+    ],
+)
+def test_ids_of_tokens_need_tokens_and_a_label_for_each_row(columns, labels, message):
+    with pytest.raises(InputError, match=message):
+        add_domain_ids(Dataset.from_dict(columns), labels)
 
 
 def test_a_selection_of_rows_is_written_in_its_order(tmp_path):

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,11 @@ def test_an_unknown_name_is_an_error_that_says_what_may_be_meant():
         ("rate", 3, 3.0),
         ("count", "300", 300),
         ("count", "-2", -2),
+        ("count", 8.0, 8),
+        ("count", np.float32(8), 8),
+        ("count", torch.tensor(8), 8),
+        ("maybe", torch.tensor(8), 8),
+        ("rate", torch.tensor(0.5), 0.5),
         ("on", "true", True),
         ("on", "False", False),
         ("how", "b", "b"),
@@ -66,6 +72,9 @@ def test_what_is_unambiguous_is_converted(name, given_, meant):
         ("count", 1.5),
         ("count", "1e3"),
         ("count", True),
+        ("count", np.array([8])),
+        ("count", torch.tensor(8.5)),
+        ("count", torch.tensor(True)),
         ("count", None),
         ("count", "٣"),
         ("rate", "fast"),

@@ -75,11 +75,11 @@ def make(folder, *, steps=40, accumulate=2, dropout=0.1, tied=True, arguments=No
     return MixtureTrainer(
         LlamaForCausalLM(config),
         args,
-        train_dataset=Dataset.from_list(rows(rng, train_labels)),
-        data_collator=PadCollator(0),
         run_dir=folder,
         log_every=4,
         **{
+            "train_dataset": Dataset.from_list(rows(rng, train_labels)),
+            "data_collator": PadCollator(0),
             "eval_dataset": Dataset.from_list(rows(rng, eval_labels)),
             "mixer": RnB(prior="previous"),
             "round_steps": 10,

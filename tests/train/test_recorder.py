@@ -1,5 +1,6 @@
 """Watchers see a run begin, go on and end; they cannot harm it, and what they take is recorded."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import pytest
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.train import Run
-from rbkit.train.recorder import Audience, Recorder, Throttle
+from rbkit.train.recorder import Audience, Recorder, Throttle, reserved
 from rbkit.train.trackers import watchers
 
 
@@ -186,6 +187,45 @@ def test_two_recorders_of_a_process_do_not_write_one_folder_at_once(tmp_path):
     first.log({"kind": "train", "step": 1, "loss": 1.0})  # too late
     first.finish("ok")
     assert (Run.open(tmp_path).metrics(), Run.open(tmp_path).status) == ([], "running")
+
+
+def test_a_recorder_left_open_by_this_process_is_replaced_only_where_that_is_asked_for(tmp_path):
+    first = Recorder(tmp_path)
+    first.start(parameters={})
+    first.log({"kind": "train", "step": 1, "loss": 1.0})
+    first.beat(step=1)
+    with pytest.raises(InputError, match="this process has left open at step 1; give resume=True"):
+        Recorder(tmp_path)
+    first.log({"kind": "train", "step": 2, "loss": 1.0})  # the refusal has not ended it
+    first.finish("ok")
+    assert [row["step"] for row in Run.open(tmp_path).metrics()] == [1, 2]
+
+
+def test_a_folder_is_reserved_without_a_trace(tmp_path):
+    for folder in (tmp_path, tmp_path / "new" / "run"):
+        with reserved(folder, replace=False):
+            done = subprocess.run(
+                [sys.executable, "-c", HOLD, str(folder), "claimed"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert "in progress" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["timings.jsonl", "metrics.jsonl"])
+def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path, name):
+    record(tmp_path)
+    os.mkfifo(tmp_path / name)
+
+    def resume():
+        recorder = Recorder(tmp_path, resume=True)
+        recorder.start(parameters={})
+        recorder.log({"kind": "train", "step": 9, "loss": 1.0})
+
+    with pytest.raises(InputError, match=f"{name}: is not a regular file"):
+        resume()
 
 
 def test_a_record_is_replaced_only_where_that_is_asked_for(tmp_path):

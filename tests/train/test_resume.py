@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -166,6 +167,15 @@ def test_damaged_weights_name_the_file(copied):
     path = copied / "checkpoints" / "checkpoint-7" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
+        make(copied, steps=9).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "training_args.bin"])
+def test_a_pipe_in_a_checkpoint_is_refused_and_not_waited_for(copied, name):
+    path = copied / "checkpoints" / "checkpoint-7" / name
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=f"{name}: is not a regular file"):
         make(copied, steps=9).train(resume_from_checkpoint=True)
 
 

@@ -7,12 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from job import M, make
+from datasets import Dataset, concatenate_datasets
+from job import M, make, rows
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     DataCollatorWithFlattening,
@@ -24,6 +26,8 @@ from transformers import (
     TrainingArguments,
     ViTConfig,
     ViTForImageClassification,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
     XLMConfig,
     XLMWithLMHeadModel,
     default_data_collator,
@@ -33,6 +37,7 @@ from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError
+from rbkit.regroup import add_domain_ids
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run
 from rbkit.train.losses import Objective, token_losses
@@ -371,6 +376,130 @@ def test_packed_batches_have_the_gram_matrix_of_padded_ones(tmp_path):
     np.testing.assert_allclose(ours["p"], theirs["p"], atol=1e-5)
 
 
+class PaddedFlattening(DataCollatorWithFlattening):
+    """Pads the one row, as collators with ``pad_to_multiple_of`` do."""
+
+    def __call__(self, rows, **options):
+        batch = super().__call__(rows, **options)
+        pads = {"input_ids": 0, "labels": -100, "position_ids": 0}
+        return {k: torch.nn.functional.pad(v, (0, 7), value=pads[k]) for k, v in batch.items()}
+
+
+def test_the_padding_of_a_packed_batch_is_in_no_domain(tmp_path):
+    grams = []
+    for name, collator in (("plain", DataCollatorWithFlattening()), ("pad", PaddedFlattening())):
+        trainer = make(
+            tmp_path / name, mixer=RnB(), steps=3, round_steps=3, dropout=0.0, eval_rounds=0
+        )
+        trainer.data_collator = collator
+        trainer.train()
+        grams.append(Run.open(trainer.run_dir).history["gram"])
+    np.testing.assert_allclose(*grams, rtol=1e-4, atol=1e-5)
+
+
+class Between(DataCollatorWithFlattening):
+    """Puts a token of its own before each text, so that no token is where it was."""
+
+    def __call__(self, rows, **options):
+        return super().__call__([{"input_ids": [1, *row["input_ids"]]} for row in rows], **options)
+
+
+class Backwards(DataCollatorWithFlattening):
+    """Flattens the texts in another order."""
+
+    def __call__(self, rows, **options):
+        return super().__call__(rows[::-1], **options)
+
+
+@pytest.mark.parametrize("collator", [Between(), Backwards()])
+def test_a_packed_batch_whose_tokens_are_not_those_of_its_rows_is_refused(tmp_path, collator):
+    trainer = make(tmp_path, mixer=RnB(), steps=3, eval_rounds=0)
+    trainer.data_collator = collator
+    with pytest.raises(InputError, match="domains: 3 ids of shape"):
+        trainer.train()
+
+
+def packed_rows(by_domain=True):
+    """Rows of 12 tokens, as run_clm's ``group_texts`` makes them, and the domains of documents."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, M, 120)
+    documents = Dataset.from_list(rows(rng, labels))
+    documents = documents.add_column("labels", documents["input_ids"][:])
+    documents = add_domain_ids(documents, labels)
+
+    def group(columns):
+        chained = {name: np.concatenate(lists).tolist() for name, lists in columns.items()}
+        whole = len(chained["input_ids"]) // 12 * 12
+        return {k: [v[at : at + 12] for at in range(0, whole, 12)] for k, v in chained.items()}
+
+    parts = [np.flatnonzero(labels == i) for i in range(M)] if by_domain else [range(120)]
+    packed = [documents.select(part).map(group, batched=True) for part in parts]
+    domains = Domains.from_labels(list("abcd"), labels, np.arange(30) % M)
+    return concatenate_datasets(packed), domains
+
+
+def test_packed_rows_are_drawn_and_tracked_by_the_domains_of_their_tokens(tmp_path):
+    packed, domains = packed_rows()
+    labels = [row[0] for row in packed["domain_ids"]]
+    assert len(labels) < len(domains.train_labels)
+    by_hand = Domains.from_labels(list("abcd"), labels, domains.eval_labels)
+    plain = packed.remove_columns("domain_ids")
+    ours, theirs = (
+        ran(tmp_path / name, RnB(), domains=which, train_dataset=data, **options)
+        for name, which, data, options in (
+            # Also where the library removes no columns, and the collator sees them all.
+            (
+                "ours",
+                domains,
+                packed,
+                {
+                    "data_collator": default_data_collator,
+                    "eval_collator": PadCollator(0),
+                    "arguments": {"remove_unused_columns": False},
+                },
+            ),
+            ("theirs", by_hand, plain, {}),
+        )
+    )
+    np.testing.assert_array_equal(ours.sampler.labels, labels)
+    one, other = (Run.open(t.run_dir).history for t in (ours, theirs))
+    for name in ("gram", "counts", "noise_floor", "diagonal_debiased", "p"):
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_packed_eval_set_has_its_domains_in_the_column_too(tmp_path):
+    packed, domains = packed_rows()
+    trainer = make(
+        tmp_path, mixer=RnB(), domains=domains, train_dataset=packed, eval_dataset=packed
+    )
+    labels = [row[0] for row in packed["domain_ids"]]
+    np.testing.assert_array_equal(trainer.domains.eval_labels, labels)
+    shifted = torch.tensor(packed["input_ids"][:])
+    with torch.no_grad():
+        losses = torch.nn.functional.cross_entropy(
+            trainer.model.eval()(shifted).logits[:, :-1].mT, shifted[:, 1:], reduction="none"
+        ).mean(1)
+    for i, name in enumerate("abcd"):
+        mine = losses[torch.tensor(labels) == i].mean()
+        assert trainer.evaluate()[f"eval_loss/{name}"] == pytest.approx(float(mine), rel=1e-5)
+
+
+def test_packed_rows_that_cannot_be_drawn_by_domain_are_refused(tmp_path):
+    mixed, domains = packed_rows(by_domain=False)
+    options = {"mixer": RnB(), "domains": domains}
+    with pytest.raises(InputError, match=r"train_dataset: row 0 has tokens of .* pack each domain"):
+        make(tmp_path, train_dataset=mixed, **options)
+    with pytest.raises(InputError, match=r"rows, but the domains label 120; .*add_domain_ids"):
+        make(tmp_path, train_dataset=mixed.remove_columns("domain_ids"), **options)
+    packed, _ = packed_rows()
+    outside = packed.remove_columns("domain_ids").add_column("domain_ids", [[9]] * len(packed))
+    with pytest.raises(InputError, match="train_labels"):
+        make(tmp_path, train_dataset=outside, **options)
+    lengths = packed.add_column("seq_lengths", [[5, 7]] * len(packed))
+    with pytest.raises(InputError, match="remove_unused_columns: would remove seq_lengths"):
+        make(tmp_path, train_dataset=lengths, **options)
+
+
 def test_packed_batches_cannot_give_losses_of_examples(tmp_path):
     trainer = make(tmp_path, mixer=Watching("train_losses"), steps=3, eval_collator=PadCollator(0))
     trainer.data_collator = DataCollatorWithFlattening()
@@ -690,6 +819,87 @@ def test_accumulation_gives_the_gram_matrix_of_one_large_batch(tmp_path, kind, f
         grams.append(run.history["gram"][0])
         assert np.isfinite(run.info["progress"]["loss"])
     np.testing.assert_allclose(grams[1], grams[0], rtol=1e-3, atol=1e-9)
+
+
+def spans(rows):
+    starts = [row["labels"][:2] % LENGTH for row in rows]
+    for row, (start, end) in zip(rows, starts, strict=True):
+        row |= {"start_positions": int(start), "end_positions": int(end)}
+        del row["labels"]
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "max_position_embeddings": LENGTH}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 1}
+    return BertForQuestionAnswering(BertConfig(vocab_size=WORDS, **sizes, **heads)), rows
+
+
+def sounds(rows, reduction):
+    rng = np.random.default_rng(1)
+    for number, row in enumerate(rows):
+        said = row["labels"][:3] % 9 + 1  # labels of several lengths
+        row["labels"] = np.where(np.arange(3) <= number % 3, said, -100)
+        row["input_values"] = rng.normal(size=800).astype(np.float32)
+        del row["input_ids"]
+    config = Wav2Vec2Config(
+        vocab_size=10,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        conv_dim=(8, 8),
+        conv_stride=(5, 4),
+        conv_kernel=(10, 8),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        apply_spec_augment=False,
+        layerdrop=0.0,
+        ctc_loss_reduction=reduction,
+    )
+    return Wav2Vec2ForCTC(config), rows
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("kind", ["spans", "sounds, mean", "sounds, sum"])
+def test_the_gram_matrix_of_other_losses_is_that_of_their_rows(tmp_path, kind, accumulate):
+    """A mean or a sum over rows, whatever a row's loss is: as of each row alone."""
+    trainer = trainer_of(
+        tmp_path,
+        "token classes",
+        RnB(),
+        accumulate=accumulate,
+        batch=8 // accumulate,
+        eval_rounds=0,
+        arguments={"max_steps": 1},
+    )
+    rows = [dict(row) for row in trainer.train_dataset]
+    torch.manual_seed(0)
+    model, rows = spans(rows) if kind == "spans" else sounds(rows, kind.split()[1])
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and (name == "p" or "dropout" in name):
+                setattr(module, name, 0.0)
+    trainer = MixtureTrainer(
+        model,
+        trainer.args,
+        train_dataset=rows,
+        data_collator=default_data_collator,
+        domains=trainer.domains,
+        mixer=RnB(),
+        round_steps=1,
+        estimator="exact",
+        eval_rounds=0,
+    )
+    head, total, n = find_layer(model).weight, {}, np.zeros(M)
+    for at in trainer.sampler.peek(8)[0]:
+        loss = model(**default_data_collator([rows[at]])).loss
+        (g,) = torch.autograd.grad(loss, head)
+        domain = int(trainer.sampler.labels[at])
+        total[domain] = total.get(domain, 0) + g.double().flatten()
+        n[domain] += 1
+    trainer.train()
+    gram = Run.open(trainer.run_dir).history["gram"][0]
+    for i, one in total.items():
+        for j, other in total.items():
+            assert gram[i, j] == pytest.approx(float(one @ other) / n[i] / n[j], rel=1e-3)
 
 
 @pytest.mark.parametrize("signal", ["eval_losses", "train_losses"])

@@ -18,7 +18,12 @@ import torch
 from accelerate import ParallelismConfig
 from datasets import Dataset, DatasetDict
 from job import M, make
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from rbkit.balance.gram import GramTracker
 from rbkit.balance.mixers.base import Mixer, normalise
@@ -370,6 +375,15 @@ def test_a_wrong_parameter_is_named_and_nothing_is_written(tmp_path, options, me
     assert not (tmp_path / "run" / "run.json").exists()
 
 
+def test_a_folder_in_use_is_refused_before_anything_is_tokenized(tmp_path, monkeypatch):
+    taken = recorder.Recorder(tmp_path)
+    taken.in_use = True
+    monkeypatch.setattr("rbkit.train.training.tokenize", None)
+    with pytest.raises(InputError, match="in progress"):
+        small(tmp_path)
+    taken.leave()
+
+
 def test_a_full_disk_fails_the_run_without_half_a_file(tmp_path, monkeypatch):
     """The record is replaced atomically, so what was there stays readable."""
     from rbkit.train import recorder
@@ -656,6 +670,28 @@ debug skip_memory_metrics local_rank
 OBEYED = set(NAMES.split())
 
 
+def test_arguments_of_another_trainer_are_refused_by_name(tmp_path):
+    folder = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True}
+    data = {"train_dataset": [{"input_ids": [1, 2]}] * 2, "run_dir": tmp_path, "eval_rounds": 0}
+    data["domains"] = Domains.from_labels(["a"], [0, 0], [0])
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    MixtureTrainer(model, Seq2SeqTrainingArguments(**folder), **data)
+    args = Seq2SeqTrainingArguments(predict_with_generate=True, **folder)
+    with pytest.raises(InputError, match="predict_with_generate: True cannot be obeyed"):
+        MixtureTrainer(model, args, **data)
+
+    class Generating(MixtureTrainer):
+        """Obeys it, for all we know."""
+
+    Generating(model, args, **data)
+
+    @dataclasses.dataclass
+    class Mine(TrainingArguments):
+        colour: str = "red"
+
+    MixtureTrainer(model, Mine(colour="blue", **folder), **data)
+
+
 def test_every_argument_of_the_library_is_obeyed_or_irrelevant_or_refused_by_name(tmp_path):
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
     assert fields == OBEYED | IRRELEVANT | set(REFUSED)
@@ -668,7 +704,7 @@ def test_every_argument_of_the_library_is_obeyed_or_irrelevant_or_refused_by_nam
         setattr(args, name, value)
         named = "split_batches" if name == "accelerator_config" else name
         with pytest.raises(InputError, match=f"^{named}: "):
-            _check_arguments(args, trainer.mixer, 10, trainer.eval_dataset)
+            _check_arguments(args, trainer.mixer, trainer.eval_dataset)
 
 
 @pytest.mark.parametrize(

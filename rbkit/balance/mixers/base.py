@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
-from rbkit.errors import InputError, as_count
+from rbkit.errors import InputError, as_count, as_number
 
 
 class Mixer(ABC):
@@ -198,10 +198,8 @@ class Rule(Mixer):
         where, remedy = f"{self.name}({name}=...)", f"try {name}={try_}"
         if whole:  # its range is checked below
             value = as_count(where, value, least=None, remedy=remedy)
-        elif isinstance(value, bool) or not isinstance(
-            value, int | float | np.integer | np.floating
-        ):
-            raise InputError(where, f"{value!r} is not a number", remedy)
+        elif isinstance(value, bool) or not isinstance(value, int | float | np.integer):
+            value = as_number(where, value, remedy)
         if not (np.isfinite(value) and least <= value <= most and value < below):
             span = f"{least} or more"
             if below < np.inf:

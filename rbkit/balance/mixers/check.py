@@ -23,6 +23,7 @@ from rbkit.balance.signals import (
     ProbeRuns,
     TrainLosses,
 )
+from rbkit.errors import as_count
 
 _STEPS = 4  # of a round
 _LONG_ROUND = 10_000  # steps: enough for any rule that plans finer
@@ -75,6 +76,7 @@ def check_mixer(
     AssertionError: Leaky: decides otherwise after it was restored ... (made-up run ...)
     """
     _check_declarations(make())
+    seed, runs = as_count("seed", seed), as_count("runs", runs, least=1)
     for number in range(seed, seed + runs):
         try:
             check_in_run(make, made_up_run(number), equivariant=equivariant)

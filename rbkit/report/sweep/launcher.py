@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count, as_number
 from rbkit.files import read_json, regular
 from rbkit.processes import GRACE, process_identity, signal_name
 from rbkit.report.notebooks import read_notebook
@@ -140,11 +140,11 @@ def run_plan(
     """
     if os.name != "posix":
         raise InputError("sweep", "needs process groups", "run it on Linux or macOS")
-    for name, value, least in (("jobs", jobs, 1), ("retries", retries, 0)):
-        if value < least:
-            raise InputError(name, f"is {value}", f"give {least} or more")
-    if timeout is not None and not timeout > 0:
-        raise InputError("timeout", f"is {timeout} s", "give a number above 0")
+    jobs, retries = as_count("jobs", jobs, least=1), as_count("retries", retries)
+    if timeout is not None:
+        remedy = "give a number above 0"
+        if not (timeout := as_number("timeout", timeout, remedy)) > 0:
+            raise InputError("timeout", f"is {timeout:g} s", remedy)
     gpu_slots(gpus)  # whether it can be read
     with sweep_lock(plan.out), _released_at_end(plan):
         try:

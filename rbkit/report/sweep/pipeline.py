@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.report.parameters import ShellText, as_text
 from rbkit.report.sweep.folder import SWEEP_FILE
 from rbkit.report.sweep.grid import GridLike
@@ -98,6 +98,7 @@ def sweep(
     rbkit.errors.InputError: mixer: 'rbn' is unknown; use one of Stratified, Proportional, ...
     """
     need_streams()
+    jobs, retries = as_count("jobs", jobs, least=1), as_count("retries", retries)
     plan = make_plan(template, grid, out, parameters, profile, progress=progress)
     _check_baseline(plan, baseline)
     plan.options = _options(

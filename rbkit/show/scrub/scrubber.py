@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -27,6 +28,7 @@ from rbkit.show.scrub.rounds import (
 )
 from rbkit.show.style import display_mode
 from rbkit.show.widgets import joined, output, packed
+from rbkit.text import one_line
 from rbkit.train.counterfactual import Replay, replay, why_not
 from rbkit.train.run import Run
 
@@ -134,23 +136,31 @@ class Scrubber:
         display: str | bool | None = None,
     ) -> None:
         self.display = display_mode(display)
-        self.widget = ScrubberWidget()
         self.replayed: Replay | None = None
         self.runs: list[Rounds] = []
-        self.widget.on_msg(self._on_message)
+        self._at = 0  # where there is no widget
         self._show([run] if other is None else [run, other])
+
+    @cached_property
+    def widget(self) -> ScrubberWidget:
+        """The widget; a figure needs none, whose state would be saved with the notebook."""
+        widget = ScrubberWidget()
+        widget.on_msg(self._on_message)
+        return widget
 
     @property
     def at(self) -> int:
         """Stop of the slider, from 0; the last one at the start."""
-        return int(self.widget.at)
+        return int(self.widget.at) if self.display == "live" else self._at
 
     @at.setter
     def at(self, value: int) -> None:
         stops = len(self.stops)
         if not -stops <= value < max(stops, 1):
             raise InputError("at", f"{value} of {stops} rounds", f"use 0 to {max(stops - 1, 0)}")
-        self.widget.at = value % stops if stops else 0
+        self._at = value % stops if stops else 0
+        if self.display == "live":
+            self.widget.at = self._at
 
     @property
     def stops(self) -> list[int]:
@@ -190,7 +200,7 @@ class Scrubber:
     def forget(self) -> Scrubber:
         """Remove the replay."""
         self.replayed = None
-        self.widget.replay = {}
+        self._send_replay()
         return self
 
     def refresh(self) -> Scrubber:
@@ -212,7 +222,7 @@ class Scrubber:
         """
         from rbkit.show.scrub.frozen import frozen
 
-        kind: Any = self.widget.kind
+        kind: Any = self.widget.kind if self.display == "live" else "cosine"
         return frozen(self.runs, self._labels, self.replayed, n, kind)
 
     def _show(self, runs: list[Run | str | Path]) -> None:
@@ -229,6 +239,7 @@ class Scrubber:
                 self.replayed = replay(first.run, self.replayed.mixer, self.replayed.options)
             except InputError:
                 self.replayed = None
+        self._at = max(len(self.stops) - 1, 0)
         if self.display == "live":
             self._send()
 
@@ -241,13 +252,15 @@ class Scrubber:
             widget.runs = [run_payload(rounds, label, ids) for rounds, label, ids in payloads]
             widget.scale, widget.menu = scales(self.runs), []
             widget.notices = notices(self.runs, self._labels, both.shared)
-            widget.at = max(len(both.stops) - 1, 0)
+            widget.at = self._at
             widget.selected = -1
         self._send_replay()
 
     def _send_replay(self) -> None:
         result, rounds = self.replayed, self.runs[0]
-        if result is None or self.display != "live":
+        if self.display != "live":
+            return
+        if result is None:
             self.widget.replay = {}
             return
         from rbkit.show.figures.mixture import replay_labels
@@ -288,14 +301,15 @@ class Scrubber:
         self.widget.send({"type": kind, "token": token, **more}, buffers=buffers)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return output(self.display, self.widget, repr(self), self.freeze, kwargs)
+        widget = self.widget if self.display == "live" else None
+        return output(self.display, widget, repr(self), self.freeze, kwargs)
 
     def __repr__(self) -> str:
         parts = []
         for label, rounds in zip(self._labels, self.runs, strict=True):
             n = len(rounds.round_indices)
             parts.append(f"{label}: {n:,} round{'s' * (n != 1)}, {rounds.total:,} domains")
-        return "Scrubber of " + " and ".join(parts)
+        return one_line("Scrubber of " + " and ".join(parts))
 
 
 # ----------------------------------------------------------------- the menu of other mixers

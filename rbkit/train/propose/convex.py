@@ -21,7 +21,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rbkit.balance.signals import FloatArray
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count, as_number, as_seed
 from rbkit.files import atomic_path, read_npz
 from rbkit.regroup.domains import Domains
 from rbkit.train.losses import length_batches, token_losses
@@ -205,7 +205,8 @@ def mixmin(
     """
     if per not in ("document", "token"):
         raise InputError("per", f"{per!r} is unknown", "use document or token")
-    if not 0 <= holdout < 1:
+    seed, max_steps = as_seed(seed), as_count("max_steps", max_steps, least=1)
+    if not 0 <= as_number("holdout", holdout, "try 0.2") < 1:
         raise InputError("holdout", f"{holdout} is not a share from 0 to 1", "try 0.2")
     options = check_options(train_options, _DEFAULTS | {"seed": seed})
     if not options["save_model"]:

@@ -29,7 +29,7 @@ from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, Stand
 
 from rbkit.balance.mixers.base import normalise
 from rbkit.balance.signals import FloatArray, IntArray
-from rbkit.errors import InputError, as_count
+from rbkit.errors import InputError, as_count, as_number, as_seed
 from rbkit.files import write_text
 from rbkit.regroup.domains import Domains
 from rbkit.train.propose.runs import Proposal, check_options, cost_of, train_all
@@ -68,6 +68,8 @@ class MixtureSpace:
             raise InputError(
                 "strengths", f"{self.strengths} are not concentrations", "give numbers above 0"
             )
+        for name, value in (("minimum", 2e-4), ("temperature", 0.5)):
+            as_number(name, getattr(self, name), f"try {value}")
         if not 0 <= self.minimum < 1 / max(len(self.prior), 1):
             raise InputError(
                 "minimum",
@@ -146,7 +148,7 @@ def draw_mixtures(space: MixtureSpace, n: int, *, seed: int = 0) -> FloatArray:
     """
     if (n := as_count("n", n, least=None)) < 1:
         raise InputError("n", f"{n} mixtures", "give at least 1")
-    rng = np.random.default_rng([seed, _STREAM])
+    rng = np.random.default_rng([as_seed(seed), _STREAM])
     has_data = space.prior > 0
     tempered = space.prior[has_data] ** space.temperature
     tempered /= tempered.sum()
@@ -174,7 +176,7 @@ def draw_candidates(space: MixtureSpace, n: int, *, seed: int = 0) -> FloatArray
 
     From a Dirichlet of the untempered prior; those that repeat a domain too often are left out.
     """
-    rng = np.random.default_rng([seed, _STREAM, 1])
+    n, rng = as_count("n", n, least=1), np.random.default_rng([as_seed(seed), _STREAM, 1])
     has_data = space.prior > 0
     drawn = np.zeros((n, len(space.prior)))
     drawn[:, has_data] = rng.dirichlet(space.prior[has_data], n)
@@ -423,9 +425,11 @@ def regmix(
     KeyboardInterrupt
         If it was stopped; the same call continues.
     """
-    if n < 5:
+    seed, best = as_seed(seed), as_count("best", best)
+    candidates = as_count("candidates", candidates)
+    if (n := as_count("n", n)) < 5:
         raise InputError("n", f"{n} runs", "give at least 5, to fit with some and judge by others")
-    if not 0 < holdout < 1:
+    if not 0 < as_number("holdout", holdout, "try 0.25") < 1:
         raise InputError("holdout", f"{holdout} is not a share between 0 and 1", "try 0.25")
     if not 1 <= best <= candidates:
         raise InputError("best", f"{best} of {candidates} candidates", "try 128 of 100000")

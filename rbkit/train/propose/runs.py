@@ -24,6 +24,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.files import fingerprint, read_json, write_json
 from rbkit.regroup.domains import Domains
+from rbkit.text import one_line
 from rbkit.train.run import Run
 from rbkit.train.training import train
 
@@ -115,7 +116,7 @@ class Proposal:
 
     def __repr__(self) -> str:
         top = np.argsort(-self.p, kind="stable")[:3]
-        shares = ", ".join(f"{self.domains[i]} {self.p[i]:.0%}" for i in top)
+        shares = ", ".join(f"{one_line(self.domains[i])} {self.p[i]:.0%}" for i in top)
         return f"Proposal({self.method}, loss {self.predicted_loss:.3f}: {shares}, ...)"
 
 

@@ -349,8 +349,8 @@ def test_a_notebook_that_is_changed_after_it_was_planned_runs_under_no_wrong_nam
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"jobs": 0}, "jobs: is 0"),
-        ({"retries": -1}, "retries: is -1"),
+        ({"jobs": 0}, "jobs: 0 is not positive"),
+        ({"retries": -1}, "retries: -1 is negative"),
         ({"timeout": 0}, "timeout: is 0"),
         ({"gpus": "many"}, "gpus: 'many'"),
     ],

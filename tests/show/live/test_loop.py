@@ -151,6 +151,19 @@ def test_a_run_that_is_going_on_elsewhere_is_not_overwritten(tmp_path):
         rb.live(tmp_path, ["oak"], display=False)
 
 
+def test_a_loop_left_open_is_replaced_only_where_that_is_asked_for(tmp_path):
+    first = rb.live(tmp_path, ["oak"], steps=3, display=False)
+    first(1.0)
+    with pytest.raises(InputError, match="left open at step 1; give overwrite=True"):
+        rb.live(tmp_path, ["oak"], display=False)
+    for _ in range(2):
+        first(1.0)
+    assert Run.open(tmp_path).status == "ok"
+    second = rb.live(tmp_path, ["oak"], steps=3, display=False, overwrite=True)
+    second(1.0)
+    rb.live(tmp_path, ["oak"], display=False, overwrite=True).end()
+
+
 def test_a_stop_meant_for_an_earlier_run_stops_nothing(tmp_path):
     (tmp_path / "STOP").touch()
     live = rb.live(tmp_path, ["oak"], steps=3, display=False)

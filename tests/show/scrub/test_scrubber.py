@@ -10,7 +10,7 @@ import rbkit as rb
 from rbkit.errors import InputError
 from rbkit.show.gram_layout import to_cosine
 from rbkit.show.scrub.rounds import GRAM_BYTES, rounds_of, sent_rounds, together
-from rbkit.show.scrub.scrubber import menu, options_from
+from rbkit.show.scrub.scrubber import ScrubberWidget, menu, options_from
 from rbkit.show.style import alt_text
 from rbkit.train import Run
 
@@ -332,6 +332,22 @@ def test_the_mode_decides_what_a_cell_shows(made, monkeypatch):
     assert set(rb.scrub(made["rnb"])._repr_mimebundle_()[0]) == {"image/png", "text/plain"}
     with pytest.raises(InputError, match="'loud'"):
         rb.scrub(made["rnb"], display="loud")
+
+
+def test_a_figure_opens_no_widget(made, monkeypatch):
+    opened = []
+    monkeypatch.setattr(ScrubberWidget, "open", lambda self: opened.append(self))
+    for mode in ("batch", "final", "off"):
+        scrubber = rb.scrub(made["rnb"], display=mode)
+        assert scrubber.at == 11  # the last round, as in the widget
+        scrubber.at = 2
+        scrubber.replay("Target")
+        scrubber.forget().compare(made["stratified"]).refresh()
+        if mode == "batch":
+            scrubber._repr_mimebundle_()
+        assert not opened
+    assert rb.scrub(made["rnb"], display="live").at == 11
+    assert len(opened) == 1
 
 
 def test_the_function_is_there_before_and_after_its_package_is_imported(made):
