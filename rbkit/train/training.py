@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 from transformers import (
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
@@ -30,9 +29,8 @@ from rbkit.train.models import (
     PRESETS,
     PadCollator,
     build_model,
-    not_loadable,
+    load_tokenizer,
     positions,
-    pretrained_source,
     tokenize,
     train_tokenizer,
 )
@@ -384,10 +382,7 @@ def _tokenizer(
         return train_tokenizer(texts, size, progress=progress and os.isatty(2))
     if vocab_size is not None:
         raise InputError("vocab_size", f"{model} brings its own tokenizer", "leave it out")
-    try:
-        return AutoTokenizer.from_pretrained(pretrained_source(model))
-    except (OSError, ValueError) as error:
-        raise not_loadable(model, error) from error
+    return load_tokenizer(model)
 
 
 def _as_recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
