@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from rbkit.files import (
     cache_dir,
     fingerprint,
     inside,
+    own,
     read_json,
     read_npz,
     sha256_of_file,
@@ -129,3 +131,50 @@ def test_only_regular_files_are_opened(tmp_path, read):
             read(tmp_path / bad)
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "nothing")
+
+
+def test_json_is_read_to_a_hundred_levels(tmp_path):
+    path = tmp_path / "a.json"
+    for levels, readable in ((100, True), (102, False), (900, False), (200_000, False)):
+        path.write_text("[" * levels + "]" * levels)
+        if readable:
+            assert isinstance(read_json(path), list)
+        else:
+            with pytest.raises(InputError, match="nested more than 100 deep"):
+                read_json(path)
+
+
+def test_arrays_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros(10_000_000))
+    assert len(read_npz(tmp_path / "a.npz", "delete it")["x"]) == 10_000_000
+    monkeypatch.setattr("rbkit.files._SMALL", 1e6)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2e6))
+    with pytest.raises(InputError, match=r"it would unpack to 0 GB.*; delete it"):
+        read_npz(tmp_path / "a.npz", "delete it")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a").write_text("{}")
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for read in (read_json, lambda path: read_npz(path, "x")):
+        with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+            read(tmp_path / "a")
+
+
+def test_a_link_inside_a_folder_may_not_lead_out_of_it(tmp_path):
+    root = tmp_path / "root"
+    (root / "runs").mkdir(parents=True)
+    (tmp_path / "secret").write_text("")
+    (root / "file").symlink_to(tmp_path / "secret")
+    (root / "runs" / "far").symlink_to(tmp_path)
+    (root / "near").symlink_to(root / "runs")
+    (root / "loop").symlink_to(root / "loop")
+    for name in ("near", "loop", "runs", "nothing"):
+        assert own(root, name) == root / name
+    for name in ("file", "runs/far", "runs/far/secret", "../secret", "/etc/passwd"):
+        with pytest.raises(InputError, match="leads out of root"):
+            own(root, name)

@@ -39,7 +39,7 @@ import numpy as np
 from filelock import FileLock
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, free_name, json_ready, read_json, write_json
+from rbkit.files import atomic_path, free_name, json_ready, own, write_json
 from rbkit.processes import take_lock
 from rbkit.train.run import FORMAT, Run, load_history
 
@@ -260,6 +260,8 @@ def unwritable(error: BaseException | None) -> str | None:
     return None
 
 
+_WRITTEN = ("run.json", "metrics.jsonl", "timings.jsonl", "history.npz", "final.npz")
+_WRITTEN += ("domains", "checkpoints", "figures", "trackers", "STOP")
 _WRITERS: WeakValueDictionary[str, Recorder] = WeakValueDictionary()  # of this process, by folder
 
 
@@ -346,6 +348,8 @@ class Recorder:
             other.active = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for name in _WRITTEN:
+                own(self.path, name)
             self._lock = self._lock or take_lock(self.path / ".lock")
         except NotImplementedError:
             pass  # a disk without locks: run.json says who writes
@@ -371,7 +375,7 @@ class Recorder:
     def start(self, **info: Any) -> None:
         """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
         continued = self._resuming and (self.path / "run.json").exists()
-        old: dict[str, Any] = read_json(self.path / "run.json") if continued else {}
+        old: dict[str, Any] = Run.open(self.path).info if continued else {}
         timed = _last_timing(self.path / "timings.jsonl") if self._resuming else 0.0
         # The last heartbeat of a killed run may be older than its last row.
         self._seconds_before = max(float(old.get("seconds") or 0.0), timed)
@@ -515,7 +519,7 @@ class Recorder:
                     f"has {_size(path)} bytes, but {size} at the checkpoint",
                     "start the run again in another folder",
                 )
-        history, rounds = load_history(self.path / "history.npz"), int(state["rounds"])
+        history, rounds = load_history(self.path), int(state["rounds"])
         if rounds and len(history.get("step", [])) < rounds:
             raise InputError(
                 str(self.path / "history.npz"),

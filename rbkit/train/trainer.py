@@ -48,7 +48,7 @@ from rbkit.balance.signals import (
     TrainLosses,
 )
 from rbkit.errors import InputError, RbkitError, as_count
-from rbkit.files import fingerprint
+from rbkit.files import fingerprint, free_name
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import (
     begin_checkpoint,
@@ -982,6 +982,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 watchers=self.watchers,
                 ways=self.ways,
             )
+            if checkpoint is None:
+                self._check_output_dir()
             self.recorder.in_use = True
         try:
             return self._fill_record(checkpoint, allow_missing)
@@ -992,9 +994,22 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 raise InputError(str(self.run_dir), what, MAKE_ROOM) from error
             raise
 
+    @property
+    def _replaces(self) -> bool:
+        """Whether a run from the start removes the checkpoints that are there."""
+        inside = Path(self.args.output_dir).resolve().is_relative_to(self.run_dir.resolve())
+        return self.overwrite or (inside and (self.run_dir / "run.json").exists())
+
+    def _check_output_dir(self) -> None:
+        """Refuse to write among the checkpoints of another run."""
+        folder = Path(self.args.output_dir)
+        if not self._replaces and any(folder.glob("checkpoint-*/trainer_state.json")):
+            self.recorder.leave()
+            remedy = f"give overwrite=True to replace them, or another, such as {free_name(folder)}"
+            raise InputError("output_dir", f"{folder} holds checkpoints of another run", remedy)
+
     def _fill_record(self, checkpoint: str | Path | None, allow_missing: bool) -> int:
-        replaces = self.overwrite or (self.run_dir / "run.json").exists()
-        if checkpoint is None and is_first() and replaces:
+        if checkpoint is None and is_first() and self._replaces:
             clear_run(self.run_dir, Path(self.args.output_dir), side=self.drops_side_runs)
         self.recorder.q = np.asarray(self.domains.q)
         self.recorder.arrays["p"] = [self.mixture.p]

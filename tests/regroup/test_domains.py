@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
+from rbkit.files import sha256_of_file
 from rbkit.regroup import Card, Domains
 
 NASTY = '<script>alert("x")</script> & more'
@@ -171,3 +175,81 @@ def test_the_text_table_has_a_line_per_domain():
     text = repr(some_domains())
     assert text.splitlines()[0].startswith("2 domains over 3 train and 3 eval examples")
     assert len(text.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.update(names=["one", 2]),
+        lambda facts: facts.update(method=3),
+        lambda facts: facts.update(quality=[]),
+        lambda facts: facts["cards"][0].update(terms=["a", 1.5]),
+        lambda facts: facts["cards"][0].update(sources={"a": "many"}),
+        lambda facts: facts["cards"][0].update(size="x"),
+        lambda facts: facts.update(cards=[3]),
+    ],
+)
+def test_a_header_of_other_types_is_refused(tmp_path, change):
+    test_a_tampered_header_is_an_input_error_that_names_the_folder(tmp_path, change)
+
+
+def sign(folder):
+    """Write the checksums of a stranger who made the files on purpose."""
+    facts = json.loads((folder / "domains.json").read_text())
+    facts["sha256"] = {name: sha256_of_file(folder / name) for name in facts["sha256"]}
+    (folder / "domains.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"domain": ["0", "x"], "centroid": [[1.0], [2.0]]},
+        {"domain": [0, 1], "centroid": [1.0, 2.0]},
+        {"domain": [], "centroid": []},
+        {"domain": [0, None], "centroid": [[1.0], None]},
+        {"other": [1]},
+    ],
+)
+def test_a_table_of_another_kind_is_refused(tmp_path, table):
+    some_domains().save(tmp_path)
+    pq.write_table(pa.table(table), tmp_path / "centroids.parquet")
+    sign(tmp_path)
+    with pytest.raises(InputError, match=r"restore it from a copy, or regroup again"):
+        Domains.load(tmp_path)
+
+
+def test_a_table_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    some_domains().save(tmp_path)
+    n = 10_000_000  # equal values: some kilobytes in the file
+    table = pa.table({"split": pa.array(["train"]).take(pa.array(np.zeros(n, dtype=int)))})
+    table = table.append_column("domain", pa.array(np.zeros(n, dtype=np.int32)))
+    pq.write_table(table, tmp_path / "assignments.parquet")
+    sign(tmp_path)
+    monkeypatch.setattr("rbkit.files._SMALL", 1e8)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e8))
+    with pytest.raises(InputError, match="it would unpack to"):
+        Domains.load(tmp_path)
+
+
+def test_a_table_that_leads_out_of_the_folder_is_not_read(tmp_path):
+    folder = some_domains().save(tmp_path / "mine")
+    (folder / "assignments.parquet").rename(tmp_path / "theirs.parquet")
+    (folder / "assignments.parquet").symlink_to(tmp_path / "theirs.parquet")
+    with pytest.raises(InputError, match="is a link that leads out of mine"):
+        Domains.load(folder)
+
+
+def test_the_folder_may_be_called_like_a_column(tmp_path):
+    folder = some_domains().save(tmp_path / "domain=3" / "split=x")
+    assert Domains.load(folder).names == some_domains().names
+
+
+def test_what_a_header_says_of_itself_is_safe_to_print(tmp_path):
+    some_domains().save(tmp_path)
+    facts = json.loads((tmp_path / "domains.json").read_text())
+    facts["method"]["name"] = "\x1b[31mKMeans\u202e"
+    facts["quality"] = {"silhouette": "high", "noise": 3}
+    (tmp_path / "domains.json").write_text(json.dumps(facts))
+    loaded = Domains.load(tmp_path)
+    assert repr(loaded).startswith("2 domains over 3 train and 3 eval examples")
+    assert not set("\x1b\u202e") & set(repr(loaded) + loaded._repr_html_())

@@ -802,3 +802,13 @@ def test_a_damaged_model_is_an_input_error(tmp_path, name):
     (tmp_path / name).write_bytes(b"[1]")
     with pytest.raises(InputError, match=r"cannot be loaded|not the configuration"):
         build_model(str(tmp_path))
+
+
+def test_checkpoints_of_another_run_are_not_written_over(tmp_path):
+    make(tmp_path / "a", steps=7, arguments={"output_dir": str(tmp_path / "shared")}).train()
+    saved = sorted(p.name for p in (tmp_path / "shared").iterdir())
+    for folder in ("b", "c"):
+        again = make(tmp_path / folder, steps=7, arguments={"output_dir": str(tmp_path / "shared")})
+        with pytest.raises(InputError, match="shared holds checkpoints of another run; give"):
+            again.train()
+    assert sorted(p.name for p in (tmp_path / "shared").iterdir()) == saved
