@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rbkit.errors import RbkitError
+from rbkit.errors import InputError, RbkitError
 from rbkit.text import need_streams, one_line, say
 
 
@@ -295,9 +295,10 @@ def report(
     """
     from rbkit.report.page.page import write_report
 
-    page = write_report(
-        runs, out or runs[0] / "index.html", baseline=baseline, title=title, pdf=pdf
-    )
+    usual = runs[0] / "index.html"
+    if out is None and usual.is_file() and b"default-src 'none'" not in usual.read_bytes()[:2000]:
+        raise InputError(str(usual), "is not a page of rbkit's", "give another place with --out")
+    page = write_report(runs, out or usual, baseline=baseline, title=title, pdf=pdf)
     _echo(f"The report: {page.resolve()}")
 
 

@@ -366,7 +366,8 @@ def _diagnose(
 
 
 _DEEPEST = 100  # levels of JSON; Arrow's reader ends the process at some tens of thousands
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"')
+# Possessive, and to the end of the line where it is not closed: time is proportional to length.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 

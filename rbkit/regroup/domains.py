@@ -19,6 +19,7 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import (
     atomic_path,
     check_memory,
+    free_name,
     json_ready,
     own,
     read_json,
@@ -230,14 +231,19 @@ class Domains:
         self.material = material
         return self
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``assignments.parquet``, ``centroids.parquet`` and ``domains.json`` to `folder`.
+
+        Domains that are there are replaced, but not those edited by hand, unless these are what
+        their edits led to, or `overwrite` is true.
 
         ``domains.json`` comes last and holds the checksums of the others, so that after a
         kill the folder holds all of it or, to :meth:`load`, nothing. Parquet and JSON, never
         pickle: a folder may come from a stranger.
         """
         folder = Path(folder)
+        if not overwrite:
+            self._check_edits(folder)
         (folder / _HEADER).unlink(missing_ok=True)
         n_train, n_eval = len(self.train_labels), len(self.eval_labels)
         split = pa.array(["train"] * n_train + ["eval"] * n_eval, pa.string())
@@ -320,6 +326,20 @@ class Domains:
         except (*_DAMAGE, pa.ArrowException) as error:
             what = f"damaged ({type(error).__name__}: {error})"
             raise InputError(str(folder), what, _REMEDY) from error
+
+    def _check_edits(self, folder: Path) -> None:
+        """Refuse to replace domains that were edited by hand by others than their successors."""
+        try:
+            facts = read_json(folder / _HEADER)
+            there = list(facts["method"]["edits"]["ops"])
+        except _DAMAGE:  # none, or of which nothing can be told
+            return
+        ours = json_ready((self.edits or {}).get("ops") or [])
+        if len(there) > 1 and ours[: len(there)] != there:
+            count = f"{len(there) - 1} edit{'s' * (len(there) > 2)}"
+            what = f"{folder} holds domains with {count} made by hand"
+            remedy = f"give overwrite=True to lose them, or {free_name(folder)}"
+            raise InputError("folder", what, remedy)
 
     def _title(self) -> str:
         """One line: how many domains, over which examples, made how, how good."""

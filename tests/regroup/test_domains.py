@@ -253,3 +253,26 @@ def test_what_a_header_says_of_itself_is_safe_to_print(tmp_path):
     loaded = Domains.load(tmp_path)
     assert repr(loaded).startswith("2 domains over 3 train and 3 eval examples")
     assert not set("\x1b\u202e") & set(repr(loaded) + loaded._repr_html_())
+
+
+def test_edits_made_by_hand_are_not_replaced_unasked(tmp_path):
+    cut, one, two = (
+        {"op": "cut", "method": "sources"},
+        {"op": "refine"},
+        {"op": "drop", "domain": 0},
+    )
+
+    def edited(*ops):
+        made = some_domains()
+        made.method = {"name": "by hand", "edits": {"format": "rbkit-edits/1", "ops": list(ops)}}
+        return made
+
+    edited(cut, one).save(tmp_path / "mine")
+    edited(cut, one, two).save(tmp_path / "mine")  # what the same hand did next
+    for other in (some_domains(), edited(cut), edited(cut, two), edited(cut, one)):
+        with pytest.raises(InputError, match=r"holds domains with 2 edits made by hand; give over"):
+            other.save(tmp_path / "mine")
+    assert len(Domains.load(tmp_path / "mine").edits["ops"]) == 3
+    some_domains().save(tmp_path / "mine", overwrite=True)
+    edited(cut).save(tmp_path / "mine")
+    some_domains().save(tmp_path / "mine")  # nothing was done by hand
