@@ -16,16 +16,17 @@ import struct
 import tempfile
 import time
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 
 
 def cache_dir() -> Path:
@@ -217,6 +218,52 @@ def parse_json(raw: str | bytes) -> Any:
     raise ValueError(f"nested more than {DEEPEST} deep")
 
 
+def check_folder(where: str, path: str | Path) -> None:
+    """Refuse a path that is no folder, and cannot become one.
+
+    Examples
+    --------
+    >>> check_folder("run_dir", "/dev/null/run")
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: run_dir: /dev/null is not a folder; give another place
+    """
+    remedy, path = "give another place", Path(path)
+    try:
+        str(path).encode("utf-8")
+        for part in (path, *path.absolute().parents):
+            if not part.is_dir() and os.path.lexists(part):
+                raise InputError(where, f"{part} is not a folder", remedy)
+        with suppress(FileNotFoundError):
+            path.stat()  # what is_dir takes for "no": too long a name
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # too long, a NUL in it, not UTF-8
+        why = getattr(error, "strerror", None) or error
+        what = f"{str(path)[:200]} cannot be a folder ({why})"
+        raise InputError(where, what, remedy) from error
+
+
+@contextmanager
+def saving(path: str | Path) -> Iterator[None]:
+    """Turn a full disk, and whatever else keeps a result from being saved, into one line."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})"
+        raise InputError(str(path), what, "make room, or give another place") from error
+
+
+@contextmanager
+def keeping(what: str) -> Iterator[None]:
+    """Warn where a cache cannot be written: work in memory is not lost to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{what} cannot be written ({error.strerror or error}): it is not kept"
+        warnings.warn(message, RbkitWarning, stacklevel=4)
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a broken one gives an :class:`InputError` that names it."""
     path = regular(path)
@@ -284,6 +331,7 @@ def free_name(path: str | Path) -> Path:
     (True, 'run')
     """
     path, number = Path(path), 1
+    path = path if path.name else path.resolve()  # "." and ".." have no name of their own
     name = path.name
     while path.exists():
         number += 1

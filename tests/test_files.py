@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,15 +13,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import (
     atomic_path,
     cache_dir,
+    check_folder,
     fingerprint,
+    free_name,
     inside,
+    keeping,
     own,
     read_json,
     read_npz,
+    saving,
     sha256_of_file,
     write_json,
 )
@@ -178,3 +183,35 @@ def test_a_link_inside_a_folder_may_not_lead_out_of_it(tmp_path):
     for name in ("file", "runs/far", "runs/far/secret", "../secret", "/etc/passwd"):
         with pytest.raises(InputError, match="leads out of root"):
             own(root, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["file", "file/x", "pipe", "loop", "gone", "x" * 300, "a\0b", "\udcff"]
+)
+def test_what_cannot_become_a_folder_is_refused_before_work_starts(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"^run_dir: .*; give another place$"):
+        check_folder("run_dir", tmp_path / name)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "there")
+    for good in ("there", "linked", "new", "linked/new/newer", "."):
+        check_folder("run_dir", tmp_path / good)
+
+
+def test_a_full_disk_is_one_line_for_a_result_and_a_warning_for_a_cache():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(InputError, match=r"a: cannot be written \(No space.*\); make room"),
+        saving("a"),
+    ):
+        raise full
+    with pytest.warns(RbkitWarning, match="the map cannot be written"), keeping("the map"):
+        raise full
+
+
+def test_the_working_folder_has_a_free_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert free_name(".") == tmp_path.with_name(f"{tmp_path.name}-2")

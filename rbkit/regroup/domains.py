@@ -18,12 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import (
     atomic_path,
+    check_folder,
     check_memory,
     free_name,
     json_ready,
     own,
     read_json,
     regular,
+    saving,
     sha256_of_file,
     write_json,
 )
@@ -242,8 +244,14 @@ class Domains:
         pickle: a folder may come from a stranger.
         """
         folder = Path(folder)
+        check_folder("folder", folder)
         if not overwrite:
             self._check_edits(folder)
+        with saving(folder):
+            self._write(folder)
+        return folder
+
+    def _write(self, folder: Path) -> None:
         (folder / _HEADER).unlink(missing_ok=True)
         n_train, n_eval = len(self.train_labels), len(self.eval_labels)
         split = pa.array(["train"] * n_train + ["eval"] * n_eval, pa.string())
@@ -277,7 +285,6 @@ class Domains:
             "sha256": {name: sha256_of_file(folder / name) for name in tables},
         }
         write_json(folder / _HEADER, json_ready(facts))
-        return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -416,13 +423,13 @@ def _card_html(card: Card) -> str:
     return f"<details><summary>{terms or 'examples'}</summary>{escape(sources)}{quotes}</details>"
 
 
-_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-_DAMAGE += (OSError, MemoryError)
+_DAMAGE: tuple[type[Exception], ...] = (ValueError, TypeError, LookupError, AttributeError)
+_DAMAGE += (ArithmeticError, OSError, MemoryError)
 
 
 def _check_header(facts: dict[str, Any]) -> None:
     """Refuse a header of other types than :meth:`Domains.save` writes."""
-    kinds = {"names": list, "method": dict, "quality": dict, "cards": list}
+    kinds: dict[str, Any] = {"names": list, "method": dict, "quality": dict, "cards": list}
     kinds |= {"name": str, "size": int, "eval_size": int, "sources": dict}
     kinds |= dict.fromkeys(("terms", "nearest", "strangest"), list)
     for part in (facts, *facts["cards"]):

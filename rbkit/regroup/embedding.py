@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from datasets import DatasetDict
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, cache_dir, fingerprint, regular, write_json
+from rbkit.errors import InputError
+from rbkit.files import atomic_path, cache_dir, fingerprint, keeping, regular, write_json
 
 _KEY_BYTES = 16  # 128 bits: among 10^9 texts two agree by chance with probability 10^-21
 # Texts given to the embedder at once: many full batches, yet a bar that moves.
@@ -253,10 +252,8 @@ def embed(
             if store is not None and (
                 late or done - saved >= _TEXTS_PER_SHARD or done == len(todo)
             ):
-                try:
+                with keeping("the cache of vectors"):
                     store.append(keys[todo[saved:done]], np.concatenate(pending), spent)
-                except OSError as error:
-                    store = _without_cache(error)
                 pending, saved, written, spent = [], done, time.monotonic(), 0.0
     assert vectors is not None  # there is at least one text, read or computed
     return vectors[inverse]
@@ -315,18 +312,10 @@ def _store_of(embedder: Embedder, cache: Path | str | bool | None) -> VectorStor
         return None
     root = cache_dir() / "embeddings" if cache is True else Path(cache)
     folder = root / fingerprint(json.dumps(identity, sort_keys=True))
-    try:
-        if not (folder / "embedder.json").exists():  # for people: whose vectors these are
+    if not (folder / "embedder.json").exists():  # for people, who look whose vectors these are
+        with keeping("the cache of vectors"):
             write_json(folder / "embedder.json", identity)
-    except OSError as error:
-        return _without_cache(error)
     return VectorStore(folder)
-
-
-def _without_cache(error: OSError) -> None:
-    """Warn that vectors are computed, but not kept: work in memory is not lost to a full disk."""
-    what = f"the cache of vectors cannot be written ({error.strerror}): they will not be kept"
-    warnings.warn(what, RbkitWarning, stacklevel=3)
 
 
 def check_items(items: Sequence[Any], reads: str = "text") -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError, as_count
-from rbkit.files import fingerprint, json_ready, own, read_json, regular, write_json
+from rbkit.files import fingerprint, json_ready, own, read_json, regular, saving, write_json
 from rbkit.regroup.domains import NOISE_POLICIES
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.kmeans import KMeans, assign
@@ -444,7 +444,8 @@ class EditLog:
 
     def save(self, path: str | Path) -> Path:
         """Write the log as JSON, whole or not at all."""
-        write_json(path, self.to_dict())
+        with saving(path):
+            write_json(path, self.to_dict())
         return Path(path)
 
     @classmethod

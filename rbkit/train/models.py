@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from rbkit.errors import InputError
-from rbkit.files import atomic_path, cache_dir, fingerprint
+from rbkit.files import atomic_path, cache_dir, fingerprint, saving
 from rbkit.regroup.embedders import refuse_code
 
 _END = "<|endoftext|>"
@@ -74,8 +74,8 @@ def train_tokenizer(
             special_tokens=[_END],
             show_progress=progress,
         )
-        with atomic_path(path) as tmp:
-            bpe.save(str(tmp))
+        with saving(path), atomic_path(path) as tmp:
+            tmp.write_text(bpe.to_str(), encoding="utf-8")
     try:
         return PreTrainedTokenizerFast(
             tokenizer_file=str(path), bos_token=_END, eos_token=_END, pad_token=_END

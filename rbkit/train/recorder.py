@@ -39,7 +39,7 @@ import numpy as np
 from filelock import FileLock
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, free_name, json_ready, own, write_json
+from rbkit.files import atomic_path, check_folder, free_name, json_ready, own, write_json
 from rbkit.processes import take_lock
 from rbkit.train.run import FORMAT, Run, load_history
 
@@ -260,8 +260,9 @@ def unwritable(error: BaseException | None) -> str | None:
     return None
 
 
-_WRITTEN = ("run.json", "metrics.jsonl", "timings.jsonl", "history.npz", "final.npz")
-_WRITTEN += ("domains", "checkpoints", "figures", "trackers", "STOP")
+_FILES = ("run.json", "metrics.jsonl", "timings.jsonl", "history.npz", "final.npz", "STOP", ".lock")
+_FOLDERS = ("domains", "checkpoints", "figures", "trackers")
+_WRITTEN = {**dict.fromkeys(_FILES, False), **dict.fromkeys(_FOLDERS, True)}  # whether a folder
 _WRITERS: WeakValueDictionary[str, Recorder] = WeakValueDictionary()  # of this process, by folder
 
 
@@ -339,6 +340,7 @@ class Recorder:
 
     def claim(self) -> None:
         """Become the only writer of the folder, which is made if absent."""
+        check_folder("run_dir", self.path)
         folder = str(self.path.resolve())
         other = _WRITERS.get(folder)
         if other is not None and other is not self:
@@ -348,8 +350,11 @@ class Recorder:
             other.active = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for name in _WRITTEN:
-                own(self.path, name)
+            for name, is_folder in _WRITTEN.items():
+                written = own(self.path, name)
+                if written.is_dir() != is_folder and os.path.lexists(written):
+                    what = "is not a folder" if is_folder else "is a folder"
+                    raise InputError(str(written), what, "remove it, or use another folder")
             self._lock = self._lock or take_lock(self.path / ".lock")
         except NotImplementedError:
             pass  # a disk without locks: run.json says who writes

@@ -404,8 +404,8 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 # A run folder may be damaged, of an older version, or written by a stranger: what makes no sense
 # is left out here, so that no view has to ask.
 
-MAPPINGS = ("parameters", "arguments", "domains", "corpus", "ledger", "versions", "final")
-MAPPINGS += ("model", "progress", "watch")
+MAPPINGS: tuple[str, ...] = ("parameters", "arguments", "domains", "corpus", "ledger", "final")
+MAPPINGS += ("versions", "model", "progress", "watch")
 _LISTS = ("resumed", "resumed_seconds")
 _LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
 _BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
@@ -420,8 +420,8 @@ def orderly_info(info: Mapping[str, Any]) -> dict[str, Any]:
     >>> orderly_info({"status": "ok", "final": [], "progress": {"step": "many", "steps": 9}})
     {'status': 'ok', 'progress': {'steps': 9}}
     """
-    kinds = {**dict.fromkeys(MAPPINGS, dict), **dict.fromkeys(_LISTS, list)}
-    made = {
+    kinds: dict[str, Any] = {**dict.fromkeys(MAPPINGS, dict), **dict.fromkeys(_LISTS, list)}
+    made: dict[str, Any] = {
         name: dict(value) if isinstance(value, dict) else value
         for name, value in info.items()
         if value is None or isinstance(value, kinds.get(name, object))

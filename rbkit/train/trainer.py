@@ -21,7 +21,7 @@ import copy
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter, time
@@ -48,7 +48,7 @@ from rbkit.balance.signals import (
     TrainLosses,
 )
 from rbkit.errors import InputError, RbkitError, as_count
-from rbkit.files import fingerprint, free_name
+from rbkit.files import check_folder, fingerprint, free_name
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import (
     begin_checkpoint,
@@ -177,6 +177,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self.watchers = [*watchers_of(live), *watchers]
+        if run_dir is not None:
+            check_folder("run_dir", run_dir)
         super().__init__(*args, **kwargs)
         self.domains, self.round_steps = domains, round_steps
         self.layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
@@ -988,9 +990,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         try:
             return self._fill_record(checkpoint, allow_missing)
         except BaseException as error:
-            self.recorder.leave()
             if (why := unwritable(error)) is not None:
                 what = f"cannot be written ({why})"
+                with suppress(Exception):
+                    if self.recorder.info:
+                        self.recorder.finish("failed", error=f"{self.run_dir}: {what}")
+            self.recorder.leave()
+            if why is not None:
                 raise InputError(str(self.run_dir), what, MAKE_ROOM) from error
             raise
 
@@ -1196,7 +1202,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self.last_eval = (int(last.pop("step")), EvalLosses(**last))
             self.recorder.load_state_dict(state["recorder"])
             return int(state["step"])
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise InputError(
                 str(checkpoint),
                 f"its state is damaged ({type(error).__name__}: {error})",

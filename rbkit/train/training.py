@@ -22,7 +22,7 @@ from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
 from rbkit.errors import InputError, as_count, as_seed
-from rbkit.files import free_name, json_ready
+from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.models import (
@@ -338,6 +338,7 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool)
     """Return the checkpoint to continue from, if any; refuse to lose a run that is there."""
     if resume and overwrite:
         raise InputError("overwrite", "is given with resume", "give one of the two")
+    check_folder("run_dir", run_dir / "checkpoints")
     check_free(run_dir, replace=resume or overwrite)
     other = f"overwrite=True to replace it, or another folder, such as {free_name(run_dir)}"
     if not (resume or overwrite) and complete_checkpoints(checkpoints):  # and no run.json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from types import SimpleNamespace
 
@@ -276,3 +277,12 @@ def test_edits_made_by_hand_are_not_replaced_unasked(tmp_path):
     some_domains().save(tmp_path / "mine", overwrite=True)
     edited(cut).save(tmp_path / "mine")
     some_domains().save(tmp_path / "mine")  # nothing was done by hand
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rbkit.regroup.domains.write_json", refuse)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        some_domains().save(tmp_path)

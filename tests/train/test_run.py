@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rbkit.errors import InputError
+from rbkit.processes import take_lock
 from rbkit.train import Recorder, Run
 
 
@@ -199,8 +200,10 @@ def test_nothing_is_locked_through_a_link(tmp_path):
     (tmp_path / "precious").write_text("work")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(InputError, match="the lock is a link"):
+    with pytest.raises(InputError, match="leads out of run"):
         Recorder(tmp_path / "run")
+    with pytest.raises(OSError, match="the lock is a link"):
+        take_lock(tmp_path / "run" / ".lock")
     assert (tmp_path / "precious").read_text() == "work"
 
 
@@ -264,3 +267,10 @@ def test_arrays_of_other_rounds_or_domains_are_refused(recorder, arrays):
     run = Run.follow(recorder.path)
     run.refresh()
     assert run.history == {}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "history.npz", "STOP", ".lock", "domains"])
+def test_a_folder_where_a_file_belongs_is_named(tmp_path, name):
+    (tmp_path / name).write_text("") if name == "domains" else (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=rf"{name}: is (not )?a folder; remove it, or use another"):
+        Recorder(tmp_path)
