@@ -292,7 +292,8 @@ def check_memory(size: float) -> None:
 
 
 # What numpy and zipfile raise for files that are none of theirs, or that lie about themselves.
-_NO_ARRAYS = (ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError)
+_NO_ARRAYS: tuple[type[Exception], ...] = (ValueError, EOFError, LookupError, TypeError)
+_NO_ARRAYS += (AttributeError, ArithmeticError)
 _NO_ARRAYS += (MemoryError, RecursionError, SyntaxError, NotImplementedError, RuntimeError)
 _NO_ARRAYS += (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)
 
