@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rbkit.errors import RbkitError
+from rbkit.errors import InputError, RbkitError
 from rbkit.text import need_streams, one_line, say
 
 
@@ -168,15 +168,16 @@ def run(
 
     need_streams()
     given = read_parameters(parameter)
-    given |= {"resume": True} if resume else {}
-    given |= {"overwrite": True} if overwrite else {}
     notebook = find_template(template or "90_run")
-    checked = declared(notebook).check(given)
+    declaration = declared(notebook)
+    given |= {"resume": True} if resume else {}
+    given |= {"overwrite": True} if overwrite and "overwrite" in declaration else {}
+    checked = declaration.check(given)
     label = str(checked.get("mixer") or notebook.stem)
     values = {name: checked[name] for name in given}  # defaults are the notebook's own affair
-    replace = bool(checked.get("resume") or checked.get("overwrite"))
+    replace = bool(overwrite or checked.get("resume") or checked.get("overwrite"))
     check_free(out, replace=replace, ways="--resume to continue it, --overwrite to replace it")
-    page = run_notebook(notebook, values, out, timeout=timeout, label=label)
+    page = run_notebook(notebook, values, out, timeout=timeout, label=label, overwrite=replace)
     shown = page if page.exists() else out / "run.ipynb"  # where no page could be made
     _echo(f"The run: {shown.resolve()}", f"Compare runs with: rbkit report {out.parent}")
     if shown != page and shown.exists():
@@ -294,9 +295,10 @@ def report(
     """
     from rbkit.report.page.page import write_report
 
-    page = write_report(
-        runs, out or runs[0] / "index.html", baseline=baseline, title=title, pdf=pdf
-    )
+    usual = runs[0] / "index.html"
+    if out is None and usual.is_file() and b"default-src 'none'" not in usual.read_bytes()[:2000]:
+        raise InputError(str(usual), "is not a page of rbkit's", "give another place with --out")
+    page = write_report(runs, out or usual, baseline=baseline, title=title, pdf=pdf)
     _echo(f"The report: {page.resolve()}")
 
 

@@ -12,16 +12,21 @@ import math
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import time
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rbkit.errors import InputError
+import psutil
+
+from rbkit.errors import InputError, RbkitWarning
 
 
 def cache_dir() -> Path:
@@ -182,13 +187,115 @@ def regular(path: str | Path, *, or_folder: bool = False) -> Path:
     return path
 
 
+DEEPEST = 100  # levels of JSON that are read: whatever walks through it has room for more
+
+
+def parse_json(raw: str | bytes) -> Any:
+    """Read JSON that may come from a stranger.
+
+    Raises
+    ------
+    ValueError
+        It is not JSON in UTF-8, or nested too deep.
+
+    Examples
+    --------
+    >>> parse_json("[" * 200 + "]" * 200)
+    Traceback (most recent call last):
+        ...
+    ValueError: nested more than 100 deep
+    """
+    try:
+        value = json.loads(raw)
+    except RecursionError:
+        raise ValueError(f"nested more than {DEEPEST} deep") from None
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEEPEST + 1):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [item for items in inner for item in items if isinstance(item, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {DEEPEST} deep")
+
+
+def check_folder(where: str, path: str | Path) -> None:
+    """Refuse a path that is no folder, and cannot become one.
+
+    Examples
+    --------
+    >>> check_folder("run_dir", "/dev/null/run")
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: run_dir: /dev/null is not a folder; give another place
+    """
+    remedy, path = "give another place", Path(path)
+    try:
+        str(path).encode("utf-8")
+        for part in (path, *path.absolute().parents):
+            if not part.is_dir() and os.path.lexists(part):
+                raise InputError(where, f"{part} is not a folder", remedy)
+        with suppress(FileNotFoundError):
+            path.stat()  # what is_dir takes for "no": too long a name
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # too long, a NUL in it, not UTF-8
+        why = getattr(error, "strerror", None) or error
+        what = f"{str(path)[:200]} cannot be a folder ({why})"
+        raise InputError(where, what, remedy) from error
+
+
+@contextmanager
+def saving(path: str | Path) -> Iterator[None]:
+    """Turn a full disk, and whatever else keeps a result from being saved, into one line."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})"
+        raise InputError(str(path), what, "make room, or give another place") from error
+
+
+@contextmanager
+def keeping(what: str) -> Iterator[None]:
+    """Warn where a cache cannot be written: work in memory is not lost to a full disk."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{what} cannot be written ({error.strerror or error}): it is not kept"
+        warnings.warn(message, RbkitWarning, stacklevel=4)
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; a broken one gives an :class:`InputError` that names it."""
     path = regular(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also of an int with thousands of digits
+        return parse_json(path.read_bytes())
+    except ValueError as error:  # also of an int with thousands of digits
         raise InputError(str(path), f"not valid JSON ({error})", "delete or repair it") from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> OSError | InputError:
+    """Return the error for a file that cannot be read; one that is not there stays what it is."""
+    if isinstance(error, FileNotFoundError):
+        return error
+    return InputError(str(path), f"cannot be read ({error.strerror})", "check its permissions")
+
+
+_SMALL = 1e9  # bytes that may be unpacked in any case
+
+
+def check_memory(size: float) -> None:
+    """Raise a ValueError where a file would unpack to more than there is memory."""
+    if size > max(_SMALL, psutil.virtual_memory().available):
+        raise ValueError(f"it would unpack to {size / 1e9:,.0f} GB")
+
+
+# What numpy and zipfile raise for files that are none of theirs, or that lie about themselves.
+_NO_ARRAYS: tuple[type[Exception], ...] = (ValueError, EOFError, LookupError, TypeError)
+_NO_ARRAYS += (AttributeError, ArithmeticError)
+_NO_ARRAYS += (MemoryError, RecursionError, SyntaxError, NotImplementedError, RuntimeError)
+_NO_ARRAYS += (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError)
 
 
 def read_npz(path: str | Path, remedy: str) -> dict[str, Any]:
@@ -205,9 +312,13 @@ def read_npz(path: str | Path, remedy: str) -> dict[str, Any]:
     try:
         # Opened here, since numpy leaves its own file open when the archive is broken.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            # A few kB may unpack to more than there is memory.
+            check_memory(sum(each.file_size for each in file.zip.infolist()))
             return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _NO_ARRAYS as error:
         raise InputError(str(path), f"cannot be read ({error})", remedy) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def free_name(path: str | Path) -> Path:
@@ -221,6 +332,7 @@ def free_name(path: str | Path) -> Path:
     (True, 'run')
     """
     path, number = Path(path), 1
+    path = path if path.name else path.resolve()  # "." and ".." have no name of their own
     name = path.name
     while path.exists():
         number += 1
@@ -255,6 +367,18 @@ def fingerprint(*parts: str | bytes | Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+def own(root: Path, name: str) -> Path:
+    """``root / name`` as :func:`inside` allows it, but not resolved: to be opened or written.
+
+    A folder from a stranger may hold links to files of its reader.
+    """
+    path = root / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        what = f"is a link that leads out of {root.name or root}"
+        raise InputError(str(path), what, "put the file itself there")
+    return path
+
+
 def inside(root: str | Path, relative: str | Path) -> Path:
     """``root / relative``, refused if it leaves `root` (``..``, absolute, or a link out).
 
@@ -266,7 +390,7 @@ def inside(root: str | Path, relative: str | Path) -> Path:
     rbkit.errors.InputError: ../etc/passwd: leaves the folder /tmp; use a path inside it
     """
     root = Path(root).resolve()
-    path = (root / relative).resolve()
+    path = Path(os.path.realpath(root / relative))
     if path != root and root not in path.parents:
         raise InputError(str(relative), f"leaves the folder {root}", "use a path inside it")
     return path

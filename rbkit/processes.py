@@ -7,6 +7,7 @@ by its number and its time of birth (:func:`process_identity`).
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -65,6 +66,8 @@ def take_lock(path: Path) -> FileLock | None:
     True
     >>> lock.release()
     """
+    if path.is_symlink():  # locking empties the file that it leads to
+        raise OSError(errno.ELOOP, "the lock is a link", str(path))
     lock = FileLock(path, timeout=0, thread_local=False)
     try:
         lock.acquire()
@@ -117,7 +120,7 @@ def kill_group(leader: Mapping[str, Any] | None) -> bool:
     has gone, its number may belong to others, above all after a reboot or in a copied folder;
     then only processes with the `mark` of the leader as ``$RBKIT_SWEEP`` are killed.
     """
-    if not leader or not isinstance(leader.get("pid"), int) or leader["pid"] <= 1:
+    if not leader or type(leader.get("pid")) is not int or not 1 < leader["pid"] < 2**31:
         return False
     pid, born = leader["pid"], leader.get("born")
     if pid == os.getpgrp() or not isinstance(born, int | float) or not _group_exists(pid):

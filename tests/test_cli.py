@@ -220,3 +220,17 @@ def test_lab_passes_the_options_of_jupyter_on(arguments, options, tmp_path, monk
 
 def test_lab_takes_one_folder():
     assert CliRunner().invoke(app, ["lab", "a", "b"]).exit_code == 2
+
+
+def test_a_report_does_not_replace_a_page_of_somebody_else(tmp_path, write_run, monkeypatch):
+    monkeypatch.setattr("rbkit.report.page.page.drawings", lambda *_: {})
+    write_run(tmp_path / "runs" / "one", names=["a", "b"], rounds=2)
+    (tmp_path / "runs" / "index.html").write_text("my own page")
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "runs")])
+    assert "is not a page of rbkit's; give another place with --out" in str(done.exception)
+    assert (tmp_path / "runs" / "index.html").read_text() == "my own page"
+    for page in ("mine.html", "index.html"):
+        (tmp_path / "runs" / "index.html").unlink(missing_ok=True)
+        out = ["--out", str(tmp_path / page)] if page == "mine.html" else []
+        for _ in range(2):
+            assert CliRunner().invoke(app, ["report", str(tmp_path / "runs"), *out]).exit_code == 0

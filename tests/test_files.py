@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import (
     atomic_path,
     cache_dir,
+    check_folder,
     fingerprint,
+    free_name,
     inside,
+    keeping,
+    own,
     read_json,
     read_npz,
+    saving,
     sha256_of_file,
     write_json,
 )
@@ -129,3 +136,82 @@ def test_only_regular_files_are_opened(tmp_path, read):
             read(tmp_path / bad)
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "nothing")
+
+
+def test_json_is_read_to_a_hundred_levels(tmp_path):
+    path = tmp_path / "a.json"
+    for levels, readable in ((100, True), (102, False), (900, False), (200_000, False)):
+        path.write_text("[" * levels + "]" * levels)
+        if readable:
+            assert isinstance(read_json(path), list)
+        else:
+            with pytest.raises(InputError, match="nested more than 100 deep"):
+                read_json(path)
+
+
+def test_arrays_that_do_not_fit_into_memory_are_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros(10_000_000))
+    assert len(read_npz(tmp_path / "a.npz", "delete it")["x"]) == 10_000_000
+    monkeypatch.setattr("rbkit.files._SMALL", 1e6)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2e6))
+    with pytest.raises(InputError, match=r"it would unpack to 0 GB.*; delete it"):
+        read_npz(tmp_path / "a.npz", "delete it")
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a").write_text("{}")
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for read in (read_json, lambda path: read_npz(path, "x")):
+        with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+            read(tmp_path / "a")
+
+
+def test_a_link_inside_a_folder_may_not_lead_out_of_it(tmp_path):
+    root = tmp_path / "root"
+    (root / "runs").mkdir(parents=True)
+    (tmp_path / "secret").write_text("")
+    (root / "file").symlink_to(tmp_path / "secret")
+    (root / "runs" / "far").symlink_to(tmp_path)
+    (root / "near").symlink_to(root / "runs")
+    (root / "loop").symlink_to(root / "loop")
+    for name in ("near", "loop", "runs", "nothing"):
+        assert own(root, name) == root / name
+    for name in ("file", "runs/far", "runs/far/secret", "../secret", "/etc/passwd"):
+        with pytest.raises(InputError, match="leads out of root"):
+            own(root, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["file", "file/x", "pipe", "loop", "gone", "x" * 300, "a\0b", "\udcff"]
+)
+def test_what_cannot_become_a_folder_is_refused_before_work_starts(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "gone").symlink_to(tmp_path / "nothing")
+    with pytest.raises(InputError, match=r"^run_dir: .*; give another place$"):
+        check_folder("run_dir", tmp_path / name)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "there")
+    for good in ("there", "linked", "new", "linked/new/newer", "."):
+        check_folder("run_dir", tmp_path / good)
+
+
+def test_a_full_disk_is_one_line_for_a_result_and_a_warning_for_a_cache():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        pytest.raises(InputError, match=r"a: cannot be written \(No space.*\); make room"),
+        saving("a"),
+    ):
+        raise full
+    with pytest.warns(RbkitWarning, match="the map cannot be written"), keeping("the map"):
+        raise full
+
+
+def test_the_working_folder_has_a_free_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert free_name(".") == tmp_path.with_name(f"{tmp_path.name}-2")

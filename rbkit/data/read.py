@@ -11,6 +11,7 @@ strings already, taking rows copies nothing; otherwise ``map`` rewrites them on 
 
 from __future__ import annotations
 
+import errno
 import gc
 import glob
 import hashlib
@@ -283,10 +284,16 @@ def _open_files(
             return _open_files(files, name, progress, again)
         culprit, what = bad or (name, _reason(error))
         remedy = "repair it or leave it out"
+        if getattr(error, "errno", 0) in _FULL or "Not enough disk space" in str(error):
+            culprit, what = cache_dir() / "datasets", "cannot be written (no space left)"
+            remedy = "make room, or set RBKIT_CACHE to another place"
         if "zstandard" in what:
             what, remedy = "is compressed with zstd", "pip install zstandard"
         raise InputError(str(culprit), what, remedy) from error
     return Opened(dict(loaded), name, [])
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _load_files(
@@ -366,7 +373,8 @@ def _diagnose(
 
 
 _DEEPEST = 100  # levels of JSON; Arrow's reader ends the process at some tens of thousands
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"')
+# Possessive, and to the end of the line where it is not closed: time is proportional to length.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?')
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
 

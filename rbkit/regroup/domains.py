@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
@@ -15,7 +16,19 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, json_ready, read_json, regular, sha256_of_file, write_json
+from rbkit.files import (
+    atomic_path,
+    check_folder,
+    check_memory,
+    free_name,
+    json_ready,
+    own,
+    read_json,
+    regular,
+    saving,
+    sha256_of_file,
+    write_json,
+)
 from rbkit.text import one_line
 
 if TYPE_CHECKING:
@@ -220,14 +233,25 @@ class Domains:
         self.material = material
         return self
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``assignments.parquet``, ``centroids.parquet`` and ``domains.json`` to `folder`.
+
+        Domains that are there are replaced, but not those edited by hand, unless these are what
+        their edits led to, or `overwrite` is true.
 
         ``domains.json`` comes last and holds the checksums of the others, so that after a
         kill the folder holds all of it or, to :meth:`load`, nothing. Parquet and JSON, never
         pickle: a folder may come from a stranger.
         """
         folder = Path(folder)
+        check_folder("folder", folder)
+        if not overwrite:
+            self._check_edits(folder)
+        with saving(folder):
+            self._write(folder)
+        return folder
+
+    def _write(self, folder: Path) -> None:
         (folder / _HEADER).unlink(missing_ok=True)
         n_train, n_eval = len(self.train_labels), len(self.eval_labels)
         split = pa.array(["train"] * n_train + ["eval"] * n_eval, pa.string())
@@ -261,7 +285,6 @@ class Domains:
             "sha256": {name: sha256_of_file(folder / name) for name in tables},
         }
         write_json(folder / _HEADER, json_ready(facts))
-        return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -284,36 +307,57 @@ class Domains:
         try:
             # Two known names, not whatever the header lists: it may come from a stranger.
             sums = facts["sha256"]
-            table = _read_table(folder / _ASSIGNMENTS, sums[_ASSIGNMENTS])
+            table = _read_table(folder, _ASSIGNMENTS, sums[_ASSIGNMENTS])
             labels = table["domain"].to_numpy()
             train = np.asarray(table["split"].to_pylist(), dtype=str) == "train"
             if _CENTROIDS in sums:
-                table = _read_table(folder / _CENTROIDS, sums[_CENTROIDS])
+                table = _read_table(folder, _CENTROIDS, sums[_CENTROIDS])
                 flat = table["centroid"].combine_chunks().flatten()
-                centroids = flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)
+                flat = flat.to_numpy(zero_copy_only=False)
+                centroids = flat.reshape(len(table), len(flat) // max(1, len(table)))
                 owners = table["domain"].to_numpy()
-            names, method, quality = facts["names"], facts["method"], facts["quality"]
-            cards = facts["cards"]
-        except (KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            raise InputError(str(header), f"damaged ({error!r})", _REMEDY) from error
-        try:
+            _check_header(facts)
             return cls(
-                names=names,
+                names=facts["names"],
                 train_labels=labels[train],
                 eval_labels=labels[~train],
                 centroids=centroids,
                 centroid_domains=owners,
-                method=method,
-                quality=quality,
-                cards=[Card(**card) for card in cards],
+                method=facts["method"],
+                quality=facts["quality"],
+                cards=[Card(**card) for card in facts["cards"]],
             )
-        except (InputError, TypeError) as error:
-            raise InputError(str(folder), str(error), _REMEDY) from error
+        except InputError as error:
+            where = error.where if str(folder) in error.where else f"{folder}, {error.where}"
+            raise InputError(where, error.what, _REMEDY) from error
+        except (*_DAMAGE, pa.ArrowException) as error:
+            what = f"damaged ({type(error).__name__}: {error})"
+            raise InputError(str(folder), what, _REMEDY) from error
+
+    def _check_edits(self, folder: Path) -> None:
+        """Refuse to replace domains that were edited by hand by others than their successors."""
+        try:
+            facts = read_json(folder / _HEADER)
+            there = list(facts["method"]["edits"]["ops"])
+        except _DAMAGE:  # none, or of which nothing can be told
+            return
+        ours = json_ready((self.edits or {}).get("ops") or [])
+        if len(there) > 1 and ours[: len(there)] != there:
+            count = f"{len(there) - 1} edit{'s' * (len(there) > 2)}"
+            what = f"{folder} holds domains with {count} made by hand"
+            remedy = f"give overwrite=True to lose them, or {free_name(folder)}"
+            raise InputError("folder", what, remedy)
 
     def _title(self) -> str:
         """One line: how many domains, over which examples, made how, how good."""
         examples = f"{len(self.train_labels):,} train and {len(self.eval_labels):,} eval examples"
-        parts = [f"{self.m} domains over {examples}", self.method.get("name", "by hand")]
+        parts = [f"{self.m} domains over {examples}"]
+        with suppress(*_DAMAGE):  # of what a stranger's file says of itself
+            parts += self._properties()
+        return one_line(" · ".join(parts))
+
+    def _properties(self) -> list[str]:
+        parts = [str(self.method.get("name", "by hand"))]
         if (score := self.quality.get("silhouette")) is not None:
             parts.append(f"silhouette {score:.3f}")
         if (score := self.quality.get("stability_ari")) is not None:
@@ -327,7 +371,7 @@ class Domains:
         far = self.quality.get("far_eval", {})
         if far.get("apart"):
             parts.append(f"{far['far']:,} far eval examples kept apart")
-        return " · ".join(parts)
+        return parts
 
     def _shares(self) -> NDArray[np.float64]:
         """Shares of each domain in train and in eval: (m, 2)."""
@@ -379,12 +423,38 @@ def _card_html(card: Card) -> str:
     return f"<details><summary>{terms or 'examples'}</summary>{escape(sources)}{quotes}</details>"
 
 
-def _read_table(path: Path, sha256: str) -> pa.Table:
+_DAMAGE: tuple[type[Exception], ...] = (ValueError, TypeError, LookupError, AttributeError)
+_DAMAGE += (ArithmeticError, OSError, MemoryError)
+
+
+def _check_header(facts: dict[str, Any]) -> None:
+    """Refuse a header of other types than :meth:`Domains.save` writes."""
+    kinds: dict[str, Any] = {"names": list, "method": dict, "quality": dict, "cards": list}
+    kinds |= {"name": str, "size": int, "eval_size": int, "sources": dict}
+    kinds |= dict.fromkeys(("terms", "nearest", "strangest"), list)
+    for part in (facts, *facts["cards"]):
+        for name, value in part.items():
+            texts = isinstance(value, list) and name != "cards"
+            if not isinstance(value, kinds.get(name, object)) or (
+                texts and name in kinds and not all(isinstance(item, str) for item in value)
+            ):
+                raise TypeError(f"{name} is not what it should be")
+    for card in facts["cards"]:
+        if not all(isinstance(share, int | float) for share in card.get("sources", {}).values()):
+            raise TypeError("sources are not shares")
+
+
+def _read_table(folder: Path, name: str, sha256: str) -> pa.Table:
+    path = own(folder, name)
     if not path.is_file():
         raise InputError(str(path), "no such file", _REMEDY)
     if sha256_of_file(path) != sha256:
         raise InputError(str(path), "damaged: it is not the file that was saved", _REMEDY)
-    return pq.read_table(regular(path))
+    # Not read_table, which takes folders called "domain=3" for columns.
+    with pq.ParquetFile(regular(path)) as file:
+        # Equal values take no room in a file; decoded, each is a number.
+        check_memory(8 * file.metadata.num_rows * file.metadata.num_columns)
+        return file.read()
 
 
 def _checked_labels(where: str, labels: ArrayLike, m: int) -> NDArray[np.int32]:

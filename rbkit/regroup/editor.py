@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError, RbkitWarning, as_count
-from rbkit.files import atomic_path, cache_dir, fingerprint, json_ready, read_npz
+from rbkit.files import atomic_path, cache_dir, fingerprint, json_ready, keeping, read_npz
 from rbkit.regroup.cards import CardMaker
 from rbkit.regroup.domains import Card, Domains
 from rbkit.regroup.grouping import Grouping, Labels, means
@@ -285,7 +285,7 @@ class Clusterings:
             return tree
         tree.fit(self.material.train)
         if self.cache:
-            with atomic_path(path) as tmp:
+            with keeping("the hierarchy"), atomic_path(path) as tmp:
                 np.savez(tmp, **{name: getattr(tree, name) for name in _TREE})
         return tree
 

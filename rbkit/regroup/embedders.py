@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from rbkit.errors import InputError, as_count, as_seed
 from rbkit.files import fingerprint, read_json, sha256_of_file
 from rbkit.regroup.embedding import Embedder, check_items
+from rbkit.text import clean
 
 # All that sentence-transformers and transformers read, and nothing that needs unpickling.
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -214,7 +215,7 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
         if not hasattr(self, "_loaded"):
             max_tokens = as_count("max_tokens", self.max_tokens, least=1)
             if not self.trust_remote_code:
-                _refuse_code(self._folder())
+                refuse_code(self._folder())
             import torch
             from sentence_transformers import SentenceTransformer
             from transformers.utils import logging
@@ -232,7 +233,7 @@ class TransformerEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc
                     # autocast decides what is computed in less.
                     model_kwargs={"use_safetensors": True, "dtype": torch.float32},
                 )
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # damaged files raise anything
                 remedy = "give a folder or hub id of an encoder saved with save_pretrained"
                 raise InputError(self.model, f"cannot be loaded ({error})", remedy) from error
             finally:
@@ -419,12 +420,13 @@ class ClipEmbedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             from transformers import CLIPModel, CLIPProcessor
 
             folder = str(_model_folder(self.model))
+            refuse_code(folder)
             try:
                 model = CLIPModel.from_pretrained(
                     folder, local_files_only=True, use_safetensors=True
                 )
                 processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-            except (OSError, ValueError, KeyError) as error:
+            except Exception as error:  # damaged files raise anything
                 remedy = "give a folder or hub id of a CLIP model"
                 raise InputError(self.model, f"cannot be loaded ({error})", remedy) from error
             device = _device_or_default(self.device)
@@ -518,19 +520,34 @@ def _content_of(folder: Path, *, code: bool = False) -> str:
     )
 
 
-def _refuse_code(folder: Path) -> None:
-    """Refuse a model that makes sentence-transformers import code from elsewhere.
+def refuse_code(folder: str | Path) -> None:
+    """Refuse a model whose files make a library import, or read, what is not in its folder.
 
-    Versions 5.0 to 5.4 do so for the ``modules.json`` of a local folder, whatever
-    ``trust_remote_code`` says.
+    Whatever ``trust_remote_code`` says, sentence-transformers 5.0 to 5.4 imports the classes in a
+    local ``modules.json``; transformers runs an attention kernel of the hub that a configuration
+    names, loads the base model of an adapter, and opens shards of weights by any path.
     """
+    folder = Path(folder)
+    remedy = "use a model whose authors you trust, and that needs nothing else"
     for path in [*folder.rglob("modules.json"), *folder.rglob("*config*.json")]:
         facts = read_json(path)
+        if not isinstance(facts, dict | list):
+            raise InputError(str(path), "not the configuration of a model", "save the model again")
+        if path.name == "config.json" and clean(facts) != facts:
+            raise InputError(str(path), "holds control characters", remedy)
         for entry in facts if isinstance(facts, list) else [facts]:
             for name in _classes_in(entry):
                 if "." in name and not name.startswith(_OWN_CLASSES):
-                    remedy = "pass an embedder with trust_remote_code if you trust its authors"
-                    raise InputError(str(path), f"imports {name[:100]!r}", remedy)
+                    ways = "pass an embedder with trust_remote_code if you trust its authors"
+                    raise InputError(str(path), f"imports {name[:100]!r}", ways)
+            for name in _elsewhere_in(entry):
+                raise InputError(str(path), f"brings in {name[:100]!r} from elsewhere", remedy)
+    for path in folder.rglob("*.index.json"):
+        facts = read_json(path)
+        shards = facts.get("weight_map") if isinstance(facts, dict) else None
+        for name in set(map(str, shards.values())) if isinstance(shards, dict) else ():
+            if name != Path(name).name:
+                raise InputError(str(path), f"names the weights {name[:100]!r}", remedy)
 
 
 _OWN_CLASSES = (
@@ -546,6 +563,23 @@ def _classes_in(entry: Any) -> Iterator[str]:
         for key in _CLASS_KEYS:
             value = entry.get(key)
             yield from map(str, value.values() if isinstance(value, Mapping) else [value or ""])
+
+
+_KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation")
+
+
+def _elsewhere_in(entry: Any) -> Iterator[str]:
+    """Yield what a configuration, or a part of it, takes from the hub or another folder."""
+    if isinstance(entry, Mapping):
+        if base := entry.get("base_model_name_or_path"):
+            yield str(base)
+        for key in _KERNEL_KEYS:
+            value = entry.get(key)
+            for name in value.values() if isinstance(value, Mapping) else [value]:
+                if "/" in str(name):
+                    yield str(name)
+    for part in entry.values() if isinstance(entry, Mapping) else ():
+        yield from _elsewhere_in(part)
 
 
 def _model_folder(model: str, *, trust_remote_code: bool = False) -> Path:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError
-from rbkit.files import atomic_path, cache_dir, fingerprint, regular, write_json
+from rbkit.files import atomic_path, cache_dir, fingerprint, keeping, regular, write_json
 
 _KEY_BYTES = 16  # 128 bits: among 10^9 texts two agree by chance with probability 10^-21
 # Texts given to the embedder at once: many full batches, yet a bar that moves.
@@ -252,7 +252,8 @@ def embed(
             if store is not None and (
                 late or done - saved >= _TEXTS_PER_SHARD or done == len(todo)
             ):
-                store.append(keys[todo[saved:done]], np.concatenate(pending), spent)
+                with keeping("the cache of vectors"):
+                    store.append(keys[todo[saved:done]], np.concatenate(pending), spent)
                 pending, saved, written, spent = [], done, time.monotonic(), 0.0
     assert vectors is not None  # there is at least one text, read or computed
     return vectors[inverse]
@@ -312,7 +313,8 @@ def _store_of(embedder: Embedder, cache: Path | str | bool | None) -> VectorStor
     root = cache_dir() / "embeddings" if cache is True else Path(cache)
     folder = root / fingerprint(json.dumps(identity, sort_keys=True))
     if not (folder / "embedder.json").exists():  # for people, who look whose vectors these are
-        write_json(folder / "embedder.json", identity)
+        with keeping("the cache of vectors"):
+            write_json(folder / "embedder.json", identity)
     return VectorStore(folder)
 
 

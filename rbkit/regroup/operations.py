@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError, as_count
-from rbkit.files import fingerprint, json_ready, read_json, regular, write_json
+from rbkit.files import fingerprint, json_ready, own, read_json, regular, saving, write_json
 from rbkit.regroup.domains import NOISE_POLICIES
 from rbkit.regroup.grouping import Grouping, means
 from rbkit.regroup.kmeans import KMeans, assign
@@ -328,11 +328,9 @@ def describe(op: Mapping[str, Any]) -> str:
     'rename army to war'
     """
     try:
-        if op["op"] == "cut":
-            return _cut_in_words(op)
-        return _edit_in_words(op)
+        return one_line(_cut_in_words(op) if op["op"] == "cut" else _edit_in_words(op))
     except (TypeError, ValueError, KeyError, AttributeError):  # a log that somebody wrote by hand
-        return f"{op.get('op')}, with parameters that it does not have"
+        return one_line(f"{op.get('op')}, with parameters that it does not have")
 
 
 def _cut_in_words(op: Mapping[str, Any]) -> str:
@@ -446,7 +444,8 @@ class EditLog:
 
     def save(self, path: str | Path) -> Path:
         """Write the log as JSON, whole or not at all."""
-        write_json(path, self.to_dict())
+        with saving(path):
+            write_json(path, self.to_dict())
         return Path(path)
 
     @classmethod
@@ -460,9 +459,10 @@ class EditLog:
         """
         path = regular(path, or_folder=True)
         if path.is_dir():
-            header = path / "domains.json"
+            header = own(path, "domains.json")
             facts = read_json(header) if header.is_file() else {}
-            edits = facts.get("method", {}).get("edits") if isinstance(facts, dict) else None
+            method = facts.get("method") if isinstance(facts, dict) else None
+            edits = method.get("edits") if isinstance(method, dict) else None
             if not edits:
                 raise InputError(str(path), "no domains with a log there", "give a log's file")
             return cls.of(edits, str(header))

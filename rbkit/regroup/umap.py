@@ -25,7 +25,7 @@ from sklearn.decomposition import PCA
 from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
-from rbkit.files import atomic_path, cache_dir, fingerprint, read_npz
+from rbkit.files import atomic_path, cache_dir, fingerprint, keeping, read_npz
 from rbkit.regroup.kmeans import vectors_of
 
 Report = Callable[[float, str], None]
@@ -158,7 +158,7 @@ def project(
 
         result = _project(X, n_components, n_neighbors, min_dist, n_epochs, seed, sample, report)
     if path is not None:
-        with atomic_path(path) as tmp:
+        with keeping("the projection"), atomic_path(path) as tmp:
             np.savez(tmp, coordinates=result.coordinates, anchors=result.anchors)
     return result
 

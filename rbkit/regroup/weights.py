@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning, as_count
-from rbkit.files import atomic_path, fingerprint, read_json, regular, write_json
+from rbkit.files import atomic_path, fingerprint, read_json, regular, saving, write_json
 from rbkit.text import one_line
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ class Weights:
             "p": self.p.tolist(),
             "weight": self.per_example.tolist(),
         }
-        write_json(path, facts)
+        with saving(path):
+            write_json(path, facts)
         return path
 
     @classmethod
@@ -380,7 +381,7 @@ def write_weighted(
     path = Path(path)
     weighted = add_weights(dataset, domains, p, columns=columns)
     schema = weighted.features.arrow_schema
-    with atomic_path(path) as tmp, pq.ParquetWriter(tmp, schema) as writer:
+    with saving(path), atomic_path(path) as tmp, pq.ParquetWriter(tmp, schema) as writer:
         for piece in weighted.with_format("arrow").iter(batch_size=10_000):
             writer.write_table(piece.cast(schema))
     return path

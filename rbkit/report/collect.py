@@ -6,6 +6,7 @@ them is not followed.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -168,8 +169,7 @@ def _of_sweep(folder: Path) -> Run:
 
 
 def _inside(path: Path, root: Path) -> bool:
-    resolved = path.resolve()
-    return resolved == root or root in resolved.parents
+    return Path(os.path.realpath(path)).is_relative_to(root)
 
 
 def _leave_out(folder: Path, why: str) -> None:

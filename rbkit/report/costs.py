@@ -24,7 +24,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoTokenizer
 
 from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.registry import MIXERS, canonical_mixer, mixer_by_name
@@ -48,7 +47,7 @@ from rbkit.show.style import (
 )
 from rbkit.text import UNKNOWN, amount, percent, say, thousands
 from rbkit.train.costs import Budget, modelled_overhead
-from rbkit.train.models import PRESETS, pretrained_source, tokenize, train_tokenizer
+from rbkit.train.models import PRESETS, load_tokenizer, tokenize, train_tokenizer
 from rbkit.train.propose.runs import train_once
 from rbkit.train.run import Run, list_runs
 
@@ -206,7 +205,7 @@ def eval_tokens(corpus: Any, params: RunParameters) -> int:
             list(corpus["train"]["text"]), params.vocab_size, progress=False
         )
     else:
-        tokenizer = AutoTokenizer.from_pretrained(pretrained_source(params.model))
+        tokenizer = load_tokenizer(params.model)
     rows = tokenize(corpus["eval"]["text"], tokenizer, params.context)["input_ids"]
     return sum(len(row) for row in rows)
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
+from rbkit.errors import InputError
+from rbkit.files import free_name
 from rbkit.report.engine import NotebookError
 from rbkit.report.html import run_notebook
 from rbkit.report.job import load_inputs
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.page.page import write_report
 from rbkit.report.parameters import RunParameters
-from rbkit.text import say
+from rbkit.text import say, value_text
 from rbkit.train.recorder import Recorder
+from rbkit.train.run import Run
 
 MIXERS = ("Stratified", "Target", "RnB")
 
@@ -87,6 +90,8 @@ def demo(
             say(f"[{time.monotonic() - began:4.0f} s] {text}")
 
     tell(f"corpus and domains: {shared.corpus}, embedded with {shared.embedder} (cached)")
+    for mixer in mixers:
+        _check_own(out / "runs" / mixer, mixer, shared)
     _, domains = load_inputs(shared, progress=progress)
     domains.save(out / "domains")
     errors = []
@@ -125,3 +130,20 @@ def demo(
         raise errors[0]
     tell(f"done: {page}")
     return page
+
+
+def _check_own(run_dir: Path, mixer: str, shared: RunParameters) -> None:
+    """Refuse a folder with a run that this call would not make again."""
+    if not (run_dir / "run.json").exists():
+        return
+    recorded = Run.open(run_dir).info["parameters"]
+    wanted = {**shared.to_dict(), "mixer": mixer}
+    for name in ("corpus", "eval_sources", "eval_size", "embedder", "k", "mixer", *_OF_TRAINING):
+        if recorded.get(name) != wanted[name]:
+            what = f"holds another run, with {name} {value_text(recorded.get(name))}"
+            raise InputError(
+                str(run_dir), what, f"give --out, such as {free_name(run_dir.parents[1])}"
+            )
+
+
+_OF_TRAINING = ("model", "steps", "round_steps", "seed", "context", "batch_size", "learning_rate")

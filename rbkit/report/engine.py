@@ -23,6 +23,7 @@ from rbkit.processes import terminate_by_interrupt
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import Parameters, declared
 from rbkit.text import last_lines, one_line, truncate
+from rbkit.train.recorder import check_free
 
 
 def cell_name(source: str) -> str | None:
@@ -167,6 +168,7 @@ def execute(
     progress: bool = True,
     label: str | None = None,
     on_kernel: Callable[[int], None] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Execute a notebook into ``run_dir/run.ipynb``.
 
@@ -191,6 +193,9 @@ def execute(
         Name for that line; the notebook's by default.
     on_kernel : callable, optional
         Called with the process id of the kernel as soon as it has one.
+    overwrite : bool
+        Also into a folder that holds a run, as where the notebook has a parameter ``resume`` or
+        ``overwrite`` that is on: whether that run is lost is up to the notebook.
 
     Returns
     -------
@@ -201,13 +206,14 @@ def execute(
     ------
     InputError
         No such notebook, a parameter that it does not declare, or a value of another type
-        than it declares.
+        than it declares; a folder whose run would be lost, or is in progress.
     NotebookError
         A cell failed, the kernel died, or a cell took too long. ``run.ipynb`` is there.
     """
     notebook, run_dir = Path(notebook), Path(run_dir).resolve()
     node = read_notebook(notebook)
-    values = _values(node, parameters, run_dir, profile)
+    values, replace = _values(node, parameters, run_dir, profile)
+    check_free(run_dir, replace=overwrite or replace, ways="resume or overwrite as True")
     run_dir.mkdir(parents=True, exist_ok=True)
     temporary, final = run_dir / ".tmp-run.ipynb", run_dir / "run.ipynb"
     # Of an earlier attempt; not before the parameters were checked, which loses nothing.
@@ -244,7 +250,8 @@ def execute(
 
 def _values(
     node: Any, parameters: Parameters | Mapping[str, Any] | None, run_dir: Path, profile: str | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
+    """Return the values for the notebook, and whether it resumes or overwrites a run."""
     given = parameters.to_dict() if isinstance(parameters, Parameters) else dict(parameters or {})
     declaration = declared(node)
     if profile is not None and "profile" in declaration:
@@ -252,7 +259,8 @@ def _values(
     # JSON values: papermill writes a tuple as a string, a list arrives as a list.
     checked = declaration.check(given)
     values = {name: checked[name] for name in given}
-    return {**values, "run_dir": str(run_dir)} if "run_dir" in declaration else values
+    values |= {"run_dir": str(run_dir)} if "run_dir" in declaration else {}
+    return values, bool(checked.get("resume") or checked.get("overwrite"))
 
 
 def _papermill(node: Any, out: Path, options: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError
-from rbkit.files import write_text
+from rbkit.files import regular, write_text
 
 
 def read_notebook(path: str | Path) -> Any:
@@ -28,10 +28,15 @@ def read_notebook(path: str | Path) -> Any:
     import nbformat
 
     try:
-        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+        return nbformat.read(regular(path), as_version=4)  # type: ignore[no-untyped-call]
     except FileNotFoundError:
         raise InputError(str(path), "no such notebook", "check the path") from None
-    except (OSError, ValueError, KeyError, AttributeError, nbformat.ValidationError) as error:
+    except InputError:
+        raise
+    except (
+        *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError),
+        nbformat.ValidationError,
+    ) as error:
         what = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(
             str(path), f"not a notebook ({what})", "give a Jupyter notebook (.ipynb)"

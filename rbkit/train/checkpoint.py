@@ -18,9 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerState
+from transformers.trainer_pt_utils import safe_globals
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import atomic_path, read_json, read_npz, regular, write_json
+from rbkit.text import clean
 from rbkit.train.parallel import is_first, wait
 
 _ARRAYS, _VALUES = "rbkit_state.npz", "rbkit_state.json"
@@ -85,7 +88,10 @@ def load_state(folder: str | Path) -> dict[str, Any]:
             return arrays[value.removeprefix(_MARK)]
         return value
 
-    return dict(join(values))
+    try:
+        return dict(join(values))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unusable(Path(folder) / _VALUES, f"{type(error).__name__}: {error}") from error
 
 
 def check_checkpoint(folder: str | Path) -> dict[str, Any]:
@@ -118,6 +124,8 @@ def check_checkpoint(folder: str | Path) -> dict[str, Any]:
             raise _unusable(path, str(error)) from error
         if damaged is not None:
             raise _unusable(path, f"{damaged} is damaged")
+        if path.name != "training_args.bin":  # which nothing of it is read from
+            _check_pickle(path)
     others = ("*model*.bin", "*model*/", "global_step*")  # of torch, FSDP, DeepSpeed
     if not weights and not any(any(folder.glob(pattern)) for pattern in others):
         raise _unusable(folder, "the weights are missing")
@@ -125,8 +133,42 @@ def check_checkpoint(folder: str | Path) -> dict[str, Any]:
         for name in sorted(set(read_json(index)["weight_map"].values())):
             if not (folder / name).is_file():
                 raise _unusable(folder / name, "it is missing")
-    read_json(folder / "trainer_state.json")
+    _check_trainer_state(folder / "trainer_state.json")
     return state
+
+
+def _check_pickle(path: Path) -> None:
+    """Refuse a file of torch with anything but numbers in it; the numbers are not read."""
+    try:
+        with safe_globals():
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever it is, the file is at fault
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise _unusable(path, reason) from error
+
+
+def _check_trainer_state(path: Path) -> None:
+    """Refuse a ``trainer_state.json`` that transformers could not continue from."""
+    facts = read_json(path)
+    wanted: dict[str, Any] = {
+        "global_step": int,
+        "max_steps": int,
+        "num_train_epochs": int,
+        "log_history": list,
+    }
+    wanted |= {"epoch": int | float | None, "best_model_checkpoint": str | None}
+    try:
+        TrainerState(**facts)
+        usual = vars(TrainerState())
+        numbers = [name for name in usual if isinstance(usual[name], int | float)]
+        wanted = dict.fromkeys(numbers, int | float | None) | wanted
+        odd = [n for n, kind in wanted.items() if n in facts and not isinstance(facts[n], kind)]
+        if clean(facts) != facts or not isinstance(facts.get("stateful_callbacks", {}), dict):
+            odd.append("a text")
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise _unusable(path, f"{type(error).__name__}: {error}") from error
+    if odd:
+        raise _unusable(path, f"{odd[0]} is not what it should be")
 
 
 def missing_parts(folder: str | Path) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPTNeoConfig,
     LlamaConfig,
     PretrainedConfig,
@@ -19,9 +21,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     set_seed,
 )
+from transformers.utils import cached_file
 
 from rbkit.errors import InputError, as_count, as_seed
-from rbkit.files import atomic_path, cache_dir, fingerprint
+from rbkit.files import atomic_path, cache_dir, fingerprint, saving
+from rbkit.regroup.embedders import refuse_code
 
 _END = "<|endoftext|>"
 
@@ -70,8 +74,8 @@ def train_tokenizer(
             special_tokens=[_END],
             show_progress=progress,
         )
-        with atomic_path(path) as tmp:
-            bpe.save(str(tmp))
+        with saving(path), atomic_path(path) as tmp:
+            tmp.write_text(bpe.to_str(), encoding="utf-8")
     try:
         return PreTrainedTokenizerFast(
             tokenizer_file=str(path), bos_token=_END, eos_token=_END, pad_token=_END
@@ -215,30 +219,45 @@ def build_model(
         vocabulary = None if vocab_size is None else as_count("vocab_size", vocab_size, least=1)
         config = preset_config(model, vocabulary, as_count("context", context, least=1))
         return AutoModelForCausalLM.from_config(config)
-    source = pretrained_source(model)
-    try:
+    with _loading(model, trust_remote_code) as source:
         return AutoModelForCausalLM.from_pretrained(
             source,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
             dtype=torch.float32,
         )
-    except (OSError, ValueError) as error:
-        raise not_loadable(model, error) from error
 
 
-def not_loadable(model: str, error: Exception) -> InputError:
-    """Return the error for a model, or its tokenizer, that ``from_pretrained`` cannot load."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(
-        "model",
-        f"{model!r} cannot be loaded ({reason})",
-        f"use one of {', '.join(PRESETS)}, smollm2, a folder or a hub id",
-    )
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a pretrained model, by id or path; no code of it is run."""
+    with _loading(model) as source:
+        # False, not the default: that asks on the terminal whether to run the code.
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
 
-def pretrained_source(model: str) -> str:
-    """Return the id or folder that ``from_pretrained`` should load for `model`."""
+@contextmanager
+def _loading(model: str, trust_remote_code: bool = False) -> Iterator[str]:
+    """Give the id or folder that ``from_pretrained`` should load, and explain its failures."""
+    source = _pretrained_source(model)
+    try:
+        config = Path(source) / "config.json"
+        if not Path(source).is_dir():  # of the hub, or its cache
+            config = Path(cached_file(source, "config.json") or source)
+        if not trust_remote_code:
+            refuse_code(config.parent)
+        yield source
+    except InputError:
+        raise
+    except Exception as error:  # damaged files raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            "model",
+            f"{model!r} cannot be loaded ({reason})",
+            f"use one of {', '.join(PRESETS)}, smollm2, a folder or a hub id",
+        ) from error
+
+
+def _pretrained_source(model: str) -> str:
     if model == "smollm2":
         from rbkit.data.assets import model_folder
 

@@ -39,7 +39,15 @@ import numpy as np
 from filelock import FileLock
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import atomic_path, free_name, json_ready, read_json, regular, write_json
+from rbkit.files import (
+    atomic_path,
+    check_folder,
+    free_name,
+    json_ready,
+    own,
+    regular,
+    write_json,
+)
 from rbkit.processes import take_lock
 from rbkit.train.run import FORMAT, Run, load_history
 
@@ -262,6 +270,9 @@ def unwritable(error: BaseException | None) -> str | None:
     return None
 
 
+_FILES = ("run.json", "metrics.jsonl", "timings.jsonl", "history.npz", "final.npz", "STOP", ".lock")
+_FOLDERS = ("domains", "checkpoints", "figures", "trackers")
+_WRITTEN = {**dict.fromkeys(_FILES, False), **dict.fromkeys(_FOLDERS, True)}  # whether a folder
 _WRITERS: WeakValueDictionary[str, Recorder] = WeakValueDictionary()  # of this process, by folder
 
 
@@ -355,6 +366,7 @@ class Recorder:
 
     def claim(self) -> None:
         """Become the only writer of the folder, which is made if absent."""
+        check_folder("run_dir", self.path)
         folder = str(self.path.resolve())
         other = _WRITERS.get(folder)
         if other is not None and other is not self:
@@ -364,6 +376,11 @@ class Recorder:
             other.active = False
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for name, is_folder in _WRITTEN.items():
+                written = own(self.path, name)
+                if written.is_dir() != is_folder and os.path.lexists(written):
+                    what = "is not a folder" if is_folder else "is a folder"
+                    raise InputError(str(written), what, "remove it, or use another folder")
             self._lock = self._lock or take_lock(self.path / ".lock")
         except NotImplementedError:
             pass  # a disk without locks: run.json says who writes
@@ -389,7 +406,7 @@ class Recorder:
     def start(self, **info: Any) -> None:
         """Write ``run.json`` with status ``running``; a fresh record drops older metrics."""
         continued = self._resuming and (self.path / "run.json").exists()
-        old: dict[str, Any] = read_json(self.path / "run.json") if continued else {}
+        old: dict[str, Any] = Run.open(self.path).info if continued else {}
         timed = _last_timing(self.path / "timings.jsonl") if self._resuming else 0.0
         # The last heartbeat of a killed run may be older than its last row.
         self._seconds_before = max(float(old.get("seconds") or 0.0), timed)
@@ -533,7 +550,7 @@ class Recorder:
                     f"has {_size(path)} bytes, but {size} at the checkpoint",
                     "start the run again in another folder",
                 )
-        history, rounds = load_history(self.path / "history.npz"), int(state["rounds"])
+        history, rounds = load_history(self.path), int(state["rounds"])
         if rounds and len(history.get("step", [])) < rounds:
             raise InputError(
                 str(self.path / "history.npz"),

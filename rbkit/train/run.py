@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import platform
 import warnings
 from collections import defaultdict
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import read_json, read_npz, regular
+from rbkit.files import own, parse_json, read_json, read_npz, regular
 from rbkit.processes import STALE, has_lived_since
 from rbkit.text import one_line
 
@@ -77,7 +76,7 @@ class Run:
 
     def __init__(self, path: str | Path) -> None:
         self._begin(regular(path, or_folder=True))
-        if not (self.path / "run.json").is_file():
+        if not own(self.path, "run.json").is_file():
             raise InputError(str(path), "no run.json there", "give the folder of a run")
         self.info = _read_info(self.path / "run.json")
 
@@ -108,7 +107,7 @@ class Run:
         run._begin(path)
         run.history = {}
         run._rows = {
-            name: _GrowingLines(run.path / f"{name}.jsonl") for name in ("metrics", "timings")
+            name: _GrowingLines(run.path, f"{name}.jsonl") for name in ("metrics", "timings")
         }
         run._stamps = {}
         return run
@@ -164,7 +163,7 @@ class Run:
     def name(self) -> str:
         """Mixer of the run, or the folder's name."""
         mixer = (self.info.get("parameters") or {}).get("mixer")
-        return self._name or str(mixer or self.path.name)
+        return self._name or one_line(str(mixer or self.path.name))
 
     @property
     def status(self) -> str:
@@ -195,23 +194,25 @@ class Run:
     @cached_property
     def history(self) -> dict[str, np.ndarray[Any, Any]]:
         """Arrays of ``history.npz``; empty if no round has ended yet."""
-        return load_history(self._folder / "history.npz")
+        return load_history(self._folder)
 
     @cached_property
     def domains(self) -> Any | None:
         """The run's :class:`~rbkit.regroup.domains.Domains`, or None."""
         from rbkit.regroup.domains import Domains
 
-        folder = self._folder / "domains"
+        folder = own(self._folder, "domains")
         return Domains.load(folder) if folder.is_dir() else None
 
     @cached_property
     def job(self) -> dict[str, Any]:
         """``job.json`` of a run made by a sweep; empty for one made by hand."""
-        path = self._folder / "job.json"
         try:
-            job: dict[str, Any] = read_json(path) if path.exists() else {}
-        except InputError:
+            path = own(self._folder, "job.json")
+            job = read_json(path) if path.exists() else {}
+            if not isinstance(job, dict):
+                raise InputError(str(path), "not a JSON object", "delete it, or run again")
+        except (InputError, OSError):
             if self._stamps is None:
                 raise
             return {}
@@ -220,13 +221,13 @@ class Run:
     def _all_rows(self, name: str) -> list[dict[str, Any]] | _GrowingLines:
         # Not kept: a folder of runs has millions of rows, and most are asked for once.
         rows = self._rows.get(name)
-        return _read_rows(self._folder / f"{name}.jsonl") if rows is None else rows
+        return _read_rows(self._folder, f"{name}.jsonl") if rows is None else rows
 
     def _refresh_info(self) -> bool:
         if not self._has_changed("run.json"):
             return False
         try:
-            info = _read_info(self._folder / "run.json")
+            info = _read_info(own(self._folder, "run.json"))
         except (InputError, OSError):
             return False
         if _beginnings(info) != _beginnings(self.info):
@@ -245,7 +246,7 @@ class Run:
         if not self._has_changed("history.npz"):
             return False
         try:
-            self.history = load_history(self._folder / "history.npz")
+            self.history = load_history(self._folder)
         except (InputError, OSError):
             return False
         return True
@@ -284,7 +285,7 @@ def status_of(info: Mapping[str, Any]) -> str:
     >>> status_of({"status": "ok"})
     'ok'
     """
-    status = str(info["status"])
+    status = one_line(str(info["status"]))
     if status != "running":
         return status
     beat = datetime.fromisoformat(info["heartbeat"])
@@ -295,9 +296,13 @@ def status_of(info: Mapping[str, Any]) -> str:
     return "running" if alive else "killed"
 
 
-def load_history(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def load_history(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Arrays of ``history.npz``; empty if there is none."""
-    return read_npz(path, "delete it, or run again") if path.exists() else {}
+    path, remedy = own(folder, "history.npz"), "delete it, or run again"
+    history = read_npz(path, remedy) if path.exists() else {}
+    if history and not _fits_together(history):
+        raise InputError(str(path), "holds arrays that do not fit each other", remedy)
+    return history
 
 
 def _read_info(path: Path) -> dict[str, Any]:
@@ -320,29 +325,33 @@ def _read_info(path: Path) -> dict[str, Any]:
         raise InputError(
             str(path), f"heartbeat or pid cannot be read ({error})", "repair it, or run again"
         ) from error
-    return dict(info)
+    return orderly_info(info)
 
 
 def _beginnings(info: Mapping[str, Any]) -> tuple[Any, int]:
     return info.get("started"), len(info.get("resumed") or [])
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def _read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    path = own(folder, name)
     if not path.exists():
         return []
-    lines = regular(path).read_text(encoding="utf-8").split("\n")
+    rows = []
     # A line without its newline is still being written: it is not there yet.
-    try:
-        return [json.loads(line) for line in lines[:-1] if line]
-    except (ValueError, RecursionError) as error:
-        raise InputError(str(path), f"a line is not JSON ({error})", "repair it") from error
+    for number, line in enumerate(regular(path).read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            rows += [_orderly_row(parse_json(line))] if line else []
+        except ValueError as error:
+            what = f"line {number} is not a row of numbers ({error})"
+            raise InputError(str(path), what, "repair it") from error
+    return rows
 
 
 class _GrowingLines:
     """Rows of a ``.jsonl`` file that grows, or is cut back and grows again."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
         self.forget()
 
     def forget(self) -> None:
@@ -353,7 +362,7 @@ class _GrowingLines:
 
     def read(self) -> bool:
         """Read the new whole lines; whether there were any, or the file was cut back."""
-        stamp = _stamp(self.path)
+        stamp = _stamp(self.folder / self.name)
         if stamp is None:
             return False
         _, size, inode = stamp
@@ -364,7 +373,7 @@ class _GrowingLines:
         if size == self._bytes_read:
             return cut
         try:
-            with regular(self.path).open("rb") as file:
+            with regular(own(self.folder, self.name)).open("rb") as file:
                 file.seek(self._bytes_read)
                 new = file.read()
         except (OSError, InputError):
@@ -373,12 +382,11 @@ class _GrowingLines:
         self._bytes_read += len(whole)
         for line in whole.splitlines():
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
+                row = _orderly_row(parse_json(line))
+            except ValueError:
                 continue  # a damaged line is no reason to lose sight of a run
-            if isinstance(row, dict):
-                self.rows.append(row)
-                self.by_kind[row.get("kind")].append(row)
+            self.rows.append(row)
+            self.by_kind[row.get("kind")].append(row)
         return cut or bool(whole)
 
 
@@ -389,3 +397,104 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+# ------------------------------------------------------------------ records put in order
+#
+# A run folder may be damaged, of an older version, or written by a stranger: what makes no sense
+# is left out here, so that no view has to ask.
+
+MAPPINGS: tuple[str, ...] = ("parameters", "arguments", "domains", "corpus", "ledger", "final")
+MAPPINGS += ("versions", "model", "progress", "watch")
+_LISTS = ("resumed", "resumed_seconds")
+_LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
+_BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
+_EXACT = 2**53  # integers beyond are not exact as numbers of JSON, nor do they fit a table
+
+
+def orderly_info(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``run.json`` with mappings where mappings belong, and numbers where numbers do.
+
+    Examples
+    --------
+    >>> orderly_info({"status": "ok", "final": [], "progress": {"step": "many", "steps": 9}})
+    {'status': 'ok', 'progress': {'steps': 9}}
+    """
+    kinds: dict[str, Any] = {**dict.fromkeys(MAPPINGS, dict), **dict.fromkeys(_LISTS, list)}
+    made: dict[str, Any] = {
+        name: dict(value) if isinstance(value, dict) else value
+        for name, value in info.items()
+        if value is None or isinstance(value, kinds.get(name, object))
+    }
+    made |= {"seconds": _finite(made["seconds"])} if "seconds" in made else {}
+    made |= {"parameters": made.get("parameters") or {}} if "parameters" in info else {}
+    for name, keys in (("progress", ("step", "steps", "loss")), ("watch", ("seconds",))):
+        for key in keys:
+            if made.get(name) and _finite(made[name].get(key)) is None:
+                made[name].pop(key, None)
+    if seconds := made.get("resumed_seconds"):
+        made["resumed_seconds"] = [value for value in map(_finite, seconds) if value is not None]
+    if ledger := made.get("ledger"):
+        entries = ledger.get("entries")
+        ledger["entries"] = [
+            entry
+            | {"name": entry["name"][:60]}
+            | {column: _finite(entry.get(column)) for column in _LEDGER_COLUMNS}
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+        ]
+    if domains := made.get("domains"):
+        names = domains.get("names")
+        domains["names"] = [str(name) for name in names] if isinstance(names, list) else []
+        for name in ("q", "sizes"):
+            values = domains.get(name)
+            if not isinstance(values, list) or None in map(_finite, values):
+                domains.pop(name, None)
+    if final := made.get("final"):
+        made["final"] = _orderly_values(final)
+    return made
+
+
+def _orderly_row(row: Any) -> dict[str, Any]:
+    """Return a row of a ``.jsonl`` file, its losses numbers, lists of numbers, or None."""
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    if type(step := row.get("step")) is not int or not abs(step) < _EXACT:
+        raise ValueError("its step is not a whole number")
+    if not isinstance(row.get("kind"), str | None):
+        raise ValueError("its kind is not a word")
+    return _orderly_values(row)
+
+
+def _orderly_values(row: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.startswith("by_domain") or name == "proportions":
+            changed[name] = [_finite(v) for v in value] if isinstance(value, list) else []
+        elif name.startswith("loss") or name in ("tokens", "examples", "seconds", "lr"):
+            changed[name] = _finite(value)
+    return {**row, **changed}
+
+
+def _finite(value: Any) -> Any:
+    """Return a finite number as it is (if huge, as a float), everything else as None."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300:
+        return None
+    return value if abs(value) < _EXACT else float(value)
+
+
+def _fits_together(history: Mapping[str, Any]) -> bool:
+    """Whether the arrays of a history are of the same rounds and the same domains."""
+    p = np.asarray(history.get("p", np.empty((0, 0))))
+    step = np.asarray(history.get("step", np.empty(0)))
+    numbers = all(np.asarray(a).dtype.kind in "fiub" for a in history.values())
+    numbers = numbers and bool((np.abs(step) < _EXACT).all())  # not where one is NaN
+    if not numbers or p.ndim != 2 or step.ndim != 1 or (len(step) and len(p) < len(step)):
+        return False
+    m = p.shape[1]
+    for name in _BY_ROUND:
+        array = np.asarray(history.get(name, np.empty((0, m))))
+        if len(array.shape) < 2 or set(array.shape[1:]) != {m} or len(array) > len(step):
+            return False
+    gram, q = np.asarray(history.get("gram", np.empty((0, m, m)))), history.get("q")
+    return gram.ndim == 3 and (q is None or np.asarray(q).shape == (m,))

@@ -21,7 +21,7 @@ import copy
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from time import perf_counter, time
@@ -48,7 +48,7 @@ from rbkit.balance.signals import (
     TrainLosses,
 )
 from rbkit.errors import InputError, RbkitError, as_count
-from rbkit.files import fingerprint
+from rbkit.files import check_folder, fingerprint, free_name
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.weights import DOMAIN_IDS
 from rbkit.train.checkpoint import (
@@ -180,6 +180,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         self.watchers = [*watchers_of(live), *watchers]
+        if run_dir is not None:
+            check_folder("run_dir", run_dir)
         super().__init__(*args, **kwargs)
         round_steps = as_count("round_steps", round_steps, least=1, remedy="try 200")
         never = "0 means never"
@@ -1040,19 +1042,38 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 watchers=self.watchers,
                 ways=self.ways,
             )
+            if checkpoint is None:
+                self._check_output_dir()
             self.recorder.in_use = True
         try:
             return self._fill_record(checkpoint, allow_missing)
         except BaseException as error:
-            self.recorder.leave()
             if (why := unwritable(error)) is not None:
                 what = f"cannot be written ({why})"
+                with suppress(Exception):
+                    if self.recorder.info:
+                        self.recorder.finish("failed", error=f"{self.run_dir}: {what}")
+            self.recorder.leave()
+            if why is not None:
                 raise InputError(str(self.run_dir), what, MAKE_ROOM) from error
             raise
 
+    @property
+    def _replaces(self) -> bool:
+        """Whether a run from the start removes the checkpoints that are there."""
+        inside = Path(self.args.output_dir).resolve().is_relative_to(self.run_dir.resolve())
+        return self.overwrite or (inside and (self.run_dir / "run.json").exists())
+
+    def _check_output_dir(self) -> None:
+        """Refuse to write among the checkpoints of another run."""
+        folder = Path(self.args.output_dir)
+        if not self._replaces and any(folder.glob("checkpoint-*/trainer_state.json")):
+            self.recorder.leave()
+            remedy = f"give overwrite=True to replace them, or another, such as {free_name(folder)}"
+            raise InputError("output_dir", f"{folder} holds checkpoints of another run", remedy)
+
     def _fill_record(self, checkpoint: str | Path | None, allow_missing: bool) -> int:
-        replaces = self.overwrite or (self.run_dir / "run.json").exists()
-        if checkpoint is None and is_first() and replaces:
+        if checkpoint is None and is_first() and self._replaces:
             clear_run(self.run_dir, Path(self.args.output_dir), side=self.drops_side_runs)
         self.recorder.q = np.asarray(self.domains.q)
         self.recorder.arrays["p"] = [self.mixture.p]
@@ -1239,7 +1260,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self.last_eval = (int(last.pop("step")), EvalLosses(**last))
             self.recorder.load_state_dict(state["recorder"])
             return int(state["step"])
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             raise InputError(
                 str(checkpoint),
                 f"its state is damaged ({type(error).__name__}: {error})",

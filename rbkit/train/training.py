@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 from tqdm import tqdm
 from transformers import (
-    AutoTokenizer,
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
@@ -23,16 +22,15 @@ from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
 from rbkit.errors import InputError, as_count, as_number, as_seed
-from rbkit.files import free_name, json_ready
+from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.models import (
     PRESETS,
     PadCollator,
     build_model,
-    not_loadable,
+    load_tokenizer,
     positions,
-    pretrained_source,
     tokenize,
     train_tokenizer,
 )
@@ -354,6 +352,7 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool)
     """Return the checkpoint to continue from, if any; refuse to lose a run that is there."""
     if resume and overwrite:
         raise InputError("overwrite", "is given with resume", "give one of the two")
+    check_folder("run_dir", run_dir / "checkpoints")
     check_free(run_dir, replace=resume or overwrite)
     other = f"overwrite=True to replace it, or another folder, such as {free_name(run_dir)}"
     if not (resume or overwrite) and complete_checkpoints(checkpoints):  # and no run.json
@@ -398,10 +397,7 @@ def _tokenizer(
         return train_tokenizer(texts, size, progress=progress and os.isatty(2))
     if vocab_size is not None:
         raise InputError("vocab_size", f"{model} brings its own tokenizer", "leave it out")
-    try:
-        return AutoTokenizer.from_pretrained(pretrained_source(model))
-    except (OSError, ValueError) as error:
-        raise not_loadable(model, error) from error
+    return load_tokenizer(model)
 
 
 def _has_bfloat16() -> bool:

@@ -455,6 +455,13 @@ class TestHostileFiles:
         path.write_bytes(b"".join(row + b"\n" for row in rows))
         return path
 
+    @pytest.mark.timeout(60)  # it would take until the end of the universe
+    @pytest.mark.parametrize("end", ["a" * 500, '\\"' * 500, "\\"])
+    def test_a_string_that_does_not_end_takes_no_time(self, tmp_path, end):
+        (tmp_path / "a.json").write_text('[{"text": "one"}, {"text": "' + end)
+        with pytest.raises(InputError, match=r"a\.json: not valid JSON"):
+            load_corpus(tmp_path / "a.json", progress=False)
+
     def test_json_nested_too_deep_is_refused_before_it_ends_the_process(self, tmp_path):
         deep = b"[" * 100_000 + b"]" * 100_000
         path = self.lines(tmp_path / "a.jsonl", b'{"text": "a"}', b'{"text": ' + deep + b"}")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError, RbkitWarning
+from rbkit.files import sha256_of_file
 from rbkit.regroup import Card, Domains
 
 NASTY = '<script>alert("x")</script> & more'
@@ -171,3 +176,113 @@ def test_the_text_table_has_a_line_per_domain():
     text = repr(some_domains())
     assert text.splitlines()[0].startswith("2 domains over 3 train and 3 eval examples")
     assert len(text.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts.update(names=["one", 2]),
+        lambda facts: facts.update(method=3),
+        lambda facts: facts.update(quality=[]),
+        lambda facts: facts["cards"][0].update(terms=["a", 1.5]),
+        lambda facts: facts["cards"][0].update(sources={"a": "many"}),
+        lambda facts: facts["cards"][0].update(size="x"),
+        lambda facts: facts.update(cards=[3]),
+    ],
+)
+def test_a_header_of_other_types_is_refused(tmp_path, change):
+    test_a_tampered_header_is_an_input_error_that_names_the_folder(tmp_path, change)
+
+
+def sign(folder):
+    """Write the checksums of a stranger who made the files on purpose."""
+    facts = json.loads((folder / "domains.json").read_text())
+    facts["sha256"] = {name: sha256_of_file(folder / name) for name in facts["sha256"]}
+    (folder / "domains.json").write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"domain": ["0", "x"], "centroid": [[1.0], [2.0]]},
+        {"domain": [0, 1], "centroid": [1.0, 2.0]},
+        {"domain": [], "centroid": []},
+        {"domain": [0, None], "centroid": [[1.0], None]},
+        {"other": [1]},
+    ],
+)
+def test_a_table_of_another_kind_is_refused(tmp_path, table):
+    some_domains().save(tmp_path)
+    pq.write_table(pa.table(table), tmp_path / "centroids.parquet")
+    sign(tmp_path)
+    with pytest.raises(InputError, match=r"restore it from a copy, or regroup again"):
+        Domains.load(tmp_path)
+
+
+def test_a_table_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    some_domains().save(tmp_path)
+    n = 10_000_000  # equal values: some kilobytes in the file
+    table = pa.table({"split": pa.array(["train"]).take(pa.array(np.zeros(n, dtype=int)))})
+    table = table.append_column("domain", pa.array(np.zeros(n, dtype=np.int32)))
+    pq.write_table(table, tmp_path / "assignments.parquet")
+    sign(tmp_path)
+    monkeypatch.setattr("rbkit.files._SMALL", 1e8)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1e8))
+    with pytest.raises(InputError, match="it would unpack to"):
+        Domains.load(tmp_path)
+
+
+def test_a_table_that_leads_out_of_the_folder_is_not_read(tmp_path):
+    folder = some_domains().save(tmp_path / "mine")
+    (folder / "assignments.parquet").rename(tmp_path / "theirs.parquet")
+    (folder / "assignments.parquet").symlink_to(tmp_path / "theirs.parquet")
+    with pytest.raises(InputError, match="is a link that leads out of mine"):
+        Domains.load(folder)
+
+
+def test_the_folder_may_be_called_like_a_column(tmp_path):
+    folder = some_domains().save(tmp_path / "domain=3" / "split=x")
+    assert Domains.load(folder).names == some_domains().names
+
+
+def test_what_a_header_says_of_itself_is_safe_to_print(tmp_path):
+    some_domains().save(tmp_path)
+    facts = json.loads((tmp_path / "domains.json").read_text())
+    facts["method"]["name"] = "\x1b[31mKMeans\u202e"
+    facts["quality"] = {"silhouette": "high", "noise": 3}
+    (tmp_path / "domains.json").write_text(json.dumps(facts))
+    loaded = Domains.load(tmp_path)
+    assert repr(loaded).startswith("2 domains over 3 train and 3 eval examples")
+    assert not set("\x1b\u202e") & set(repr(loaded) + loaded._repr_html_())
+
+
+def test_edits_made_by_hand_are_not_replaced_unasked(tmp_path):
+    cut, one, two = (
+        {"op": "cut", "method": "sources"},
+        {"op": "refine"},
+        {"op": "drop", "domain": 0},
+    )
+
+    def edited(*ops):
+        made = some_domains()
+        made.method = {"name": "by hand", "edits": {"format": "rbkit-edits/1", "ops": list(ops)}}
+        return made
+
+    edited(cut, one).save(tmp_path / "mine")
+    edited(cut, one, two).save(tmp_path / "mine")  # what the same hand did next
+    for other in (some_domains(), edited(cut), edited(cut, two), edited(cut, one)):
+        with pytest.raises(InputError, match=r"holds domains with 2 edits made by hand; give over"):
+            other.save(tmp_path / "mine")
+    assert len(Domains.load(tmp_path / "mine").edits["ops"]) == 3
+    some_domains().save(tmp_path / "mine", overwrite=True)
+    edited(cut).save(tmp_path / "mine")
+    some_domains().save(tmp_path / "mine")  # nothing was done by hand
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("rbkit.regroup.domains.write_json", refuse)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
+        some_domains().save(tmp_path)

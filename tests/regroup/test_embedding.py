@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator
 
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import TfidfEmbedder, VectorStore, embed, embed_corpus
 from rbkit.regroup.embedding import embedding_seconds, text_keys
 
@@ -275,3 +276,16 @@ def test_what_is_not_a_list_of_texts_is_refused(bad):
     ):
         with pytest.raises(InputError, match="texts: "):
             call()
+
+
+@pytest.mark.parametrize("name", ["write_json", "atomic_path"])
+def test_a_full_disk_costs_the_cache_and_not_the_vectors(tmp_path, monkeypatch, name):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    texts = ["abc", "dad", "eee"]
+    whole = embed(texts, Letters(), cache=None, progress=False)
+    monkeypatch.setattr(f"rbkit.regroup.embedding.{name}", refuse)
+    with pytest.warns(RbkitWarning, match=r"cannot be written \(No space left on device\)"):
+        made = embed(texts, Letters(), cache=tmp_path, progress=False)
+    assert np.array_equal(made, whole)

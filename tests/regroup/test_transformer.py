@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rbkit.errors import InputError
 from rbkit.regroup import TransformerEmbedder
-from rbkit.regroup.embedders import batches
+from rbkit.regroup.embedders import batches, refuse_code
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=60).map(np.array), st.integers(1, 1000))
@@ -136,3 +136,21 @@ def test_a_model_that_names_code_of_its_own_is_refused(tiny_model, tmp_path, nam
     (folder / name).write_text(content)
     with pytest.raises(InputError, match=r"imports 'evil_module\.Run'; pass an embedder with"):
         TransformerEmbedder(str(folder)).transform(["a text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", '{"attn_implementation": "evil/kernel"}', "brings in 'evil/kernel'"),
+        ("config.json", '{"text_config": {"attn_implementation": {"": "a/b"}}}', "brings in 'a/b'"),
+        ("adapter_config.json", '{"base_model_name_or_path": "../x"}', r"brings in '\.\./x'"),
+        ("model.safetensors.index.json", '{"weight_map": {"w": "../x"}}', "the weights '../x'"),
+        ("config.json", '{"model_type": "\\u001b[31mred"}', "holds control characters"),
+        ("config.json", "[" * 200_000, "nested more than 100 deep"),
+        ("tokenizer_config.json", "null", "not the configuration of a model"),
+    ],
+)
+def test_a_model_that_takes_anything_from_elsewhere_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        refuse_code(tmp_path)

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -31,6 +32,22 @@ def notebook(tmp_path):
         return path
 
     return write
+
+
+def test_a_finished_run_is_not_lost_to_a_notebook(notebook, tmp_path, write_run):
+    folder = write_run(tmp_path / "run", rounds=2).path
+    info = json.loads((folder / "run.json").read_text()) | {"progress": {"step": 50}}
+    (folder / "run.json").write_text(json.dumps(info))
+    (folder / "run.ipynb").write_text("mine")
+    with pytest.raises(InputError, match=r"holds a finished run; give resume or overwrite as True"):
+        execute(notebook("1"), None, folder, progress=False)
+    assert (folder / "run.ipynb").read_text() == "mine"
+    asked = "resume: bool = False\noverwrite: bool = False\nrun_dir: str = ''"
+    template = notebook("1 + 1", parameters=asked)
+    with pytest.raises(InputError, match="holds a finished run"):
+        execute(template, {"overwrite": False}, folder, progress=False)
+    execute(template, {"resume": True}, folder, progress=False)
+    assert json.loads((folder / "run.json").read_text()) == info
 
 
 def _states(path):

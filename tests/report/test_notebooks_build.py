@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sys
 
@@ -8,7 +9,7 @@ from nbformat.v4 import new_output
 
 from rbkit.errors import InputError
 from rbkit.report import notebooks
-from rbkit.report.notebooks import build, check, find_notebook, pull, render
+from rbkit.report.notebooks import build, check, find_notebook, pull, read_notebook, render
 
 pytest.importorskip("jupytext")
 MASTER = """# ---
@@ -158,3 +159,13 @@ def test_an_installed_package_works_on_a_copy_that_keeps_what_is_there(tmp_path,
 
 def test_in_a_checkout_its_own_notebooks_are_opened():
     assert notebooks.notebooks_folder() == find_notebook("00_tour").parent
+
+
+@pytest.mark.timeout(60)
+def test_only_a_regular_file_is_a_notebook(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ipynb")
+    (tmp_path / "deep.ipynb").write_text("[" * 100_000)
+    (tmp_path / "list.ipynb").write_text("[1]")
+    for name in ("pipe", "deep", "list"):
+        with pytest.raises(InputError, match=r"not a regular file|not a notebook"):
+            read_notebook(tmp_path / f"{name}.ipynb")

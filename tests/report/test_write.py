@@ -158,6 +158,17 @@ def test_a_notebook_that_trains_nothing_has_a_row(tmp_path, undrawn):
     assert soup.select_one(".failures pre").get_text() == "E <b>bold</b>"
 
 
+def test_the_demo_does_not_replace_other_runs(tmp_path, write_run):
+    from rbkit.report.demo import demo
+
+    run = write_run(tmp_path / "mine" / "runs" / "RnB", rounds=2)
+    before = (run.path / "run.json").read_bytes()
+    with pytest.raises(InputError, match=r"RnB: holds another run, with .*; give --out, such as"):
+        demo(tmp_path / "mine", progress=False)
+    assert (run.path / "run.json").read_bytes() == before
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["runs"]
+
+
 # ------------------------------------------------------------------------------------- PDF
 
 

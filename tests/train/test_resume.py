@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
+import zipfile
 from pathlib import Path
 
 import forked
@@ -272,3 +274,53 @@ def test_a_state_that_is_not_finite_comes_back_as_it_was(tmp_path):
     state = load_state(tmp_path)
     assert np.isnan(state["loss"])
     assert [float(x) for x in state["losses"]] == [1.0, float("inf")]
+
+
+class Command:
+    """What runs a command where it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch it-ran",)
+
+
+def poisoned(path):
+    """Put a pickle that runs a command into a file of torch."""
+    aside = path.with_suffix(".aside")
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(aside, "w") as new:
+        for item in old.infolist():
+            is_pickle = item.filename.endswith("data.pkl")
+            new.writestr(item.filename, pickle.dumps(Command(), 2) if is_pickle else old.read(item))
+    aside.replace(path)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_pickle_that_runs_something_is_damage(two_checkpoints, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    run = Path(shutil.copytree(two_checkpoints, tmp_path / "run"))
+    poisoned(run / "checkpoints" / "checkpoint-9" / name)
+    with pytest.warns(RbkitWarning, match="passed over for checkpoint-7"):
+        assert latest_checkpoint(run / "checkpoints").name == "checkpoint-7"
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("trainer_state.json", {"global_step": "many"}),
+        ("trainer_state.json", {"logging_steps": [1]}),
+        ("trainer_state.json", {"unheard": 1}),
+        ("trainer_state.json", {"best_model_checkpoint": "\x1b[31m"}),
+        ("trainer_state.json", []),
+        ("rbkit_state.json", []),
+        ("rbkit_state.json", {"mixture": "array:/nothing"}),
+        ("rbkit_state.json", {"tokens": "many"}),
+        ("rbkit_state.json", {"recorder": {"metrics": "../x", "timings": 0, "rounds": 0}}),
+    ],
+)
+def test_a_state_that_makes_no_sense_is_an_input_error(two_checkpoints, tmp_path, name, change):
+    run = Path(shutil.copytree(two_checkpoints, tmp_path / "run"))
+    path = run / "checkpoints" / "checkpoint-9" / name
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | change if isinstance(change, dict) else change))
+    with pytest.raises(InputError, match="delete the checkpoint's folder and resume from another"):
+        make(run, steps=12).train(str(path.parent))

@@ -1,11 +1,13 @@
 """A run folder is followed while it is written: only new bytes are read, nothing half is seen."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from rbkit.errors import InputError
+from rbkit.processes import take_lock
 from rbkit.train import Recorder, Run
 
 
@@ -166,3 +168,109 @@ def test_a_view_of_a_followed_run_stays_as_it_is(recorder):
     assert run.refresh()
     assert (steps(view), steps(run)) == ([10], [10, 20])
     assert not view.refresh()
+
+
+def read_all(folder):
+    run = Run.open(folder)
+    return run.metrics(), run.history, run.job, run.domains
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "metrics.jsonl", "history.npz", "job.json", "domains"]
+)
+def test_a_file_that_leads_out_of_the_folder_is_not_read(recorder, tmp_path, name):
+    log(recorder, 10)
+    recorder.finish("ok")
+    shutil.copytree(recorder.path, tmp_path / "other")
+    (tmp_path / "other" / "job.json").write_text("{}")
+    (recorder.path / name).unlink(missing_ok=True)
+    (recorder.path / name).symlink_to(tmp_path / "other" / name)
+    with pytest.raises(InputError, match="is a link that leads out of run"):
+        read_all(recorder.path)
+    followed = Run.follow(recorder.path)
+    followed.refresh()
+    assert (followed.info == {}) == (name == "run.json")
+    assert (followed.metrics() == []) == (name == "metrics.jsonl")
+    if name != "job.json":  # which a launcher writes
+        with pytest.raises(InputError, match="leads out of run"):
+            Recorder(recorder.path, resume=True)
+
+
+def test_nothing_is_locked_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("work")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(InputError, match="leads out of run"):
+        Recorder(tmp_path / "run")
+    with pytest.raises(OSError, match="the lock is a link"):
+        take_lock(tmp_path / "run" / ".lock")
+    assert (tmp_path / "precious").read_text() == "work"
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b"[1]", "not an object"),
+        (b'{"step": "x"}', "its step is not a whole number"),
+        (b'{"step": true}', "its step is not a whole number"),
+        (b'{"step": 1, "kind": []}', "its kind is not a word"),
+        (b'{"step": 1, "loss": ' + b"[" * 200 + b"]" * 200 + b"}", "nested more than 100"),
+        (b"\xff", "line 2 is not a row"),
+    ],
+)
+def test_a_row_that_is_none_is_named_by_its_line(recorder, line, what):
+    log(recorder, 10)
+    with (recorder.path / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(InputError, match=f"metrics.jsonl: line 2 .*{what}|{what}"):
+        Run.open(recorder.path).metrics()
+    run = Run.follow(recorder.path)
+    run.refresh()
+    assert steps(run) == [10]
+
+
+def test_what_makes_no_sense_in_a_record_is_left_out(recorder):
+    odd = {
+        "parameters": "many",
+        "ledger": {"entries": [1, {"name": 2}, {"name": "step", "seconds": "fast"}]},
+        "domains": {"names": "abc", "q": [1, "a"], "sizes": [1, 10**400]},
+        "final": {"loss_token": float("nan"), "by_domain_token": [1, None, "x", [2]]},
+        "progress": {"step": "half", "steps": 9},
+        "seconds": 10**400,
+        "resumed": 3,
+        "status": "ok\x1b[31m",
+    }
+    (recorder.path / "run.json").write_text(json.dumps(recorder.info | odd))
+    run = Run.open(recorder.path)
+    assert (run.info["parameters"], run.info["domains"]) == ({}, {"names": []})
+    assert [entry["name"] for entry in run.info["ledger"]["entries"]] == ["step"]
+    assert run.info["final"] == {"loss_token": None, "by_domain_token": [1, None, None, None]}
+    assert (run.info["progress"], run.info["seconds"], run.status) == ({"steps": 9}, None, "ok")
+    (recorder.path / "metrics.jsonl").write_text('{"step": 1, "loss": [9], "tokens": 1e999}\n')
+    assert run.metrics() == [{"step": 1, "loss": None, "tokens": None}]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"p": np.ones((3, 2)), "gram": np.ones((3, 4, 4)), "step": np.ones(3)},
+        {"p": np.ones(2), "step": np.ones(2)},
+        {"p": np.ones((2, 2)), "step": np.array(["a"])},
+        {"p": np.ones((2, 2)), "step": np.array([np.nan])},
+        {"p": np.ones((2, 2)), "step": np.ones(1), "q": np.ones(3)},
+    ],
+)
+def test_arrays_of_other_rounds_or_domains_are_refused(recorder, arrays):
+    np.savez(recorder.path / "history.npz", **arrays)
+    with pytest.raises(InputError, match=r"history.npz: holds arrays that do not fit each other"):
+        read_all(recorder.path)
+    run = Run.follow(recorder.path)
+    run.refresh()
+    assert run.history == {}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "history.npz", "STOP", ".lock", "domains"])
+def test_a_folder_where_a_file_belongs_is_named(tmp_path, name):
+    (tmp_path / name).write_text("") if name == "domains" else (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=rf"{name}: is (not )?a folder; remove it, or use another"):
+        Recorder(tmp_path)

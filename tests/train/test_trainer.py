@@ -33,6 +33,7 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run, list_runs, recorder
 from rbkit.train.mixture import DOMAIN
+from rbkit.train.models import build_model, load_tokenizer
 from rbkit.train.trainer import MixtureTrainer, TrainingError, _check_arguments
 from rbkit.train.training import train
 
@@ -820,3 +821,30 @@ def test_a_callback_that_stops_training_ends_the_run(tmp_path):
     assert run.status == "ok"
     assert run.info["progress"]["step"] == 4
     assert run.info["final"]["loss_token"] == pytest.approx(trainer.evaluate()["eval_loss"])
+
+
+def test_code_of_a_model_is_not_even_asked_about(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda _: pytest.fail("it asked whether to run it"))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    own = {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}, "tokenizer_class": "Evil"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(own))
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "generation_config.json"])
+def test_a_damaged_model_is_an_input_error(tmp_path, name):
+    build_model("tiny", vocab_size=300).save_pretrained(tmp_path)
+    (tmp_path / name).write_bytes(b"[1]")
+    with pytest.raises(InputError, match=r"cannot be loaded|not the configuration"):
+        build_model(str(tmp_path))
+
+
+def test_checkpoints_of_another_run_are_not_written_over(tmp_path):
+    make(tmp_path / "a", steps=7, arguments={"output_dir": str(tmp_path / "shared")}).train()
+    saved = sorted(p.name for p in (tmp_path / "shared").iterdir())
+    for folder in ("b", "c"):
+        again = make(tmp_path / folder, steps=7, arguments={"output_dir": str(tmp_path / "shared")})
+        with pytest.raises(InputError, match="shared holds checkpoints of another run; give"):
+            again.train()
+    assert sorted(p.name for p in (tmp_path / "shared").iterdir()) == saved

@@ -37,7 +37,7 @@ from rbkit.report.page import tables
 from rbkit.report.page.pictures import drawings, frames, names_of, picture
 from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
 from rbkit.show.facts import mixer_of
-from rbkit.train.run import Run
+from rbkit.train.run import MAPPINGS, Run, orderly_info
 
 NUMBERS = "numbers"  # the folder next to the page index.html
 RULE = (
@@ -285,12 +285,6 @@ def hash_of(content: str) -> str:
 
 # ---------------------------------------------------------------------- runs put in order
 
-_MAPPINGS = ["parameters", "arguments", "domains", "corpus", "ledger", "versions", "final"]
-_MAPPINGS += ["model", "progress"]
-_LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
-_BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
-_EXACT = 2**53  # integers beyond are not exact as numbers of JSON, nor do they fit a table
-
 
 def _orderly_or_damaged(run: Run) -> Run:
     try:
@@ -303,92 +297,25 @@ def orderly(run: Run) -> Run:
     """Return a run as the page sees it: read once, so that all parts of the page agree.
 
     Run folders may be damaged, or written by a stranger: what does not make sense is left out
-    here, so that nothing after this has to ask. Rows of training are many, and asked for once:
-    they are read when they are.
+    (:func:`~rbkit.train.run.orderly_info`), and what is missing is there and empty, so that
+    nothing after this has to ask. Rows of training are many, and asked for once: they are read
+    when they are.
     """
     status = run.status  # before the numbers: they may only be newer
-    evaluated = _orderly_rows(run.metrics("eval"))
-    history = dict(run.history)
-    if history and not _fits_together(history):
-        warnings.warn(
-            f"{run.path / 'history.npz'}: arrays that do not fit each other, "
-            "left out of the report",
-            RbkitWarning,
-            stacklevel=2,
-        )
-        history = {}
-    return run.with_(
-        status=status,
-        info=_orderly_info(text.clean(dict(run.info or {}))),
-        history=history,
-        metrics=lambda kind: evaluated if kind == "eval" else _orderly_rows(run.metrics(kind)),
-    )
-
-
-def _orderly_info(info: dict[str, Any]) -> dict[str, Any]:
-    """Return ``run.json`` with mappings where mappings belong, and numbers where numbers do."""
-    for name in _MAPPINGS:
-        if not isinstance(info.get(name), dict):
-            info[name] = {}
-    if isinstance(info["parameters"].get("mixer"), str):  # it names lines in every figure
-        info["parameters"]["mixer"] = info["parameters"]["mixer"][:40]
-    entries = info["ledger"].get("entries")
-    info["ledger"]["entries"] = [
-        entry
-        | {"name": entry["name"][:60]}
-        | {column: _finite(entry.get(column)) for column in _LEDGER_COLUMNS}
-        for entry in (entries if isinstance(entries, list) else [])
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
-    ]
+    evaluated = run.metrics("eval")
+    info = orderly_info(text.clean(dict(run.info or {})))
+    info |= {name: info.get(name) or {} for name in MAPPINGS}
+    info["ledger"].setdefault("entries", [])
     domains = info["domains"]
-    names, q = domains.get("names"), domains.get("q")
-    domains["names"] = [str(name) for name in names] if isinstance(names, list) else []
-    if not isinstance(q, list) or None in map(_finite, q):
-        domains.pop("q", None)
-    info["final"] = _orderly_row(info["final"])
+    domains.setdefault("names", [])
     losses = info["final"].get("by_domain_token") or []
     if losses and len(losses) != len(domains["names"]):  # nobody knows whose they are
         domains["names"] = [f"domain {i}" for i in range(len(losses))]
-    return info
-
-
-def _orderly_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        _orderly_row(row)
-        for row in rows
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and abs(row["step"]) < _EXACT
-    ]
-
-
-def _orderly_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row whose losses are numbers, or lists of numbers, or None."""
-    changed: dict[str, Any] = {}
-    for name, value in row.items():
-        if name.startswith("by_domain"):
-            changed[name] = [_finite(v) for v in value] if isinstance(value, list) else []
-        elif name.startswith("loss"):
-            changed[name] = _finite(value)
-    return row | changed
-
-
-def _finite(value: Any) -> Any:
-    """Return a finite number as it is (if huge, as a float), everything else as None."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300:
-        return None
-    return value if abs(value) < _EXACT else float(value)
-
-
-def _fits_together(history: dict[str, Any]) -> bool:
-    """Whether the arrays of a history are of the same rounds and the same domains."""
-    p = np.asarray(history.get("p", np.empty((0, 0))))
-    step = np.asarray(history.get("step", np.empty(0)))
-    numbers = all(np.asarray(a).dtype.kind in "fiub" for a in history.values())
-    if not numbers or p.ndim != 2 or step.ndim != 1 or (len(step) and len(p) < len(step)):
-        return False
-    m = p.shape[1]
-    for name in _BY_ROUND:
-        array = np.asarray(history.get(name, np.empty((0, m))))
-        if len(array.shape) < 2 or set(array.shape[1:]) != {m} or len(array) > len(step):
-            return False
-    gram, q = np.asarray(history.get("gram", np.empty((0, m, m)))), history.get("q")
-    return gram.ndim == 3 and (q is None or np.asarray(q).shape == (m,))
+    if isinstance(info["parameters"].get("mixer"), str):  # it names lines in every figure
+        info["parameters"]["mixer"] = info["parameters"]["mixer"][:40]
+    return run.with_(
+        status=status,
+        info=info,
+        history=dict(run.history),
+        metrics=lambda kind: evaluated if kind == "eval" else run.metrics(kind),
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError
-from rbkit.files import read_json, write_json
+from rbkit.files import own, read_json, write_json
 from rbkit.processes import (
     STALE,
     is_alive,
@@ -120,7 +120,7 @@ def read_job(path: str | Path) -> dict[str, Any]:
     InputError
         There is none, or it is damaged, or not a job.
     """
-    path = Path(path) / JOB_FILE
+    path = own(Path(path), JOB_FILE)
     if not path.is_file():
         raise InputError(str(path), "no such file", "give the folder of a run of a sweep")
     try:
@@ -243,7 +243,7 @@ _SWEEP_TYPES: dict[str, type] = {
 
 def read_sweep(out: str | Path) -> dict[str, Any]:
     """Return the ``sweep.json`` of the folder `out`."""
-    path = Path(out) / SWEEP_FILE
+    path = own(Path(out), SWEEP_FILE)
     if not path.is_file():
         raise InputError(str(out), f"no {SWEEP_FILE} there", "give the folder of a sweep")
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import read_json
+from rbkit.files import own, read_json
 from rbkit.processes import seconds_since
 from rbkit.report.sweep.folder import (
     job_status,
@@ -147,7 +147,7 @@ def sweep_status(out: str | Path) -> SweepStatus:
         message = f"{error}; its runs are taken by name"
         warnings.warn(message, RbkitWarning, stacklevel=2)
         info = {"template": out.resolve().name, "jobs": ids, "calls": [], "command": "?"}
-    by_id = {id: _row(out / "runs" / id, id) for id in info["jobs"]}
+    by_id = {id: _row(out, id) for id in info["jobs"]}
     rows = sorted(by_id.values(), key=lambda row: _ORDER.index(row[1]))  # stable: order of the grid
     statuses = {id: row[1] for id, row in by_id.items()}
     return SweepStatus(
@@ -213,9 +213,10 @@ def _follow(out: str | Path, status: SweepStatus) -> SweepStatus:
     return status
 
 
-def _row(run_dir: Path, id: str) -> tuple[str, ...]:
+def _row(out: Path, id: str) -> tuple[str, ...]:
+    run_dir = out / "runs" / id
     try:
-        job = read_job(run_dir)
+        job = read_job(own(out, f"runs/{id}"))
     except InputError as error:
         planned = not (run_dir / "job.json").exists()
         status, why = ("queued", "") if planned else ("damaged", error.what)
@@ -238,7 +239,7 @@ def _row(run_dir: Path, id: str) -> tuple[str, ...]:
 def _progress(run_dir: Path) -> tuple[str, str]:
     """Return steps and loss by the run's own record, the final one if it has ended."""
     try:
-        info = read_json(run_dir / "run.json")
+        info = read_json(own(run_dir, "run.json"))
         progress, final = info.get("progress") or {}, info.get("final") or {}
         step, steps = progress.get("step"), progress.get("steps")
         loss = final.get("loss_token", progress.get("loss"))

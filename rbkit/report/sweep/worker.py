@@ -178,6 +178,7 @@ def _run(request: Message, run_dir: Path, scratch: Path, send: Callable[[Message
             request["parameters"],
             run_dir,
             progress=False,
+            overwrite=True,  # it is not done: the launcher has looked
             on_kernel=lambda pid: send({"kernel": process_identity(pid)}),
             # It has ended, and how is known: too late to be interrupted.
             on_end=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),

@@ -155,6 +155,7 @@ class Explorer:
         self.session = Session(editor, seed=seed)
         self._background = Background(self._show_status)
         self._lock = threading.RLock()
+        self._saved: set[str] = set()  # folders that hold an earlier state of this explorer
         self._domains: tuple[Any, Domains] | None = None
         if self.display == "live":
             self.session.lay_out_by_pca()
@@ -191,15 +192,20 @@ class Explorer:
         shown = self.session.shown
         return shown[points[points < len(shown)]]
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write domains, log and sampling weights to a folder.
+
+        What this explorer saved there before is replaced; other domains that were edited by hand
+        are refused, unless `overwrite` is true.
 
         ``domains.json``, ``assignments.parquet`` and ``centroids.parquet``
         (:meth:`Domains.load`), ``edits.json`` (the log), ``weights.json`` (p = q) and, unless
         the examples are images, ``train.parquet`` (texts with their domain and weight).
         """
         domains, folder, material = self.domains, Path(folder), self.editor.material
-        domains.save(folder)
+        mine = str(folder.resolve())
+        domains.save(folder, overwrite=overwrite or mine in self._saved)
+        self._saved.add(mine)
         self.log.save(folder / "edits.json")
         weights = sampling_weights(domains, tokens=material.lengths("train") // 4)
         weights.save(folder / "weights.json")

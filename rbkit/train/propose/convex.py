@@ -18,14 +18,13 @@ import torch
 from scipy.special import logsumexp, softmax
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rbkit.balance.signals import FloatArray
 from rbkit.errors import InputError, as_count, as_number, as_seed
-from rbkit.files import atomic_path, read_npz
+from rbkit.files import atomic_path, own, read_npz
 from rbkit.regroup.domains import Domains
 from rbkit.train.losses import length_batches, token_losses
-from rbkit.train.models import PadCollator, tokenize
+from rbkit.train.models import PadCollator, build_model, load_tokenizer, tokenize
 from rbkit.train.propose.runs import Proposal, check_options, cost_of, train_all
 from rbkit.train.run import Run
 from rbkit.train.training import without_library_bars
@@ -307,9 +306,10 @@ def source_log_probabilities(
                 float(cached["seconds"]),
             )
     device = torch.device(str(run.info.get("device") or "cpu"))
+    folder = str(own(run.path, "model"))
     with without_library_bars():
-        model = AutoModelForCausalLM.from_pretrained(str(run.path / "model")).to(device).eval()
-    tokenizer = AutoTokenizer.from_pretrained(str(run.path / "model"))
+        model = build_model(folder).to(device).eval()
+    tokenizer = load_tokenizer(folder)
     data = tokenize(texts, tokenizer, int(run.info["parameters"]["context"]))["input_ids"]
     lengths = np.array([len(ids) for ids in data])
     starts = np.concatenate([[0], np.cumsum(np.maximum(lengths - 1, 0))])

@@ -179,3 +179,12 @@ def test_a_loss_of_four_hundred_digits_costs_no_status(swept):
     update_job(swept.jobs[0].run_dir, status="running", **here())
     (swept.jobs[0].run_dir / "run.json").write_text(f'{{"final": {{"loss_token": {10**400}}}}}')
     assert sweep_status(swept.out).rows[0][3] == ""
+
+
+def test_a_run_that_leads_out_of_the_sweep_is_damaged(swept, ends, tmp_path, capsys):
+    for job in swept.jobs:
+        ends(job, "ok")
+    swept.jobs[1].run_dir.rename(tmp_path / "elsewhere")
+    swept.jobs[1].run_dir.symlink_to(tmp_path / "elsewhere")
+    assert print_status(swept.out) == 1
+    assert "is a link that leads out of out" in capsys.readouterr().out

@@ -258,6 +258,19 @@ def test_export_writes_what_training_needs(explorer, tmp_path):
         rb.explore(rb.Domains.load(tmp_path / "out" / "mine"))
 
 
+def test_an_export_does_not_replace_what_another_hand_did(explorer, tmp_path):
+    for number in (1, 2):  # the same explorer may, also after an undo
+        tell(explorer, type="op", op={"op": "rename", "domain": 0, "name": f"name {number}"})
+        assert tell(explorer, type="export", folder="mine", token=3)["type"] == "exported"
+    tell(explorer, type="undo")
+    assert tell(explorer, type="export", folder="mine", token=3)["type"] == "exported"
+    other = open_on(corpus_of())
+    answer = tell(other, type="export", folder="mine", token=3)
+    assert "holds domains with 1 edit made by hand" in str(answer)
+    assert rb.Domains.load(tmp_path / "mine").names[0] == "name 1"
+    other.save("mine", overwrite=True)
+
+
 def test_in_a_batch_run_it_is_a_figure_and_at_most_once_a_widget(explorer, monkeypatch):
     monkeypatch.setenv("RBKIT_DISPLAY", "batch")
     batch = rb.explore(explorer.domains)
