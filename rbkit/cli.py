@@ -293,9 +293,10 @@ def report(
 
     Runs made in a notebook count as much as those of a sweep.
     """
+    from rbkit.files import regular
     from rbkit.report.page.page import write_report
 
-    usual = runs[0] / "index.html"
+    usual = regular(runs[0], or_folder=True) / "index.html"
     if out is None and usual.is_file() and b"default-src 'none'" not in usual.read_bytes()[:2000]:
         raise InputError(str(usual), "is not a page of rbkit's", "give another place with --out")
     page = write_report(runs, out or usual, baseline=baseline, title=title, pdf=pdf)

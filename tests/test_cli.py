@@ -234,3 +234,21 @@ def test_a_report_does_not_replace_a_page_of_somebody_else(tmp_path, write_run, 
         out = ["--out", str(tmp_path / page)] if page == "mine.html" else []
         for _ in range(2):
             assert CliRunner().invoke(app, ["report", str(tmp_path / "runs"), *out]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["report"], ["watch", "--once"], ["demo", "--out"]]
+)
+@pytest.mark.parametrize("path", ["x" * 400, "file", "pipe", "loop"], ids=lambda path: path[:4])
+def test_a_path_that_is_no_folder_is_one_line(command, path, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    monkeypatch.setattr(sys, "argv", ["rbkit", *command, path])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().err.strip()
+    assert stop.value.code == 2
+    assert said.startswith("rbkit: ")
+    assert "\n" not in said

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitWarning
+from rbkit.files import regular
 from rbkit.report.sweep.folder import (
     JOB_FILE,
     SWEEP_FILE,
@@ -67,7 +68,7 @@ def collect_runs(paths: str | Path | Sequence[str | Path]) -> list[Run]:
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[Path, Run] = {}
-    for folder in map(Path, given):
+    for folder in (regular(path, or_folder=True) for path in given):
         if not folder.is_dir():
             raise InputError(
                 str(folder), "no run folder in there", "give the folder that holds runs"

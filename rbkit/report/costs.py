@@ -28,7 +28,7 @@ from rich.table import Table
 from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.registry import MIXERS, canonical_mixer, mixer_by_name
 from rbkit.errors import InputError
-from rbkit.files import write_text
+from rbkit.files import check_folder, write_text
 from rbkit.report.demo import SETTINGS
 from rbkit.report.job import load_inputs, train_options
 from rbkit.report.page.page import asset, environment
@@ -137,6 +137,7 @@ def costs(
         If a parameter, a name or the corpus is at fault, or `out` holds other runs.
     """
     out, given = Path(out), dict(overrides or {})
+    check_folder("out", out)
     base = {**SETTINGS, "steps": _STEPS}
     if given.get("corpus", base["corpus"]) != base["corpus"]:  # the demo's target is of its sources
         base |= {"eval_sources": None, "eval_size": None}

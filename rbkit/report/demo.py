@@ -9,7 +9,7 @@ from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.errors import InputError
-from rbkit.files import free_name
+from rbkit.files import check_folder, free_name
 from rbkit.report.engine import NotebookError
 from rbkit.report.html import run_notebook
 from rbkit.report.job import load_inputs
@@ -79,6 +79,7 @@ def demo(
         If a run did not come to its end; the page is written all the same.
     """
     out, began = Path(out), time.monotonic()
+    check_folder("out", out)
     for mixer in mixers:
         mixer_by_name(mixer)
     template = find_notebook("90_run")

@@ -28,7 +28,11 @@ def read_notebook(path: str | Path) -> Any:
     import nbformat
 
     try:
-        return nbformat.read(regular(path), as_version=4)  # type: ignore[no-untyped-call]
+        node = nbformat.read(regular(path), as_version=4)  # type: ignore[no-untyped-call]
+        name = node.metadata.get("kernelspec", {}).get("name", "")
+        if not isinstance(name, str):
+            raise TypeError("its kernel has no name")
+        return node
     except FileNotFoundError:
         raise InputError(str(path), "no such notebook", "check the path") from None
     except InputError:

@@ -300,7 +300,9 @@ def load_history(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Arrays of ``history.npz``; empty if there is none."""
     path, remedy = own(folder, "history.npz"), "delete it, or run again"
     history = read_npz(path, remedy) if path.exists() else {}
-    if history and not _fits_together(history):
+    gram = history.get("gram", np.empty((0, 0, 0)))  # one of another shape is named by the views
+    rest = {name: array for name, array in history.items() if name != "gram"}
+    if history and not (fits_together(rest) and gram.ndim in (2, 3) and gram.dtype.kind in "fiub"):
         raise InputError(str(path), "holds arrays that do not fit each other", remedy)
     return history
 
@@ -341,6 +343,8 @@ def _read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
     for number, line in enumerate(regular(path).read_bytes().split(b"\n")[:-1], start=1):
         try:
             rows += [_orderly_row(parse_json(line))] if line else []
+        except _NoStep:
+            continue
         except ValueError as error:
             what = f"line {number} is not a row of numbers ({error})"
             raise InputError(str(path), what, "repair it") from error
@@ -446,13 +450,17 @@ def orderly_info(info: Mapping[str, Any]) -> dict[str, Any]:
     if domains := made.get("domains"):
         names = domains.get("names")
         domains["names"] = [str(name) for name in names] if isinstance(names, list) else []
-        for name in ("q", "sizes"):
-            values = domains.get(name)
+        for name in ("q", "sizes"):  # None where they are not known
+            values = domains.get(name) or []
             if not isinstance(values, list) or None in map(_finite, values):
-                domains.pop(name, None)
+                domains.pop(name)
     if final := made.get("final"):
         made["final"] = _orderly_values(final)
     return made
+
+
+class _NoStep(ValueError):
+    """A row that belongs to no step, or to no kind: it is left out."""
 
 
 def _orderly_row(row: Any) -> dict[str, Any]:
@@ -460,9 +468,9 @@ def _orderly_row(row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError("not an object")
     if type(step := row.get("step")) is not int or not abs(step) < _EXACT:
-        raise ValueError("its step is not a whole number")
+        raise _NoStep("its step is not a whole number")
     if not isinstance(row.get("kind"), str | None):
-        raise ValueError("its kind is not a word")
+        raise _NoStep("its kind is not a word")
     return _orderly_values(row)
 
 
@@ -483,7 +491,7 @@ def _finite(value: Any) -> Any:
     return value if abs(value) < _EXACT else float(value)
 
 
-def _fits_together(history: Mapping[str, Any]) -> bool:
+def fits_together(history: Mapping[str, Any]) -> bool:
     """Whether the arrays of a history are of the same rounds and the same domains."""
     p = np.asarray(history.get("p", np.empty((0, 0))))
     step = np.asarray(history.get("step", np.empty(0)))

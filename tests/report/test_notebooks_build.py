@@ -166,6 +166,10 @@ def test_only_a_regular_file_is_a_notebook(tmp_path):
     os.mkfifo(tmp_path / "pipe.ipynb")
     (tmp_path / "deep.ipynb").write_text("[" * 100_000)
     (tmp_path / "list.ipynb").write_text("[1]")
-    for name in ("pipe", "deep", "list"):
+    facts = {"nbformat": 4, "nbformat_minor": 5, "cells": []}
+    for name, kernel in (("word", "python3"), ("number", {"name": 3})):
+        whole = facts | {"metadata": {"kernelspec": kernel}}
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps(whole))
+    for name in ("pipe", "deep", "list", "word", "number"):
         with pytest.raises(InputError, match=r"not a regular file|not a notebook"):
             read_notebook(tmp_path / f"{name}.ipynb")

@@ -37,7 +37,7 @@ from rbkit.report.page import tables
 from rbkit.report.page.pictures import drawings, frames, names_of, picture
 from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
 from rbkit.show.facts import mixer_of
-from rbkit.train.run import MAPPINGS, Run, orderly_info
+from rbkit.train.run import MAPPINGS, Run, fits_together, orderly_info
 
 NUMBERS = "numbers"  # the folder next to the page index.html
 RULE = (
@@ -302,7 +302,11 @@ def orderly(run: Run) -> Run:
     when they are.
     """
     status = run.status  # before the numbers: they may only be newer
-    evaluated = run.metrics("eval")
+    evaluated, history = run.metrics("eval"), dict(run.history)
+    if history and not fits_together(history):
+        what = f"{run.path / 'history.npz'}: arrays that do not fit each other"
+        warnings.warn(f"{what}, left out of the report", RbkitWarning, stacklevel=2)
+        history = {}
     info = orderly_info(text.clean(dict(run.info or {})))
     info |= {name: info.get(name) or {} for name in MAPPINGS}
     info["ledger"].setdefault("entries", [])
@@ -316,6 +320,6 @@ def orderly(run: Run) -> Run:
     return run.with_(
         status=status,
         info=info,
-        history=dict(run.history),
+        history=history,
         metrics=lambda kind: evaluated if kind == "eval" else run.metrics(kind),
     )

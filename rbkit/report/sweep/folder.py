@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError
-from rbkit.files import own, read_json, write_json
+from rbkit.files import own, read_json, regular, write_json
 from rbkit.processes import (
     STALE,
     is_alive,
@@ -243,7 +243,7 @@ _SWEEP_TYPES: dict[str, type] = {
 
 def read_sweep(out: str | Path) -> dict[str, Any]:
     """Return the ``sweep.json`` of the folder `out`."""
-    path = own(Path(out), SWEEP_FILE)
+    path = own(regular(out, or_folder=True), SWEEP_FILE)
     if not path.is_file():
         raise InputError(str(out), f"no {SWEEP_FILE} there", "give the folder of a sweep")
     try:
@@ -267,7 +267,7 @@ def read_sweep(out: str | Path) -> dict[str, Any]:
 def run_ids(out: str | Path) -> list[str]:
     """Return the ids of the runs that are in a sweep's folder, for one that lost its list."""
     runs = Path(out) / "runs"
-    return sorted(os.listdir(runs)) if runs.is_dir() else []
+    return sorted(os.listdir(runs)) if os.path.isdir(runs) else []  # also of too long a name
 
 
 def resume_commands(info: Mapping[str, Any], statuses: Mapping[str, str]) -> list[str]:

@@ -383,7 +383,7 @@ class Scale:
     def follow(self, history: Mapping[str, Any]) -> float:
         """Grow to fit the new rounds of a ``history``; return the limit."""
         grams = history.get("gram", np.empty((0, 0, 0)))
-        if grams.ndim != 3:
+        if grams.ndim != 3 or grams.shape[1] != grams.shape[2]:
             return self.limit or 1.0
         if len(grams) < self.rounds:  # cut back by a resume
             self.limit, self.rounds = None, 0
