@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+LOWEST := .venv-lowest
 
-.PHONY: demo test lab doctor lint bench costs notebooks clean help
+.PHONY: demo test test-lowest lab doctor lint bench costs notebooks clean help
 
 help:       ## show these lines
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(READY)       ## regroup a real corpus, train with three mixers, write reports/demo
 	$(BIN)/rbkit demo
@@ -19,6 +20,18 @@ test: $(READY)       ## lint, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-lowest: ## the fast tests with the lowest versions that pyproject.toml declares
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --upgrade pip uv
+	@# torch alone stays where constraints.txt pins it: an older one would fetch gigabytes of CUDA.
+	@# Without its dependencies, or uv would keep their newest versions.
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints.txt --no-deps torch
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable ".[dev,regmix]" "$$(grep ^torch== constraints.txt)"
+	@# An old release may use what a newer one of another library deprecates.
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -W default::DeprecationWarning \
+		-m "not slow and not browser and not notebook"
 
 lab: $(READY)        ## JupyterLab on the notebooks
 	$(BIN)/rbkit lab
@@ -50,5 +63,5 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(READY)
 
-clean:      ## remove the environment and what tools cached
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:      ## remove the environments and what tools cached
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 import rbkit as rb
 from rbkit import show
+from rbkit.files import free_name
 from rbkit.report.collect import collect_runs
 from rbkit.report.compare import compare, differences, reach_baseline
 from rbkit.report.sweep import job_status, parse_grid, print_status, read_job
@@ -39,6 +40,7 @@ profile: str = "full"  # smoke: a few seconds, to test
 # %%
 smoke = profile == "smoke"
 folder = Path(run_dir or tempfile.mkdtemp(prefix="rbkit-sweeps-"))
+folder.mkdir(parents=True, exist_ok=True)
 BLUE, ORANGE = "#0072B2", "#D55E00"
 
 # %% [markdown]
@@ -95,7 +97,7 @@ parse_grid(noise_grid)
 # checked against the types of the cell before anything starts, or is written.
 
 # %%
-out = folder / "noise"
+out = free_name(folder / "noise")  # this lesson wants a folder that is new
 for wrong in ("half=both", "n=four", "sed=0..4"):
     try:
         rb.sweep(template, wrong, out)

@@ -490,7 +490,9 @@ class TestHostileFiles:
     def test_a_value_of_another_type_is_named_with_its_line(self, tmp_path):
         rows = [b'{"text": "a %d"}' % i for i in range(20)]
         path = self.lines(tmp_path / "a.jsonl", *rows, b'{"text": 5}', *rows)
-        with pytest.raises(InputError, match="row 20 of column 'text' holds int, not a text"):
+        # Older releases of datasets refuse themselves what newer ones hand over as it is.
+        named = "row 20 of column 'text' holds int, not a text|line 21 has a number in 'text'"
+        with pytest.raises(InputError, match=named):
             load_corpus(path)
 
     def test_paths_that_the_system_cannot_take_are_refused(self):

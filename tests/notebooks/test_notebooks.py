@@ -86,3 +86,23 @@ def test_the_notebook_runs_from_top_to_bottom_and_exports_offline(path, tmp_path
     assert images >= 5
     assert html.count('alt="') >= images
     assert os.path.getsize(tmp_path / "run.html") < 3e6
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+@pytest.mark.parametrize(
+    "name", ["00_tour", "05_train_live", "06_mixers", "07_costs", "11_sweeps", "91_compare"]
+)
+def test_all_cells_can_be_run_twice_into_one_folder(name, tmp_path):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    given = f"run_dir, profile = {str(tmp_path / 'runs')!r}, 'smoke'"
+    cells = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cells.append(nbformat.v4.new_code_cell(cell.source))
+            if "parameters" in cell.metadata.get("tags", []):
+                cells.append(nbformat.v4.new_code_cell(given))
+    notebook.cells = cells + [nbformat.v4.new_code_cell(cell.source) for cell in cells]
+    nbformat.write(notebook, tmp_path / "twice.ipynb")
+    execute(tmp_path / "twice.ipynb", {}, tmp_path / "out", progress=False, timeout=300)
+    assert all(run.status == "ok" for run in list_runs(tmp_path / "runs"))

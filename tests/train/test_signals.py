@@ -314,6 +314,8 @@ def test_the_repetition_cap_survives_a_resume(tmp_path):
     [({"dataloader_num_workers": 2}, 0), ({"activation_checkpointing": True}, 1e-7)],
 )
 def test_settings_that_must_not_matter_do_not(tmp_path, twelve_steps, changed, tolerance):
+    if not all(hasattr(twelve_steps.args, name) for name in changed):
+        pytest.skip("this release of transformers does not have it")
     other = ran(tmp_path / "other", RnB(), steps=12, arguments=changed)
     p, theirs = (Run.open(t.run_dir).history["p"] for t in (twelve_steps, other))
     np.testing.assert_allclose(p, theirs, rtol=0, atol=tolerance)

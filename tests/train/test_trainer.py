@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from accelerate import ParallelismConfig
 from datasets import Dataset, DatasetDict
 from job import M, make
@@ -695,7 +696,11 @@ def test_arguments_of_another_trainer_are_refused_by_name(tmp_path):
 
 def test_every_argument_of_the_library_is_obeyed_or_irrelevant_or_refused_by_name(tmp_path):
     fields = {field.name for field in dataclasses.fields(TrainingArguments)}
-    assert fields == OBEYED | IRRELEVANT | set(REFUSED)
+    known = OBEYED | IRRELEVANT | set(REFUSED)
+    pinned = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    if f"transformers=={transformers.__version__}" in pinned:
+        assert fields == known
+    assert fields <= known  # an older release has fewer
     trainer = make(tmp_path, eval_rounds=0)
     for name, value in REFUSED.items():
         args = copy.copy(trainer.args)
