@@ -599,7 +599,7 @@ def test_a_broken_run_folder_does_not_stop_the_others(tmp_path, small_run):
     for name in ("good", "bad"):
         shutil.copytree(small_run.path, tmp_path / name)
     (tmp_path / "bad" / "metrics.jsonl").write_text("no json\n")
-    with pytest.warns(RbkitWarning, match=r"run left out: .*metrics\.jsonl: a line is not JSON"):
+    with pytest.warns(RbkitWarning, match=r"run left out: .*metrics\.jsonl: line 1 is not a row"):
         runs = list_runs(tmp_path)
     assert [run.path.name for run in runs] == ["good"]
 
