@@ -133,7 +133,9 @@ class CountSketch:
             return hidden.to(dtype)[None]
         _, signs = self._signs_like(hidden, dtype)
         missing = self.blocks * self.width - self.inputs
-        padded = torch.nn.functional.pad(hidden * signs, (0, missing))
+        padded = hidden * signs
+        if missing:
+            padded = torch.nn.functional.pad(padded, (0, missing))
         return walsh(padded.unflatten(1, (self.blocks, self.width)).movedim(1, 0))
 
     def _signs_like(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

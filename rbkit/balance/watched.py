@@ -271,20 +271,23 @@ class WatchedLayer:
         assert self.total is not None
         each = len(delta) // max(1, watch.groups.size)
         rows, bounds = watch.groups.rows(each, watch.share, watch.start)
+        if watch.share < 1:  # rows that are left out are not even read
+            at = torch.from_numpy(rows).to(delta.device)
+            delta, hidden, rows = delta[at], hidden[at], np.arange(len(rows))
         left, right = sketch.fold(delta), sketch.split(hidden).to(self.total.dtype)
+        self.additions += sketch.additions * len(delta)
         gain = watch.scale * sketch.gain / watch.share
-        shape = self.total.shape[2:]
-        together = max(1, _AT_ONCE // shape.numel())
+        blocks, buckets, width = self.total.shape[2:]
+        together = max(1, _AT_ONCE // (blocks * width * buckets))
         for first in range(0, len(watch.groups.keys), together):
             keys = watch.groups.keys[first : first + together]
-            parts = self.total.new_zeros((len(keys), *shape))
+            parts = self.total.new_zeros((len(keys), blocks, width, buckets))
             for place, part in enumerate(parts, first):
                 own = rows[bounds[place] : bounds[place + 1]]
-                for at in pieces(own):
-                    part += torch.bmm(right[:, at].mT, left[:, at]).mT
+                for some in pieces(own):
+                    torch.baddbmm(part, right[:, some].mT, left[:, some], out=part)
                 self.products += 2 * len(own) * part.numel()
-                self.additions += sketch.additions * len(own)
-            self.add_parts(keys, parts, gain)
+            self.add_parts(keys, parts.mT, gain)
 
     def add_parts(self, keys: IntArray, parts: Tensor, gain: float) -> None:
         """Add parts of the gradient, (g, blocks, buckets, width), of halves and domains (g, 2)."""
