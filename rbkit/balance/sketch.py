@@ -112,18 +112,11 @@ class CountSketch:
             return delta.to(dtype)[None]
         signs, _ = self._signs_like(delta, dtype)
         columns = self.blocks * self.buckets
-        folded = delta.new_empty((self.blocks, len(delta), self.buckets), dtype=dtype)
-        step = max(1, _CHUNK.get(delta.device.type, 1 << 20) // columns)
-        spare = delta.new_empty((2, self.blocks, step, self.buckets), dtype=dtype)
-        for start in range(0, len(delta), step):
-            rows = delta[start : start + step]
-            sums = rows[:, :columns] * signs[:columns]
-            for first in range(columns, self.outputs, columns):
-                some = rows[:, first : first + columns]
-                sums[:, : some.shape[1]].addcmul_(some, signs[first : first + columns])
-            groups = sums.unflatten(1, (self.blocks, self.buckets)).movedim(1, 0)
-            walsh(groups, folded[:, start : start + step], spare[:, :, : len(rows)])
-        return folded
+        sums = delta[:, :columns] * signs[:columns]
+        for first in range(columns, self.outputs, columns):
+            some = delta[:, first : first + columns]
+            sums[:, : some.shape[1]].addcmul_(some, signs[first : first + columns])
+        return walsh(sums.unflatten(1, (self.blocks, self.buckets)).movedim(1, 0))
 
     def split(self, hidden: Tensor) -> Tensor:
         """Return `hidden` (T, d) as (blocks, T, width), float32 or float64."""
@@ -137,6 +130,10 @@ class CountSketch:
         if missing:
             padded = torch.nn.functional.pad(padded, (0, missing))
         return walsh(padded.unflatten(1, (self.blocks, self.width)).movedim(1, 0))
+
+    def rows_at_once(self, device: torch.device) -> int:
+        """Return how many rows to fold at a time."""
+        return max(1, _CHUNK.get(device.type, 1 << 20) // (self.blocks * self.buckets))
 
     def _signs_like(self, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the signs of outputs, (V,), and of inputs, (d,), on like's device."""
@@ -157,25 +154,22 @@ def default_buckets(inputs: int) -> int:
     return max(1, _NUMBERS // inputs)
 
 
-def walsh(x: Tensor, out: Tensor | None = None, spare: Tensor | None = None) -> Tensor:
-    r"""Return the Walsh-Hadamard transform of `x` along its first dimension, a power of two.
+def walsh(x: Tensor) -> Tensor:
+    """Return the Walsh-Hadamard transform of `x` along its first dimension, a power of two.
 
-    ``n log2 n`` additions for a column of n numbers; not normalised. It is written to `out`,
-    with `spare`, of shape (2, \*x.shape), for what is in between.
+    ``n log2 n`` additions for a column of n numbers; not normalised.
 
     Examples
     --------
     >>> walsh(torch.tensor([1.0, 0.0, 1.0, 0.0]))
     tensor([2., 2., 0., 0.])
     """
-    out = x.new_empty(x.shape) if out is None else out
-    spare = x.new_empty((2, *x.shape)) if spare is None else spare
-    if len(x) == 1:
-        return out.copy_(x)
-    half, stages = len(x) // 2, len(x).bit_length() - 1
-    for stage in range(stages):  # all alike: sums and differences of the two halves, by turns
+    half, buffers = len(x) // 2, x.new_empty((2, *x.shape))
+    # All stages are alike: sums and differences of the two halves, by turns, so that the inner
+    # loops are long.
+    for stage in range(len(x).bit_length() - 1):
         one, other = x[:half], x[half:]
-        x = out if stage == stages - 1 else spare[stage % 2]
+        x = buffers[stage % 2]
         torch.add(one, other, out=x[0::2])
         torch.sub(one, other, out=x[1::2])
     return x

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,16 +76,20 @@ class Groups:
         return rows, bounds
 
 
-def pieces(rows: IntArray) -> list[slice | Tensor]:
-    """Return increasing `rows` as slices of consecutive ones; if they are scattered, as one index.
+def runs(groups: IntArray) -> list[tuple[int, slice | Tensor]]:
+    """Return where each group is in `groups`: runs as slices; short runs together, as an index.
 
-    >>> pieces(np.arange(3, 8)), pieces(np.array([2, 5, 6]))
-    ([slice(3, 8, None)], [tensor([2, 5, 6])])
+    >>> runs(np.array([5] * 40 + [2] * 50 + [-1]))
+    [(5, slice(0, 40, None)), (2, slice(40, 90, None))]
+    >>> runs(np.array([5, 2, 5]))
+    [(2, tensor([1])), (5, tensor([0, 2]))]
     """
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    if len(breaks) * _RUN >= len(rows) > 1:
-        return [torch.from_numpy(rows)]
-    return [slice(run[0], run[-1] + 1) for run in np.split(rows, breaks) if len(run)]
+    edges = np.flatnonzero(np.diff(groups, prepend=-2, append=-2))
+    if (len(edges) - 1) * _RUN > len(groups):
+        present = np.unique(groups[groups >= 0])
+        return [(int(g), torch.from_numpy(np.flatnonzero(groups == g))) for g in present]
+    parts = ((int(groups[first]), slice(first, last)) for first, last in pairwise(edges))
+    return [(group, part) for group, part in parts if group >= 0]
 
 
 def check_ids(domains: Ids, n_domains: int) -> IntArray:
@@ -271,23 +276,33 @@ class WatchedLayer:
         assert self.total is not None
         each = len(delta) // max(1, watch.groups.size)
         rows, bounds = watch.groups.rows(each, watch.share, watch.start)
+        group = np.repeat(np.arange(len(watch.groups.keys)), np.diff(bounds))
         if watch.share < 1:  # rows that are left out are not even read
             at = torch.from_numpy(rows).to(delta.device)
             delta, hidden, rows = delta[at], hidden[at], np.arange(len(rows))
-        left, right = sketch.fold(delta), sketch.split(hidden).to(self.total.dtype)
-        self.additions += sketch.additions * len(delta)
+        group_of = np.full(len(delta), -1)
+        group_of[rows] = group
+        right_all = sketch.split(hidden).to(self.total.dtype)
         gain = watch.scale * sketch.gain / watch.share
         blocks, buckets, width = self.total.shape[2:]
-        together = max(1, _AT_ONCE // (blocks * width * buckets))
+        step, together = sketch.rows_at_once(delta.device), len(watch.groups.keys)
+        if sketch.exact:
+            step, together = len(delta), max(1, _AT_ONCE // (blocks * width * buckets))
         for first in range(0, len(watch.groups.keys), together):
             keys = watch.groups.keys[first : first + together]
             parts = self.total.new_zeros((len(keys), blocks, width, buckets))
-            for place, part in enumerate(parts, first):
-                own = rows[bounds[place] : bounds[place + 1]]
-                for some in pieces(own):
-                    torch.baddbmm(part, right[:, some].mT, left[:, some], out=part)
-                self.products += 2 * len(own) * part.numel()
+            for start in range(0, len(delta), step):
+                left, right = (
+                    sketch.fold(delta[start : start + step]),
+                    right_all[:, start : start + step],
+                )
+                for place, some in runs(group_of[start : start + step]):
+                    if first <= place < first + together:
+                        part = parts[place - first]
+                        torch.baddbmm(part, right[:, some].mT, left[:, some], out=part)
             self.add_parts(keys, parts.mT, gain)
+        self.products += 2 * len(rows) * blocks * width * buckets
+        self.additions += sketch.additions * len(delta)
 
     def add_parts(self, keys: IntArray, parts: Tensor, gain: float) -> None:
         """Add parts of the gradient, (g, blocks, buckets, width), of halves and domains (g, 2)."""
