@@ -79,8 +79,8 @@ class Groups:
 def runs(groups: IntArray) -> list[tuple[int, slice | Tensor]]:
     """Return where each group is in `groups`: runs as slices; short runs together, as an index.
 
-    >>> runs(np.array([5] * 40 + [2] * 50 + [-1]))
-    [(5, slice(0, 40, None)), (2, slice(40, 90, None))]
+    >>> runs(np.array([5] * 40 + [-1] * 30 + [2] * 50))
+    [(5, slice(0, 40, None)), (2, slice(70, 120, None))]
     >>> runs(np.array([5, 2, 5]))
     [(2, tensor([1])), (5, tensor([0, 2]))]
     """
@@ -276,30 +276,28 @@ class WatchedLayer:
         assert self.total is not None
         each = len(delta) // max(1, watch.groups.size)
         rows, bounds = watch.groups.rows(each, watch.share, watch.start)
-        group = np.repeat(np.arange(len(watch.groups.keys)), np.diff(bounds))
+        sizes = np.diff(bounds)
         if watch.share < 1:  # rows that are left out are not even read
-            at = torch.from_numpy(rows).to(delta.device)
-            delta, hidden, rows = delta[at], hidden[at], np.arange(len(rows))
+            used = torch.from_numpy(rows).to(delta.device)
+            delta, hidden, rows = delta[used], hidden[used], np.arange(len(rows))
         group_of = np.full(len(delta), -1)
-        group_of[rows] = group
-        right_all = sketch.split(hidden).to(self.total.dtype)
+        group_of[rows] = np.repeat(np.arange(len(sizes)), sizes)
+        right = sketch.split(hidden).to(self.total.dtype)
         gain = watch.scale * sketch.gain / watch.share
         blocks, buckets, width = self.total.shape[2:]
         step, together = sketch.rows_at_once(delta.device), len(watch.groups.keys)
         if sketch.exact:
-            step, together = len(delta), max(1, _AT_ONCE // (blocks * width * buckets))
-        for first in range(0, len(watch.groups.keys), together):
+            step, together = max(1, len(delta)), max(1, _AT_ONCE // (blocks * width * buckets))
+        for first in range(0, len(sizes), together):
             keys = watch.groups.keys[first : first + together]
             parts = self.total.new_zeros((len(keys), blocks, width, buckets))
             for start in range(0, len(delta), step):
-                left, right = (
-                    sketch.fold(delta[start : start + step]),
-                    right_all[:, start : start + step],
-                )
-                for place, some in runs(group_of[start : start + step]):
-                    if first <= place < first + together:
-                        part = parts[place - first]
-                        torch.baddbmm(part, right[:, some].mT, left[:, some], out=part)
+                piece = slice(start, start + step)  # small enough to stay in cache
+                left, right_piece = sketch.fold(delta[piece]), right[:, piece]
+                for group, at in runs(group_of[piece]):
+                    if first <= group < first + together:
+                        part = parts[group - first]
+                        torch.baddbmm(part, right_piece[:, at].mT, left[:, at], out=part)
             self.add_parts(keys, parts.mT, gain)
         self.products += 2 * len(rows) * blocks * width * buckets
         self.additions += sketch.additions * len(delta)

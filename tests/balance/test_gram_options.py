@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from rbkit.balance import sketch
 from rbkit.balance.gram import GramTracker, is_tracked
 from rbkit.balance.watched import alternate
 from rbkit.errors import InputError
@@ -282,6 +283,35 @@ def test_counts_of_a_domain_that_the_batch_does_not_have_are_refused():
     with pytest.raises(InputError, match="examples of domain 2"):  # noqa: SIM117
         with tracker.batch([0, 1], counts=[1, 1, 1]):
             pass
+
+
+@pytest.mark.parametrize("estimator", ["exact", "sketch"])
+def test_a_batch_of_which_no_token_is_used_adds_nothing(estimator):
+    layer = nn.Linear(4, 2100, bias=False)
+    tracker = GramTracker(layer, M, estimator=estimator, token_fraction=1e-6)
+    with tracker.batch([0, 1, 2]):
+        layer(torch.eye(3, 4)).square().sum().backward()
+    np.testing.assert_array_equal(tracker.estimate().gram, np.zeros((M, M)))
+
+
+@pytest.mark.parametrize(("rows", "each"), [(3, 700), (700, 3), (2100, 1)])
+def test_a_sketch_is_the_same_however_its_rows_are_cut_into_pieces(rows, each, monkeypatch):
+    layer = nn.Linear(8, 5000, bias=False).double()
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(rows, each, 8)))
+    domains = rng.integers(-1, M, rows)
+
+    def gram(chunk):
+        monkeypatch.setitem(sketch._CHUNK, "cpu", chunk)
+        tracker = GramTracker(layer, M, buckets=2)
+        with tracker.batch(domains):
+            layer(x).square().sum().backward()
+        tracker.remove()
+        return tracker.estimate().gram
+
+    whole = gram(1 << 24)
+    np.testing.assert_allclose(gram(1 << 15), whole, rtol=1e-9)
+    np.testing.assert_allclose(gram(1), whole, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
