@@ -84,7 +84,7 @@ def runs(groups: IntArray) -> list[tuple[int, slice | Tensor]]:
     >>> runs(np.array([5, 2, 5]))
     [(2, tensor([1])), (5, tensor([0, 2]))]
     """
-    edges = np.flatnonzero(np.diff(groups, prepend=-2, append=-2))
+    edges = np.flatnonzero(np.diff(groups, prepend=-2, append=-2)).tolist()
     if (len(edges) - 1) * _RUN > len(groups):
         present = np.unique(groups[groups >= 0])
         return [(int(g), torch.from_numpy(np.flatnonzero(groups == g))) for g in present]
