@@ -129,6 +129,7 @@ def test_a_run_before_its_first_round_is_shown_without_a_slider(tmp_path, made):
         tmp_path / "new",
         step=np.zeros(0),
         p=made["rnb"].history["p"][:1],
+        counts=None,
         gram=None,
         noise_floor=None,
         diagonal_debiased=None,
