@@ -367,13 +367,18 @@ def fingerprint(*parts: str | bytes | Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_within(path: Path, root: Path) -> bool:
+    """Whether `path` is in the folder `root`, links followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
 def own(root: Path, name: str) -> Path:
     """``root / name`` as :func:`inside` allows it, but not resolved: to be opened or written.
 
     A folder from a stranger may hold links to files of its reader.
     """
     path = root / name
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+    if not is_within(path, root):
         what = f"is a link that leads out of {root.name or root}"
         raise InputError(str(path), what, "put the file itself there")
     return path
@@ -391,6 +396,6 @@ def inside(root: str | Path, relative: str | Path) -> Path:
     """
     root = Path(root).resolve()
     path = Path(os.path.realpath(root / relative))
-    if path != root and root not in path.parents:
+    if not is_within(path, root):
         raise InputError(str(relative), f"leaves the folder {root}", "use a path inside it")
     return path

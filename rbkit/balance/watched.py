@@ -305,17 +305,20 @@ class WatchedLayer:
     def add_parts(self, keys: IntArray, parts: Tensor, gain: float) -> None:
         """Add parts of the gradient, (g, blocks, buckets, width), of halves and domains (g, 2)."""
         assert self.total is not None
-        where = torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(parts.device)
+        where = self._places(keys, parts.device)
         # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
         bad = ~parts.flatten(1).isfinite().all(1)
-        parts = (gain * parts.to(self.total.dtype)).masked_fill_(
-            bad.view(-1, *[1] * (parts.ndim - 1)), 0.0
-        )
+        parts = gain * parts.to(self.total.dtype)
+        parts.masked_fill_(bad[:, None, None, None], 0.0)
         self.total.flatten(0, 1).index_add_(0, where, parts)
         if self._bad is None:
             self._bad = torch.zeros(2 * self.n_domains, dtype=torch.bool, device=parts.device)
         self._bad[where] |= bad
         self.additions += 2 * parts.numel()  # and the factor
+
+    def _places(self, keys: IntArray, device: torch.device) -> Tensor:
+        """Return where halves and domains (g, 2) are in a tensor of shape (2 m, ...)."""
+        return torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(device)
 
     def prepare(self, like: Tensor, inputs: int) -> CountSketch:
         """Make sketch and sums at their first use, from a gradient (..., V) of the output."""
@@ -375,7 +378,7 @@ class WatchedLayer:
             lost = torch.zeros(2, self.n_domains, dtype=torch.float64)
             self.lost = (lost if self.lost is None else self.lost).to(device)
         lost = torch.from_numpy(np.array(counts, dtype=np.float64)).to(device)
-        where = torch.from_numpy(keys[:, 0] * self.n_domains + keys[:, 1]).to(device)
+        where = self._places(keys, device)
         if took_part:
             lost = torch.zeros_like(lost) if bad is None else lost * bad.to(device)[where]
         self.lost.view(-1).index_add_(0, where, lost)

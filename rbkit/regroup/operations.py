@@ -505,9 +505,7 @@ class EditLog:
         return len(self.ops) - 1
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{at}. {one_line(describe(op))}" for at, op in enumerate(self.ops, start=1)
-        )
+        return "\n".join(f"{at}. {describe(op)}" for at, op in enumerate(self.ops, start=1))
 
 
 def result_of(labels: NDArray[np.integer[Any]], names: Sequence[str]) -> dict[str, Any]:

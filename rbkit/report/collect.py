@@ -6,7 +6,6 @@ them is not followed.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.files import regular
+from rbkit.files import is_within, regular
 from rbkit.report.sweep.folder import (
     JOB_FILE,
     SWEEP_FILE,
@@ -102,7 +101,7 @@ def _run_folders(folder: Path, root: Path) -> Iterator[Path]:
         for entry in sorted(folder.iterdir()):
             if entry.name.startswith(".") or not entry.is_dir():
                 continue
-            if entry.is_symlink() and not _inside(entry, root):
+            if entry.is_symlink() and not is_within(entry, root):
                 _leave_out(entry, f"is a link that leads out of {root.name}")
             elif not entry.is_symlink():  # a link inside leads to what is found anyway
                 yield from _run_folders(entry, root)
@@ -115,9 +114,9 @@ def _is_run(folder: Path) -> bool:
 def _open(folder: Path, root: Path) -> Run | None:
     """Open a run folder, or warn that it is left out."""
     domains = folder / "domains"
-    files = domains.iterdir() if domains.is_dir() and _inside(domains, root) else ()
+    files = domains.iterdir() if domains.is_dir() and is_within(domains, root) else ()
     for path in (folder, *(folder / name for name in _READ), *files):
-        if not _inside(path, root):
+        if not is_within(path, root):
             _leave_out(path, f"is a link that leads out of {root.name}")
             return None
     try:
@@ -167,10 +166,6 @@ def _of_sweep(folder: Path) -> Run:
         "parameters": {**job["parameters"], **(run.info.get("parameters") or {})},
     }
     return run.with_(job=job, info=info, status=status)
-
-
-def _inside(path: Path, root: Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(root)
 
 
 def _leave_out(folder: Path, why: str) -> None:

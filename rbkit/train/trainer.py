@@ -1050,7 +1050,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         except BaseException as error:
             if (why := unwritable(error)) is not None:
                 what = f"cannot be written ({why})"
-                with suppress(Exception):
+                with suppress(OSError, InputError):  # the record is on that disk, too
                     if self.recorder.info:
                         self.recorder.finish("failed", error=f"{self.run_dir}: {what}")
             self.recorder.leave()
