@@ -20,7 +20,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -232,10 +232,12 @@ def check_folder(where: str, path: str | Path) -> None:
     try:
         str(path).encode("utf-8")
         for part in (path, *path.absolute().parents):
-            if not part.is_dir() and os.path.lexists(part):
+            try:  # once: another process may make it in between
+                folder = stat.S_ISDIR(part.stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                folder = not part.is_symlink()
+            if not folder:
                 raise InputError(where, f"{part} is not a folder", remedy)
-        with suppress(FileNotFoundError):
-            path.stat()  # what is_dir takes for "no": too long a name
     except InputError:
         raise
     except (OSError, ValueError) as error:  # too long, a NUL in it, not UTF-8

@@ -201,6 +201,20 @@ def test_what_cannot_become_a_folder_is_refused_before_work_starts(tmp_path, nam
         check_folder("run_dir", tmp_path / good)
 
 
+def test_a_folder_that_another_process_makes_at_this_moment_is_a_folder(tmp_path, monkeypatch):
+    """As the other process of a training does, right after this one has looked."""
+    look = Path.stat
+
+    def made_after(path, **options):
+        try:
+            return look(path, **options)
+        finally:
+            os.makedirs(tmp_path / "new", exist_ok=True)
+
+    monkeypatch.setattr(Path, "stat", made_after)
+    check_folder("run_dir", tmp_path / "new")
+
+
 def test_a_full_disk_is_one_line_for_a_result_and_a_warning_for_a_cache():
     full = OSError(errno.ENOSPC, "No space left on device")
     with (

@@ -378,7 +378,7 @@ class Recorder:
             self.path.mkdir(parents=True, exist_ok=True)
             for name, is_folder in _WRITTEN.items():
                 written = own(self.path, name)
-                if written.is_dir() != is_folder and os.path.lexists(written):
+                if os.path.lexists(written) and written.is_dir() != is_folder:
                     what = "is not a folder" if is_folder else "is a folder"
                     raise InputError(str(written), what, "remove it, or use another folder")
             self._lock = self._lock or take_lock(self.path / ".lock")
