@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOWEST := .venv-lowest
 
-.PHONY: demo test test-lowest lab doctor lint bench costs notebooks clean help
+.PHONY: demo test fuzz test-lowest lab doctor lint bench costs notebooks clean help
 
 help:       ## show these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,9 @@ test: $(READY)       ## lint, types and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: $(READY)       ## 500 mutants of each kind of file that a stranger may hand over
+	RBKIT_FUZZ=500 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py
 
 test-lowest: ## the fast tests with the lowest versions that pyproject.toml declares
 	$(PYTHON) -m venv --clear $(LOWEST)

@@ -121,6 +121,7 @@ def main() -> None:
     policies = POLICIES | {given: dict([given.split("=")]) for given in a.policy}
     rng = np.random.default_rng(0)
     rows = []
+    RESULTS.mkdir(exist_ok=True)
     for task in a.tasks:
         seconds: dict[tuple[str, bool], list[float]] = {
             (name, beside): [] for name in policies for beside in (False, True)
@@ -141,8 +142,7 @@ def main() -> None:
             }
             rows.append(row)
             print(json.dumps(row), flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "neighbour.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        (RESULTS / "neighbour.json").write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

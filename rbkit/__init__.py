@@ -21,7 +21,7 @@ from rbkit._lazy import lazy
 # process could use: beside one, work takes several times as long (bench/neighbour.py). Read
 # once, when the first of these libraries is loaded; children inherit it.
 if os.environ.keys().isdisjoint(("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
-    os.environ["GOMP_SPINCOUNT"] = "10000"
+    os.environ["GOMP_SPINCOUNT"] = "5000"
 
 __version__ = "0.1.0"
 

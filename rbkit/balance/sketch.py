@@ -37,9 +37,9 @@ import torch
 from torch import Tensor
 
 # Numbers of folded rows to work on at a time: on a CPU they should stay in its cache.
-_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 24}
-_COLUMNS = 1024  # at least: fewer, and outputs that share a column decide the error
-_BLOCKS = 16  # at least, so that inputs of all kinds are separated
+_CHUNK = {"cpu": 1 << 17, "cuda": 1 << 24}
+_COLUMNS = 512  # at least: fewer, and outputs that share a column decide the error
+_BLOCKS = 8  # at least, so that inputs of all kinds are separated
 _MEETING = 2  # outputs in a column at least: with fewer, transforms cost more than the fold
 _NUMBERS = 8192  # that a sketch keeps, at most, of a domain by default: see bench/tradeoff.py
 

@@ -76,20 +76,30 @@ class Groups:
         return rows, bounds
 
 
-def runs(groups: IntArray) -> list[tuple[int, slice | Tensor]]:
-    """Return where each group is in `groups`: runs as slices; short runs together, as an index.
+def runs(groups: IntArray, step: int) -> list[list[tuple[int, slice | Tensor]]]:
+    """Return where each group is in every `step` rows: runs as slices, many short ones as an index.
 
-    >>> runs(np.array([5] * 40 + [-1] * 30 + [2] * 50))
-    [(5, slice(0, 40, None)), (2, slice(70, 120, None))]
-    >>> runs(np.array([5, 2, 5]))
-    [(2, tensor([1])), (5, tensor([0, 2]))]
+    >>> runs(np.array([5] * 40 + [-1] * 30 + [2] * 50), 100)
+    [[(5, slice(0, 40, None)), (2, slice(70, 100, None))], [(2, slice(0, 20, None))]]
+    >>> runs(np.array([5, 2, 5]), 100)
+    [[(2, tensor([1])), (5, tensor([0, 2]))]]
     """
-    edges = np.flatnonzero(np.diff(groups, prepend=-2, append=-2)).tolist()
-    if (len(edges) - 1) * _RUN > len(groups):
-        present = np.unique(groups[groups >= 0])
-        return [(int(g), torch.from_numpy(np.flatnonzero(groups == g))) for g in present]
-    parts = ((int(groups[first]), slice(first, last)) for first, last in pairwise(edges))
-    return [(group, part) for group, part in parts if group >= 0]
+    pieces = [groups[start : start + step] for start in range(0, len(groups), step)]
+    begins = np.diff(groups, prepend=-2, append=-2) != 0
+    begins[::step] = True
+    edges = np.flatnonzero(begins).tolist()
+    if (len(edges) - len(pieces)) * _RUN > len(groups):
+        return [
+            [(int(g), torch.from_numpy(np.flatnonzero(piece == g))) for g in present]
+            for piece in pieces
+            for present in [np.unique(piece[piece >= 0])]
+        ]
+    found: list[list[tuple[int, slice | Tensor]]] = [[] for _ in pieces]
+    for first, last in pairwise(edges):
+        if groups[first] >= 0:
+            at, start = divmod(first, step)
+            found[at].append((int(groups[first]), slice(start, start + last - first)))
+    return found
 
 
 def check_ids(domains: Ids, n_domains: int) -> IntArray:
@@ -288,13 +298,14 @@ class WatchedLayer:
         step, together = sketch.rows_at_once(delta.device), len(watch.groups.keys)
         if sketch.exact:
             step, together = max(1, len(delta)), max(1, _AT_ONCE // (blocks * width * buckets))
+        places = runs(group_of, step)
         for first in range(0, len(sizes), together):
             keys = watch.groups.keys[first : first + together]
             parts = self.total.new_zeros((len(keys), blocks, width, buckets))
-            for start in range(0, len(delta), step):
+            for start, present in zip(range(0, len(delta), step), places, strict=True):
                 piece = slice(start, start + step)  # small enough to stay in cache
                 left, right_piece = sketch.fold(delta[piece]), right[:, piece]
-                for group, at in runs(group_of[piece]):
+                for group, at in present:
                     if first <= group < first + together:
                         part = parts[group - first]
                         torch.baddbmm(part, right_piece[:, at].mT, left[:, at], out=part)
@@ -307,10 +318,10 @@ class WatchedLayer:
         assert self.total is not None
         where = self._places(keys, parts.device)
         # A batch that overflowed, as under fp16's loss scaling, must not spoil the round.
-        bad = ~parts.flatten(1).isfinite().all(1)
-        parts = gain * parts.to(self.total.dtype)
-        parts.masked_fill_(bad[:, None, None, None], 0.0)
-        self.total.flatten(0, 1).index_add_(0, where, parts)
+        parts = parts.to(self.total.dtype)
+        bad = ~parts.sum((1, 2, 3)).isfinite()
+        parts = parts.masked_fill(bad[:, None, None, None], 0.0)
+        self.total.flatten(0, 1).index_add_(0, where, parts, alpha=gain)
         if self._bad is None:
             self._bad = torch.zeros(2 * self.n_domains, dtype=torch.bool, device=parts.device)
         self._bad[where] |= bad
