@@ -34,6 +34,7 @@ from rbkit.show.facts import (
     seed_of,
 )
 from rbkit.show.style import shorten
+from rbkit.text import one_line
 from rbkit.train.run import Run
 
 Key = tuple[tuple[str, Hashable], ...]
@@ -380,7 +381,7 @@ _DOMAINS_DESCRIPTIONS: list[_Describe] = [
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence about a comparison. Plain text, not escaped.
+    """A sentence about a comparison. Its text is plain, not escaped; ``str`` of it can be printed.
 
     Attributes
     ----------
@@ -397,8 +398,8 @@ class Finding:
     about: str = ""
 
     def __str__(self) -> str:
-        """Return the text."""
-        return self.text
+        """Return the text, safe for a terminal: names in it may be a stranger's."""
+        return one_line(self.text)
 
 
 @dataclass(frozen=True)

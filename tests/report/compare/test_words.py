@@ -3,7 +3,7 @@
 import pytest
 
 from rbkit.report.compare import compare, findings
-from rbkit.report.compare.variants import comparable
+from rbkit.report.compare.variants import Finding, comparable
 
 
 def made(write_run, folder, losses, corpora=None):
@@ -179,3 +179,8 @@ def test_runs_on_different_corpora_are_not_compared_in_silence(tmp_path, write_r
     other = write_run(tmp_path / "run", "ADO")
     other.info["corpus"]["fingerprint"] = "another"
     assert "different corpora" in " ".join(sentences(compare([*runs, other])))
+
+
+def test_a_finding_can_be_printed_whatever_a_variant_is_called():
+    finding = Finding("result", "\x1b]0;owned\x07\x1b[31mRnB ended below Target.")
+    assert str(finding) == "RnB ended below Target."
