@@ -28,6 +28,8 @@ import psutil
 
 from rbkit.errors import InputError, RbkitWarning
 
+CACHE_REMEDY = "make room, or set RBKIT_CACHE to another place"
+
 
 def cache_dir() -> Path:
     """Folder for everything that can be fetched or computed again.
@@ -219,7 +221,7 @@ def parse_json(raw: str | bytes) -> Any:
 
 
 def check_folder(where: str, path: str | Path) -> None:
-    """Refuse a path that is no folder, and cannot become one.
+    """Refuse a path that is no folder and cannot become one, or in which nothing can be written.
 
     Examples
     --------
@@ -238,6 +240,9 @@ def check_folder(where: str, path: str | Path) -> None:
                 folder = not part.is_symlink()
             if not folder:
                 raise InputError(where, f"{part} is not a folder", remedy)
+        there = next(part for part in (path, *path.absolute().parents) if part.exists())
+        if not os.access(there, os.W_OK):
+            raise InputError(where, f"{there} cannot be written to", remedy)
     except InputError:
         raise
     except (OSError, ValueError) as error:  # too long, a NUL in it, not UTF-8
@@ -247,13 +252,13 @@ def check_folder(where: str, path: str | Path) -> None:
 
 
 @contextmanager
-def saving(path: str | Path) -> Iterator[None]:
+def saving(path: str | Path, remedy: str = "make room, or give another place") -> Iterator[None]:
     """Turn a full disk, and whatever else keeps a result from being saved, into one line."""
     try:
         yield
     except OSError as error:
         what = f"cannot be written ({error.strerror or error})"
-        raise InputError(str(path), what, "make room, or give another place") from error
+        raise InputError(str(path), what, remedy) from error
 
 
 @contextmanager

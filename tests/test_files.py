@@ -215,6 +215,14 @@ def test_a_folder_that_another_process_makes_at_this_moment_is_a_folder(tmp_path
     check_folder("run_dir", tmp_path / "new")
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_work_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    (tmp_path / "there").mkdir()
+    check_folder("run_dir", tmp_path / "there" / "new")
+    with pytest.raises(InputError, match=rf"^run_dir: {tmp_path} cannot be written to; give"):
+        check_folder("run_dir", tmp_path / "new" / "newer")
+
+
 def test_a_full_disk_is_one_line_for_a_result_and_a_warning_for_a_cache():
     full = OSError(errno.ENOSPC, "No space left on device")
     with (

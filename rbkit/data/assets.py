@@ -31,7 +31,16 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from rbkit.errors import AssetError, InputError
-from rbkit.files import atomic_folder, cache_dir, inside, read_json, sha256_of_file, write_json
+from rbkit.files import (
+    CACHE_REMEDY,
+    atomic_folder,
+    cache_dir,
+    inside,
+    read_json,
+    saving,
+    sha256_of_file,
+    write_json,
+)
 
 _CHUNK = 1 << 20
 
@@ -205,11 +214,14 @@ def get(
     ------
     AssetError
         If it cannot be fetched, or does not match its checksum.
+    InputError
+        If the cache cannot be written to.
     """
     wanted = asset(name)
     if not force and _problem(wanted) is None:
         return wanted.folder
-    (cache_dir() / "assets").mkdir(parents=True, exist_ok=True)
+    with saving(cache_dir(), CACHE_REMEDY):
+        (cache_dir() / "assets").mkdir(parents=True, exist_ok=True)
     # Two processes may ask at once: the second waits, then finds the work done.
     with FileLock(cache_dir() / "assets" / f".{name}-{wanted.version}.lock"):
         if not force and _problem(wanted) is None:
@@ -219,7 +231,7 @@ def get(
         else:
             whole = Path(wheel)
             _check_wheel(wanted, whole)
-        with atomic_folder(wanted.folder) as staging:
+        with saving(cache_dir(), CACHE_REMEDY), atomic_folder(wanted.folder) as staging:
             _unpack(wanted, whole, staging)
         if wheel is None:
             whole.unlink(missing_ok=True)
@@ -286,7 +298,7 @@ def model_folder(name: str, *, progress: bool = True) -> Path:
     AssetError
         If the asset cannot be fetched.
     InputError
-        If `name` is not a packaged model.
+        If `name` is not a packaged model, or the cache cannot be written to.
     """
     if name not in ("minilm", "smollm2"):
         raise InputError(f"model {name}", "not a packaged model", "choose minilm or smollm2")
@@ -296,7 +308,8 @@ def model_folder(name: str, *, progress: bool = True) -> Path:
     from rbkit.data import gguf  # takes a second to import, and only this needs it
 
     made = cache_dir() / "models" / f"{name}-{asset(name).version}-f16"
-    made.parent.mkdir(parents=True, exist_ok=True)
+    with saving(cache_dir(), CACHE_REMEDY):
+        made.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(made.parent / f".{made.name}.lock"):
         if not gguf.is_whole(made):
             gguf.convert(folder / "smollm2.gguf", made, progress=progress)

@@ -39,7 +39,7 @@ from tqdm import tqdm
 
 from rbkit.data.builtin import BUILTIN
 from rbkit.errors import InputError
-from rbkit.files import cache_dir, fingerprint, inside, read_json, regular
+from rbkit.files import CACHE_REMEDY, cache_dir, fingerprint, inside, read_json, regular
 
 UInt64s = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -286,7 +286,7 @@ def _open_files(
         remedy = "repair it or leave it out"
         if getattr(error, "errno", 0) in _FULL or "Not enough disk space" in str(error):
             culprit, what = cache_dir() / "datasets", "cannot be written (no space left)"
-            remedy = "make room, or set RBKIT_CACHE to another place"
+            remedy = CACHE_REMEDY
         if "zstandard" in what:
             what, remedy = "is compressed with zstd", "pip install zstandard"
         raise InputError(str(culprit), what, remedy) from error

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rbkit.errors import InputError, RbkitError
+from rbkit.files import check_folder, saving
 from rbkit.processes import terminate_by_interrupt
 from rbkit.report.notebooks import read_notebook
 from rbkit.report.parameters import Parameters, declared
@@ -214,11 +215,13 @@ def execute(
     node = read_notebook(notebook)
     values, replace = _values(node, parameters, run_dir, profile)
     check_free(run_dir, replace=overwrite or replace, ways="resume or overwrite as True")
-    run_dir.mkdir(parents=True, exist_ok=True)
+    check_folder("run_dir", run_dir)
     temporary, final = run_dir / ".tmp-run.ipynb", run_dir / "run.ipynb"
-    # Of an earlier attempt; not before the parameters were checked, which loses nothing.
-    for path in (temporary, final, final.with_suffix(".html")):
-        path.unlink(missing_ok=True)
+    with saving(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        # Of an earlier attempt; not before the parameters were checked, which loses nothing.
+        for path in (temporary, final, final.with_suffix(".html")):
+            path.unlink(missing_ok=True)
     for cell in node.cells:  # nothing that an earlier execution left
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None

@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import cached_file
 
 from rbkit.errors import InputError, as_count, as_seed
-from rbkit.files import atomic_path, cache_dir, fingerprint, saving
+from rbkit.files import CACHE_REMEDY, atomic_path, cache_dir, fingerprint, saving
 from rbkit.regroup.embedders import refuse_code
 
 _END = "<|endoftext|>"
@@ -74,7 +74,7 @@ def train_tokenizer(
             special_tokens=[_END],
             show_progress=progress,
         )
-        with saving(path), atomic_path(path) as tmp:
+        with saving(path, CACHE_REMEDY), atomic_path(path) as tmp:
             tmp.write_text(bpe.to_str(), encoding="utf-8")
     try:
         return PreTrainedTokenizerFast(

