@@ -407,6 +407,7 @@ def test_rules_that_draw_an_order_may_depend_on_that_of_the_domains():
         ("Fixed", {"p": {"a": "many"}}, "p="),
         ("Fixed", {"p": 0.5}, "p="),
         ("Fixed", {"p": "ab"}, "p="),
+        ("Fixed", {"p": {1, 2}}, "p="),  # which has no order
         ("SkillIt", {"targets": 1}, "targets"),
         ("SkillIt", {"targets": [0, "a"]}, "targets"),
     ],

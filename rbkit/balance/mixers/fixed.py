@@ -94,7 +94,7 @@ class Fixed(_Fixed):
 
     def __init__(self, p: Sequence[float] | Mapping[str, float]) -> None:
         where, remedy, named = "Fixed(p=...)", "give numbers >= 0", by_name(p)
-        if not hasattr(p, "__iter__") or isinstance(p, str | bytes):
+        if not hasattr(p, "__iter__") or isinstance(p, str | bytes | set):
             raise InputError(where, f"{p!r} are not shares", f"{remedy}, one for each domain")
         shares = [
             as_number(where, share, remedy) for share in (p if named is None else named.values())
