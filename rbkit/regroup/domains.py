@@ -482,6 +482,10 @@ def _check_texts(data: Dataset, regrouped: Dataset) -> None:
     """Refuse rows with other texts than those that were regrouped, if they have any."""
     if "text" not in data.column_names:
         return
+    kind = getattr(data.features["text"], "dtype", type(data.features["text"]).__name__)
+    if kind not in ("string", "large_string", "string_view"):
+        what = f"the column 'text' holds {kind}, not text"
+        raise InputError("data", what, "give the rows as they were, and change the parts")
     both = (
         rows.select_columns(["text"]).with_format("arrow").iter(batch_size=10_000)
         for rows in (data, regrouped)

@@ -202,8 +202,9 @@ class Run:
         Parameters
         ----------
         at : {"last", "mean"} or int
-            Those that the run has come to; their mean over all steps, so that each domain has
-            its share of all that was drawn; or those in force in a round, numbered from 0.
+            Those that the run has come to; their mean over the steps, so that each domain has
+            its share of all that was drawn (or, where the mixer weighs losses, of the loss); or
+            those in force in a round, numbered from 0.
 
         Raises
         ------

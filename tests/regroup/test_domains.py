@@ -212,6 +212,9 @@ def test_other_rows_than_those_that_were_regrouped_are_refused(corpus):
     swapped = corpus["train"].select([1, 0, *range(2, len(corpus["train"]))])
     with pytest.raises(InputError, match="row 0 has another text"):
         domains.split(swapped)
+    listed = corpus["train"].map(lambda row: {"text": row["text"].split()})
+    with pytest.raises(InputError, match=r"the column 'text' holds .*, not text"):
+        domains.split(listed)
     domains.material = None  # as after loading
     with pytest.raises(InputError, match=r"domains: made from the corpus .* not from this one"):
         domains.split(DatasetDict(train=swapped, eval=corpus["eval"]))
