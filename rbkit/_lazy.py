@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -56,7 +57,11 @@ def _make_callable(module: ModuleType, name: str) -> None:
 
         @property
         def __wrapped__(self) -> Any:
-            """Function behind the call: gives ``inspect.signature`` and Jupyter's ``?``."""
+            """Function behind the call: it gives ``inspect.signature``."""
             return getattr(self, name)
+
+        def getdoc(self) -> str | None:
+            """Return the function's docstring: what Jupyter's ``?`` and Shift+Tab show."""
+            return inspect.getdoc(getattr(self, name))
 
     module.__class__ = CallablePackage

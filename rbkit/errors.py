@@ -7,6 +7,8 @@ traceback; a notebook shows it as an ordinary exception.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from rbkit.text import visible
@@ -156,3 +158,64 @@ def _python_number(value: Any) -> Any:
 def as_seed(value: Any, where: str = "seed") -> int:
     """Return a seed as an int that numpy, torch and scikit-learn all take: 0 to 2^32 - 1."""
     return as_count(where, value, most=2**32 - 1)
+
+
+_LISTED = 12  # names in a message at most
+
+
+def by_name(given: Any) -> dict[Any, Any] | None:
+    """Return what is given by domain name, a mapping or a pandas Series, as a dict; else None.
+
+    A Series whose index is only numbers is a vector.
+    """
+    items = getattr(given, "items", None)
+    pairs = dict(items()) if callable(items) else {}
+    named = isinstance(given, Mapping) or any(isinstance(name, str) for name in pairs)
+    return pairs if named else None
+
+
+def domain_numbers(
+    where: str, given: Iterable[Any], names: Sequence[str], *, every: bool = False
+) -> list[int]:
+    """Return where the domains `given` by name are among all `names`.
+
+    Parameters
+    ----------
+    where : str
+        The parameter, for the message.
+    given : iterable of str
+    names : sequence of str
+        Of all domains, in their order.
+    every : bool
+        Whether each domain has to be given.
+
+    Raises
+    ------
+    InputError
+        A name that no domain has, or a domain that is missing.
+
+    Examples
+    --------
+    >>> domain_numbers("targets", ["code", "wiki"], ["wiki", "math", "code"])
+    [2, 0]
+    >>> domain_numbers("p", ["Code", "wiki"], ["wiki", "code"])
+    Traceback (most recent call last):
+        ...
+    rbkit.errors.InputError: p: no domain is called 'Code' (did you mean 'code'?); the domains are
+    'wiki', 'code'
+    """
+    at = {name: number for number, name in enumerate(names)}
+    given = list(given)
+    listed = ", ".join(map(repr, names[:_LISTED]))
+    rest = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
+    remedy = f"the domains are {listed}{rest}"
+    if unknown := [name for name in given if name not in at]:
+        folded = {name.casefold(): name for name in reversed(names)}
+        close = difflib.get_close_matches(str(unknown[0]).casefold(), folded, 1)
+        hint = f" (did you mean {folded[close[0]]!r}?)" if close else ""
+        also = f", nor {', '.join(map(repr, unknown[1:_LISTED]))}" if unknown[1:] else ""
+        raise InputError(where, f"no domain is called {unknown[0]!r}{hint}{also}", remedy)
+    if every and (missing := [name for name in names if name not in given]):
+        what = f"nothing for {', '.join(map(repr, missing[:_LISTED]))}"
+        raise InputError(where, what, f"name every domain, with 0 to leave it out; {remedy}")
+    return [at[name] for name in given]

@@ -205,3 +205,20 @@ def test_regroup_and_train_can_be_called_whatever_was_imported_before(first):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "function"), [("regroup", "pipeline"), ("train", "training")])
+def test_what_jupyter_shows_of_a_callable_room_is_its_function(name, function):
+    from IPython.core.oinspect import Inspector
+
+    room = getattr(rbkit, name)
+    called = getattr(importlib.import_module(f"rbkit.{name}.{function}"), name)
+    assert inspect.signature(room) == inspect.signature(called)
+    # IPython 9 asks for a theme.
+    theme = (
+        {"theme_name": "nocolor"} if "theme_name" in inspect.signature(Inspector).parameters else {}
+    )
+    shown = Inspector(**theme).info(room, f"rb.{name}")
+    assert shown["docstring"] == inspect.getdoc(called)
+    assert shown["definition"].startswith(f"rb.{name}(\n    corpus")
+    assert inspect.getdoc(room) != shown["docstring"]  # the room keeps its own, for help()

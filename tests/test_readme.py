@@ -5,11 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+import rbkit as rb
+from rbkit.train import Recorder
 from rbkit.train.models import build_model, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -86,3 +91,67 @@ def test_readme_names_files_and_commands_that_exist():
     assert used <= known
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"`make ([a-z]+)", text)) <= targets
+
+
+# ------------------------------------------------------------------ docs/exits.md
+
+EXITS = re.findall(
+    r"```(python|yaml)([^\n]*)\n(.*?)```", (ROOT / "docs" / "exits.md").read_text(), re.S
+)
+
+
+@pytest.fixture
+def finished_run(tmp_path, monkeypatch):
+    """A corpus of three topics, and a run on its domains: what the page begins with."""
+    monkeypatch.chdir(tmp_path)
+    rng, topics = np.random.default_rng(0), ["ant bee fly moth wasp", "sum root prime set map"]
+    topics.append("salt egg flour milk oil")
+    rows = [{"text": " ".join(rng.choice(topics[i % 3].split(), 12)) + f" {i}"} for i in range(120)]
+    (tmp_path / "my_texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = rb.load_corpus("my_texts.jsonl", progress=False)
+    domains = rb.regroup(corpus, embedder="tfidf", k=3, progress=False)
+    recorder = Recorder("reports/first")
+    recorder.start(parameters={}, domains={"names": domains.names})
+    recorder.arrays["p"] = [np.full(3, 1 / 3)]
+    recorder.round(step=10, p=np.array([0.2, 0.3, 0.5]), estimate=None)
+    recorder.finish("ok")
+    domains.save("reports/first/domains")
+    tokenizer = train_tokenizer(corpus["train"]["text"][:], 270, progress=False)
+    tokenizer.save_pretrained("reports/first/model")
+    model = build_model("tiny", vocab_size=len(tokenizer), context=64)
+    model.save_pretrained("reports/first/model")
+    return corpus, domains
+
+
+def test_the_exits_lead_out(finished_run, capsys):
+    (corpus, domains), page = finished_run, {}
+    for number, (language, needs, block) in enumerate(EXITS):
+        if language == "yaml":
+            assert yaml.safe_load(block)
+            continue
+        code = compile(block, f"docs/exits.md, block {number}", "exec")
+        package = needs.strip().removeprefix("requires=")
+        if not package:
+            exec(code, page)
+        elif find_spec(package):
+            with warnings.catch_warnings(action="ignore"):  # other libraries' own
+                exec(code, page)
+    mixture, p = page["mixture"], [0.2, 0.3, 0.5]
+    assert mixture == dict(zip(domains.names, p, strict=True))
+    domain_of = dict(zip(corpus["train"]["text"], domains.train_labels, strict=True))
+    # Interleaved: in the proportions, and each example at least once.
+    drawn = [domain_of[text] for text in page["mixed"]["text"]]
+    assert np.allclose(np.bincount(drawn) / len(drawn), p, atol=3 * np.sqrt(0.25 / len(drawn)))
+    assert {*page["mixed"]["text"]} == {*corpus["train"]["text"]}
+    by_row = np.bincount(domains.train_labels, page["weighted"]["weight"])
+    np.testing.assert_allclose(by_row, p)
+    assert sum(len(batch["text"]) for batch in page["loader"]) == 1000
+    # The files of LLaMA-Factory hold all rows, and the lines for its YAML are those of the page.
+    info = json.loads(Path("mixture/dataset_info.json").read_text())
+    texts = [Path("mixture", each["file_name"]).read_text().splitlines() for each in info.values()]
+    assert [len(lines) for lines in texts] == domains.sizes.tolist()
+    lines = capsys.readouterr().out.splitlines()
+    shown = yaml.safe_load(next(block for _, _, block in EXITS if "mix_strategy" in block))
+    assert yaml.safe_load("\n".join(lines)).items() <= shown.items()
+    assert len(Path("mixed.jsonl").read_text().splitlines()) == len(drawn)
+    assert page["model"].config.vocab_size == len(page["tokenizer"])

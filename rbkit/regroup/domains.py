@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from html import escape
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -32,15 +33,18 @@ from rbkit.files import (
 from rbkit.text import one_line
 
 if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
     from rbkit.regroup.preparation import Material
 
 _FORMAT = "rbkit-domains/1"
 _HEADER, _ASSIGNMENTS, _CENTROIDS = "domains.json", "assignments.parquet", "centroids.parquet"
 _REMEDY = "restore it from a copy, or regroup again"
-_CSS = (
-    "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif}"
-    "table.rbkit-domains :is(th,td){padding:3px 12px 3px 0;text-align:left;vertical-align:top;"
-    "border-bottom:1px solid #8884}table.rbkit-domains td.n{text-align:right;"
+_CSS = (  # JupyterLab aligns all tables right, by a more special rule
+    "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif;"
+    "margin:0!important}table.rbkit-domains :is(th,td){padding:3px 12px 3px 0;vertical-align:top;"
+    "text-align:left!important;border-bottom:1px solid #8884}"
+    "table.rbkit-domains td.n{text-align:right!important;"
     "font-variant-numeric:tabular-nums;white-space:nowrap}.rbkit-domains i{display:inline-block;"
     "height:9px;background:#3b75af;margin-left:6px}.rbkit-domains td.n+td.n i{background:#d1813a}"
     ".rbkit-domains summary{cursor:pointer}.rbkit-domains blockquote{margin:4px 0 4px 12px;"
@@ -225,13 +229,69 @@ class Domains:
 
         options.setdefault("embedder", self.method.get("embedder") or "minilm")
         material, _ = prepare(corpus, **options)
-        origin = self.method.get("corpus")
-        if origin not in (None, "", material.origin):
-            what = f"made from the corpus {origin}, not from this one ({material.origin})"
-            remedy = "load that corpus, with the same seed and sizes"
-            raise InputError("domains", what, remedy)
+        self._check_origin(material.origin)
         self.material = material
         return self
+
+    def _check_origin(self, given: str) -> None:
+        origin = self.method.get("corpus")
+        if origin not in (None, "", given):
+            what = f"made from the corpus {origin}, not from this one ({given})"
+            raise InputError("domains", what, "load that corpus, with the same seed and sizes")
+
+    def split(self, data: Dataset | DatasetDict, which: str = "train") -> dict[str, Dataset]:
+        """Divide the rows that were regrouped by domain.
+
+        Parameters
+        ----------
+        data : datasets.Dataset or DatasetDict
+            The corpus that the domains were made from, or one of its splits: the same rows in the
+            same order, with any further columns. Texts are compared where a corpus is given, or
+            is at hand (:meth:`attach`); where neither is, only the number of rows.
+        which : {"train", "eval"}
+            The split.
+
+        Returns
+        -------
+        dict of str to datasets.Dataset
+            By the name of each domain, in their order. A domain without rows has no entry, and an
+            example in no domain is left out.
+
+        Raises
+        ------
+        InputError
+            Other rows than those that were regrouped.
+
+        Examples
+        --------
+        >>> from datasets import Dataset
+        >>> rows = Dataset.from_dict({"text": ["oak", "def f():", "elm", "??"]})
+        >>> domains = Domains(["wiki", "code"], [0, 1, 0, -1], [0, 1])
+        >>> {name: part["text"][:] for name, part in domains.split(rows).items()}
+        {'wiki': ['oak', 'elm'], 'code': ['def f():']}
+        """
+        both = {"train": self.train_labels, "eval": self.eval_labels}
+        if which not in both:
+            raise InputError("which", f"{which!r} is unknown", 'use "train" or "eval"')
+        if isinstance(data, dict):
+            from rbkit.data.corpus import about  # it brings datasets
+
+            self._check_origin(about(data)["fingerprint"])
+            data = data[which]
+        labels = both[which]
+        if not (hasattr(data, "select") and hasattr(data, "__len__")):
+            remedy = "give a datasets.Dataset, or a DatasetDict"
+            raise InputError("data", f"{type(data).__name__} has no rows to select", remedy)
+        if len(data) != len(labels):
+            what = f"{len(data):,} rows, but {len(labels):,} {which} examples were regrouped"
+            raise InputError("data", what, f'give the split "{which}" of the corpus')
+        if self.material is not None:
+            _check_texts(data, self.material.corpus[which])
+        order = np.argsort(labels, kind="stable")
+        ends = np.searchsorted(labels[order], np.arange(self.m + 1))
+        parts = (order[start:end] for start, end in pairwise(ends))
+        named = zip(self.names, parts, strict=True)
+        return {name: data.select(rows) for name, rows in named if len(rows)}
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write ``assignments.parquet``, ``centroids.parquet`` and ``domains.json`` to `folder`.
@@ -405,6 +465,8 @@ class Domains:
         return (
             f"{_CSS}<p>{escape(self._title())}</p><table class="
             f'"rbkit-domains"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+            "<p>next: <code>rb.explore(domains)</code>, "
+            "<code>rb.train(corpus, domains, run_dir=...)</code></p>"
         )
 
 
@@ -414,6 +476,29 @@ NOISE_POLICIES = {
     "own": "a domain of its own",
     "drop": "left out",
 }
+
+
+def _check_texts(data: Dataset, regrouped: Dataset) -> None:
+    """Refuse rows with other texts than those that were regrouped, if they have any."""
+    if "text" not in data.column_names:
+        return
+    kind = getattr(data.features["text"], "dtype", type(data.features["text"]).__name__)
+    if kind not in ("string", "large_string", "string_view"):
+        what = f"the column 'text' holds {kind}, not text"
+        raise InputError("data", what, "give the rows as they were, and change the parts")
+    both = (
+        rows.select_columns(["text"]).with_format("arrow").iter(batch_size=10_000)
+        for rows in (data, regrouped)
+    )
+    for start, batches in zip(count(step=10_000), zip(*both, strict=True)):
+        texts, expected = (
+            batch.column(0).cast(pa.large_string()).combine_chunks() for batch in batches
+        )
+        if not texts.equals(expected):
+            pairs = zip(texts.to_pylist(), expected.to_pylist(), strict=True)
+            row = start + next(at for at, (a, b) in enumerate(pairs) if a != b)
+            what = f"row {row} has another text than the example that was regrouped"
+            raise InputError("data", what, "give the rows as they were, and change the parts")
 
 
 def _card_html(card: Card) -> str:

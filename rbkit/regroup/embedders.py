@@ -6,10 +6,12 @@ torch is imported when a model is first used, so that TF-IDF starts in no time.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from rbkit.errors import InputError, as_count, as_seed
 from rbkit.files import fingerprint, read_json, sha256_of_file
 from rbkit.regroup.embedding import Embedder, check_items
 from rbkit.text import clean
+
+AnyEmbedder = str | Mapping[str, Any] | Embedder | Callable[[list[str]], Any]
 
 # All that sentence-transformers and transformers read, and nothing that needs unpickling.
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
@@ -453,30 +457,67 @@ _BY_CLASS: dict[str, Callable[..., Embedder]] = {
 }
 
 
-def make_embedder(embedder: str | Mapping[str, Any] | Embedder) -> Embedder:
+class FunctionEmbedder:
+    """Vectors of a function of your own; never cached, since nothing tells two functions apart.
+
+    Parameters
+    ----------
+    function : callable
+        From a list of texts to (n, d) numbers. It is called on some texts at a time, so the vector
+        of a text must not depend on the others.
+
+    Examples
+    --------
+    >>> FunctionEmbedder(lambda texts: [[len(text), 1] for text in texts]).transform(["oak"])
+    [[3, 1]]
+    """
+
+    def __init__(self, function: Callable[[list[str]], Any]) -> None:
+        self.function = function
+
+    def fit(self, texts: Sequence[str] | None = None, y: None = None) -> Self:
+        """Do nothing: the function is what it is."""
+        return self
+
+    def transform(self, texts: Sequence[str]) -> Any:
+        """Return what the function gives."""
+        return self.function(list(texts))
+
+
+def make_embedder(embedder: AnyEmbedder) -> Embedder:
     """Return the embedder that a name or a description stands for.
 
     Parameters
     ----------
-    embedder : str, mapping or Embedder
+    embedder : str, mapping, Embedder, SentenceTransformer or callable
         ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder or a hub id; or ``{"name": class,
         **parameters}``, as in saved domains, where a model may only be rbkit's own ``minilm``;
-        or an embedder, which is returned.
+        or an embedder, which is returned; or a model or function that makes vectors of texts,
+        as :class:`FunctionEmbedder` takes it (a model's are scaled to unit length).
 
     Raises
     ------
     InputError
         A description that does not stand for one of rbkit's embedders.
     """
+    if isinstance(embedder, type):
+        what = f"{embedder.__name__} is a class"
+        raise InputError("embedder", what, f"make one of it: {embedder.__name__}()")
+    encoder = getattr(sys.modules.get("sentence_transformers"), "SentenceTransformer", None)
+    if encoder is not None and isinstance(embedder, encoder):
+        encode = partial(embedder.encode, show_progress_bar=False, normalize_embeddings=True)
+        return FunctionEmbedder(encode)
     if isinstance(embedder, str):
         if embedder in ("tfidf", "pixels"):
             return TfidfEmbedder() if embedder == "tfidf" else PixelEmbedder()
         return TransformerEmbedder(embedder)
     if not isinstance(embedder, Mapping):
         if missing := [name for name in ("fit", "transform") if not hasattr(embedder, name)]:
-            remedy = "give a name, or an object with scikit-learn's fit and transform"
+            if callable(embedder):
+                return FunctionEmbedder(embedder)
+            remedy = "give a name, a function, or an object with scikit-learn's fit and transform"
             raise InputError("embedder", f"{str(embedder)[:40]!r} has no {missing[0]}", remedy)
-        return embedder
+        return cast(Embedder, embedder)
     params = {key: value for key, value in embedder.items() if key != "name"}
     name = str(embedder.get("name"))
     if name not in _BY_CLASS:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from datasets import DatasetDict
@@ -19,8 +19,7 @@ from rbkit.regroup.choose import DEFAULT_GRID, choose_k
 from rbkit.regroup.distances import distance_profile, far_eval
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
-from rbkit.regroup.embedders import params_of
-from rbkit.regroup.embedding import Embedder
+from rbkit.regroup.embedders import AnyEmbedder, params_of
 from rbkit.regroup.noise import warn_of_shape
 from rbkit.regroup.operations import EditLog, pack_labels
 from rbkit.regroup.preparation import check_columns, prepare
@@ -30,9 +29,9 @@ from rbkit.regroup.sources import SourceLabels, by_source
 def regroup(
     corpus: DatasetDict,
     *,
-    embedder: str | Embedder = "minilm",
+    embedder: AnyEmbedder = "minilm",
     cluster: Any = "kmeans",
-    k: int | Sequence[int] | None = None,
+    k: int | Sequence[int] | Literal["auto"] | None = None,
     rule: str = "silhouette",
     min_cluster_size: int | None = None,
     noise: str | None = None,
@@ -57,14 +56,16 @@ def regroup(
     corpus : datasets.DatasetDict
         From :func:`rbkit.data.load_corpus`: splits ``train`` and ``eval`` with columns
         ``text`` and ``source``.
-    embedder : {"minilm", "tfidf", "pixels"}, hub id, folder or Embedder
-        Not used (and not run) with ``cluster="sources"``.
+    embedder : {"minilm", "tfidf", "pixels"}, hub id, folder, Embedder, model or callable
+        A SentenceTransformer, or a function from a list of texts to (n, d) numbers, will do; they
+        are run each time, the others' vectors are kept. Not used (and not run) with
+        ``cluster="sources"``.
     cluster : {"kmeans", "ward", "hdbscan", "sources"} or estimator
         k-means is the paper's; ``ward`` is a hierarchy that can be cut again at any k;
         ``hdbscan`` finds dense groups on a UMAP, and noise. An estimator has scikit-learn's
         `fit` and `labels_`; it is cloned. ``SourceLabels(column=...)`` takes any column of labels.
-    k : int or sequence of int, optional
-        Number of domains, or the grid to choose it from. By default 5 to 40, up to one
+    k : int, sequence of int or "auto", optional
+        Number of domains, or the grid to choose it from. By default ("auto") 5 to 40, up to one
         domain per 20 training examples. With ``hdbscan`` an int asks for the
         `min_cluster_size` that comes nearest to it.
     rule : {"silhouette", "stability"}
@@ -119,7 +120,8 @@ def regroup(
     [0.5, 0.5]
     """
     check_columns(corpus)
-    seed, grid = as_seed(seed), None if k is None else _as_grid(k)
+    automatic = k is None or (isinstance(k, str) and k == "auto")
+    seed, grid = as_seed(seed), None if automatic else _as_grid(k)
     if far not in ("keep", "apart"):
         raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
     if isinstance(cluster, str):
@@ -134,7 +136,7 @@ def regroup(
     if edits is not None:
         log = edits if isinstance(edits, EditLog) else EditLog.load(edits)
         if embedder == "minilm" and log.embedder:  # the default: then the log's own
-            embedder = log.embedder  # type: ignore[assignment]
+            embedder = log.embedder
     material, seconds = prepare(
         corpus, embedder, vectors=vectors, cache=cache, num_proc=num_proc, progress=progress
     )

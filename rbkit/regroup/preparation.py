@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.data.corpus import about
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
-from rbkit.regroup.embedders import make_embedder, params_of
-from rbkit.regroup.embedding import Embedder, embed_corpus, embedding_seconds
+from rbkit.regroup.embedders import AnyEmbedder, make_embedder, params_of
+from rbkit.regroup.embedding import embed_corpus, embedding_seconds
 from rbkit.regroup.kmeans import vectors_of
 from rbkit.regroup.shards import embed_corpus_sharded
 
@@ -127,7 +127,7 @@ class Material:
 
 def prepare(
     corpus: DatasetDict,
-    embedder: str | Mapping[str, Any] | Embedder = "minilm",
+    embedder: AnyEmbedder = "minilm",
     *,
     vectors: Mapping[str, ArrayLike] | None = None,
     cache: Path | str | bool | None = True,

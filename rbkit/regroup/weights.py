@@ -9,7 +9,7 @@ loop of another library may load this file, so it imports nothing heavy.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from rbkit.errors import InputError, RbkitWarning, as_count
+from rbkit.errors import InputError, RbkitWarning, as_count, as_number, by_name, domain_numbers
 from rbkit.files import atomic_path, fingerprint, read_json, regular, saving, write_json
 from rbkit.text import one_line
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rbkit.regroup.domains import Domains
 
 Floats = NDArray[np.float64]
+Shares = ArrayLike | Mapping[str, float] | str  # as in `proportions_of`
 
 _FORMAT = "rbkit-weights/1"
 _COLUMNS = ("domain", "weight")
@@ -43,19 +44,20 @@ _MAX_EPOCHS = 4.0
 _MIN_BATCHES = 4  # that a domain can fill: below it the domain is a handful of texts
 
 
-def proportions_of(domains: Domains, p: ArrayLike | str = "target") -> Floats:
+def proportions_of(domains: Domains, p: Shares = "target") -> Floats:
     """Return proportions over domains, checked: on the simplex, 0 where there is no training data.
 
     Parameters
     ----------
     domains : Domains
-    p : array of shape (m,), or {"target", "uniform", "proportional"}
-        Or by name: q, 1 / m, or the share of the training examples.
+    p : array of shape (m,), mapping of m names, or {"target", "uniform", "proportional"}
+        Shares, or by name: q, 1 / m, or the share of the training examples.
 
     Raises
     ------
     InputError
-        Not m finite shares that sum to 1, or a share for a domain that has no examples.
+        Not m finite shares that sum to 1, a share for a domain that has no examples, or a name
+        that no domain has.
 
     Warns
     -----
@@ -83,6 +85,10 @@ def proportions_of(domains: Domains, p: ArrayLike | str = "target") -> Floats:
             warnings.warn(f"{message}; it goes to the others", RbkitWarning, stacklevel=2)
         named_shares: Floats = np.where(there, wanted, 0.0) / wanted[there].sum()
         return named_shares
+    if (pairs := by_name(p)) is not None:
+        order = domain_numbers("p", pairs, domains.names, every=True)
+        given = [as_number("p", share, "give shares from 0 to 1") for share in pairs.values()]
+        p = np.array(given)[np.argsort(order)]
     shares: Floats = np.asarray(p, dtype=np.float64)
     if shares.shape != (domains.m,):
         what = f"shape {shares.shape} for {domains.m} domains"
@@ -209,15 +215,15 @@ class Weights:
 
 
 def sampling_weights(
-    domains: Domains, p: ArrayLike | str = "target", *, tokens: ArrayLike | None = None
+    domains: Domains, p: Shares = "target", *, tokens: ArrayLike | None = None
 ) -> Weights:
     """Make sampling weights from domains and proportions.
 
     Parameters
     ----------
     domains : Domains
-    p : array of shape (m,), or {"target", "uniform", "proportional"}
-        As in :func:`proportions_of`; ``run.history["p"][-1]`` for those a run ended with.
+    p : array of shape (m,), mapping of m names, or {"target", "uniform", "proportional"}
+        As in :func:`proportions_of`; ``run.mixture()`` for those a run ended with.
     tokens : int array of shape (n_train,) or (m,), optional
         Tokens of each training example (:func:`token_counts`), or of each domain.
 
@@ -248,7 +254,7 @@ def sampling_weights(
 def add_weights(
     dataset: Dataset,
     domains: Domains,
-    p: ArrayLike | str = "target",
+    p: Shares = "target",
     *,
     columns: tuple[str, str] = _COLUMNS,
 ) -> Dataset:
@@ -368,7 +374,7 @@ def write_weighted(
     path: str | Path,
     dataset: Dataset,
     domains: Domains,
-    p: ArrayLike | str = "target",
+    p: Shares = "target",
     *,
     columns: tuple[str, str] = _COLUMNS,
 ) -> Path:
@@ -464,7 +470,7 @@ def tokens_by_domain(domains: Domains, tokens: ArrayLike) -> NDArray[np.int64]:
 
 def training_table(
     domains: Domains,
-    p: ArrayLike | str = "target",
+    p: Shares = "target",
     *,
     steps: int,
     batch_size: int,
@@ -479,7 +485,7 @@ def training_table(
     Parameters
     ----------
     domains : Domains
-    p : array of shape (m,), or {"target", "uniform", "proportional"}
+    p : array of shape (m,), mapping of m names, or {"target", "uniform", "proportional"}
         As in :func:`proportions_of`.
     steps, batch_size : int
         Optimizer steps, and examples per step over all processes and micro-batches.

@@ -63,7 +63,7 @@ def collect_runs(paths: str | Path | Sequence[str | Path]) -> list[Run]:
     >>> recorder = Recorder(folder / "runs" / "first")
     >>> recorder.start(parameters={"mixer": "RnB"})
     >>> collect_runs(folder)
-    [Run('first', RnB, running)]
+    [Run('...first', RnB, running...)]
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: dict[Path, Run] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -171,6 +172,8 @@ def _replayed(run: Run, mixer: Mixer, rounds: int | None) -> FloatArray:
         raise InputError(
             str(run.path), "its target proportions are not recorded", "give rb.live(...) q="
         )
+    mixer = copy.deepcopy(mixer)  # as it was, whatever becomes of it here
+    mixer.domain_names = domains.get("names")
     parameters = run.info.get("parameters") or {}
     q = np.asarray(domains["q"], dtype=np.float64)
     there = _rounds_with_estimate(history) if "gram" in mixer.signals else None

@@ -161,7 +161,7 @@ class Mixture:
     ) -> None:
         self.mixer, self.round_steps, self.device = mixer, round_steps, device
         self.examples_per_step = examples_per_step
-        sizes = np.asarray(domains.sizes)
+        sizes, mixer.domain_names = np.asarray(domains.sizes), list(domains.names)
         self.available = sizes > 0
         self.p = check_proportions(mixer.start(domains.q, sizes), self.available)
         self.sampler = MixtureSampler(domains.train_labels, self._sampled(), seed, mixer.max_epochs)

@@ -9,14 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import own, parse_json, read_json, read_npz, regular
 from rbkit.processes import STALE, has_lived_since
+from rbkit.text import number as in_digits
 from rbkit.text import one_line
 
 FORMAT = "rbkit-run/1"
@@ -68,8 +70,8 @@ class Run:
     (True, False, 'running')
     >>> run.metrics("train")
     [{'kind': 'train', 'step': 10, 'loss': 5.2}]
-    >>> run.with_(metrics=[], status="ok")
-    Run('tmp...', tmp..., ok)
+    >>> run.with_(metrics=[], status="ok", path=Path("reports/first"))
+    Run('reports/first', first, ok, step 0; next: rb.scrub('reports/first'))
     """
 
     info: dict[str, Any]
@@ -191,6 +193,58 @@ class Run:
         rows = self._all_rows("timings")
         return rows.rows if isinstance(rows, _GrowingLines) else rows
 
+    def mixture(self, at: int | str = "last") -> dict[str, float]:
+        """Return the proportions of the run, by the names of its domains.
+
+        A mixture that another training run can take: ``rb.Fixed(run.mixture())``,
+        :func:`rbkit.regroup.add_weights`, or a library of your own.
+
+        Parameters
+        ----------
+        at : {"last", "mean"} or int
+            Those that the run has come to; their mean over the steps, so that each domain has
+            its share of all that was drawn (or, where the mixer weighs losses, of the loss); or
+            those in force in a round, numbered from 0.
+
+        Raises
+        ------
+        InputError
+            No round has ended, there is no such round, or its proportions or the names of the
+            domains were not recorded.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from rbkit.train import Recorder
+        >>> recorder = Recorder(tempfile.mkdtemp())
+        >>> recorder.start(parameters={}, domains={"names": ["wiki", "code"]})
+        >>> recorder.arrays["p"] = [np.array([0.5, 0.5])]
+        >>> recorder.round(step=10, p=np.array([0.25, 0.75]), estimate=None)
+        >>> run = Run.open(recorder.path)
+        >>> run.mixture(), run.mixture(0)
+        ({'wiki': 0.25, 'code': 0.75}, {'wiki': 0.5, 'code': 0.5})
+        """
+        where, step = str(self.path), np.asarray(self.history.get("step", ()))
+        rounds, p = len(step), np.asarray(self.history.get("p", ()), dtype=np.float64)
+        if not rounds:
+            raise InputError(where, "no finished round recorded", "wait for the end of the first")
+        names = [str(name) for name in (self.info.get("domains") or {}).get("names") or ()]
+        if len(set(names)) != p.shape[1]:
+            what = f"{len(set(names))} different names recorded for {p.shape[1]} domains"
+            raise InputError(where, what, "give each domain its own name")
+        if at == "mean":
+            lengths = np.maximum(np.diff(step, prepend=0), 0)
+            shares = lengths @ p[:rounds] / max(1, lengths.sum())
+        elif at == "last":
+            shares = p[-1]
+        else:
+            remedy = f'give "last", "mean" or a round from 0 to {len(p) - 1}'
+            shares = p[as_count("at", at, most=len(p) - 1, remedy=remedy)]
+        if not np.isfinite(shares).all():
+            what = f"its proportions at {at!r} are not all recorded"
+            raise InputError(where, what, "give rb.live(...) p= or sampler=, or another round")
+        return dict(zip(names, shares.tolist(), strict=True))
+
     @cached_property
     def history(self) -> dict[str, np.ndarray[Any, Any]]:
         """Arrays of ``history.npz``; empty if no round has ended yet."""
@@ -257,8 +311,35 @@ class Run:
         before, self._stamps[name] = self._stamps.get(name), now
         return now is not None and now != before
 
+    def _facts(self) -> tuple[list[str], str]:
+        """Return what the run is at a glance, and the code to continue with."""
+        facts, status, path = [self.name, self.status], self.status, str(self.path)
+        progress, final = (self.info.get(name) or {} for name in ("progress", "final"))
+        if (step := progress.get("step")) is not None:
+            steps = progress.get("steps")
+            facts.append(f"step {step:,}" + ("" if steps is None else f" of {steps:,}"))
+        if (loss := final.get("loss_token")) is not None:
+            facts.append(f"eval loss {in_digits(loss)}")
+        elif (loss := progress.get("loss")) is not None:
+            facts.append(f"loss {in_digits(loss)}")
+        if status != "ok" and (error := self.info.get("error")):
+            facts.append(str(error)[:200])
+        if status in ("waiting", "running"):
+            return facts, f"rb.attach({path!r})"
+        if status != "ok" and self.info.get("arguments"):  # made by rb.train
+            return facts, f"rb.train(..., run_dir={path!r}, resume=True)"
+        return facts, f"rb.scrub({path!r})"
+
     def __repr__(self) -> str:
-        return one_line(f"Run({self.path.name!r}, {self.name}, {self.status})")
+        facts, code = self._facts()
+        return one_line(f"Run({str(self.path)!r}, {', '.join(facts)}; next: {code})")
+
+    def _repr_html_(self) -> str:
+        facts, code = self._facts()
+        name, *rest = (escape(one_line(fact)) for fact in facts)
+        path, code = (escape(one_line(text)) for text in (str(self.path), code))
+        line = " · ".join((f"<b>{name}</b>", *rest))
+        return f"<p>{line}<br><code>{path}</code><br>next: <code>{code}</code></p>"
 
 
 def list_runs(folder: str | Path) -> list[Run]:

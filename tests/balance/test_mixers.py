@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,13 @@ from hypothesis.extra.numpy import arrays
 from rbkit.balance import GramEstimate, Observation
 from rbkit.balance.mixers import MIXERS, mixer_by_name
 from rbkit.balance.mixers.base import Mixer, normalise
-from rbkit.balance.mixers.check import check_in_run, check_mixer, made_up_run, saved_and_read
+from rbkit.balance.mixers.check import (
+    check_in_run,
+    check_mixer,
+    made_up_run,
+    run_through,
+    saved_and_read,
+)
 from rbkit.balance.mixers.rnb import RnB, effective_number, lambda_for_effective_domains, tilt
 from rbkit.balance.signals import SIGNALS
 from rbkit.errors import InputError
@@ -129,6 +136,71 @@ def test_a_mixture_given_by_hand_is_renormalised_over_the_domains_with_data():
         fixed.start(np.full(2, 0.5), np.array([1, 1]))
     with pytest.raises(InputError, match="without training data"):
         mixer_by_name("Fixed", {"p": [0, 1]}).start(np.full(2, 0.5), np.array([1, 0]))
+
+
+def named(rule, names):
+    rule.domain_names = names
+    return rule
+
+
+BY_NAME = {"math": 1, "code": 2, "wiki": 5}
+
+
+@pytest.mark.parametrize("given", [BY_NAME, pd.Series(BY_NAME)], ids=["mapping", "series"])
+def test_a_mixture_may_be_given_by_the_names_of_the_domains_in_any_order(given):
+    rule, sizes = mixer_by_name("Fixed", {"p": given}), np.array([9, 9, 9])
+    p = named(rule, ["wiki", "code", "math"]).start(np.full(3, 1 / 3), sizes)
+    np.testing.assert_allclose(p, [5 / 8, 2 / 8, 1 / 8])
+    p = named(rule, ["code", "math", "wiki"]).start(np.full(3, 1 / 3), np.array([9, 9, 0]))
+    np.testing.assert_allclose(p, [2 / 3, 1 / 3, 0])  # another run, and nothing to draw from wiki
+    assert rule.options() == {"p": BY_NAME}
+    assert json.loads(json.dumps(rule.options())) == rule.options()
+    again = mixer_by_name("Fixed", rule.options())
+    assert named(again, list(BY_NAME)).start(np.full(3, 1 / 3), sizes).tolist() == [
+        1 / 8,
+        0.25,
+        5 / 8,
+    ]
+
+
+def test_a_series_of_numbered_shares_is_a_vector():
+    assert mixer_by_name("Fixed", {"p": pd.Series([1.0, 3.0])}).options() == {"p": [1.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"wiki": 1}, r"Fixed\(p=...\): nothing for 'code'; .* the domains are 'wiki', 'code'"),
+        (
+            {"Wiki": 1, "code": 1},
+            r"called 'Wiki' \(did you mean 'wiki'\?\); the domains are",
+        ),
+        (
+            {"wiki": 1, "code": 1, "x": 1, 0: 2},
+            r"called 'x', nor 0; the domains are 'wiki',",
+        ),
+    ],
+)
+def test_a_name_that_no_domain_has_or_that_is_missing_is_refused(given, message):
+    rule = named(mixer_by_name("Fixed", {"p": given}), ["wiki", "code"])
+    with pytest.raises(InputError, match=message):
+        rule.start(np.full(2, 0.5), np.array([9, 9]))
+
+
+def test_where_the_names_are_not_known_the_remedy_is():
+    with pytest.raises(InputError, match=r"set mixer.domain_names = domains.names before start"):
+        mixer_by_name("Fixed", {"p": BY_NAME}).start(np.full(3, 1 / 3), np.array([9, 9, 9]))
+
+
+def test_the_targets_of_skill_it_may_be_named():
+    run, paths = made_up_run(3, n_domains=3), []
+    for targets in ([2, 0], ["c", "a"]):
+        rule = named(mixer_by_name("SkillIt", {"targets": targets}), list("abc"))
+        assert rule.options()["targets"] == targets
+        paths.append(run_through(rule, run))
+    np.testing.assert_array_equal(*paths)
+    with pytest.raises(InputError, match=r"no domain is called 'd'; the domains are 'a', 'b', 'c'"):
+        named(mixer_by_name("SkillIt", {"targets": ["d"]}), list("abc")).start(run.q, run.sizes)
 
 
 def test_the_cap_and_the_smoothing_reach_the_trainer():
@@ -329,6 +401,15 @@ def test_rules_that_draw_an_order_may_depend_on_that_of_the_domains():
         ("UPGrad", {"preference": "p"}, "preference"),
         ("Fixed", {"p": [0, 0]}, "p="),
         ("Fixed", {"p": [-1, 2]}, "p="),
+        ("Fixed", {"p": []}, "p="),
+        ("Fixed", {"p": {}}, "p="),
+        ("Fixed", {"p": {"a": -1, "b": 2}}, "p="),
+        ("Fixed", {"p": {"a": "many"}}, "p="),
+        ("Fixed", {"p": 0.5}, "p="),
+        ("Fixed", {"p": "ab"}, "p="),
+        ("Fixed", {"p": {1, 2}}, "p="),  # which has no order
+        ("SkillIt", {"targets": 1}, "targets"),
+        ("SkillIt", {"targets": [0, "a"]}, "targets"),
     ],
     ids=str,
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,6 +171,59 @@ def test_the_table_escapes_whatever_the_corpus_says():
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "oak &amp; elm" in html
+
+
+ROWS = Dataset.from_dict(
+    {"text": ["a red oak", "cars go", "an oak"], "source": ["x", "y", "x"], "id": [7, 8, 9]}
+)
+
+
+def parts_of(parts):
+    return {name: part["id"][:] for name, part in parts.items()}
+
+
+def test_a_data_set_is_divided_by_domain_with_all_its_columns():
+    domains = some_domains()
+    assert parts_of(domains.split(ROWS)) == {"oak & elm": [7, 9], NASTY: [8]}
+    assert domains.split(ROWS)["oak & elm"].column_names == ["text", "source", "id"]
+    # One eval example was dropped; a domain without rows has no entry.
+    assert parts_of(domains.split(ROWS, "eval")) == {"oak & elm": [8], NASTY: [7]}
+    alone = Domains(["a", "b", "c"], [2, 0, 0], [1, 1, 1])
+    assert parts_of(alone.split(ROWS)) == {"a": [8, 9], "c": [7]}
+    assert parts_of(alone.split(ROWS.remove_columns("text"))) == {"a": [8, 9], "c": [7]}
+
+
+def test_other_rows_than_those_that_were_regrouped_are_refused(corpus):
+    from rbkit.regroup import regroup
+
+    with pytest.raises(InputError, match=r"2 rows, but 3 train examples were regrouped; give the"):
+        some_domains().split(ROWS.select([0, 1]))
+    with pytest.raises(InputError, match="'test' is unknown"):
+        some_domains().split(ROWS, "test")
+    with pytest.raises(InputError, match="list has no rows to select"):
+        some_domains().split([1, 2, 3])
+    domains = regroup(corpus, embedder="tfidf", k=3, progress=False)
+    parts = domains.split(corpus)
+    assert list(parts) == [name for name in domains.names if name in parts]
+    for at, name in enumerate(domains.names):
+        texts = np.array(corpus["train"]["text"][:])[domains.train_labels == at]
+        assert parts[name]["text"][:] == texts.tolist()
+    assert sum(map(len, domains.split(corpus["eval"], "eval").values())) == len(corpus["eval"])
+    swapped = corpus["train"].select([1, 0, *range(2, len(corpus["train"]))])
+    with pytest.raises(InputError, match="row 0 has another text"):
+        domains.split(swapped)
+    listed = corpus["train"].map(lambda row: {"text": row["text"].split()})
+    with pytest.raises(InputError, match=r"the column 'text' holds .*, not text"):
+        domains.split(listed)
+    domains.material = None  # as after loading
+    with pytest.raises(InputError, match=r"domains: made from the corpus .* not from this one"):
+        domains.split(DatasetDict(train=swapped, eval=corpus["eval"]))
+
+
+def test_the_table_is_aligned_left_also_where_a_page_aligns_all_tables_right():
+    html = some_domains()._repr_html_()
+    assert "text-align:left!important" in html
+    assert "next: <code>rb.explore(domains)</code>" in html
 
 
 def test_the_text_table_has_a_line_per_domain():

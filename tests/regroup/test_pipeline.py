@@ -62,6 +62,46 @@ def test_by_default_k_comes_from_a_grid_that_fits(corpus):
     assert [row["k"] for row in domains.quality["grid"]] == [5]
 
 
+def test_auto_is_the_default_grid_and_no_other_word_is_a_k(corpus):
+    one, other = regroup(corpus, **TFIDF), regroup(corpus, k="auto", **TFIDF)
+    assert one.quality["grid"] == other.quality["grid"]
+    np.testing.assert_array_equal(one.train_labels, other.train_labels)
+
+
+def test_a_function_of_ones_own_makes_the_vectors(corpus, tmp_path):
+    words = {topic: set() for topic in corpus["train"]["source"]}
+    for row in corpus["train"]:
+        words[row["source"]] |= set(row["text"].split())
+
+    def count(texts):
+        return [[len(topic & set(text.split())) for topic in words.values()] for text in texts]
+
+    domains = regroup(corpus, embedder=count, k=3, progress=False)
+    assert len({*zip(domains.train_labels.tolist(), corpus["train"]["source"], strict=True)}) == 3
+    assert domains.method["embedder"] == {"name": "FunctionEmbedder"}
+    loaded = Domains.load(domains.save(tmp_path))
+    with pytest.raises(InputError, match="pass the embedder= or vectors= used originally"):
+        loaded.attach(corpus)
+    loaded.attach(corpus, embedder=count)
+    np.testing.assert_array_equal(loaded.material.train, domains.material.train)
+
+
+def test_a_sentence_transformer_in_hand_gives_the_vectors_of_its_folder(corpus, tiny_model):
+    from sentence_transformers import SentenceTransformer
+
+    by_path, in_hand = (
+        regroup(corpus, embedder=model, k=3, progress=False).material.train
+        for model in (tiny_model, SentenceTransformer(tiny_model, device="cpu"))
+    )
+    np.testing.assert_allclose(in_hand, by_path, atol=2e-3)  # kept in float16
+
+
+@pytest.mark.parametrize("wrong", [TfidfEmbedder, 7])
+def test_what_makes_no_vectors_is_refused(corpus, wrong):
+    with pytest.raises(InputError, match=r"embedder: (TfidfEmbedder is a class|'7' has no fit)"):
+        regroup(corpus, embedder=wrong, k=3, progress=False)
+
+
 def test_sources_need_no_embedding(corpus):
     domains = regroup(corpus, cluster="sources", embedder="not used", progress=False)
     assert sorted(domains.names) == ["engine", "forest", "kitchen"]
@@ -223,7 +263,7 @@ class TestKinds:
     def test_k_is_a_whole_number_or_a_grid_of_them(self, corpus, cluster):
         for k in (3, 3.0, np.int8(3), np.array(3), [3], np.array([3]), range(3, 4), (3.0,)):
             assert regroup(corpus, k=k, cluster=cluster, **TFIDF).m == 3
-        for bad in ("3", True, 2.5, [2.5], [3, "4"], [None], [[3]], 0, -1, "auto", np.nan):
+        for bad in ("3", True, 2.5, [2.5], [3, "4"], [None], [[3]], 0, -1, "best", np.nan):
             with pytest.raises(InputError, match="k: "):
                 regroup(corpus, k=bad, cluster=cluster, **TFIDF)
         with pytest.raises(InputError, match="seed: '1' is not a whole number"):

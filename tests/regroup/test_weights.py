@@ -159,6 +159,18 @@ def test_proportions_that_cannot_be_are_refused(p, told):
         proportions_of(some_domains(), p)
 
 
+def test_proportions_may_be_given_by_name():
+    by_name = {"code": 0.5, "<b>": 0.2, "wiki": 0.3}
+    assert proportions_of(some_domains(), by_name).tolist() == [0.3, 0.5, 0.2]
+    table = training_table(some_domains(), by_name, steps=1, batch_size=1, warn=False)
+    assert proportions_of(some_domains(), table["p"]).tolist() == [0.3, 0.5, 0.2]
+    assert sampling_weights(some_domains(), by_name).p.tolist() == [0.3, 0.5, 0.2]
+    with pytest.raises(InputError, match=r"p: no domain is called 'b'; the domains are 'wiki'"):
+        proportions_of(some_domains(), {"b": 1.0})
+    with pytest.raises(InputError, match="p: nothing for 'wiki', '<b>'"):
+        proportions_of(some_domains(), {"code": 1.0})
+
+
 def test_a_domain_without_training_examples_has_no_share():
     domains = some_domains(train=(0, 0, 1), evaluated=(0, 1, 2, 2))
     with pytest.raises(InputError, match="'<b>', which has no training example"):

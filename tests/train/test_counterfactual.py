@@ -10,7 +10,7 @@ from job import make
 
 from rbkit.balance.mixers.aioli import Aioli
 from rbkit.balance.mixers.base import Mixer, normalise
-from rbkit.balance.mixers.fixed import Stratified, Target
+from rbkit.balance.mixers.fixed import Fixed, Stratified, Target
 from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import GramEstimate
@@ -114,6 +114,16 @@ def test_rules_of_other_signals_say_which_they_lack(run, rule):
     (lacking,) = MIXERS[rule].signals - {"eval_losses"}
     with pytest.raises(InputError, match=rf"replay of {rule}: it needs '{lacking}' \("):
         replay(run, rule)
+
+
+def test_a_mixture_by_name_is_replayed_whatever_is_known_of_the_domains(run, tmp_path):
+    found = replay(run, "Fixed", {"p": {"d": 3, "a": 1, "b": 0, "c": 0}})
+    np.testing.assert_allclose(found.p, [[0.25, 0, 0, 0.75]] * len(found.p))
+    unsized = loop(tmp_path)  # its run records no sizes
+    rule = Fixed({"car": 3, "oak": 1})
+    np.testing.assert_allclose(replay(unsized, rule).p[-1], [0.25, 0.75])
+    assert rule.domain_names is None  # a copy was used
+    assert why_not(unsized, Fixed({"car": 1})).startswith("nothing for 'oak'")
 
 
 def test_options_go_with_a_name(run):

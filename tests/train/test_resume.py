@@ -16,6 +16,7 @@ import pytest
 import torch
 from job import make
 
+from rbkit.balance.mixers.fixed import Fixed
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
@@ -146,6 +147,24 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, steps):
     assert Run.open(tmp_path).status == "ok"
     for ours, theirs in zip(again.model.parameters(), first.model.parameters(), strict=True):
         assert (ours == theirs).all()
+
+
+def test_a_mixture_by_name_trains_resumes_and_is_recorded_as_its_vector_is(tmp_path):
+    vector, by_name = [5, 2, 0, 1], {"d": 1, "c": 0, "a": 5, "b": 2}
+    for folder, p in (("vector", vector), ("name", by_name)):
+        make(tmp_path / folder, steps=14, mixer=Fixed(p)).train()
+    shutil.rmtree(tmp_path / "name" / "checkpoints" / "checkpoint-14")
+    with pytest.raises(InputError, match="mixer_options"):
+        make(tmp_path / "name", steps=14, mixer=Fixed(vector)).train(resume_from_checkpoint=True)
+    make(tmp_path / "name", steps=14, mixer=Fixed(by_name)).train(resume_from_checkpoint=True)
+    rows = [(tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("vector", "name")]
+    assert rows[0] == rows[1]
+    run = Run.open(tmp_path / "name")
+    assert run.info["parameters"]["mixer_options"] == {"p": by_name}
+    assert run.mixture() == {"a": 5 / 8, "b": 2 / 8, "c": 0, "d": 1 / 8}
+    with pytest.raises(InputError, match="no domain is called 'e'; the domains are 'a', 'b'"):
+        make(tmp_path / "wrong", mixer=Fixed({**by_name, "e": 1}))
+    assert not (tmp_path / "wrong" / "run.json").exists()
 
 
 def test_a_trainer_trains_once(tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from html import escape as html_escape
 
 import numpy as np
 import pytest
 
+from rbkit.balance.mixers.fixed import Fixed
 from rbkit.errors import InputError
 from rbkit.processes import take_lock
 from rbkit.train import Recorder, Run
@@ -272,3 +274,71 @@ def test_a_folder_where_a_file_belongs_is_named(tmp_path, name):
     (tmp_path / name).write_text("") if name == "domains" else (tmp_path / name).mkdir()
     with pytest.raises(InputError, match=rf"{name}: is (not )?a folder; remove it, or use another"):
         Recorder(tmp_path)
+
+
+# ------------------------------------------------------------------ the mixture of a run
+
+
+def three_rounds(folder, names=("wiki", "code"), first=(0.5, 0.5)):
+    """A run of three rounds, of 10, 30 and 10 steps."""
+    recorder = Recorder(folder)
+    recorder.start(parameters={"mixer": "RnB"}, domains={"names": list(names)})
+    recorder.arrays["p"] = [np.array(first)]
+    for step, share in ((10, 0.25), (40, 0.0), (50, 0.125)):
+        recorder.round(step=step, p=np.array([share, 1 - share]), estimate=None)
+    recorder.finish("ok")
+    return Run.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("at", "wiki"),
+    [("last", 0.125), ("mean", (10 * 0.5 + 30 * 0.25) / 50), (0, 0.5), (2.0, 0.0), (3, 0.125)],
+)
+def test_the_mixture_of_a_run_has_the_names_of_its_domains(tmp_path, at, wiki):
+    mixture = three_rounds(tmp_path).mixture(at)
+    assert mixture == {"wiki": wiki, "code": 1 - wiki}
+    assert json.loads(json.dumps(mixture)) == mixture
+    assert Fixed(mixture).options() == {"p": mixture}
+
+
+def test_a_mixture_that_is_not_recorded_is_refused(tmp_path, recorder):
+    run = three_rounds(tmp_path / "a")
+    for at in (4, -1, "first", True):
+        with pytest.raises(InputError, match='give "last", "mean" or a round from 0 to 3'):
+            run.mixture(at)
+    with pytest.raises(InputError, match="no finished round recorded"):
+        Run.open(recorder.path).mixture()
+    with pytest.raises(InputError, match="1 different names recorded for 2 domains"):
+        three_rounds(tmp_path / "b", names=("wiki", "wiki")).mixture()
+    unknown = three_rounds(tmp_path / "c", first=(np.nan, np.nan))  # a loop that never said it
+    assert unknown.mixture() == {"wiki": 0.125, "code": 0.875}
+    with pytest.raises(InputError, match="its proportions at 'mean' are not all recorded"):
+        unknown.mixture("mean")
+
+
+# ------------------------------------------------------------------ at a glance
+
+
+def test_a_run_shows_its_status_loss_and_path_and_what_to_do_next(recorder, write_run, tmp_path):
+    run = Run.follow(tmp_path / "later")
+    assert repr(run) == f"Run('{run.path}', later, waiting; next: rb.attach('{run.path}'))"
+    recorder.beat(every=0, step=10, steps=1000, loss=4.9)
+    assert "RnB, running, step 10 of 1,000, loss 4.900; next: rb.attach(" in repr(
+        Run.open(recorder.path)
+    )
+    done = write_run(tmp_path / "done", "Target")
+    loss = done.info["final"]["loss_token"]
+    assert f"Target, ok, eval loss {loss:.3f}; next: rb.scrub('{done.path}'))" in repr(done)
+    killed = done.with_(status="killed", info={**done.info, "final": None, "arguments": {"k": 1}})
+    assert f"killed; next: rb.train(..., run_dir='{done.path}', resume=True))" in repr(killed)
+
+
+def test_what_a_run_shows_is_escaped(write_run, tmp_path):
+    run = write_run(tmp_path / "<b>&", "<script>\x1b[31m", status="failed", error="bad <i>\n2nd")
+    html = run._repr_html_()
+    assert "<script" not in html
+    assert "<i>" not in html
+    assert "&lt;script&gt; · " not in html  # the name is set in bold
+    assert f"<code>{html_escape(str(run.path))}</code><br>next: <code>rb.scrub(" in html
+    assert "failed · bad &lt;i&gt; 2nd" in html
+    assert not set("\x1b\n") & set(repr(run) + html)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from typing import Any, ClassVar, Literal, cast
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
-from rbkit.errors import InputError, as_count, as_number
+from rbkit.errors import InputError, as_count, as_number, domain_numbers
 
 
 class Mixer(ABC):
@@ -44,6 +44,10 @@ class Mixer(ABC):
         as the run's if None.
     max_epochs : float or None
         Repetition cap: no domain is seen more often than this in a run.
+    domain_names : sequence of str or None
+        Names of the domains, in their order, for rules that take domains by name: set before
+        :meth:`start`, by the trainer and by a replay. In a loop of your own,
+        ``mixer.domain_names = domains.names``.
     paper, cost : str
         Where the rule is from, and what its signals cost, in a few words.
 
@@ -68,6 +72,7 @@ class Mixer(ABC):
     gram_decay: float = 0.0
     reference_steps: int | None = None
     max_epochs: float | None = None
+    domain_names: Sequence[str] | None = None
     paper: ClassVar[str] = ""
     cost: ClassVar[str] = "none"
 
@@ -108,6 +113,14 @@ class Mixer(ABC):
     @abstractmethod
     def update(self, seen: Observation) -> FloatArray:
         """Return the proportions of the next round, (m,), from what this one showed."""
+
+    def _numbers(self, option: str, given: Iterable[str], m: int, *, every: bool) -> list[int]:
+        """Return the numbers, of 0 to m - 1, of domains that an option gives by name."""
+        where = f"{self.name}({option}=...)"
+        if self.domain_names is None or len(self.domain_names) != m:
+            what = "given by name, and the names of the domains are not known here"
+            raise InputError(where, what, "set mixer.domain_names = domains.names before start()")
+        return domain_numbers(where, given, self.domain_names, every=every)
 
     def state_dict(self) -> dict[str, Any]:
         """State that must survive a restart: arrays and JSON values, by name."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.signals import FloatArray, IntArray, Observation
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_number, by_name
 
 
 class _Fixed(Mixer):
@@ -75,31 +75,37 @@ class Fixed(_Fixed):
 
     Parameters
     ----------
-    p : sequence of m floats
-        Shares, scaled to sum to 1 over the domains with training data.
+    p : sequence of m floats, or mapping of m names to floats
+        Shares, scaled to sum to 1 over the domains with training data; in the order of the
+        domains, or by their names, in any order.
 
     Examples
     --------
     >>> import numpy as np
     >>> Fixed([3, 1]).start(q=np.array([.5, .5]), sizes=np.array([10, 30]))
     array([0.75, 0.25])
+    >>> mixer = Fixed({"code": 1, "wiki": 3})
+    >>> mixer.domain_names = ["wiki", "code"]  # a trainer does that
+    >>> mixer.start(q=np.array([.5, .5]), sizes=np.array([10, 30]))
+    array([0.75, 0.25])
     """
 
     paper: ClassVar[str] = "a mixture given by hand"
 
-    def __init__(self, p: Sequence[float]) -> None:
-        self.p = [float(share) for share in p]
-        shares = np.asarray(self.p)
-        if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
-            raise InputError("Fixed(p=...)", f"{self.p} are not shares", "give numbers >= 0")
+    def __init__(self, p: Sequence[float] | Mapping[str, float]) -> None:
+        where, remedy, named = "Fixed(p=...)", "give numbers >= 0", by_name(p)
+        if not hasattr(p, "__iter__") or isinstance(p, str | bytes | set):
+            raise InputError(where, f"{p!r} are not shares", f"{remedy}, one for each domain")
+        shares = [
+            as_number(where, share, remedy) for share in (p if named is None else named.values())
+        ]
+        self.p = shares if named is None else dict(zip(named, shares, strict=True))
+        if not (np.isfinite(shares).all() and np.min(shares, initial=0) >= 0 and sum(shares) > 0):
+            raise InputError(where, f"{self.p} are not shares", remedy)
 
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
         """Return the mixture, renormalised over the domains that have training data."""
-        if len(self.p) != len(q):
-            raise InputError(
-                "Fixed(p=...)", f"{len(self.p)} shares for {len(q)} domains", "give one per domain"
-            )
-        shares, available = np.array(self.p), np.asarray(sizes) > 0
+        shares, available = self._by_domain(len(q)), np.asarray(sizes) > 0
         if not shares[available].sum() > 0:
             raise InputError(
                 "Fixed(p=...)",
@@ -108,6 +114,17 @@ class Fixed(_Fixed):
             )
         return normalise(shares, available)
 
+    def _by_domain(self, m: int) -> FloatArray:
+        if isinstance(self.p, dict):
+            shares = np.zeros(m)
+            shares[self._numbers("p", self.p, m, every=True)] = list(self.p.values())
+            return shares
+        if len(self.p) != m:
+            raise InputError(
+                "Fixed(p=...)", f"{len(self.p)} shares for {m} domains", "give one per domain"
+            )
+        return np.array(self.p)
+
     def options(self) -> dict[str, Any]:
-        """Return the mixture."""
+        """Return the mixture, as it was given."""
         return {"p": self.p}

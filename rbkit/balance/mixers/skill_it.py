@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from rbkit.balance.mixers.base import Rule, normalise, tilt
 from rbkit.balance.signals import FloatArray, IntArray, Observation, ProbeRuns
-from rbkit.errors import InputError
+from rbkit.errors import InputError, as_count
 
 
 @dataclass(eq=False)
@@ -51,8 +51,9 @@ class SkillIt(Rule):
         w, evaluations whose losses are summed.
     graph_steps : int
         Steps of each of the m runs that the graph is learned from.
-    targets : sequence of int, optional
-        Domains whose losses count; all by default. With targets, the window's mean is taken.
+    targets : sequence of int or of str, optional
+        Numbers or names of the domains whose losses count; all by default. With targets, the
+        window's mean is taken.
     decay : bool
         Let eta grow as the losses fall: :math:`\eta \sum L_0 / \sum L_t`.
     normalise : bool
@@ -71,7 +72,7 @@ class SkillIt(Rule):
     eta: float = 0.2
     window: int = 3
     graph_steps: int = 200
-    targets: Sequence[int] | None = None
+    targets: Sequence[int] | Sequence[str] | None = None
     decay: bool = False
     normalise: bool = False
     halve_edges: bool = False
@@ -91,27 +92,37 @@ class SkillIt(Rule):
         for name in ("decay", "normalise", "halve_edges"):
             self._check_flag(name)
         if self.targets is not None:
-            try:
-                self.targets = [int(i) for i in self.targets]
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    "SkillIt(targets=...)",
-                    f"{self.targets!r} are not domain numbers",
-                    "try targets=[0, 2]",
-                ) from error
+            where, remedy = "SkillIt(targets=...)", "try targets=[0, 2], or names of domains"
+            if isinstance(self.targets, str) or not hasattr(self.targets, "__iter__"):
+                raise InputError(where, f"{self.targets!r} are not domains", remedy)
+            given = list(self.targets)
+            named = bool(given) and all(isinstance(each, str) for each in given)
+            if named:
+                self.targets = [str(each) for each in given]
+            else:
+                self.targets = [as_count(where, i, least=None, remedy=remedy) for i in given]
 
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
         """Begin a run; the graph comes with :meth:`prepare`."""
         p = super().start(q, sizes)
         self._available = np.asarray(sizes) > 0
-        wrong = [i for i in self.targets or [] if not 0 <= i < len(q)]
-        if wrong or (self.targets is not None and not self.targets):
+        if self.targets is not None:
+            self._target_numbers(len(q))
+        return p
+
+    def _target_numbers(self, m: int) -> list[int]:
+        names = [each for each in self.targets or () if isinstance(each, str)]
+        if names:
+            return self._numbers("targets", names, m, every=False)
+        numbers = [each for each in self.targets or () if isinstance(each, int)]
+        wrong = [i for i in numbers if not 0 <= i < m]
+        if wrong or not numbers:
             raise InputError(
                 "SkillIt(targets=...)",
-                f"{wrong or 'nothing'} for {len(q)} domains",
-                f"name some of 0 to {len(q) - 1}",
+                f"{wrong or 'nothing'} for {m} domains",
+                f"name some of 0 to {m - 1}",
             )
-        return p
+        return numbers
 
     def probe_steps(self) -> int:
         """Return the steps of each run that the graph is learned from."""
@@ -158,7 +169,10 @@ class SkillIt(Rule):
         """Return `losses` with 0 for domains that are not targets."""
         if self.targets is None:
             return losses.astype(float)
-        return np.where(np.isin(np.arange(len(losses)), self.targets), losses, 0.0)
+        counted = np.zeros(len(losses))
+        numbers = self._target_numbers(len(losses))
+        counted[numbers] = losses[numbers]
+        return counted
 
     def _weigh(self, losses: FloatArray, eta: float) -> FloatArray:
         assert self._graph is not None
