@@ -415,8 +415,9 @@ def _cut_by_kmeans(
     X: NDArray[Any], ks: list[int], seeds: list[int], progress: bool, options: Any
 ) -> Cuts:
     cuts: Cuts = {k: [] for k in ks}
+    what = "choose k" if len(ks) > 1 else "cluster"
     jobs = [(k, seed) for k in ks for seed in seeds]
-    for k, seed in tqdm(jobs, desc="choose k", unit="fit", mininterval=1, disable=not progress):
+    for k, seed in tqdm(jobs, desc=what, unit="fit", delay=1, mininterval=1, disable=not progress):
         fit = KMeans(k, seed=seed, **options).fit(X)
         cuts[k].append((fit.labels_, fit.inertia_))
     return cuts
@@ -425,8 +426,10 @@ def _cut_by_kmeans(
 def _cut_by_tree(
     X: NDArray[Any], ks: list[int], seeds: list[int], progress: bool, tree: Any
 ) -> Cuts:
-    trees = [tree]
-    for seed in tqdm(seeds[1:], desc="choose k", unit="fit", mininterval=1, disable=not progress):
+    trees, what = [tree], "choose k" if len(ks) > 1 else "cluster"
+    for seed in tqdm(
+        seeds[1:], desc=what, unit="fit", delay=1, mininterval=1, disable=not progress
+    ):
         trees.append(clone(tree).set_params(seed=seed).fit(X))
     cuts = {k: [np.asarray(each.cut(k)) for each in trees] for k in ks}
     if wrong := next((k for k in ks if len(cuts[k][0]) != len(X)), None):

@@ -379,6 +379,12 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._move_model_to_device(self.model, self.args.device)
         return TrainOutput(self.state.global_step, float("nan"), {})
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Warn of weights that a checkpoint lacks, but not of those tied to one that it has."""
+        tied = getattr(self.bare_model, "all_tied_weights_keys", None) or {}
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     # --------------------------------------------------------------------- a step
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -147,6 +148,17 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path, steps):
     assert Run.open(tmp_path).status == "ok"
     for ours, theirs in zip(again.model.parameters(), first.model.parameters(), strict=True):
         assert (ours == theirs).all()
+
+
+def test_weights_tied_to_those_of_a_checkpoint_are_not_reported_as_missing(copied, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging.getLogger("transformers.trainer"), "warning", said.append)
+    trainer = make(copied, steps=7)
+    trainer.train(resume_from_checkpoint=True)
+    assert said == []
+    trainer._issue_warnings_after_load(trainer.model.load_state_dict({}, strict=False))
+    assert "'model.norm.weight'" in said[0]
+    assert "lm_head" not in said[0]
 
 
 def test_a_mixture_by_name_trains_resumes_and_is_recorded_as_its_vector_is(tmp_path):
