@@ -1,7 +1,9 @@
-"""Models: a few shapes to train from scratch, and any causal LM by id or path."""
+"""Models: a few shapes to train from scratch, any causal LM by id or path, and any given as one."""
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,7 +26,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from rbkit.errors import InputError, as_count, as_seed
+from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 from rbkit.files import atomic_path, cache_dir, fingerprint, saving
 from rbkit.regroup.embedders import refuse_code
 
@@ -226,6 +229,100 @@ def build_model(
             use_safetensors=True,
             dtype=torch.float32,
         )
+
+
+def copy_model(model: nn.Module) -> nn.Module:
+    """Return a copy of a causal LM that was given as an object, to be trained in its place.
+
+    Runs that are compared must begin with the same weights, and training changes them in place.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Or one with adapters, such as a ``PeftModel``.
+
+    Raises
+    ------
+    InputError
+        For what is not a causal LM of transformers, or cannot be trained as it is.
+
+    Warns
+    -----
+    RbkitWarning
+        For weights in bfloat16, in which small steps are lost.
+
+    Examples
+    --------
+    >>> model = build_model("tiny", vocab_size=300)
+    >>> copy_model(model) is model
+    False
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters
+    name = type(base).__name__
+    if not isinstance(base, PreTrainedModel):
+        raise InputError(
+            "model",
+            f"{name} is not a model of transformers",
+            "give a name, a PreTrainedModel or a PeftModel; others train with MixtureTrainer",
+        )
+    causal: Any = base  # attributes of modules are tensors to the type checker
+    if getattr(causal.config, "is_encoder_decoder", False) or not causal.can_generate():
+        what = f"{name} is not a causal LM"
+        raise InputError("model", what, "load it as one, or train it with MixtureTrainer")
+    precisions = {weight.dtype for weight in model.parameters() if weight.requires_grad}
+    if not precisions:
+        raise InputError("model", "none of its weights can be trained", "unfreeze some of them")
+    if torch.float16 in precisions:
+        what = "its weights are float16, in which the steps of AdamW are lost"
+        raise InputError("model", what, "give model.float(); training_args={'fp16': True} is fast")
+    if torch.bfloat16 in precisions:
+        warnings.warn(
+            "model: its weights are bfloat16, in which steps below 0.4 % of a weight are lost; "
+            "give model.float(), which is trained under an autocast",
+            RbkitWarning,
+            stacklevel=3,
+        )
+    made = copy.deepcopy(model)
+    made.zero_grad()  # those of an earlier training would be part of the first step
+    return made
+
+
+def freeze_all_but_last(model: nn.Module, layers: int) -> None:
+    """Freeze all weights but those of the last `layers` blocks and of the head, in place.
+
+    What was frozen stays so. The norm between the last block and the head is frozen; an input
+    embedding that shares the head's weights is trained.
+
+    Raises
+    ------
+    InputError
+        If the model has fewer blocks, or has adapters.
+
+    Examples
+    --------
+    >>> model = build_model("tiny", vocab_size=300)
+    >>> freeze_all_but_last(model, 1)
+    >>> model.model.layers[0].mlp.up_proj.weight.requires_grad
+    False
+    """
+    if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
+        what = f"{type(model).__name__} has adapters, which say what is trained"
+        raise InputError("trainable_layers", what, "leave it out")
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    outer = [m for name, m in lists.items() if not any(name.startswith(f"{o}.") for o in lists)]
+    blocks = max(outer, key=lambda m: sum(w.numel() for w in m.parameters()), default=None)
+    head = model.get_output_embeddings()
+    if blocks is None or head is None:
+        what = f"{type(model).__name__} has no list of blocks under a head"
+        raise InputError("trainable_layers", what, "leave it out, or freeze the weights yourself")
+    if layers > len(blocks):
+        what = f"{layers}, but the model has {len(blocks)} blocks"
+        raise InputError("trainable_layers", what, f"give at most {len(blocks)}")
+    kept = [head, *blocks[len(blocks) - layers :]]
+    trained = {weight for module in kept for weight in module.parameters()}
+    for weight in model.parameters():
+        if weight not in trained:
+            weight.requires_grad_(False)
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:

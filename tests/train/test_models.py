@@ -1,12 +1,30 @@
-"""Pretrained models: their weights are trained in float32, whatever the folder holds."""
+"""Models by name and as objects: what is trained of them, in which precision, and what is not."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 import rbkit as rb
-from rbkit.train.models import build_model
+from rbkit.errors import InputError, RbkitWarning
+from rbkit.regroup.domains import Domains
+from rbkit.train.models import build_model, freeze_all_but_last, train_tokenizer
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -40,3 +58,243 @@ def test_a_pretrained_model_gets_better_by_the_defaults(real_asset, tmp_path):
     assert run.info["arguments"]["learning_rate"] == 5e-5
     assert len(losses) == 4
     assert losses[-1] < losses[0] < 8
+
+
+TEXTS = [f"the {a} of the {b}" for a in ("ant", "bee", "sum") for b in ("root", "bee")] * 10
+
+
+def given(tmp_path, model, **options):
+    """Train a model that is given as an object for a few steps."""
+    corpus = DatasetDict(
+        {
+            split: Dataset.from_dict({"text": TEXTS[:n]})
+            for split, n in {"train": 60, "eval": 20}.items()
+        }
+    )
+    domains = Domains.from_labels(["a", "b"], np.arange(60) % 2, np.arange(20) % 2)
+    usual = {"tokenizer": words(), "steps": 4, "round_steps": 2, "context": 8, "batch_size": 4}
+    usual |= {"learning_rate": 3e-3, "checkpoint_rounds": 1, "progress": False}
+    return rb.train(corpus, domains, run_dir=tmp_path, model=model, **{**usual, **options})
+
+
+def words():
+    return train_tokenizer(TEXTS, 280, progress=False)
+
+
+def llama(**changes):
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
+    shape |= {"num_attention_heads": 2, "vocab_size": 280, "max_position_embeddings": 16}
+    return LlamaForCausalLM(LlamaConfig(**{**shape, **changes}))
+
+
+def weights_of(model):
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
+
+
+def changed(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_a_model_given_as_an_object_is_trained_as_the_same_one_by_name(tmp_path):
+    model = build_model("tiny", vocab_size=len(words()), context=8, seed=0)
+    before = weights_of(model)
+    by_name = given(tmp_path / "name", "tiny", tokenizer=None, vocab_size=280)
+    runs = [given(tmp_path / name, model) for name in ("a", "b")]
+    for run in runs:
+        assert (run.path / "metrics.jsonl").read_bytes() == (
+            by_name.path / "metrics.jsonl"
+        ).read_bytes()
+    assert not changed(before, weights_of(model))  # what was trained is a copy
+    assert model.config.use_cache
+    trained = AutoModelForCausalLM.from_pretrained(runs[0].path / "model")
+    assert changed(before, weights_of(trained)) == set(before)
+    assert runs[0].info["model"]["class"] == "LlamaForCausalLM"
+    assert runs[0].info["arguments"]["model"] == "LlamaForCausalLM"
+    again = given(tmp_path / "c", AutoModelForCausalLM.from_pretrained(runs[0].path / "model"))
+    where = str(runs[0].path / "model")
+    assert again.info["model"]["name"] == where
+    assert again.info["arguments"]["model"] == f"LlamaForCausalLM({where})"
+    assert again.info["parameters"]["model"] == f"LlamaForCausalLM({where})"
+
+
+def test_gradients_of_an_earlier_training_do_not_count(tmp_path):
+    model = llama()
+    fresh = given(tmp_path / "fresh", model)
+    model(input_ids=torch.ones(1, 3, dtype=torch.int64)).logits.sum().backward()
+    assert given(tmp_path / "used", model).metrics() == fresh.metrics()
+    assert model.lm_head.weight.grad is not None
+
+
+def test_a_run_of_an_object_continues_with_the_same_kind_of_model_only(tmp_path):
+    given(tmp_path, llama())
+    longer = {"resume": True, "steps": 6}
+    with pytest.raises(InputError, match=r"model: its parameters was \d+ in the run"):
+        given(tmp_path, llama(num_hidden_layers=2), **longer)
+    with pytest.raises(InputError, match="model: its class was 'LlamaForCausalLM' in the run"):
+        given(tmp_path, GPT2LMHeadModel(GPT2Config(n_embd=16, n_head=2, vocab_size=280)), **longer)
+    half = llama()
+    half.model.embed_tokens.requires_grad_(False)
+    with pytest.raises(InputError, match="model: its trainable was"):
+        given(tmp_path, half, **longer)
+    with pytest.raises(InputError, match=r"model: was 'LlamaForCausalLM' in the finished run"):
+        given(tmp_path, "tiny", tokenizer=None, vocab_size=280, resume=True)
+    run = given(tmp_path, llama(), **longer)
+    assert (run.status, run.info["progress"]["step"]) == ("ok", 6)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (llama, {"tokenizer": None}, "tokenizer: a LlamaForCausalLM that is given as an object br"),
+        (llama, {"tokenizer": "gpt2"}, "tokenizer: str is not a tokenizer"),
+        (llama, {"vocab_size": 280}, "vocab_size: the tokenizer that is given has its own"),
+        (lambda: llama(vocab_size=270), {}, r"tokenizer: has a token 2\d\d, but .* of 270"),
+        (lambda: torch.nn.Linear(2, 2), {}, "model: Linear is not a model of transformers"),
+        (lambda: BertForMaskedLM(BertConfig(**TINY_BERT)), {}, "model: BertForMaskedLM is not a c"),
+        (lambda: BertModel(BertConfig(**TINY_BERT)), {}, "model: BertModel is not a causal LM"),
+        (lambda: llama().half(), {}, "model: its weights are float16"),
+        (lambda: llama().requires_grad_(False), {}, "model: none of its weights can be trained"),
+        (llama, {"context": 20}, "context: 20 tokens, but LlamaForCausalLM takes 16"),
+    ],
+)
+def test_an_object_that_cannot_be_trained_is_named_and_nothing_is_written(
+    model, options, message, tmp_path
+):
+    with pytest.raises(InputError, match=message):
+        given(tmp_path / "run", model(), **options)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+TINY_BERT = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+TINY_BERT |= {"intermediate_size": 16, "vocab_size": 280}
+
+
+def test_weights_in_bfloat16_are_trained_with_a_warning(tmp_path):
+    with pytest.warns(RbkitWarning, match="weights are bfloat16, in which steps below"):
+        run = given(tmp_path, llama().bfloat16())
+    assert run.status == "ok"
+
+
+def test_a_preset_takes_a_tokenizer(tmp_path):
+    run = given(tmp_path, "tiny")
+    assert run.info["model"]["vocabulary"] == len(words())
+    assert run.info["arguments"]["tokenizer"] == type(words()).__name__
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")  # of peft's
+def test_of_a_model_with_adapters_the_adapters_are_trained(tmp_path):
+    peft = pytest.importorskip("peft")
+    options = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
+    model = peft.get_peft_model(llama(), peft.LoraConfig(r=2, **options))
+    before = weights_of(model)
+    run = given(tmp_path, model, fidelity_rounds=1)
+    assert run.info["model"]["class"] == "PeftModelForCausalLM"
+    assert run.info["model"]["trainable"] == sum(
+        weight.numel() for name, weight in model.named_parameters() if "lora_" in name
+    )
+    assert np.isfinite(run.history["gram"]).all()
+    assert not changed(before, weights_of(model))
+    saved = peft.PeftModel.from_pretrained(llama(), run.path / "model")
+    assert {name.rsplit("lora_")[1][0] for name in changed(before, weights_of(saved))} == {"A", "B"}
+    again = given(tmp_path, model, resume=True, steps=6)
+    assert (again.status, again.info["progress"]["step"]) == ("ok", 6)
+    with pytest.raises(InputError, match="trainable_layers: PeftModelForCausalLM has adapters"):
+        given(tmp_path / "other", model, trainable_layers=1)
+
+
+FAMILIES = {
+    "llama": (llama, "model.layers", "lm_head"),
+    "gpt2": (
+        lambda: GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=3, n_head=2, vocab_size=280)),
+        "transformer.h",
+        "transformer.wte",  # which the head shares
+    ),
+    "gpt-neo": (
+        lambda: GPTNeoForCausalLM(
+            GPTNeoConfig(
+                hidden_size=16,
+                num_layers=3,
+                num_heads=2,
+                vocab_size=280,
+                attention_types=[[["global"], 3]],
+            )
+        ),
+        "transformer.h",
+        "transformer.wte",
+    ),
+    "mixtral": (  # whose experts are lists within blocks
+        lambda: MixtralForCausalLM(
+            MixtralConfig(
+                hidden_size=16,
+                intermediate_size=16,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                num_key_value_heads=2,
+                num_local_experts=5,
+                vocab_size=280,
+            )
+        ),
+        "model.layers",
+        "lm_head",
+    ),
+}
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_last_blocks_and_the_head_are_trainable(family, layers):
+    make, blocks, head = FAMILIES[family]
+    model = make()
+    freeze_all_but_last(model, layers)
+    kept = [f"{head}.", *(f"{blocks}.{i}." for i in range(3 - layers, 3))]
+    for name, weight in model.named_parameters():
+        assert weight.requires_grad == name.startswith(tuple(kept)), name
+    with pytest.raises(InputError, match="trainable_layers: 4, but the model has 3 blocks; give"):
+        freeze_all_but_last(model, 4)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_training_changes_the_trainable_layers_only(tmp_path, tied):
+    model = llama(tie_word_embeddings=tied)
+    run = given(tmp_path, model, trainable_layers=1, fidelity_rounds=1)
+    after = weights_of(AutoModelForCausalLM.from_pretrained(run.path / "model"))
+    moved = changed(weights_of(model), after)
+    parts = {name.split(".")[0 if name == "lm_head.weight" else 1] for name in moved}
+    assert parts == {"layers", "lm_head"} | ({"embed_tokens"} if tied else set())
+    assert all(".2." in name for name in moved if "layers" in name)
+    assert len(moved) > 9
+    assert run.info["arguments"]["trainable_layers"] == 1
+    assert run.info["parameters"]["trainable_layers"] == 1
+    assert run.info["model"]["trainable"] < run.info["model"]["parameters"]
+    with pytest.raises(InputError, match=r"trainable_layers: was 1 in the run .* is 2 now"):
+        given(tmp_path, model, trainable_layers=2, resume=True, steps=6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"trainable_layers": 4},
+            "trainable_layers: 4, but the model has 3 blocks; give at most 3",
+        ),
+        ({"trainable_layers": -1}, "trainable_layers: -1 is negative"),
+        ({"trainable_layers": "all"}, "trainable_layers: 'all' is not a whole number"),
+        (
+            {"trainable_layers": 1, "layer": "model.layers.1.mlp.up_proj"},
+            "layer: 'model.layers.1.mlp.up_proj' is not trained with trainable_layers=1",
+        ),
+    ],
+)
+def test_layers_that_cannot_be_trained_alone_are_refused(options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        given(tmp_path, llama(), **options)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_frozen_weights_stay_frozen(tmp_path):
+    model = llama()
+    model.model.layers[2].mlp.requires_grad_(False)
+    freeze_all_but_last(model, 1)
+    assert not model.model.layers[2].mlp.up_proj.weight.requires_grad
+    assert model.model.layers[2].self_attn.q_proj.weight.requires_grad
