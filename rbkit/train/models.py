@@ -29,6 +29,7 @@ from transformers.utils import cached_file
 from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 from rbkit.files import atomic_path, cache_dir, fingerprint, saving
 from rbkit.regroup.embedders import refuse_code
+from rbkit.train.losses import IGNORED
 
 _END = "<|endoftext|>"
 
@@ -110,8 +111,94 @@ def tokenize(
     return Dataset.from_dict({"input_ids": [[*row, *end][:context] for row in ids]})
 
 
+def tokenize_completions(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int = 128,
+) -> Dataset:
+    """Return rows ``input_ids`` and ``labels`` of prompts with their completions.
+
+    Only the tokens of a completion are labels, with the end of text that closes it; those of the
+    prompt are -100. A row that is too long loses the beginning of its prompt, and of its
+    completion only what does not fit by itself. A tokenizer with a chat template writes the two
+    as turns of user and assistant, or as the messages that they are.
+
+    Parameters
+    ----------
+    prompts, completions : sequence of str, or of lists of messages
+        Messages are mappings with ``role`` and ``content``. A blank completion has no labels.
+    tokenizer : PreTrainedTokenizerBase
+    context : int
+        Tokens of a row, at most.
+
+    Raises
+    ------
+    InputError
+        For messages without a chat template, and a template that writes a prompt otherwise
+        where a completion follows it.
+
+    Examples
+    --------
+    >>> tokenizer = train_tokenizer(["an ant and an aunt"] * 9, vocab_size=262, progress=False)
+    >>> rows = tokenize_completions(["an ant and"], [" an aunt"], tokenizer, context=6)
+    >>> tokenizer.decode(rows[0]["input_ids"])
+    ' and an aunt<|endoftext|>'
+    >>> tokenizer.decode([label for label in rows[0]["labels"] if label != -100])
+    ' an aunt<|endoftext|>'
+    """
+    if (context := as_count("context", context)) < 2:
+        raise InputError("context", f"{context} tokens leave nothing to predict", "try 128")
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    pairs = list(zip(prompts, completions, strict=True))
+    if tokenizer.chat_template:
+        end = []  # the template closes the turn
+        pairs = [_as_chat(i, *pair, tokenizer) for i, pair in enumerate(pairs)]
+    for i, texts in enumerate(pairs):
+        if not all(isinstance(text, str) for text in texts):
+            what = f"row {i} is not text, and {type(tokenizer).__name__} has no chat template"
+            raise InputError("corpus", what, "give texts, or a tokenizer with a chat template")
+    before, after = (
+        tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for texts in zip(*pairs, strict=True)
+    )
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
+    for prompt, completion, (_, text) in zip(before, after, pairs, strict=True):
+        labels = [*completion, *end][:context] if text.strip() else []
+        prompt = prompt[max(0, len(prompt) + len(labels) - context) :]
+        prompt = prompt if prompt or labels else [tokenizer.eos_token_id or 0]  # of a blank row
+        rows["input_ids"].append([*prompt, *labels])
+        rows["labels"].append([IGNORED] * len(prompt) + labels)
+    return Dataset.from_dict(rows)
+
+
+def _as_chat(
+    row: int, prompt: Any, completion: Any, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, str]:
+    """Write a prompt and its completion by the chat template, as two texts; "" if there is none."""
+    turns = [
+        [{"role": role, "content": text}] if isinstance(text, str) else list(text)
+        for role, text in (("user", prompt), ("assistant", completion))
+    ]
+    try:
+        begin = tokenizer.apply_chat_template(turns[0], tokenize=False, add_generation_prompt=True)
+        if not any(str(turn["content"]).strip() for turn in turns[1]):
+            return str(begin), ""
+        whole = tokenizer.apply_chat_template(turns[0] + turns[1], tokenize=False)
+    except Exception as error:  # templates raise what they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        what = f"the chat template does not take row {row} ({reason})"
+        raise InputError("corpus", what, "check its messages, or give another tokenizer") from error
+    if not whole.startswith(begin):
+        what = f"writes the prompt of row {row} otherwise where a completion follows it"
+        raise InputError("the chat template", what, "give a tokenizer with another template")
+    return str(begin), str(whole[len(begin) :])
+
+
 class PadCollator:
     """Pad token rows to the longest of their batch; padding is neither seen nor predicted.
+
+    Rows with ``labels`` keep theirs; of others all tokens are predicted.
 
     Examples
     --------
@@ -131,11 +218,11 @@ class PadCollator:
         for i, row in enumerate(rows):
             ids[i, : lengths[i]] = torch.as_tensor(row["input_ids"])
         mask = torch.arange(shape[1]) < torch.from_numpy(lengths)[:, None]
-        return {
-            "input_ids": ids,
-            "attention_mask": mask.long(),
-            "labels": ids.masked_fill(~mask, -100),
-        }
+        labels = ids.masked_fill(~mask, IGNORED)
+        for i, row in enumerate(rows):
+            if "labels" in row:
+                labels[i, : lengths[i]] = torch.as_tensor(row["labels"])
+        return {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
 
 
 # Two shapes for laptops, and that of the R&B paper's experiments. Sizes without biases:

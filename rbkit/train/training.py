@@ -7,12 +7,14 @@ import difflib
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
@@ -28,10 +30,11 @@ from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
-from rbkit.errors import InputError, RbkitError, as_count, as_number, as_seed
+from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
+from rbkit.train.losses import IGNORED
 from rbkit.train.models import (
     PRESETS,
     PadCollator,
@@ -41,6 +44,7 @@ from rbkit.train.models import (
     load_tokenizer,
     positions,
     tokenize,
+    tokenize_completions,
     train_tokenizer,
 )
 from rbkit.train.parallel import is_first, wait
@@ -74,6 +78,7 @@ def train(
     batch_size: int = 16,
     accumulate: int = 1,
     context: int = 96,
+    completion_only_loss: bool = False,
     vocab_size: int | None = None,
     learning_rate: float | None = None,
     training_args: Mapping[str, Any] | None = None,
@@ -125,6 +130,10 @@ def train(
         Examples per micro-batch of one process; micro-batches per step.
     context : int
         Tokens per example, at most.
+    completion_only_loss : bool
+        Train on the columns ``prompt`` and ``completion`` of the corpus in place of ``text``, with
+        the loss of completions only: see :func:`~rbkit.train.models.tokenize_completions`.
+        Examples without a token to be predicted are not drawn.
     vocab_size : int, optional
         Vocabulary of a preset.
     learning_rate : float, optional
@@ -219,6 +228,8 @@ def train(
     _check_device(device)
     watching = watchers(live, report_to)
     texts = _texts(corpus, domains)
+    if _of_type("completion_only_loss", completion_only_loss, bool):
+        _check_completions(corpus)
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
     # Several processes prepare a run together: the first one's recorder then takes the folder.
@@ -237,7 +248,14 @@ def train(
         if (limit := positions(lm.config)) is not None and context > limit:
             what = f"{context} tokens, but {_named(model)} takes {limit}"
             raise InputError("context", what, f"use {limit}")
-        data = {split: tokenize(rows, tokenizer, context) for split, rows in texts.items()}
+        data = {
+            split: tokenize_completions(*_pairs(corpus[split]), tokenizer, context)
+            if completion_only_loss
+            else tokenize(rows, tokenizer, context)
+            for split, rows in texts.items()
+        }
+        if completion_only_loss:
+            domains = _with_loss(domains, data)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     _check_vocabulary(lm, data, int(pad or 0))
     library: dict[str, Any] = {
@@ -320,7 +338,7 @@ def train(
         "micro_batch_size": batch_size,
         "accumulate": accumulate,
     }
-    for name in ("trainable_layers", "training_args"):
+    for name in ("trainable_layers", "training_args", "completion_only_loss"):
         if asked := trainer.record["arguments"][name]:
             trainer.record["parameters"].setdefault(name, asked)
     wait()  # until all processes have looked for checkpoints
@@ -385,6 +403,50 @@ def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
     return texts
 
 
+def _check_completions(corpus: Any) -> None:
+    for split in ("train", "eval"):
+        for name in ("prompt", "completion"):
+            if name not in corpus[split].column_names:
+                what = f"the split {split!r} of the corpus has no column {name!r}"
+                remedy = "give columns prompt and completion, beside text, or leave it out"
+                raise InputError("completion_only_loss", what, remedy)
+            for i, value in enumerate(corpus[split][name]):
+                messages = isinstance(value, list) and all(map(_is_message, value))
+                if not (messages or isinstance(value, str)):
+                    what = f"row {i} of {split!r} has {repr(value)[:60]} as its {name}"
+                    raise InputError("corpus", what, "give text, or messages with role and content")
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"role", "content"} <= value.keys()
+
+
+def _pairs(rows: Any) -> tuple[list[Any], list[Any]]:
+    return list(rows["prompt"]), list(rows["completion"])
+
+
+def _with_loss(domains: Domains, data: Mapping[str, Any]) -> Domains:
+    """Return the domains without training examples that have no token to be predicted."""
+    bare = {}
+    for split, rows in data.items():
+        # The first token of a row is not predicted, whatever its label.
+        bare[split] = np.array([all(x == IGNORED for x in row[1:]) for row in rows["labels"]])
+        labels = np.asarray(getattr(domains, f"{split}_labels"))
+        for i, name in enumerate(domains.names):
+            if (mine := labels == i).any() and bare[split][mine].all():
+                what = f"no {split} example of {name!r} has a token of a completion to be predicted"
+                raise InputError("domains", what, "merge or drop it, or give its completions")
+    if number := sum(int(each.sum()) for each in bare.values()):
+        warnings.warn(
+            f"completion_only_loss: {number} of {sum(map(len, bare.values()))} examples have no "
+            "token of a completion to be predicted: they are not drawn, and count in no loss",
+            RbkitWarning,
+            stacklevel=3,
+        )
+    labels = np.where(bare["train"], -1, domains.train_labels)
+    return replace(domains, train_labels=labels, material=None) if bare["train"].any() else domains
+
+
 def check_origin(domains: Domains, corpus: Any) -> None:
     """Refuse domains that were made from another corpus, or from another split of it."""
     made_from, given = domains.method.get("corpus"), about(corpus)["fingerprint"]
@@ -428,7 +490,8 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool)
 _OF_THE_STATE = ("trainable_layers", "training_args")  # of the optimizer's, in a checkpoint
 _OF_THE_RESULT = (
     *_OF_THE_STATE,
-    *("model", "tokenizer", "steps", "context", "vocab_size", "learning_rate", "estimator"),
+    *("model", "tokenizer", "completion_only_loss", "steps", "context", "vocab_size"),
+    *("learning_rate", "estimator"),
     *("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed"),
 )
 

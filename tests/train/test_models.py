@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,12 @@ from transformers import (
 import rbkit as rb
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
-from rbkit.train.models import build_model, freeze_all_but_last, train_tokenizer
+from rbkit.train.models import (
+    build_model,
+    freeze_all_but_last,
+    tokenize_completions,
+    train_tokenizer,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -63,13 +70,11 @@ def test_a_pretrained_model_gets_better_by_the_defaults(real_asset, tmp_path):
 TEXTS = [f"the {a} of the {b}" for a in ("ant", "bee", "sum") for b in ("root", "bee")] * 10
 
 
-def given(tmp_path, model, **options):
-    """Train a model that is given as an object for a few steps."""
-    corpus = DatasetDict(
-        {
-            split: Dataset.from_dict({"text": TEXTS[:n]})
-            for split, n in {"train": 60, "eval": 20}.items()
-        }
+def given(tmp_path, model, corpus=None, **options):
+    """Train a model for a few steps."""
+    sizes = {"train": 60, "eval": 20}
+    corpus = corpus or DatasetDict(
+        {split: Dataset.from_dict({"text": TEXTS[:n]}) for split, n in sizes.items()}
     )
     domains = Domains.from_labels(["a", "b"], np.arange(60) % 2, np.arange(20) % 2)
     usual = {"tokenizer": words(), "steps": 4, "round_steps": 2, "context": 8, "batch_size": 4}
@@ -298,3 +303,145 @@ def test_frozen_weights_stay_frozen(tmp_path):
     freeze_all_but_last(model, 1)
     assert not model.model.layers[2].mlp.up_proj.weight.requires_grad
     assert model.model.layers[2].self_attn.q_proj.weight.requires_grad
+
+
+TEMPLATE = (
+    "{% for turn in messages %}{% if turn.role == 'robot' %}{{ raise_exception('no robots') }}"
+    "{% endif %}<{{ turn.role }}>{{ turn.content }}</>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def chatting():
+    tokenizer = copy.deepcopy(words())
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def split_of(row, tokenizer):
+    """Decode what is read and what is predicted."""
+    ids, labels = np.array(row["input_ids"]), np.array(row["labels"])
+    assert (ids[labels != -100] == labels[labels != -100]).all()
+    return tokenizer.decode(ids[labels == -100]), tokenizer.decode(ids[labels != -100])
+
+
+@pytest.mark.parametrize("context", [2, 3, 9, 12, 40])
+def test_a_row_that_is_too_long_loses_its_prompt_before_its_completion(context):
+    tokenizer = words()
+    prompt, completion = "the ant of the root and some more", "zyxwv"  # one byte is one token
+    row = tokenize_completions([prompt], [completion], tokenizer, context)[0]
+    before, after = (tokenizer(text).input_ids for text in (prompt, completion))
+    whole = [*before, *after, tokenizer.eos_token_id]
+    first = max(0, min(len(whole) - context, len(before)))
+    assert row["input_ids"] == whole[first:][:context]
+    labels = [*[-100] * len(before), *after, tokenizer.eos_token_id]
+    assert row["labels"] == labels[first:][:context]
+
+
+def test_the_chat_template_writes_prompt_and_completion():
+    tokenizer = chatting()
+    messages = [{"role": "system", "content": "ant"}, {"role": "user", "content": "bee"}]
+    answer = [{"role": "assistant", "content": "root"}]
+    rows = tokenize_completions(["ant", messages], ["root", answer], tokenizer, 100)
+    assert [split_of(row, tokenizer) for row in rows] == [
+        ("<user>ant</><assistant>", "root</>"),
+        ("<system>ant</><user>bee</><assistant>", "root</>"),
+    ]
+    for row, turns in zip(rows, ([{"role": "user", "content": "ant"}], messages), strict=True):
+        whole = tokenizer.apply_chat_template(turns + answer, tokenize=False)
+        assert tokenizer.decode(row["input_ids"]) == whole
+    robot = [{"role": "robot", "content": "bee"}]
+    with pytest.raises(InputError, match=r"corpus: the chat template .* row 1 \(no robots"):
+        tokenize_completions(["ant", robot], ["root"] * 2, tokenizer)
+    with pytest.raises(InputError, match=r"corpus: row 0 is not text, .* no chat template"):
+        tokenize_completions([messages], ["root"], words())
+    tokenizer.chat_template = TEMPLATE.replace("<assistant>", "<assistant><think>")
+    with pytest.raises(InputError, match="the chat template: writes the prompt of row 0 otherwise"):
+        tokenize_completions(["ant"], ["root"], tokenizer)
+
+
+def test_a_row_without_a_completion_has_no_labels():
+    rows = tokenize_completions(["ant", "ant", ""], ["", " \n", ""], words())
+    assert {label for row in rows["labels"] for label in row} == {-100}
+    assert all(row["input_ids"] for row in rows)
+
+
+def questions(answer):
+    """A corpus of prompts with completions, of which `answer` gives that of a row."""
+    rows = {"train": 60, "eval": 20}
+    return DatasetDict(
+        {
+            split: Dataset.from_dict(
+                {
+                    "text": TEXTS[:n],
+                    "prompt": TEXTS[:n],
+                    "completion": [answer(i) for i in range(n)],
+                }
+            )
+            for split, n in rows.items()
+        }
+    )
+
+
+@pytest.mark.parametrize("tokenizer", [words, chatting])
+def test_the_loss_of_completions_is_that_of_the_model_itself(tmp_path, tokenizer):
+    made = tokenizer()
+    corpus = questions(lambda i: "zyx"[: 1 + i % 3])
+    options = {"completion_only_loss": True, "context": 16, "batch_size": 4}
+    run = given(tmp_path, llama(), corpus, tokenizer=made, eval_rounds=1, **options)
+    rows = tokenize_completions(*(corpus["eval"][c] for c in ("prompt", "completion")), made, 16)
+    model, losses, tokens = llama().eval(), [], []
+    for row in rows:
+        batch = {name: torch.tensor([row[name]]) for name in ("input_ids", "labels")}
+        tokens.append(sum(label != -100 for label in row["labels"][1:]))
+        with torch.no_grad():
+            losses.append(model(**batch).loss.item())
+    first = run.metrics("eval")[0]
+    assert first["loss_token"] == pytest.approx(np.average(losses, weights=tokens), rel=1e-5)
+    assert run.info["parameters"]["completion_only_loss"] is True
+    assert run.metrics("eval")[-1]["loss_token"] < first["loss_token"]
+    assert np.isfinite(run.history["gram"]).all()
+
+
+def test_examples_without_a_completion_are_counted_once_and_never_drawn(tmp_path):
+    corpus = questions(lambda i: "" if i % 10 < 3 else "zyx")
+    message = "completion_only_loss: 24 of 80 examples have no token of a completion"
+    with pytest.warns(RbkitWarning, match=message) as warned:
+        run = given(tmp_path, llama(), corpus, completion_only_loss=True)
+    assert len(warned) == 1
+    assert sum(run.info["domains"]["sizes"]) == 42
+    assert (run.domains.train_labels.reshape(6, 10)[:, :3] == -1).all()
+    assert np.isnan(np.load(run.path / "final.npz")["eval_loss_per_example"]).sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("corpus", "options", "message"),
+    [
+        (
+            lambda: questions(lambda i: "zyx" if i % 2 else ""),
+            {},
+            "domains: no train example of 'a' has a token of a completion to be predicted",
+        ),
+        (
+            lambda: questions(lambda i: "zyx").remove_columns("completion"),
+            {},
+            "completion_only_loss: the split 'train' of the corpus has no column 'completion'",
+        ),
+        (
+            lambda: questions(lambda i: None if i == 7 else "zyx"),
+            {},
+            "corpus: row 7 of 'train' has None as its completion",
+        ),
+        (
+            lambda: questions(lambda i: [{"role": "user"}]),
+            {},
+            r"corpus: row 0 of 'train' has \[\{'role': 'user'\}\] as its completion",
+        ),
+        (lambda: questions(str), {"completion_only_loss": "yes"}, "completion_only_loss: 'yes' is"),
+        (lambda: questions(str), {"context": 1}, "context: 1 tokens leave nothing to predict"),
+    ],
+)
+def test_completions_that_cannot_be_trained_on_are_named(tmp_path, corpus, options, message):
+    with pytest.raises(InputError, match=message):
+        given(tmp_path / "run", llama(), corpus(), **{"completion_only_loss": True, **options})
+    assert not (tmp_path / "run" / "run.json").exists()

@@ -418,6 +418,7 @@ def unfinished(runs: Sequence[Run]) -> str:
 # Arguments of rbkit.train that its record holds under the same name.
 _OF_TRAIN = ["model", "steps", "round_steps", "accumulate", "context", "learning_rate"]
 _OF_TRAIN += ["estimator", "fraction", "seed", "trainable_layers", "training_args"]
+_OF_TRAIN += ["completion_only_loss"]
 
 
 def command_of(run: Run) -> str:
