@@ -344,7 +344,9 @@ def copy_model(model: nn.Module) -> nn.Module:
     >>> copy_model(model) is model
     False
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # of adapters
+    base: Any = model  # attributes of modules are tensors to the type checker
+    if hasattr(base, "get_base_model"):  # of adapters
+        base = base.get_base_model()
     name = type(base).__name__
     if not isinstance(base, PreTrainedModel):
         raise InputError(
@@ -352,8 +354,7 @@ def copy_model(model: nn.Module) -> nn.Module:
             f"{name} is not a model of transformers",
             "give a name, a PreTrainedModel or a PeftModel; others train with MixtureTrainer",
         )
-    causal: Any = base  # attributes of modules are tensors to the type checker
-    if getattr(causal.config, "is_encoder_decoder", False) or not causal.can_generate():
+    if getattr(base.config, "is_encoder_decoder", False) or not base.can_generate():
         what = f"{name} is not a causal LM"
         raise InputError("model", what, "load it as one, or train it with MixtureTrainer")
     precisions = {weight.dtype for weight in model.parameters() if weight.requires_grad}

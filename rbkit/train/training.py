@@ -288,7 +288,7 @@ def train(
     }
     with _refused_by_library(given):
         args = TrainingArguments(**{**library, **_present_names(given)})
-        _check_optim_args(args, lm)
+        _check_obeyed(args, given, lm)
         trainer = MixtureTrainer(
             lm,
             args,
@@ -592,7 +592,9 @@ _IDLE = {
 }
 # Those that need another one.
 _NEEDS = {
-    **dict.fromkeys(("eval_steps", "eval_delay"), "eval_strategy"),
+    **dict.fromkeys(("eval_steps", "eval_delay", "metric_for_best_model"), "eval_strategy"),
+    "greater_is_better": "metric_for_best_model",
+    **dict.fromkeys(("logging_steps", "logging_first_step"), "logging_strategy"),
     "activation_checkpointing_kwargs": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "gradient_checkpointing",
     "liger_kernel_config": "use_liger_kernel",
@@ -627,7 +629,9 @@ def _training_args(given: Any) -> dict[str, Any]:
         if name in _IDLE:
             what = f"cannot be given in training_args: {_IDLE[name]}"
             raise InputError(name, what, "leave it out")
-        if (needed := _NEEDS.get(name)) and values.get(needed) in (None, False, "no"):
+        needed = _NEEDS.get(name)
+        without = None if needed != "logging_strategy" else "steps"  # which it then is
+        if needed and values.get(needed, without) in (None, False, "no"):
             what = f"decides nothing without {needed}"
             raise InputError(name, what, f"give {needed} too, or leave it out")
         values[name] = _of_type(name, value, known[name].type)
@@ -640,15 +644,19 @@ def _of_type(name: str, value: Any, hint: Any) -> Any:
     if value is None and type(None) in kinds:
         return value
     kind = next((each for each in (bool, int, float) if kinds - {type(None)} == {each}), None)
-    if kind is bool and not isinstance(value, bool):
-        raise InputError(name, f"{value!r} is not a truth value", "give True or False")
+    if kind is bool:
+        if not isinstance(value, bool | np.bool_):
+            raise InputError(name, f"{value!r} is not a truth value", "give True or False")
+        return bool(value)
     if kind is int:
         return as_count(name, value, least=int(name.startswith("per_device_")))
     if kind is float:
-        value = as_number(name, value, "give a number of 0 or more")
-        most = 1.0 if name == "label_smoothing_factor" else sys.float_info.max
-        if not 0 <= value <= most:
-            raise InputError(name, f"{value} is out of range", f"give one from 0 to {most:g}")
+        smoothing = name == "label_smoothing_factor"
+        remedy = "give a number " + ("from 0 to 1" if smoothing else "of 0 or more")
+        number = as_number(name, value, remedy)
+        if not 0 <= number <= (1 if smoothing else sys.float_info.max):
+            raise InputError(name, f"{value} is out of range", remedy)
+        return value if isinstance(value, int) else number
     return value
 
 
@@ -659,15 +667,24 @@ def _present_names(given: Mapping[str, Any]) -> dict[str, Any]:
     return {new if new in known else old: given[old] for old, new in renamed.items()}
 
 
-def _check_optim_args(args: TrainingArguments, model: Any) -> None:
-    """Refuse ``optim_args`` that the library has no use for with this optimizer."""
-    if args.optim_args:
-        without = copy.copy(args)
-        without.optim_args = None
-        made_by = MixtureTrainer.get_optimizer_cls_and_kwargs
-        if made_by(args, model) == made_by(without, model):
-            what = f"{args.optim_args!r} decides nothing with optim={str(args.optim.value)!r}"
-            raise InputError("optim_args", what, "leave it out, or give another optim")
+def _check_obeyed(args: TrainingArguments, given: Mapping[str, Any], model: Any) -> None:
+    """Refuse arguments that the library has no use for with this optimizer, schedule or device."""
+    schedule = args.lr_scheduler_type.value
+    if given.get("warmup_steps") and schedule in ("constant", "reduce_lr_on_plateau"):
+        what = f"decides nothing with lr_scheduler_type={schedule!r}"
+        raise InputError("warmup_steps", what, "leave it out, or use 'constant_with_warmup'")
+    if args.fp16 and args.device.type == "cpu":
+        raise InputError("fp16", "a CPU does not train in it", "give {'bf16': True}, or a GPU")
+    for name in ("optim_args", "optim_target_modules"):
+        if given.get(name):
+            without = copy.copy(args)
+            setattr(without, name, None)
+            made_by, idle = MixtureTrainer.get_optimizer_cls_and_kwargs, False
+            with suppress(ValueError):  # it is needed, then
+                idle = made_by(args, model) == made_by(without, model)
+            if idle:
+                what = f"decides nothing with optim={args.optim.value!r}"
+                raise InputError(name, what, "leave it out, or give another optim")
 
 
 @contextmanager
@@ -677,7 +694,7 @@ def _refused_by_library(given: Mapping[str, Any]) -> Iterator[None]:
         yield
     except RbkitError:
         raise
-    except (ValueError, TypeError, ImportError) as error:
+    except Exception as error:  # whatever it is: they are not checked there
         if not given:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
