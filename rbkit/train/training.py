@@ -436,7 +436,8 @@ def _with_loss(domains: Domains, data: Mapping[str, Any]) -> Domains:
             if (mine := labels == i).any() and bare[split][mine].all():
                 what = f"no {split} example of {name!r} has a token of a completion to be predicted"
                 raise InputError("domains", what, "merge or drop it, or give its completions")
-    if number := sum(int(each.sum()) for each in bare.values()):
+    number = sum(int(each.sum()) for each in bare.values())
+    if number and os.environ.get("RANK", "0") == "0":  # one of several processes says it
         warnings.warn(
             f"completion_only_loss: {number} of {sum(map(len, bare.values()))} examples have no "
             "token of a completion to be predicted: they are not drawn, and count in no loss",

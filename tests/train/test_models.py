@@ -21,9 +21,11 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    TrainerCallback,
 )
 
 import rbkit as rb
+from rbkit.balance.mixers.fixed import Stratified
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train.models import (
@@ -32,6 +34,7 @@ from rbkit.train.models import (
     tokenize_completions,
     train_tokenizer,
 )
+from rbkit.train.propose.runs import train_once
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -146,6 +149,43 @@ def test_a_run_of_an_object_continues_with_the_same_kind_of_model_only(tmp_path)
         given(tmp_path, "tiny", tokenizer=None, vocab_size=280, resume=True)
     run = given(tmp_path, llama(), **longer)
     assert (run.status, run.info["progress"]["step"]) == ("ok", 6)
+
+
+class StopAt(TrainerCallback):
+    """Asks the run in `folder` to stop after a step."""
+
+    def __init__(self, folder, step):
+        self.folder, self.step = folder, step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            (self.folder / "STOP").touch()
+
+
+def test_an_interrupted_run_of_an_object_continues_exactly(tmp_path):
+    whole = given(tmp_path / "whole", llama(), trainable_layers=1)
+    stop = StopAt(tmp_path / "parts", 2)
+    parts = given(tmp_path / "parts", llama(), trainable_layers=1, callbacks=[stop])
+    assert parts.status == "interrupted"
+    other_weights = llama()
+    other_weights.lm_head.reset_parameters()
+    parts = given(tmp_path / "parts", other_weights, trainable_layers=1, resume=True)
+    assert (parts.status, parts.metrics()) == ("ok", whole.metrics())
+
+
+def test_small_runs_of_an_object_are_read_again_where_a_method_finds_them(tmp_path):
+    corpus = DatasetDict({split: Dataset.from_dict({"text": TEXTS}) for split in ("train", "eval")})
+    domains = Domains.from_labels(["a", "b"], np.arange(60) % 2, np.arange(60) % 2)
+
+    def once(**options):
+        usual = {"tokenizer": words(), "steps": 2, "round_steps": 1, "context": 8}
+        return train_once(corpus, domains, tmp_path / "run", Stratified(), {**usual, **options})
+
+    first = once(model=llama(), callbacks=[StopAt(tmp_path, 9)])
+    again = once(model=llama(), callbacks=[StopAt(tmp_path, 9)])
+    assert again.info["started"] == first.info["started"]
+    with pytest.raises(InputError, match="holds a run with other options"):
+        once(model=llama())
 
 
 @pytest.mark.parametrize(
