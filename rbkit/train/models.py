@@ -1,7 +1,9 @@
-"""Models: a few shapes to train from scratch, and any causal LM by id or path."""
+"""Models: a few shapes to train from scratch, any causal LM by id or path, and any given as one."""
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -23,9 +26,10 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from rbkit.errors import InputError, as_count, as_seed
+from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 from rbkit.files import CACHE_REMEDY, atomic_path, cache_dir, fingerprint, saving
 from rbkit.regroup.embedders import refuse_code
+from rbkit.train.losses import IGNORED
 
 _END = "<|endoftext|>"
 
@@ -107,8 +111,94 @@ def tokenize(
     return Dataset.from_dict({"input_ids": [[*row, *end][:context] for row in ids]})
 
 
+def tokenize_completions(
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    context: int = 128,
+) -> Dataset:
+    """Return rows ``input_ids`` and ``labels`` of prompts with their completions.
+
+    Only the tokens of a completion are labels, with the end of text that closes it; those of the
+    prompt are -100. A row that is too long loses the beginning of its prompt, and of its
+    completion only what does not fit by itself. A tokenizer with a chat template writes the two
+    as turns of user and assistant, or as the messages that they are.
+
+    Parameters
+    ----------
+    prompts, completions : sequence of str, or of lists of messages
+        Messages are mappings with ``role`` and ``content``. A blank completion has no labels.
+    tokenizer : PreTrainedTokenizerBase
+    context : int
+        Tokens of a row, at most.
+
+    Raises
+    ------
+    InputError
+        For messages without a chat template, and a template that writes a prompt otherwise
+        where a completion follows it.
+
+    Examples
+    --------
+    >>> tokenizer = train_tokenizer(["an ant and an aunt"] * 9, vocab_size=262, progress=False)
+    >>> rows = tokenize_completions(["an ant and"], [" an aunt"], tokenizer, context=6)
+    >>> tokenizer.decode(rows[0]["input_ids"])
+    ' and an aunt<|endoftext|>'
+    >>> tokenizer.decode([label for label in rows[0]["labels"] if label != -100])
+    ' an aunt<|endoftext|>'
+    """
+    if (context := as_count("context", context)) < 2:
+        raise InputError("context", f"{context} tokens leave nothing to predict", "try 128")
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    pairs = list(zip(prompts, completions, strict=True))
+    if tokenizer.chat_template:
+        end = []  # the template closes the turn
+        pairs = [_as_chat(i, *pair, tokenizer) for i, pair in enumerate(pairs)]
+    for i, texts in enumerate(pairs):
+        if not all(isinstance(text, str) for text in texts):
+            what = f"row {i} is not text, and {type(tokenizer).__name__} has no chat template"
+            raise InputError("corpus", what, "give texts, or a tokenizer with a chat template")
+    before, after = (
+        tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for texts in zip(*pairs, strict=True)
+    )
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "labels": []}
+    for prompt, completion, (_, text) in zip(before, after, pairs, strict=True):
+        labels = [*completion, *end][:context] if text.strip() else []
+        prompt = prompt[max(0, len(prompt) + len(labels) - context) :]
+        prompt = prompt if prompt or labels else [tokenizer.eos_token_id or 0]  # of a blank row
+        rows["input_ids"].append([*prompt, *labels])
+        rows["labels"].append([IGNORED] * len(prompt) + labels)
+    return Dataset.from_dict(rows)
+
+
+def _as_chat(
+    row: int, prompt: Any, completion: Any, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, str]:
+    """Write a prompt and its completion by the chat template, as two texts; "" if there is none."""
+    turns = [
+        [{"role": role, "content": text}] if isinstance(text, str) else list(text)
+        for role, text in (("user", prompt), ("assistant", completion))
+    ]
+    try:
+        begin = tokenizer.apply_chat_template(turns[0], tokenize=False, add_generation_prompt=True)
+        if not any(str(turn["content"]).strip() for turn in turns[1]):
+            return str(begin), ""
+        whole = tokenizer.apply_chat_template(turns[0] + turns[1], tokenize=False)
+    except Exception as error:  # templates raise what they like
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        what = f"the chat template does not take row {row} ({reason})"
+        raise InputError("corpus", what, "check its messages, or give another tokenizer") from error
+    if not whole.startswith(begin):
+        what = f"writes the prompt of row {row} otherwise where a completion follows it"
+        raise InputError("the chat template", what, "give a tokenizer with another template")
+    return str(begin), str(whole[len(begin) :])
+
+
 class PadCollator:
     """Pad token rows to the longest of their batch; padding is neither seen nor predicted.
+
+    Rows with ``labels`` keep theirs; of others all tokens are predicted.
 
     Examples
     --------
@@ -128,11 +218,11 @@ class PadCollator:
         for i, row in enumerate(rows):
             ids[i, : lengths[i]] = torch.as_tensor(row["input_ids"])
         mask = torch.arange(shape[1]) < torch.from_numpy(lengths)[:, None]
-        return {
-            "input_ids": ids,
-            "attention_mask": mask.long(),
-            "labels": ids.masked_fill(~mask, -100),
-        }
+        labels = ids.masked_fill(~mask, IGNORED)
+        for i, row in enumerate(rows):
+            if "labels" in row:
+                labels[i, : lengths[i]] = torch.as_tensor(row["labels"])
+        return {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
 
 
 # Two shapes for laptops, and that of the R&B paper's experiments. Sizes without biases:
@@ -226,6 +316,101 @@ def build_model(
             use_safetensors=True,
             dtype=torch.float32,
         )
+
+
+def copy_model(model: nn.Module) -> nn.Module:
+    """Return a copy of a causal LM that was given as an object, to be trained in its place.
+
+    Runs that are compared must begin with the same weights, and training changes them in place.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        Or one with adapters, such as a ``PeftModel``.
+
+    Raises
+    ------
+    InputError
+        For what is not a causal LM of transformers, or cannot be trained as it is.
+
+    Warns
+    -----
+    RbkitWarning
+        For weights in bfloat16, in which small steps are lost.
+
+    Examples
+    --------
+    >>> model = build_model("tiny", vocab_size=300)
+    >>> copy_model(model) is model
+    False
+    """
+    base: Any = model  # attributes of modules are tensors to the type checker
+    if hasattr(base, "get_base_model"):  # of adapters
+        base = base.get_base_model()
+    name = type(base).__name__
+    if not isinstance(base, PreTrainedModel):
+        raise InputError(
+            "model",
+            f"{name} is not a model of transformers",
+            "give a name, a PreTrainedModel or a PeftModel; others train with MixtureTrainer",
+        )
+    if getattr(base.config, "is_encoder_decoder", False) or not base.can_generate():
+        what = f"{name} is not a causal LM"
+        raise InputError("model", what, "load it as one, or train it with MixtureTrainer")
+    precisions = {weight.dtype for weight in model.parameters() if weight.requires_grad}
+    if not precisions:
+        raise InputError("model", "none of its weights can be trained", "unfreeze some of them")
+    if torch.float16 in precisions:
+        what = "its weights are float16, in which the steps of AdamW are lost"
+        raise InputError("model", what, "give model.float(); training_args={'fp16': True} is fast")
+    if torch.bfloat16 in precisions:
+        warnings.warn(
+            "model: its weights are bfloat16, in which steps below 0.4 % of a weight are lost; "
+            "give model.float(), which is trained under an autocast",
+            RbkitWarning,
+            stacklevel=3,
+        )
+    made = copy.deepcopy(model)
+    made.zero_grad()  # those of an earlier training would be part of the first step
+    return made
+
+
+def freeze_all_but_last(model: nn.Module, layers: int) -> None:
+    """Freeze all weights but those of the last `layers` blocks and of the head, in place.
+
+    What was frozen stays so. The norm between the last block and the head is frozen; an input
+    embedding that shares the head's weights is trained.
+
+    Raises
+    ------
+    InputError
+        If the model has fewer blocks, or has adapters.
+
+    Examples
+    --------
+    >>> model = build_model("tiny", vocab_size=300)
+    >>> freeze_all_but_last(model, 1)
+    >>> model.model.layers[0].mlp.up_proj.weight.requires_grad
+    False
+    """
+    if not isinstance(model, PreTrainedModel) or getattr(model, "_hf_peft_config_loaded", False):
+        what = f"{type(model).__name__} has adapters, which say what is trained"
+        raise InputError("trainable_layers", what, "leave it out")
+    lists = {name: m for name, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+    outer = [m for name, m in lists.items() if not any(name.startswith(f"{o}.") for o in lists)]
+    blocks = max(outer, key=lambda m: sum(w.numel() for w in m.parameters()), default=None)
+    head = model.get_output_embeddings()
+    if blocks is None or head is None:
+        what = f"{type(model).__name__} has no list of blocks under a head"
+        raise InputError("trainable_layers", what, "leave it out, or freeze the weights yourself")
+    if layers > len(blocks):
+        what = f"{layers}, but the model has {len(blocks)} blocks"
+        raise InputError("trainable_layers", what, f"give at most {len(blocks)}")
+    kept = [head, *blocks[len(blocks) - layers :]]
+    trained = {weight for module in kept for weight in module.parameters()}
+    for weight in model.parameters():
+        if weight not in trained:
+            weight.requires_grad_(False)
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
+import inspect
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
+import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
 from transformers import (
@@ -18,20 +26,25 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
-from rbkit.errors import InputError, as_count, as_number, as_seed
+from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
+from rbkit.train.losses import IGNORED
 from rbkit.train.models import (
     PRESETS,
     PadCollator,
     build_model,
+    copy_model,
+    freeze_all_but_last,
     load_tokenizer,
     positions,
     tokenize,
+    tokenize_completions,
     train_tokenizer,
 )
 from rbkit.train.parallel import is_first, wait
@@ -57,14 +70,18 @@ def train(
     *,
     run_dir: str | Path,
     mixer: Mixer | str = "RnB",
-    model: str = "tiny",
+    model: str | os.PathLike[str] | torch.nn.Module = "tiny",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    trainable_layers: int | None = None,
     steps: int = 300,
     round_steps: int = 25,
     batch_size: int = 16,
     accumulate: int = 1,
     context: int = 96,
+    completion_only_loss: bool = False,
     vocab_size: int | None = None,
     learning_rate: float | None = None,
+    training_args: Mapping[str, Any] | None = None,
     layer: str | Sequence[str] | None = None,
     estimator: Literal["sketch", "exact", "grouped"] = "sketch",
     buckets: int | None = None,
@@ -81,6 +98,7 @@ def train(
     progress: bool = True,
     live: Live = False,
     report_to: str | Sequence[str] = "none",
+    callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
 ) -> Run:
     """Train a causal LM on a mixture of domains; record everything in `run_dir`.
 
@@ -95,20 +113,35 @@ def train(
         parameters, defaults included, under ``arguments``.
     mixer : Mixer or str
         Rule for the proportions.
-    model : str
+    model : str, path, PreTrainedModel or PeftModel
         A preset trained from scratch (``tiny``, ``small``, ``gpt-neo-125m``) with a BPE
         trained on the corpus, or any causal LM by hub id or path, with its tokenizer. The
-        latter is trained in float32, on a GPU under an autocast to bfloat16.
+        latter is trained in float32, on a GPU under an autocast to bfloat16. Of a model that is
+        given as an object a copy is trained, in the dtype that it has: the object stays as it
+        is, and ``run_dir/model`` holds the trained one (of a PeftModel, the adapters).
+    tokenizer : PreTrainedTokenizerBase, optional
+        In place of the model's own; a model that is given as an object needs it.
+    trainable_layers : int, optional
+        Train only the last so many blocks and the head (with the input embedding, where that
+        shares the head's weights); by default all weights, or those that are not frozen.
     steps, round_steps : int
         Optimizer steps in all, and between two updates of p.
     batch_size, accumulate : int
         Examples per micro-batch of one process; micro-batches per step.
     context : int
         Tokens per example, at most.
+    completion_only_loss : bool
+        Train on the columns ``prompt`` and ``completion`` of the corpus in place of ``text``, with
+        the loss of completions only: see :func:`~rbkit.train.models.tokenize_completions`.
+        Examples without a token to be predicted are not drawn.
     vocab_size : int, optional
         Vocabulary of a preset.
     learning_rate : float, optional
         Peak of a cosine with 5 % warm-up; 3e-3 from scratch, 5e-5 otherwise.
+    training_args : mapping, optional
+        More arguments of ``transformers.TrainingArguments``, e.g. ``{"weight_decay": 0.0,
+        "max_grad_norm": 0.5, "lr_scheduler_type": "linear", "bf16": True}``. Those that an option
+        above decides, and those that would decide nothing, are refused.
     layer, estimator, buckets, fraction
         What is tracked and how: see :class:`~rbkit.balance.gram.GramTracker`.
     eval_rounds, checkpoint_rounds : int
@@ -137,6 +170,8 @@ def train(
         notebook, else ``final``.
     report_to : str or sequence of str
         Trackers to feed, e.g. ``"tensorboard"``: see :mod:`rbkit.train.trackers`.
+    callbacks : sequence of TrainerCallback
+        For the trainer; not for the side runs of a mixer.
 
     Returns
     -------
@@ -154,8 +189,11 @@ def train(
     """
     arguments = dict(locals())
     run_dir = Path(run_dir)
+    model = arguments["model"] = os.fspath(model) if isinstance(model, os.PathLike) else model
+    _check_tokenizer(model, tokenizer, vocab_size)
+    from_scratch = isinstance(model, str) and model in PRESETS
     if learning_rate is None:
-        learning_rate = _FROM_SCRATCH if model in PRESETS else _FINE_TUNING
+        learning_rate = _FROM_SCRATCH if from_scratch else _FINE_TUNING
     at_least_one = {
         "steps": steps,
         "batch_size": batch_size,
@@ -182,88 +220,127 @@ def train(
     learning_rate = as_number("learning_rate", learning_rate, "try 3e-3")
     if not 0 < learning_rate < float("inf"):
         raise InputError("learning_rate", f"{learning_rate} is not a rate", "try 3e-3")
+    if trainable_layers is not None:
+        trainable_layers = as_count("trainable_layers", trainable_layers, remedy="0: the head only")
+        arguments["trainable_layers"] = trainable_layers
+    given = arguments["training_args"] = _training_args(training_args)
+    callbacks = arguments["callbacks"] = _callbacks(callbacks)
     _check_device(device)
     watching = watchers(live, report_to)
     texts = _texts(corpus, domains)
+    if _of_type("completion_only_loss", completion_only_loss, bool):
+        _check_completions(corpus)
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
     # Several processes prepare a run together: the first one's recorder then takes the folder.
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     with reserved(run_dir, replace=resume or overwrite) if alone else nullcontext():
-        tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
-        lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
+        if tokenizer is None:
+            assert isinstance(model, str)
+            tokenizer = _tokenizer(model, texts["train"], vocab_size, progress)
+        if isinstance(model, str):
+            lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
+        else:
+            lm = copy_model(model)
+        if trainable_layers is not None:
+            freeze_all_but_last(lm, trainable_layers)
+            _check_layer(lm, layer, trainable_layers)
         if (limit := positions(lm.config)) is not None and context > limit:
-            what = f"{context} tokens, but {model} takes {limit}"
+            what = f"{context} tokens, but {_named(model)} takes {limit}"
             raise InputError("context", what, f"use {limit}")
-        data = {split: tokenize(rows, tokenizer, context) for split, rows in texts.items()}
-    args = TrainingArguments(
-        output_dir=str(checkpoints),
-        max_steps=steps,
-        seed=seed,
-        data_seed=seed,
-        per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulate,
-        per_device_eval_batch_size=4 * batch_size,
-        learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 20),
-        weight_decay=0.1,
-        max_grad_norm=1.0,
-        save_strategy="steps",
-        save_total_limit=2,
-        save_steps=max(1, checkpoint_rounds * round_steps),
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        ddp_find_unused_parameters=False,
-        use_cpu=device == "cpu",
-        bf16=model not in PRESETS and device in (None, "cuda") and _has_bfloat16(),
-        dataloader_num_workers=0,
-    )
+        data = {
+            split: tokenize_completions(*_pairs(corpus[split]), tokenizer, context)
+            if completion_only_loss
+            else tokenize(rows, tokenizer, context)
+            for split, rows in texts.items()
+        }
+        if completion_only_loss:
+            domains = _with_loss(domains, data)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    trainer = MixtureTrainer(
-        lm,
-        args,
-        train_dataset=data["train"],
-        eval_dataset=data["eval"],
-        data_collator=PadCollator(int(pad or 0)),
-        domains=domains,
-        mixer=mixer,
-        round_steps=round_steps,
-        layer=layer,
-        estimator=estimator,
-        buckets=buckets,
-        fraction=fraction,
-        eval_rounds=eval_rounds,
-        fidelity_rounds=fidelity_rounds,
-        run_dir=run_dir,
-        overwrite=resume or overwrite,
-        watchers=watching,
-        record={
-            "corpus": about(corpus),
-            "model": {
-                "name": model,
-                "class": type(lm).__name__,
-                "parameters": int(lm.num_parameters()),
-                "vocabulary": len(tokenizer),
+    _check_vocabulary(lm, data, int(pad or 0))
+    library: dict[str, Any] = {
+        "output_dir": str(checkpoints),
+        "max_steps": steps,
+        "seed": seed,
+        "data_seed": seed,
+        "per_device_train_batch_size": batch_size,
+        "gradient_accumulation_steps": accumulate,
+        "per_device_eval_batch_size": 4 * batch_size,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": max(1, steps // 20),
+        "weight_decay": 0.1,
+        "max_grad_norm": 1.0,
+        "save_strategy": "steps",
+        "save_total_limit": 2,
+        "save_steps": max(1, checkpoint_rounds * round_steps),
+        # The record has the losses; the library's own log is for callbacks.
+        "logging_strategy": "steps" if any(n.startswith("logging_") for n in given) else "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
+        "use_cpu": device == "cpu" or not torch.accelerator.is_available(),
+        "bf16": not from_scratch
+        and device in (None, "cuda")
+        and _has_bfloat16()
+        and not given.get("fp16"),
+        "dataloader_num_workers": 0,
+    }
+    with _refused_by_library(given):
+        args = TrainingArguments(**{**library, **_present_names(given)})
+        _check_obeyed(args, given, lm)
+        trainer = MixtureTrainer(
+            lm,
+            args,
+            train_dataset=data["train"],
+            eval_dataset=data["eval"],
+            data_collator=PadCollator(int(pad or 0)),
+            domains=domains,
+            mixer=mixer,
+            round_steps=round_steps,
+            layer=layer,
+            estimator=estimator,
+            buckets=buckets,
+            fraction=fraction,
+            eval_rounds=eval_rounds,
+            fidelity_rounds=fidelity_rounds,
+            run_dir=run_dir,
+            overwrite=resume or overwrite,
+            watchers=watching,
+            callbacks=callbacks,
+            record={
+                "corpus": about(corpus),
+                "model": {
+                    "name": model if isinstance(model, str) else _name_of(model),
+                    "class": type(lm).__name__,
+                    "parameters": int(lm.num_parameters()),
+                    "trainable": sum(w.numel() for w in lm.parameters() if w.requires_grad),
+                    "vocabulary": len(tokenizer),
+                },
+                **(record or {}),
             },
-            **(record or {}),
-        },
-    )
-    trainer.record["arguments"] = _as_recorded(
+        )
+        if given and not trainer.is_fsdp_enabled:
+            # What the optimizer and the schedule do not take is refused before the run begins.
+            trainer.create_optimizer_and_scheduler(steps)
+            trainer.optimizer = trainer.lr_scheduler = None
+    trainer.record["arguments"] = as_recorded(
         {**arguments, "mixer": trainer.mixer, "learning_rate": learning_rate}
     )
     if checkpoint is not None:
-        _check_finished(run_dir, checkpoint, trainer.record["arguments"])
+        _check_resumed(run_dir, checkpoint, trainer.record)
     trainer.drops_side_runs, trainer.ways = not resume, RESUME_OR_OVERWRITE
     trainer.record["parameters"] |= {
-        "model": model,
+        "model": trainer.record["arguments"]["model"],
         "context": context,
         "vocab_size": len(tokenizer),
         "steps": steps,
         "micro_batch_size": batch_size,
         "accumulate": accumulate,
     }
+    for name in ("trainable_layers", "training_args", "completion_only_loss"):
+        if asked := trainer.record["arguments"][name]:
+            trainer.record["parameters"].setdefault(name, asked)
     wait()  # until all processes have looked for checkpoints
     trainer.remove_callback(PrinterCallback)
     if progress and is_first() and not any(shows_progress(watcher) for watcher in watching):
@@ -326,6 +403,51 @@ def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
     return texts
 
 
+def _check_completions(corpus: Any) -> None:
+    for split in ("train", "eval"):
+        for name in ("prompt", "completion"):
+            if name not in corpus[split].column_names:
+                what = f"the split {split!r} of the corpus has no column {name!r}"
+                remedy = "give columns prompt and completion, beside text, or leave it out"
+                raise InputError("completion_only_loss", what, remedy)
+            for i, value in enumerate(corpus[split][name]):
+                messages = isinstance(value, list) and all(map(_is_message, value))
+                if not (messages or isinstance(value, str)):
+                    what = f"row {i} of {split!r} has {repr(value)[:60]} as its {name}"
+                    raise InputError("corpus", what, "give text, or messages with role and content")
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"role", "content"} <= value.keys()
+
+
+def _pairs(rows: Any) -> tuple[list[Any], list[Any]]:
+    return list(rows["prompt"]), list(rows["completion"])
+
+
+def _with_loss(domains: Domains, data: Mapping[str, Any]) -> Domains:
+    """Return the domains without training examples that have no token to be predicted."""
+    bare = {}
+    for split, rows in data.items():
+        # The first token of a row is not predicted, whatever its label.
+        bare[split] = np.array([all(x == IGNORED for x in row[1:]) for row in rows["labels"]])
+        labels = np.asarray(getattr(domains, f"{split}_labels"))
+        for i, name in enumerate(domains.names):
+            if (mine := labels == i).any() and bare[split][mine].all():
+                what = f"no {split} example of {name!r} has a token of a completion to be predicted"
+                raise InputError("domains", what, "merge or drop it, or give its completions")
+    number = sum(int(each.sum()) for each in bare.values())
+    if number and os.environ.get("RANK", "0") == "0":  # one of several processes says it
+        warnings.warn(
+            f"completion_only_loss: {number} of {sum(map(len, bare.values()))} examples have no "
+            "token of a completion to be predicted: they are not drawn, and count in no loss",
+            RbkitWarning,
+            stacklevel=3,
+        )
+    labels = np.where(bare["train"], -1, domains.train_labels)
+    return replace(domains, train_labels=labels, material=None) if bare["train"].any() else domains
+
+
 def check_origin(domains: Domains, corpus: Any) -> None:
     """Refuse domains that were made from another corpus, or from another split of it."""
     made_from, given = domains.method.get("corpus"), about(corpus)["fingerprint"]
@@ -366,27 +488,45 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool)
     return newest
 
 
+_OF_THE_STATE = ("trainable_layers", "training_args")  # of the optimizer's, in a checkpoint
 _OF_THE_RESULT = (
-    *("model", "steps", "context", "vocab_size", "learning_rate", "estimator"),
+    *_OF_THE_STATE,
+    *("model", "tokenizer", "completion_only_loss", "steps", "context", "vocab_size"),
+    *("learning_rate", "estimator"),
     *("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed"),
 )
 
 
-def _check_finished(run_dir: Path, checkpoint: Path, arguments: Mapping[str, Any]) -> None:
-    """Refuse to call a finished run the result of other arguments."""
-    recorded = Run.open(run_dir).info
+def _check_resumed(run_dir: Path, checkpoint: Path, record: Mapping[str, Any]) -> None:
+    """Refuse to continue another model's run, or to call a finished one the result of others."""
+    recorded, now = Run.open(run_dir).info, record["arguments"]
     before = recorded.get("arguments") or {}
-    if recorded["status"] != "ok" or arguments["steps"] > int(checkpoint.name.split("-")[1]):
-        return
-    for name in _OF_THE_RESULT:
-        if name in before and before[name] != arguments[name]:
-            raise InputError(
-                name,
-                f"was {before[name]!r} in the finished run in {run_dir}, and is "
-                f"{arguments[name]!r} now",
-                f"give overwrite=True to replace it, or another folder, such as "
-                f"{free_name(run_dir)}",
-            )
+    finished = recorded["status"] == "ok" and now["steps"] <= int(checkpoint.name.split("-")[1])
+    ways = f"give overwrite=True to replace it, or another folder, such as {free_name(run_dir)}"
+    which = "the finished run" if finished else "the run"
+    for name in _OF_THE_RESULT if finished else _OF_THE_STATE:
+        if name in before and before[name] != now[name]:
+            what = f"was {before[name]!r} in {which} in {run_dir}, and is {now[name]!r} now"
+            raise InputError(name, what, ways)
+    theirs, mine = recorded.get("model") or {}, record["model"]
+    for name in ("class", "parameters", "trainable", "vocabulary"):
+        if name in theirs and theirs[name] != mine[name]:
+            what = f"its {name} was {theirs[name]!r} in {which} in {run_dir}, not {mine[name]!r}"
+            raise InputError("model", what, f"resume with the same model; {ways}")
+
+
+def _check_tokenizer(model: Any, tokenizer: Any, vocab_size: int | None) -> None:
+    """Refuse a tokenizer that is missing, is not one, or leaves nothing of `vocab_size`."""
+    remedy = "give tokenizer=AutoTokenizer.from_pretrained(...)"
+    if tokenizer is None:
+        if not isinstance(model, str):
+            what = f"a {type(model).__name__} that is given as an object brings none"
+            raise InputError("tokenizer", what, remedy)
+    elif not isinstance(tokenizer, PreTrainedTokenizerBase):
+        what = f"{type(tokenizer).__name__} is not a tokenizer of transformers"
+        raise InputError("tokenizer", what, remedy)
+    elif vocab_size is not None:
+        raise InputError("vocab_size", "the tokenizer that is given has its own", "leave it out")
 
 
 def _tokenizer(
@@ -400,18 +540,209 @@ def _tokenizer(
     return load_tokenizer(model)
 
 
+def _check_vocabulary(model: Any, data: Mapping[str, Any], pad: int) -> None:
+    """Refuse tokens that the model has no embedding for: of another model's tokenizer."""
+    with suppress(NotImplementedError):  # the library does not know where this one has it
+        n_rows = int(model.get_input_embeddings().weight.shape[0])
+        ids = [pc.list_flatten(rows.data.column("input_ids")) for rows in data.values()]
+        if (token := max(pad, *(pc.max(each).as_py() or 0 for each in ids))) >= n_rows:
+            what = f"has a token {token}, but the model has embeddings of {n_rows}"
+            remedy = "give the model's own, or model.resize_token_embeddings(len(tokenizer)) first"
+            raise InputError("tokenizer", what, remedy)
+
+
+def _check_layer(model: Any, layer: str | Sequence[str] | None, trainable_layers: int) -> None:
+    """Refuse to track a layer that is not trained: its gradients say nothing of the run's."""
+    for name in (layer,) if isinstance(layer, str) else layer or ():
+        if not any(weight.requires_grad for weight in find_layer(model, name).parameters()):
+            what = f"{name!r} is not trained with trainable_layers={trainable_layers}"
+            raise InputError("layer", what, "track a layer that is, or leave it out for the head")
+
+
+# Arguments of the library's trainer that rb.train decides: by which option of its own.
+_OPTION = {
+    "output_dir": "run_dir",
+    **dict.fromkeys(("max_steps", "num_train_epochs"), "steps"),
+    **dict.fromkeys(("seed", "data_seed"), "seed"),
+    **dict.fromkeys(("per_device_train_batch_size", "auto_find_batch_size"), "batch_size"),
+    "gradient_accumulation_steps": "accumulate",
+    "learning_rate": "learning_rate",
+    **dict.fromkeys(("save_strategy", "save_steps"), "checkpoint_rounds"),
+    "use_cpu": "device",
+    "disable_tqdm": "progress",
+    **dict.fromkeys(("resume_from_checkpoint", "ignore_data_skip"), "resume"),
+    **dict.fromkeys(("report_to", "run_name", "project", "trackio_space_id"), "report_to"),
+    **dict.fromkeys(("trackio_bucket_id", "trackio_static_space_id"), "report_to"),
+}
+# Those that would decide nothing: and why.
+_IDLE = {
+    **dict.fromkeys(("do_train", "do_eval", "do_predict"), "they are for scripts"),
+    **dict.fromkeys(
+        ("remove_unused_columns", "label_names", "length_column_name"),
+        "rb.train makes the columns",
+    ),
+    **dict.fromkeys(
+        (
+            *("prediction_loss_only", "include_for_metrics", "batch_eval_metrics"),
+            *("eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"),
+        ),
+        "rb.train has no compute_metrics",
+    ),
+    "local_rank": "torchrun sets it",
+    "hub_token": "a run records its arguments; log in with `hf auth login`, or set $HF_TOKEN",
+}
+# Those that need another one.
+_NEEDS = {
+    **dict.fromkeys(("eval_steps", "eval_delay", "metric_for_best_model"), "eval_strategy"),
+    "greater_is_better": "metric_for_best_model",
+    **dict.fromkeys(("logging_steps", "logging_first_step"), "logging_strategy"),
+    "activation_checkpointing_kwargs": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "gradient_checkpointing",
+    "liger_kernel_config": "use_liger_kernel",
+    **dict.fromkeys(
+        (
+            *("hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push"),
+            "hub_revision",
+        ),
+        "push_to_hub",
+    ),
+}
+
+
+def _training_args(given: Any) -> dict[str, Any]:
+    """Return the arguments that are given for ``TrainingArguments``, checked by name and type."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        what = f"{type(given).__name__} is not a dict"
+        raise InputError("training_args", what, "give a dict, such as {'weight_decay': 0.0}")
+    known = {field.name: field for field in fields(TrainingArguments) if field.init}
+    values = dict(given)
+    for name, value in values.items():
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, 1)
+            remedy = f"did you mean {close[0]}?" if close else "see its documentation"
+            what = "transformers.TrainingArguments has no such argument"
+            raise InputError(str(name), what, remedy)
+        if name in _OPTION:
+            what = "cannot be given in training_args: rb.train sets it"
+            raise InputError(name, what, f"give {_OPTION[name]}= to rb.train in its place")
+        if name in _IDLE:
+            what = f"cannot be given in training_args: {_IDLE[name]}"
+            raise InputError(name, what, "leave it out")
+        needed = _NEEDS.get(name)
+        without = None if needed != "logging_strategy" else "steps"  # which it then is
+        if needed and values.get(needed, without) in (None, False, "no"):
+            what = f"decides nothing without {needed}"
+            raise InputError(name, what, f"give {needed} too, or leave it out")
+        values[name] = _of_type(name, value, known[name].type)
+    return values
+
+
+def _of_type(name: str, value: Any, hint: Any) -> Any:
+    """Return a number or a truth value as such; the library itself checks neither type nor sign."""
+    kinds = set(get_args(hint) or (hint,))
+    if value is None and type(None) in kinds:
+        return value
+    kind = next((each for each in (bool, int, float) if kinds - {type(None)} == {each}), None)
+    if kind is bool:
+        if not isinstance(value, bool | np.bool_):
+            raise InputError(name, f"{value!r} is not a truth value", "give True or False")
+        return bool(value)
+    if kind is int:
+        return as_count(name, value, least=int(name.startswith("per_device_")))
+    if kind is float:
+        smoothing = name == "label_smoothing_factor"
+        remedy = "give a number " + ("from 0 to 1" if smoothing else "of 0 or more")
+        number = as_number(name, value, remedy)
+        if not 0 <= number <= (1 if smoothing else sys.float_info.max):
+            raise InputError(name, f"{value} is out of range", remedy)
+        return value if isinstance(value, int) else number
+    return value
+
+
+def _present_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `given` under the names that the library does not warn of, where it has them."""
+    known = {field.name for field in fields(TrainingArguments)}
+    renamed = {name: name.replace("gradient_ch", "activation_ch") for name in given}
+    return {new if new in known else old: given[old] for old, new in renamed.items()}
+
+
+def _check_obeyed(args: TrainingArguments, given: Mapping[str, Any], model: Any) -> None:
+    """Refuse arguments that the library has no use for with this optimizer, schedule or device."""
+    schedule = args.lr_scheduler_type.value
+    if given.get("warmup_steps") and schedule in ("constant", "reduce_lr_on_plateau"):
+        what = f"decides nothing with lr_scheduler_type={schedule!r}"
+        raise InputError("warmup_steps", what, "leave it out, or use 'constant_with_warmup'")
+    if args.fp16 and args.device.type == "cpu":
+        raise InputError("fp16", "a CPU does not train in it", "give {'bf16': True}, or a GPU")
+    for name in ("optim_args", "optim_target_modules"):
+        if given.get(name):
+            without = copy.copy(args)
+            setattr(without, name, None)
+            made_by, idle = MixtureTrainer.get_optimizer_cls_and_kwargs, False
+            with suppress(ValueError):  # it is needed, then
+                idle = made_by(args, model) == made_by(without, model)
+            if idle:
+                what = f"decides nothing with optim={args.optim.value!r}"
+                raise InputError(name, what, "leave it out, or give another optim")
+
+
+@contextmanager
+def _refused_by_library(given: Mapping[str, Any]) -> Iterator[None]:
+    """Raise what the library says of arguments that were given as an error of theirs."""
+    try:
+        yield
+    except RbkitError:
+        raise
+    except Exception as error:  # whatever it is: they are not checked there
+        if not given:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remedy = "see transformers.TrainingArguments"
+        raise InputError("training_args", f"{dict(given)}: {reason}", remedy) from error
+
+
+def _callbacks(given: Any) -> list[Any]:
+    """Return the callbacks that are given as a list; refuse what is not one."""
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    for each in several:
+        if not isinstance(each, TrainerCallback) and not (
+            inspect.isclass(each) and issubclass(each, TrainerCallback)
+        ):
+            what = f"{each!r} is not a TrainerCallback of transformers"
+            raise InputError("callbacks", what, "give objects of subclasses of TrainerCallback")
+    return several
+
+
 def _has_bfloat16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _as_recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def as_recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of :func:`train` as JSON values, but for the data and the record."""
     values = {k: v for k, v in arguments.items() if k not in ("corpus", "domains", "record")}
-    mixer, live = values.pop("mixer"), values["live"]
-    views = live if isinstance(live, list | tuple) else [live]
-    shown = [view if isinstance(view, bool | str) else type(view).__name__ for view in views]
-    values["live"] = shown if isinstance(live, list | tuple) else shown[0]
-    return dict(json_ready({"mixer": mixer.name, "mixer_options": mixer.options(), **values}))
+    if isinstance(mixer := values.get("mixer"), Mixer):
+        values |= {"mixer": mixer.name, "mixer_options": mixer.options()}
+    for name in ("model", "tokenizer", "live", "callbacks"):
+        if name in values:
+            values[name] = _named(values[name])
+    return dict(json_ready(values))
+
+
+def _named(value: Any) -> Any:
+    """Return objects by class and, of a model or a tokenizer, the name that it was loaded by."""
+    if isinstance(value, list | tuple):
+        return [_named(each) for each in value]
+    if value is None or isinstance(value, bool | str | os.PathLike):
+        return value
+    kind = value if inspect.isclass(value) else type(value)
+    name = getattr(value, "name_or_path", "")
+    return f"{kind.__name__}({name})" if name else kind.__name__
+
+
+def _name_of(thing: Any) -> str:
+    return str(thing.name_or_path or type(thing).__name__)
 
 
 class _ProgressBar(TrainerCallback):  # type: ignore[misc]

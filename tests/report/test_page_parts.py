@@ -323,6 +323,16 @@ def test_a_run_trained_from_python_is_repeated_in_python(grid):
     assert """mixer_by_name('R"nB', {})""" in source
 
 
+def test_a_run_of_a_model_object_is_not_repeated_with_its_name(grid):
+    recorded = {"mixer": "RnB", "steps": 10, "model": "PeftModel(my\nmodel)", "trainable_layers": 2}
+    info = {"parameters": recorded, "model": {"class": "PeftModel"}}
+    source = command_of(grid.runs[2].with_(info=info))
+    compile(source, "again", "exec")
+    assert "model, tokenizer = ...  # objects: 'PeftModel(my\\nmodel)'" in source
+    for argument in ("model=model", "tokenizer=tokenizer", "steps=10", "trainable_layers=2"):
+        assert argument in source
+
+
 def test_the_environment_names_versions_machine_and_commit(grid):
     sweep = {
         "machine": {"cpus": 2, "gpus": []},

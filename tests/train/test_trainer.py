@@ -32,7 +32,7 @@ from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import Observation
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
-from rbkit.train import Run, list_runs, recorder
+from rbkit.train import Run, list_runs, recorder, training
 from rbkit.train.mixture import DOMAIN
 from rbkit.train.models import build_model, load_tokenizer
 from rbkit.train.trainer import MixtureTrainer, TrainingError, _check_arguments
@@ -711,6 +711,144 @@ def test_every_argument_of_the_library_is_obeyed_or_irrelevant_or_refused_by_nam
         named = "split_batches" if name == "accelerator_config" else name
         with pytest.raises(InputError, match=f"^{named}: "):
             _check_arguments(args, trainer.mixer, trainer.eval_dataset)
+
+
+class Seen(TrainerCallback):
+    """Notes what the trainer was given, and what it did."""
+
+    def __init__(self):
+        self.steps = self.logs = 0
+
+    def on_train_begin(self, args, state, control, **_):
+        self.args = args
+
+    def on_step_end(self, *_, **__):
+        self.steps += 1
+
+    def on_log(self, *_, **__):
+        self.logs += 1
+
+
+def test_training_args_are_obeyed_and_recorded(tmp_path):
+    given = {
+        "weight_decay": 0.0,
+        "max_grad_norm": 0.5,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 2,
+        "gradient_checkpointing": True,
+        "bf16": True,
+        "adam_beta2": 0.95,
+        "label_smoothing_factor": 0.1,
+        "per_device_eval_batch_size": 3,
+        "save_total_limit": 1,
+        "logging_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
+        "optim": "adamw_torch",
+    }
+    run = small(tmp_path, training_args=given, callbacks=[seen := Seen()], checkpoint_rounds=1)
+    assert {name: getattr(seen.args, name) for name in given} == given
+    assert run.info["arguments"]["training_args"] == given
+    assert run.info["parameters"]["training_args"] == given
+    assert run.info["arguments"]["callbacks"] == ["Seen"]
+    assert (seen.steps, seen.logs) == (6, 6)  # three of losses, two evaluations, and the end
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-6"]
+
+
+def test_training_args_change_the_run_as_the_library_says(tmp_path, small_run):
+    constant = small(tmp_path / "constant", training_args={"lr_scheduler_type": "constant"})
+    assert [row["lr"] for row in constant.metrics("train")] == [3e-3]
+    still = {"optim": "sgd", "max_grad_norm": 1e-12, "weight_decay": 0}
+    losses = [
+        r["loss_token"] for r in small(tmp_path / "still", training_args=still).metrics("eval")
+    ]
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
+    same = small(tmp_path / "same", training_args={"weight_decay": 0.1, "max_grad_norm": 1})
+    assert same.metrics() == small_run.metrics()  # these are what it does by default
+    other = small(tmp_path / "other", training_args={"weight_decay": 5})
+    assert other.metrics() != small_run.metrics()
+
+
+def test_a_run_continues_with_the_same_training_args_only(tmp_path, small_run, small_copy):
+    with pytest.raises(InputError, match=r"training_args: was \{\} in the finished run in"):
+        small(small_copy, training_args={"optim": "sgd"}, resume=True)
+    with pytest.raises(InputError, match=r"training_args: was \{\} in the run in"):
+        small(small_copy, training_args={"optim": "sgd"}, resume=True, steps=8)
+    given = {"optim": "sgd"}
+    small(tmp_path / "a", training_args=given, steps=3, checkpoint_rounds=1)
+    again = small(tmp_path / "a", training_args=given, resume=True)
+    assert again.info["progress"]["step"] == 6
+
+
+@pytest.mark.parametrize("name", sorted(training._OPTION))
+def test_an_argument_that_an_option_decides_is_refused_by_both_names(tmp_path, name):
+    option = training._OPTION[name]
+    assert option in inspect.signature(train).parameters
+    with pytest.raises(InputError, match=f"^{name}: cannot be .*; give {option}= to rb.tr"):
+        small(tmp_path / "run", training_args={name: 1})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        *(({name: True}, f"^{name}: cannot be given") for name in training._IDLE),
+        *(
+            ({name: 1, needed: "no"}, f"^{name}: decides nothing without {needed}")
+            for name, needed in training._NEEDS.items()
+        ),
+        ({"weight_decya": 0.1}, "^weight_decya: .* no such argument; did you mean weight_decay"),
+        ({"eval_strategy": "no", "eval_steps": 3}, "^eval_steps: decides nothing without eval_str"),
+        ({"weight_decay": "0.1"}, "^weight_decay: '0.1' is not a number"),
+        ({"weight_decay": None}, "^weight_decay: None is not a number"),
+        ({"max_grad_norm": math.nan}, "^max_grad_norm: nan is out of range"),
+        ({"max_grad_norm": -1}, "^max_grad_norm: -1 is out of range"),
+        ({"bf16": "no"}, "^bf16: 'no' is not a truth value"),
+        ({"gradient_checkpointing": 1}, "^gradient_checkpointing: 1 is not a truth value"),
+        ({"per_device_eval_batch_size": 0}, "^per_device_eval_batch_size: 0 is not positive"),
+        ({"dataloader_num_workers": 1.5}, "^dataloader_num_workers: 1.5 is not a whole number"),
+        ({"lr_scheduler_type": "cosin"}, "^training_args: .*cosin is not a valid SchedulerType"),
+        ({"lr_scheduler_kwargs": {"speed": 1}}, "^training_args: .*speed"),
+        ({"optim": "adam9"}, "^training_args: .*adam9"),
+        ({"optim_args": "speed=1"}, "^optim_args: decides nothing with optim='adamw_torch"),
+        ({"optim_target_modules": ["q_proj"]}, "^optim_target_modules: decides nothing with opt"),
+        (
+            {"warmup_steps": 2, "lr_scheduler_type": "constant"},
+            "^warmup_steps: decides nothing with lr_scheduler_type='constant'",
+        ),
+        ({"fp16": True}, "^fp16: a CPU does not train in it"),
+        ({"log_level": "loud"}, "^training_args: .*loud"),
+        ({"parallelism_config": {}}, "^training_args: .*no attribute"),
+        ({1: 2}, "^1: transformers.TrainingArguments has no such argument"),
+        ({"adam_beta1": 2.0}, "^training_args: .*Invalid beta"),
+        ({"fp16": True, "bf16": True}, "^training_args: .*At most one of fp16 and bf16"),
+        ({"save_total_limit": 1, "load_best_model_at_end": True}, "^training_args: .*load_best"),
+        ({"deepspeed": {}}, "^deepspeed: "),
+        ({"data_loader": 1}, "^data_loader: "),
+        ({"label_smoothing_factor": 2.0}, "^label_smoothing_factor: 2.0 is out of range"),
+        ([("weight_decay", 0.1)], "^training_args: list is not a dict"),
+    ],
+)
+def test_training_args_that_cannot_be_obeyed_are_refused_before_the_run(tmp_path, given, message):
+    with pytest.raises(InputError, match=message):
+        small(tmp_path / "run", training_args=given)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_arguments_that_training_args_refuses_are_the_librarys(tmp_path):
+    names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    refused = set(training._OPTION) | set(training._IDLE) | set(training._NEEDS)
+    pinned = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    if f"transformers=={transformers.__version__}" in pinned:
+        assert refused <= names
+    assert not set(training._OPTION) & (set(training._IDLE) | set(training._NEEDS))
+
+
+@pytest.mark.parametrize("wrong", [[print], "early", [EarlyStoppingCallback(1), None], {Seen: 1}])
+def test_what_is_not_a_callback_is_refused(tmp_path, wrong):
+    with pytest.raises(InputError, match=r"^callbacks: .* is not a TrainerCallback"):
+        small(tmp_path / "run", callbacks=wrong)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

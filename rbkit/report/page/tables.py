@@ -417,7 +417,8 @@ def unfinished(runs: Sequence[Run]) -> str:
 
 # Arguments of rbkit.train that its record holds under the same name.
 _OF_TRAIN = ["model", "steps", "round_steps", "accumulate", "context", "learning_rate"]
-_OF_TRAIN += ["estimator", "fraction", "seed"]
+_OF_TRAIN += ["estimator", "fraction", "seed", "trainable_layers", "training_args"]
+_OF_TRAIN += ["completion_only_loss"]
 
 
 def command_of(run: Run) -> str:
@@ -463,11 +464,16 @@ def _python(run: Run) -> str:
     options = recorded.get("mixer_options") or {}
     arguments["mixer"] = f"mixer_by_name({recorded['mixer']!a}, {options!a})"
     arguments["run_dir"] = ascii(f"{run.path.name}-again")
+    kind = (run.info.get("model") or {}).get("class")
+    as_object = kind is not None and str(recorded.get("model")).split("(")[0] == kind
+    if as_object:
+        arguments |= {"model": "model", "tokenizer": "tokenizer"}
     lines = [
         "import rbkit as rb",
         "from rbkit.balance.mixers import mixer_by_name",
         f"corpus = rb.load_corpus({corpus!a})",
         f"domains = rb.Domains.load({str(run.path / 'domains')!a})",
+        *([f"model, tokenizer = ...  # objects: {recorded['model']!a}"] if as_object else []),
         f"rb.train(corpus, domains, {', '.join(f'{k}={v}' for k, v in arguments.items())})",
     ]
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from rbkit.files import fingerprint, read_json, write_json
 from rbkit.regroup.domains import Domains
 from rbkit.text import one_line
 from rbkit.train.run import Run
-from rbkit.train.training import train
+from rbkit.train.training import as_recorded, train
 
 FORMAT = "rbkit-proposal/1"
 # Regroup is paid for once, whatever is proposed afterwards.
@@ -228,6 +228,6 @@ def _identity(
         "domains": fingerprint(*(x.astype(np.int64).tobytes() for x in labels)),
         "mixer": mixer.name,
         "mixer_options": mixer.options(),
-        "options": dict(sorted(options.items())),
+        "options": as_recorded(dict(sorted(options.items()))),
     }
     return dict(json.loads(json.dumps(asked, default=str)))  # as it will be read from run.json
