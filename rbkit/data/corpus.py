@@ -53,12 +53,16 @@ def load_corpus(
 
     Parameters
     ----------
-    where : str, path, list, mapping, Dataset, DatasetDict, DataFrame or Series
+    where : str, path, list, mapping, Dataset, DatasetDict, DataFrame, array, iterator, ...
         A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``); a CSV,
         TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
-        Or what is in memory: a data set, a pandas frame, a Series of texts, a list of dicts.
+        Or what is in memory: a list, tuple, Series or array of texts; a pandas frame, a list
+        of dicts, a dict of columns, an Arrow table; a data set, also one that streams, or an
+        iterator of texts or dicts, which is read to its end; a mapping of split name to any of
+        these. Strings in a list are files if each of them exists, ends as a data file does
+        (``.csv``, ``.jsonl``, ...) or is a pattern; texts if none does; otherwise refused.
     text : str or sequence of str
         Column of the texts. Several are joined by a blank line; empty ones are left out.
     source : str or None
@@ -100,8 +104,7 @@ def load_corpus(
 
     Examples
     --------
-    >>> rows = datasets.Dataset.from_dict({"text": [f"text {i}" for i in range(50)]})
-    >>> corpus = load_corpus(rows, eval_size=5)
+    >>> corpus = load_corpus([f"text {i}" for i in range(50)], eval_size=5)
     >>> len(corpus["train"]), len(corpus["eval"]), corpus["train"].column_names
     (45, 5, ['text', 'source'])
     """
@@ -119,9 +122,9 @@ def load_corpus(
         columns.check(opened, eval_name)
         scans.append(columns.scan(opened.splits[eval_name], progress, where=opened.name))
     rows = Rows.of(scans)
-    _warn_of_dropped_rows(opened.name, scans)
     if len(rows.hashes) == 0:
-        raise InputError(opened.name, "no example with a text in it", "check the file and `text`")
+        raise InputError(opened.name, "no example with a text in it", "check the data and `text`")
+    _warn_of_dropped_rows(opened.name, scans)
 
     if eval_name:
         first_eval = len(scans[0].rows)

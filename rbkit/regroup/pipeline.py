@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from datasets import DatasetDict
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
@@ -23,12 +22,12 @@ from rbkit.regroup.embedders import params_of
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.noise import warn_of_shape
 from rbkit.regroup.operations import EditLog, pack_labels
-from rbkit.regroup.preparation import check_columns, prepare
+from rbkit.regroup.preparation import as_corpus, check_columns, prepare
 from rbkit.regroup.sources import SourceLabels, by_source
 
 
 def regroup(
-    corpus: DatasetDict,
+    corpus: Any,
     *,
     embedder: str | Embedder = "minilm",
     cluster: Any = "kmeans",
@@ -54,9 +53,10 @@ def regroup(
 
     Parameters
     ----------
-    corpus : datasets.DatasetDict
+    corpus : datasets.DatasetDict, or list of texts, DataFrame, file, ...
         From :func:`rbkit.data.load_corpus`: splits ``train`` and ``eval`` with columns
-        ``text`` and ``source``.
+        ``text`` and ``source``. Whatever else that function takes is loaded with `seed` and
+        its defaults; to train on it afterwards, load it first.
     embedder : {"minilm", "tfidf", "pixels"}, hub id, folder or Embedder
         Not used (and not run) with ``cluster="sources"``.
     cluster : {"kmeans", "ward", "hdbscan", "sources"} or estimator
@@ -118,8 +118,9 @@ def regroup(
     >>> regroup(corpus, embedder="tfidf", k=2, progress=False).q.tolist()
     [0.5, 0.5]
     """
-    check_columns(corpus)
-    seed, grid = as_seed(seed), None if k is None else _as_grid(k)
+    seed = as_seed(seed)
+    check_columns(corpus := as_corpus(corpus, seed=seed, progress=progress))
+    grid = None if k is None else _as_grid(k)
     if far not in ("keep", "apart"):
         raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
     if isinstance(cluster, str):

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.data.corpus import about
+from rbkit.data.corpus import about, load_corpus
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
 from rbkit.regroup.embedders import make_embedder, params_of
@@ -177,6 +177,16 @@ def prepare(
     description = json_ready({"name": type(tool).__name__, **params_of(tool)})
     material = Material(corpus, both["train"], both["eval"], embedder=description, origin=origin)
     return material, {"embed": seconds}
+
+
+def as_corpus(given: Any, *, seed: int = 0, progress: bool = True) -> DatasetDict:
+    """Return a corpus as it is, and whatever else ``load_corpus`` takes as a corpus.
+
+    >>> as_corpus(["an oak", "an elm", "a car"]).keys()
+    dict_keys(['train', 'eval'])
+    """
+    loaded = isinstance(given, Mapping) and all(isinstance(v, Dataset) for v in given.values())
+    return given if loaded else load_corpus(given, seed=seed, progress=progress)
 
 
 def check_columns(corpus: DatasetDict) -> None:

@@ -566,19 +566,173 @@ class TestHostileFiles:
         assert about(load_corpus(path, split="train", eval_size=2.0))["n_eval"] == 2
 
 
-def test_rows_in_memory_are_a_corpus():
-    texts = [f"note {i} about sailing knots" for i in range(30)]
+TEXTS = [f"note {i} about sailing knots" for i in range(30)]
+NOTES = [{"text": text, "source": "ab"[i % 2]} for i, text in enumerate(TEXTS)]
+
+
+def contents(corpus):
+    return {name: corpus[name][:] for name in corpus}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TEXTS,
+        tuple(TEXTS),
+        np.array(TEXTS),
+        np.array(TEXTS, dtype=object),
+        pd.Series(TEXTS, index=range(5, 35)),
+        pd.Series(TEXTS, dtype="category"),
+        pd.Index(TEXTS),
+        pa.array(TEXTS),
+        pa.chunked_array([TEXTS[:20], TEXTS[20:]]),
+        dict.fromkeys(TEXTS).keys(),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_texts_in_hand_are_a_corpus(given):
+    expected = load_corpus(Dataset.from_dict({"text": TEXTS}), eval_size=4)
+    corpus = load_corpus(given, eval_size=4)
+    assert contents(corpus) == contents(expected)
+    assert about(corpus)["name"].startswith(f"{type(given).__name__} of 30 ")
+
+
+def frame_of(rows):
+    return pd.DataFrame(rows, index=range(7, 7 + len(rows)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        tuple,
+        frame_of,
+        lambda rows: frame_of(rows).astype({"source": "category"}),
+        lambda rows: {name: [row[name] for row in rows] for name in rows[0]},
+        lambda rows: {name: np.array([row[name] for row in rows]) for name in rows[0]},
+        pa.Table.from_pylist,
+        pa.RecordBatch.from_pylist,
+        lambda rows: pa.Table.from_pandas(frame_of(rows).astype("category")),
+        lambda rows: pa.Table.from_pylist(rows).to_reader(),
+        iter,
+        lambda rows: (dict(row) for row in rows),
+        lambda rows: Dataset.from_list(rows).to_iterable_dataset(),
+        lambda rows: datasets.DatasetDict(train=Dataset.from_list(rows)),
+    ],
+)
+def test_rows_in_hand_are_a_corpus_with_the_same_options(make):
+    expected = load_corpus(Dataset.from_list(NOTES), eval_size=4)
+    assert contents(load_corpus(make(NOTES), eval_size=4)) == contents(expected)
+    swapped = load_corpus(make(NOTES), text=["source", "text"], source="text", max_examples=9)
+    assert swapped["train"].num_rows == 9
+    assert swapped["train"][0]["text"] == f"{NOTES[0]['source']}\n\n{swapped['train'][0]['source']}"
+    with pytest.raises(InputError, match=r"no column 'topic'; it has 'text', 'source'"):
+        load_corpus(make(NOTES), source="topic")
+    with pytest.raises(InputError, match="sep: is an option for reading files"):
+        load_corpus(make(NOTES), sep=";")
+    with pytest.raises(InputError, match="config: only data sets of the hub"):
+        load_corpus(make(NOTES), config="en")
+
+
+@pytest.mark.parametrize("name", ["eval", "validation", "test"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Dataset.from_list,
+        lambda rows: Dataset.from_list(rows).to_iterable_dataset(),
+        pd.DataFrame,
+        lambda rows: rows,
+        lambda rows: [row["text"] for row in rows],
+    ],
+)
+def test_splits_in_hand_are_kept(make, name):
+    corpus = load_corpus({"train": make(NOTES[:20]), name: make(NOTES[20:])})
+    assert corpus["train"]["text"][:] == TEXTS[:20]
+    assert corpus["eval"]["text"][:] == TEXTS[20:]
+    one = load_corpus({"train": make(NOTES[:20]), name: make(NOTES[20:])}, split=name)
+    assert sorted(rows_of(one)) == sorted(TEXTS[20:])
+
+
+def test_a_stream_longer_than_a_chunk_is_read_whole(monkeypatch):
+    monkeypatch.setattr("rbkit.data.read._CHUNK", 7)
+    # the first chunk lacks what the later ones have
+    rows = [{"text": text} if i < 9 else {**NOTES[i], "n": i} for i, text in enumerate(TEXTS)]
+    corpus = load_corpus(iter(rows), eval_size=4)
+    assert rows_of(corpus) == sorted(TEXTS)
+    assert set(corpus["train"]["source"]) == {"a", "b", "unknown"}
+    labels = datasets.Features(
+        {"text": datasets.Value("string"), "source": datasets.ClassLabel(names=["x", "y"])}
+    )
+    table = {"text": TEXTS, "source": [0, 1] * 15}
+    streamed = Dataset.from_dict(table, features=labels).to_iterable_dataset()
+    assert set(load_corpus(streamed)["train"]["source"]) == {"x", "y"}
+
+
+def test_missing_texts_in_hand_are_left_out():
+    texts = [*TEXTS, None, float("nan"), "  "]
     rows = [{"text": text} for text in texts]
-    frame = pd.DataFrame(rows)
-    streamed = datasets.Dataset.from_list(rows).to_iterable_dataset()
-    expected = load_corpus(datasets.Dataset.from_list(rows), eval_size=4, progress=False)
-    for given in (frame, frame["text"], rows, streamed):
-        corpus = load_corpus(given, eval_size=4, progress=False)
-        assert {name: corpus[name]["text"][:] for name in corpus} == {
-            name: expected[name]["text"][:] for name in expected
-        }
+    lacking = [*NOTES, *[{"source": "a"}] * 3]
+    for given in (texts, pd.Series(texts), pd.DataFrame(rows), {"text": texts}, rows, lacking):
+        with pytest.warns(RbkitWarning, match="3 of 33 rows have no text"):
+            assert rows_of(load_corpus(given)) == sorted(TEXTS)
 
 
-def test_a_list_of_texts_is_not_taken_for_files():
-    with pytest.raises(InputError, match="none of these 2 strings is a file; give texts as a pan"):
-        load_corpus(["Which knot holds best?", "a long note on knots, " * 500], eval_size=1)
+def test_strings_in_a_list_are_files_or_texts_and_never_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a b.jsonl", jsonl(ROWS[:30]))
+    write(tmp_path / "deep" / "part1.jsonl", jsonl(ROWS[30:]))
+    everything = sorted(row["text"] for row in ROWS)
+    for files in (["a b.jsonl", "deep/part1.jsonl"], ("a b.jsonl", "deep/*"),
+                  ["*.jsonl", "deep/part?.jsonl"], iter(["a b.jsonl", "deep/part1.jsonl"]),
+                  tmp_path.rglob("*.jsonl")):  # fmt: skip
+        assert rows_of(load_corpus(files)) == everything
+    with pytest.raises(InputError, match=r"c\.jsonl: no such file"):
+        load_corpus(["a b.jsonl", "c.jsonl"])
+    words = [
+        "[deleted]",
+        "why?",
+        "and/or",
+        "...",
+        "",
+        "**",
+        "a.b",
+        "x" * 5000,
+        "What is a.csv for?",
+    ]
+    with pytest.warns(RbkitWarning, match="1 of 9 rows have no text"):
+        assert rows_of(load_corpus(words)) == sorted(filter(None, words))
+    with pytest.raises(InputError) as caught:
+        load_corpus([*TEXTS, "a b.jsonl"])
+    assert str(caught.value) == (
+        "list of 31 strings: a b.jsonl looks like a file and note 0 about sailing knots does not; "
+        'give texts as a column, {"text": [...]}, and files as Path objects'
+    )
+    assert rows_of(load_corpus({"text": [*TEXTS, "a b.jsonl"]})) == sorted([*TEXTS, "a b.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a", 5, "b"], "list of 3 texts: row 1 of column 'text' holds int, not a text"),
+        (pd.Series(["a", 5, "b"]), "Series of 3 texts: row 1 of column 'text' holds int, not a"),
+        (pd.DataFrame({"text": ["a", 5]}), "DataFrame of 2 rows: row 1 of column 'text' holds int"),
+        (np.array([[1, 2], [3, 4]]), r"ndarray: is an array of shape \(2, 2\)"),
+        (np.arange(3), "ndarray of 3 texts: column 'text' holds integer, not a text"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), "DataFrame: has two columns 'x'"),
+        ({"text": TEXTS, "source": ["a"]}, "dict: 30 values in 'text', 1 in 'source'"),
+        ([{"text": "a"}, "b"], "list: item 1 is str, not a dict as others are"),
+        (iter([{"text": "a"}, 5]), "list_iterator: item 1 is int, not a dict as others are"),
+        (iter([]), "list_iterator: gives no rows"),
+        ([], "where: is an empty list"),
+        ({"train": NOTES, "eval": "a.jsonl"}, "dict: 'train' is rows in memory, 'eval' is not"),
+        ([None, 5], "where: None is not a place to load from"),
+        ([["a"], ["b"]], r"where: \['a'\] is not a place to load from; give texts, rows, a path"),
+        (5, "where: 5 is not a place to load from"),
+        (["same", "same"], "needs at least two different texts"),
+        (["", " "], "list of 2 texts: no example with a text in it"),
+        (["a\ud800", "b"], "list: could not be read"),
+    ],
+)
+def test_an_error_about_what_is_in_hand_names_it(given, said):
+    with pytest.raises(InputError, match=said):
+        load_corpus(given)
