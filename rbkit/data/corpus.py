@@ -15,14 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, open_data
+from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, listed, open_data
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
@@ -32,7 +32,8 @@ _FORMAT = "rbkit-corpus/1"
 def load_corpus(
     where: Any,
     *,
-    text: str | Sequence[str] = "text",
+    text: str | Sequence[str] | Callable[[dict[str, Any]], str | None] = "text",
+    messages: str | None = None,
     source: str | None = "source",
     eval_share: float = 0.1,
     eval_size: int | None = None,
@@ -63,10 +64,18 @@ def load_corpus(
         iterator of texts or dicts, which is read to its end; a mapping of split name to any of
         these. Strings in a list are files if each of them exists, ends as a data file does
         (``.csv``, ``.jsonl``, ...) or is a pattern; texts if none does; otherwise refused.
-    text : str or sequence of str
-        Column of the texts. Several are joined by a blank line; empty ones are left out.
+    text : str, sequence of str, or callable
+        Column of the texts, or a field of one (``"doc.body"``). Several are joined by a blank
+        line; empty ones are left out. A callable gets each row as a dict, and returns its text
+        or None; it is called twice, and its text must depend on the row alone. If there is no
+        column ``text``, those of Dolly, Alpaca, prompts and completions, questions and answers,
+        ShareGPT or OpenAI's chats are taken, with a warning that says so.
+    messages : str, optional
+        Column of chats, instead of `text`: lists of ``{role, content}`` or ``{from, value}``,
+        written as ``User: ...`` and ``Assistant: ...`` with a blank line between turns.
     source : str or None
-        Column of the human labels. If there is none, every source is ``"unknown"``.
+        Column of the human labels, or a field of one. If there is none, every source is
+        ``"unknown"``.
     eval_share : float
         Share of the texts to hold out, in (0, 1).
     eval_size : int, optional
@@ -116,7 +125,7 @@ def load_corpus(
     max_examples = None if max_examples is None else as_count("max_examples", max_examples)
     opened = open_data(where, config=config, split=split, progress=progress, options=options)
     train_name, eval_name = _split_names(opened)
-    columns = Columns.find(opened, train_name, text, source)
+    columns = Columns.find(opened, train_name, text, source, messages)
     scans = [columns.scan(opened.splits[train_name], progress, where=opened.name)]
     if eval_name:
         columns.check(opened, eval_name)
@@ -156,7 +165,8 @@ def load_corpus(
     for name, chosen in (("train", train), ("eval", held)):
         own = eval_name if name == "eval" else None
         data = opened.splits[own or train_name]
-        corpus[name] = columns.take(data, rows.position[chosen], progress)
+        key = rows.fingerprint(chosen, chosen[:0])
+        corpus[name] = columns.take(data, rows.position[chosen], progress, key)
     facts = {
         "format": _FORMAT,
         "name": opened.name,
@@ -414,7 +424,7 @@ def source_shares(names: Sequence[str], shares: Mapping[str, float]) -> NDArray[
     unknown = [name for name in shares if name not in names]
     if unknown:
         raise InputError(
-            "eval_sources", f"no source {unknown[0]!r}", f"the sources are {_listed(names)}"
+            "eval_sources", f"no source {unknown[0]!r}", f"the sources are {listed(names)}"
         )
     target = np.array([float(shares.get(name, 0.0)) for name in names], dtype=np.float64)
     if not np.all(np.isfinite(target)) or target.min(initial=0) < 0 or target.sum() <= 0:
@@ -423,11 +433,6 @@ def source_shares(names: Sequence[str], shares: Mapping[str, float]) -> NDArray[
         )
     scaled: NDArray[np.float64] = target / target.sum()
     return scaled
-
-
-def _listed(names: Sequence[str], most: int = 30) -> str:
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def subsample(rows: Ints, codes: Ints, hashes: UInt64s, size: int, seed: int) -> Ints:

@@ -22,9 +22,10 @@ import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.data.builtin import BUILTIN
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import cache_dir, fingerprint, inside, read_json, regular
+from rbkit.text import truncate, value_text
 
 UInt64s = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -479,13 +481,13 @@ def _for_pandas(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in known}
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, failed: str = "could not be read") -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     if "corresponds to no data" in str(error):
         return "has no rows"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"could not be read ({type(error).__name__}: {lines[0][:300] if lines else ''})"
+    return f"{failed} ({type(error).__name__}: {lines[0][:300] if lines else ''})"
 
 
 def _diagnose(
@@ -551,7 +553,9 @@ def _check_lines(file: Path, is_json: bool) -> None:
                         raise InputError(str(file), what, "flatten it, or leave it out")
     except UnicodeDecodeError as error:
         what = f"line {number} is not UTF-8 ({error.reason} at byte {error.start})"
-        raise InputError(str(file), what, "convert it, e.g. with iconv") from error
+        raise InputError(
+            str(file), what, "convert it, e.g. with iconv, or give its encoding=..."
+        ) from error
     except InputError:
         raise
     except Exception:  # damaged or unknown compression: reading it says more
@@ -748,59 +752,101 @@ class Scan:
     dropped: int  # rows without text
 
 
+Function = Callable[[dict[str, Any]], "str | None"]
+
+
 @dataclass
 class Columns:
-    """The columns that text and source come from."""
+    """Where text and source come from: columns, fields of columns (``doc.body``), a function."""
 
-    text: list[str]
+    text: list[str] | Function  # joined, or called with a row
     source: str | None
+    reads: str | None = None  # the column that the function reads; by default, all of them
 
     @classmethod
     def find(
-        cls, opened: Opened, split: str, text: str | Sequence[str], source: str | None
+        cls,
+        opened: Opened,
+        split: str,
+        text: str | Sequence[str] | Function,
+        source: str | None,
+        messages: str | None = None,
     ) -> Columns:
-        """Find the requested columns in a split."""
-        if source == "source" and "source" not in opened.splits[split].column_names:
-            source = None  # the default requires nothing
-        columns = cls([text] if isinstance(text, str) else list(text), source)
-        if not columns.text:
-            raise InputError("text", "no column", "name at least one")
+        """Find the requested columns in a split; by default, also those of usual data sets."""
+        features = opened.splits[split].features
+        by_default = source == "source" and "source" not in features
+        category = None  # the default requires nothing
+        if messages is not None and text != "text":
+            raise InputError("messages", "is given beside text", "give one of the two")
+        unnamed = messages is None and text == "text" and "text" not in features
+        if unnamed and (shape := _usual_columns(features)) is not None:
+            kind, text, messages, category = shape
+            used = f"text={text!r}" if messages is None else f"messages={messages!r}"
+            used += f", source={category!r}" if by_default and category else ""
+            warnings.warn(
+                f"{opened.name}: has no column 'text', but those of {kind}: read with {used}",
+                RbkitWarning,
+                stacklevel=3,
+            )
+        columns = cls([], category if by_default else source)
+        if messages is not None:
+            columns.text, columns.reads = partial(_chat, messages), messages
+        elif callable(text):
+            columns.text = text
+        else:
+            several = isinstance(text, Sequence) and not isinstance(text, str)
+            columns.text = list(text) if several else [text]  # type: ignore[list-item]
+            if not columns.text:
+                raise InputError("text", "no column", "name at least one")
         columns.check(opened, split)
         return columns
 
     def check(self, opened: Opened, split: str) -> None:
         """Raise an InputError if a column is not in `split`, or is of another kind."""
-        features = opened.splits[split].features
+        data = opened.splits[split]
         where = opened.name if len(opened.splits) == 1 else f"{opened.name}, split {split}"
-        wanted = [("text", name) for name in self.text]
+        wanted = [] if callable(self.text) else [("text", name) for name in self.text]
+        wanted += [("messages", self.reads)] if self.reads is not None else []
         wanted += [("source", self.source)] if self.source is not None else []
         for role, name in wanted:
-            if name not in features:
-                raise InputError(
-                    where,
-                    f"no column {name!r}; it has {', '.join(map(repr, features))}",
-                    f"name the column by {role}=...",
-                )
-            kind = _kind(features[name])
+            if not isinstance(name, str):
+                raise InputError(role, f"{name!r:.60} is not a column's name", "give a string")
+            if (feature := _field(data.features, name)) is None:
+                raise _no_column(data, where, role, name)
+            kind = _kind(feature)
+            if role == "messages":
+                if _turn(feature) is None and "Json" not in (kind, _kind(_item(feature))):
+                    what = f"column {name!r} holds {kind}, not a chat"
+                    remedy = "choose one of lists of {role, content} or {from, value}"
+                    raise InputError(where, what, remedy)
+                continue
             if role == "text" and kind == "Json":  # how `datasets` reads values of several types
-                rows = opened.splits[split].select_columns([name])
-                kinds = (type(row[name]).__name__ for row in rows)
+                rows = data.select_columns(_steps(name, data.features)[:1])
+                kinds = (type(_field(row, name)).__name__ for row in rows)
                 odd = next(((at, k) for at, k in enumerate(kinds) if k not in ("str", "NoneType")))
                 what = f"row {odd[0]} of column {name!r} holds {odd[1]}, not a text"
                 raise InputError(where, what, "make all of it text, or leave the row out")
             if kind not in _ALLOWED[role]:
-                raise InputError(
-                    where, f"column {name!r} holds {kind}, not a {role}", f"choose another {role}="
-                )
+                remedy = f"choose another {role}="
+                if role == "text" and _turn(feature) is not None:
+                    remedy = f"give messages={name!r}"
+                elif isinstance(feature, dict):
+                    kind = f"fields {listed(list(feature))}"
+                    remedy = f"name one, as in {role}={f'{name}.{next(iter(feature), None)}'!r}"
+                raise InputError(where, f"column {name!r} holds {kind}, not a {role}", remedy)
 
-    @property
-    def names(self) -> list[str]:
+    def names(self, data: datasets.Dataset) -> list[str]:
         """Each column once: one may be part of the text and the source as well."""
-        return list(dict.fromkeys([*self.text, *([] if self.source is None else [self.source])]))
+        if callable(self.text):
+            read = data.column_names if self.reads is None else [self.reads]
+        else:
+            read = list(self.text)
+        read = [*read, *([] if self.source is None else [self.source])]
+        return list(dict.fromkeys(_steps(name, data.column_names)[0] for name in read))
 
     def labels(self, data: datasets.Dataset) -> list[str] | None:
         """Return the names of a source column of numbered labels."""
-        feature = data.features[self.source] if self.source is not None else None
+        feature = _field(data.features, self.source) if self.source is not None else None
         return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
     def scan(
@@ -822,12 +868,13 @@ class Columns:
             mininterval=1,
             disable=not progress or len(data) < 100_000,
         ) as bar:
-            wanted = data.select_columns(self.names).with_format("arrow")
+            wanted = data.select_columns(names := self.names(data)).with_format("arrow")
             for batch in wanted.iter(batch_size=_BATCH):
                 try:
-                    texts, sources = _read(batch, self.text, self.source, labels)
+                    texts = _texts(batch, self.text, wanted.features, where, start)
+                    sources = _sources(batch, self.source, labels)
                 except UnicodeDecodeError as error:
-                    row = start + _first_undecodable(batch, self.names)
+                    row = start + _first_undecodable(batch, names)
                     what = f"row {row} is not UTF-8 ({error.reason} at byte {error.start})"
                     raise InputError(where, what, "write the file again in UTF-8") from error
                 some = [i for i, text in enumerate(texts) if keep_empty or text.strip()]
@@ -846,34 +893,36 @@ class Columns:
             start - len(codes),
         )
 
-    def take(self, data: datasets.Dataset, rows: Ints, progress: bool) -> datasets.Dataset:
-        """Return these rows with the columns ``text`` and ``source``."""
+    def take(
+        self, data: datasets.Dataset, rows: Ints, progress: bool, key: str
+    ) -> datasets.Dataset:
+        """Return these rows with the columns ``text`` and ``source``; `key` is of their content."""
         chosen = data.select(rows)
-        source, columns = self.source, [*self.text, self.source]
+        source, text = self.source, self.text
         # If nothing has to be joined, converted or filled in, no text is copied.
         if (
-            len(self.text) == 1
-            and source not in (None, *self.text)
-            and all(_kind(data.features[name]) == "string" for name in columns)
+            not callable(text)
+            and len(text) == 1
+            and source not in (None, *text)
+            and all(_kind(data.features.get(name)) == "string" for name in (*text, source))
             and not _has_blanks(chosen.select_columns([source]))
         ):
-            names = dict(zip(columns, ["text", "source"], strict=True))
-            return chosen.select_columns(columns).rename_columns(names)
+            renamed = dict(zip([*text, source], ["text", "source"], strict=True))
+            return chosen.select_columns(list(renamed)).rename_columns(renamed)
+        names = self.names(data)
         with quiet(progress and len(chosen) > 100_000):
             return (
-                chosen.select_columns(self.names)
+                chosen.select_columns(names)
                 .with_format("arrow")
                 .map(
                     _as_table,
                     batched=True,
                     batch_size=_BATCH,
-                    remove_columns=self.names,
-                    fn_kwargs={
-                        "text": self.text,
-                        "source": source,
-                        "labels": self.labels(data),
-                    },
+                    remove_columns=names,
+                    fn_kwargs={"columns": self, "labels": self.labels(data), "of": data.features},
                     features=_STRINGS,
+                    # Of the content: whether a function can be hashed, and all of it, is unsure.
+                    new_fingerprint=key,
                 )
                 .with_format(None)
             )
@@ -900,24 +949,221 @@ def _has_blanks(column: datasets.Dataset) -> bool:
     return False
 
 
-def _read(
-    batch: pa.Table, text: Sequence[str], source: str | None, labels: list[str] | None
-) -> tuple[list[str], list[str]]:
-    """Return the texts and sources of a batch."""
-    parts = [batch.column(name).to_pylist() for name in text]
+def _texts(
+    batch: pa.Table,
+    text: list[str] | Function,
+    features: datasets.Features,
+    where: str = "corpus",
+    start: int = 0,
+) -> list[str]:
+    """Return the texts of a batch whose first row has the number `start`."""
+    if callable(text):
+        rows = enumerate(_rows(batch, features, where), start)
+        return [_called(text, row, where, at) for at, row in rows]
+    parts = [_values(batch, name) for name in text]
     if len(parts) == 1:
-        texts = [value or "" for value in parts[0]]
-    else:
-        texts = [
-            "\n\n".join(part for part in row if part and part.strip())
-            for row in zip(*parts, strict=True)
-        ]
+        return [value or "" for value in parts[0]]
+    return [
+        "\n\n".join(part for part in row if part and part.strip())
+        for row in zip(*parts, strict=True)
+    ]
+
+
+def _sources(batch: pa.Table, source: str | None, labels: list[str] | None) -> list[str]:
     if source is None:
-        return texts, [UNKNOWN] * len(batch)
-    values = batch.column(source).to_pylist()
+        return [UNKNOWN] * len(batch)
+    values = _values(batch, source)
     if labels is not None:  # -1 is how `datasets` marks a missing label
-        return texts, [labels[v] if v is not None and v >= 0 else UNKNOWN for v in values]
-    return texts, [str(v) if v is not None and str(v).strip() else UNKNOWN for v in values]
+        return [labels[v] if v is not None and v >= 0 else UNKNOWN for v in values]
+    return [str(v) if v is not None and str(v).strip() else UNKNOWN for v in values]
+
+
+def _rows(batch: pa.Table, features: datasets.Features, where: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch as ``datasets`` would give them."""
+    columns = batch.to_pydict()
+    try:
+        columns = features.decode_batch(columns)
+    except Exception as error:  # a damaged picture, among others
+        raise InputError(where, _reason(error), "mend the rows, or leave them out") from error
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _called(function: Function, row: dict[str, Any], where: str, at: int) -> str:
+    """Return the text that a function makes of a row; nothing is an empty one."""
+    try:
+        text = function(row)
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"it gives {type(text).__name__}, not a text")
+        (text or "").encode()
+    except Exception as error:  # anything at all: it is the user's own
+        what = f"{_reason(error, f'no text can be made of row {at}')}"
+        raise InputError(where, what, "mend the function, or leave the row out") from error
+    return text or ""
+
+
+def _steps(name: str, columns: Iterable[str]) -> list[str]:
+    """Return the column and the fields inside it that a name stands for.
+
+    >>> _steps("doc.body", ["doc"]), _steps("doc.body", ["doc", "doc.body"])
+    (['doc', 'body'], ['doc.body'])
+    """
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        if (column := ".".join(parts[:end])) in columns:
+            return [column, *parts[end:]]
+    return [name]
+
+
+def _values(batch: pa.Table, name: str) -> list[Any]:
+    column, *fields = _steps(name, batch.column_names)
+    values = batch.column(column)
+    for field in fields:
+        values = pc.struct_field(values, [values.type.get_field_index(field)])
+    listed: list[Any] = values.to_pylist()
+    return listed
+
+
+def _field(row: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column or field in a row, or its type in features; else None."""
+    value: Any = row
+    for step in _steps(name, row):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+# ------------------------------------------------------------------- shapes of usual data sets
+
+# The columns that make the text, in order, and the one that is the source.
+_USUAL = {
+    "Dolly": (("instruction", "context", "response"), "category"),
+    "Alpaca": (("instruction", "input", "output"), None),
+    "prompts and completions": (("prompt", "completion"), None),
+    "questions and answers": (("question", "answer"), None),
+}
+_TURNS = {"OpenAI's chats": ("role", "content"), "ShareGPT": ("from", "value")}
+_ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
+
+
+def _usual_columns(features: Mapping[str, Any]) -> tuple[str, Any, str | None, str | None] | None:
+    """Return the name of the shape, and text, messages and source in it; None if there is none."""
+    for column in ("messages", "conversations"):
+        if (kind := _turn(features.get(column))) is not None:
+            return kind, "text", column, None
+    for kind, (text, source) in _USUAL.items():
+        if all(_kind(features.get(name)) in _TEXTS for name in text):
+            return kind, text, None, source if source in features else None
+    return None
+
+
+def _turn(feature: Any) -> str | None:
+    """Return the kind of chat that a column holds: lists of turns, or turns of lists."""
+    turn = _item(feature)
+    if isinstance(feature, dict) and all(_item(part) is not None for part in feature.values()):
+        turn = feature
+    for kind, fields in _TURNS.items():
+        if isinstance(turn, dict) and all(field in turn for field in fields):
+            return kind
+    return None
+
+
+def _item(feature: Any) -> Any:
+    """Return the type of a list's items; None if it is not a list."""
+    if isinstance(feature, list):
+        return feature[0]
+    return getattr(feature, "feature", None)
+
+
+def _chat(column: str, row: dict[str, Any]) -> str:
+    r"""Return a chat as a text.
+
+    >>> turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    >>> _chat("messages", {"messages": turns})
+    'User: Why?\n\nAssistant: Because.'
+    """
+    turns = _field(row, column) or []
+    if isinstance(turns, Mapping):
+        turns = [dict(zip(turns, turn, strict=True)) for turn in zip(*turns.values(), strict=True)]
+    return "\n\n".join(filter(None, map(_turn_text, turns)))
+
+
+def _turn_text(turn: Any) -> str:
+    if not isinstance(turn, Mapping):
+        raise TypeError(f"a turn is {type(turn).__name__}, not a dict")
+    given = (fields for fields in _TURNS.values() if turn.get(fields[1]) is not None)
+    role, content = next(given, ("", ""))
+    said = turn.get(content)
+    if isinstance(said, list):  # parts, of which pictures and calls of tools have no text
+        said = "\n".join(part["text"] for part in said if part.get("text"))
+    if said is None or not said.strip():
+        return ""
+    who = str(turn.get(role) or "")
+    who = _ROLES.get(who, who).capitalize()
+    return f"{who}: {said.strip()}" if who else said.strip()
+
+
+# ------------------------------------------------------------------------ no such column
+
+
+def _no_column(data: datasets.Dataset, where: str, role: str, name: str) -> InputError:
+    """Return the error, with the columns, the likeliest one and the first row."""
+    names = data.column_names
+    remedy = f"name the column by {role}=..."
+    separators = [sign for sign in ";|\t" if len(names) == 1 and sign in names[0]]
+    if similar := _similar(name, data.features):
+        remedy = f"did you mean {similar!r}? {remedy}"
+    elif separators:
+        remedy = f"give sep={separators[0]!r}, or {remedy}"
+    if preview := _first_row(data):
+        remedy += f" (first row: {preview})"
+    return InputError(where, f"no column {name!r}; it has {listed(names)}", remedy)
+
+
+def _similar(name: str, features: Mapping[str, Any]) -> str | None:
+    """Return the column or field that differs by case, blanks and the like, or is further in."""
+
+    def bare(text: str) -> str:
+        return "".join(filter(str.isalnum, text.casefold())) or text
+
+    fields = list(_fields(features))
+    same = [field for field in fields if bare(field) == bare(name)]
+    same += [field for field in fields if bare(field.rsplit(".", 1)[-1]) == bare(name)]
+    return same[0] if same else None
+
+
+def _fields(features: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Yield the names of all columns and of the fields inside them.
+
+    >>> list(_fields({"id": 0, "doc": {"body": 0}}))
+    ['id', 'doc', 'doc.body']
+    """
+    for name, feature in features.items():
+        yield before + name
+        if isinstance(feature, dict):
+            yield from _fields(feature, f"{before}{name}.")
+
+
+def _first_row(data: datasets.Dataset) -> str:
+    """Return the first row, shortened: enough to recognise the columns."""
+    try:
+        rows = data.with_format("arrow")[:1].to_pylist() if len(data) else [{}]
+    except (UnicodeDecodeError, pa.ArrowException):  # damaged
+        return ""
+    shown = []
+    for name, value in list(rows[0].items())[:8]:
+        value = f"{len(value):,} bytes" if isinstance(value, bytes) else value
+        value = value_text(value[:200] if isinstance(value, str) else value)
+        shown.append(f"{truncate(name, 30)} = {truncate(value, 40)}")
+    return ", ".join(shown)
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """Write names for an error, the first of them if there are many."""
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+# ------------------------------------------------------------------------------- hashes
 
 
 def _first_undecodable(batch: pa.Table, names: Sequence[str]) -> int:
@@ -932,9 +1178,10 @@ def _first_undecodable(batch: pa.Table, names: Sequence[str]) -> int:
 
 
 def _as_table(
-    batch: pa.Table, text: Sequence[str], source: str | None, labels: list[str] | None
+    batch: pa.Table, columns: Columns, labels: list[str] | None, of: datasets.Features
 ) -> pa.Table:
-    strings = _read(batch, text, source, labels)
+    of = datasets.Features({name: of[name] for name in batch.column_names})
+    strings = _texts(batch, columns.text, of), _sources(batch, columns.source, labels)
     return pa.table([pa.array(s, pa.string()) for s in strings], names=["text", "source"])
 
 

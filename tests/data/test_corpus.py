@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -736,3 +737,186 @@ def test_strings_in_a_list_are_files_or_texts_and_never_both(tmp_path, monkeypat
 def test_an_error_about_what_is_in_hand_names_it(given, said):
     with pytest.raises(InputError, match=said):
         load_corpus(given)
+
+
+# --- which columns -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Text", " text", "TEXT ", "te_xt", "\ufefftext"])
+def test_a_column_that_differs_by_case_or_blanks_is_proposed(name):
+    frame = pd.DataFrame({name: TEXTS, "n": range(30)})
+    with pytest.raises(InputError) as caught:
+        load_corpus(frame)
+    meant = repr(name)
+    assert f"no column 'text'; it has {meant}, 'n'; did you mean {meant}? name" in str(caught.value)
+    for option in ({"text": "N"}, {"text": "x", "source": "n"}, {"source": " N", "text": name}):
+        said = "did you mean" if "x" not in option.values() else "it has"
+        with pytest.raises(InputError, match=said):
+            load_corpus(frame, **option)
+    with pytest.raises(InputError, match=r"did you mean 'doc\.body'\? name the column by text="):
+        load_corpus([{"doc": {"body": text}} for text in TEXTS], text="Body")
+
+
+def test_the_first_row_is_shown_where_a_column_is_missing(tmp_path):
+    path = write(tmp_path / "a.csv", "titel;inhalt\nKnoten;" + "lang " * 99 + "\nB;c\n")
+    with pytest.raises(InputError) as caught:
+        load_corpus(path)
+    assert "no column 'text'; it has 'titel;inhalt'; give sep=';', or name" in str(caught.value)
+    assert "(first row: titel;inhalt = Knoten;lang lang" in str(caught.value)
+    assert len(str(caught.value)) < 250
+    corpus = load_corpus(path, sep=";", text="inhalt", source="titel")
+    assert set(rows_of(corpus)) == {"c", "lang " * 99}
+    row = {"a": "\x1b[31mred\n\u202e<b>", "b": b"\x00" * 5000, "c": {"d": ["x", None]}, "e": None}
+    with pytest.raises(InputError) as caught:
+        load_corpus([row, row])
+    assert str(caught.value).endswith(
+        "(first row: a = red <b>, b = 5,000 bytes, c = d: x, none, e = none)"
+    )
+    wide = {f"column {i}": "word " * 1000 for i in range(500)}
+    with pytest.raises(InputError, match="and 470 more; name") as caught:
+        load_corpus([wide, wide])
+    assert len(str(caught.value)) < 1300
+
+
+def test_another_encoding_is_read_when_it_is_given(tmp_path):
+    path = write(tmp_path / "a.csv", "text\ncaf\xe9\nna\xefve\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"line 2 is not UTF-8 .* or give its encoding="):
+        load_corpus(path)
+    assert rows_of(load_corpus(path, encoding="latin-1")) == ["caf\xe9", "na\xefve"]
+
+
+def nested(i):
+    return {"doc": {"body": TEXTS[i], "meta": {"topic": "ab"[i % 2]}}, "a.b": f"dotted {i}"}
+
+
+@pytest.mark.parametrize("make", [list, pd.DataFrame, iter, Dataset.from_list, jsonl])
+def test_text_and_source_may_be_fields_of_columns(make, tmp_path):
+    given = make([nested(i) for i in range(30)])
+    given = write(tmp_path / "a.jsonl", given) if isinstance(given, str) else given
+    corpus = load_corpus(given, text=("doc.body", "a.b"), source="doc.meta.topic", eval_size=4)
+    expected = load_corpus([{"text": f"{t}\n\ndotted {i}", "source": "ab"[i % 2]}
+                            for i, t in enumerate(TEXTS)], eval_size=4)  # fmt: skip
+    assert contents(corpus) == contents(expected)
+
+
+def test_a_row_without_the_field_has_no_text():
+    rows = [*[{"doc": {"body": text}} for text in TEXTS], {"doc": None}, {"doc": {"body": None}}]
+    with pytest.warns(RbkitWarning, match="2 of 32 rows have no text"):
+        assert rows_of(load_corpus(rows, text="doc.body")) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"text": "doc"}, "column 'doc' holds fields 'body', 'meta', not a text; name one, as in "
+                          "text='doc.body'"),
+        ({"text": "doc.meta.none"}, r"no column 'doc\.meta\.none'; it has 'doc', 'a\.b'"),
+        ({"text": 5}, "text: 5 is not a column's name"),
+        ({"text": "a.b", "source": ["doc"]}, r"source: \['doc'\] is not a column's name"),
+        ({"messages": "a.b"}, r"column 'a\.b' holds string, not a chat"),
+        ({"messages": "c"}, "no column 'c'.*name the column by messages="),
+        ({"messages": "c", "text": "a.b"}, "messages: is given beside text"),
+        ({"text": lambda row: row["none"]}, "no text can be made of row 0 \\(KeyError: 'none'\\)"),
+        ({"text": lambda row: 5}, "of row 0 .TypeError: it gives int, not a text"),
+        ({"text": lambda row: "half \ud800"}, "no text can be made of row 0 .UnicodeEncodeError"),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_read_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        load_corpus([nested(i) for i in range(30)], **options)
+
+
+def test_a_function_of_the_row_may_make_the_text(tmp_path):
+    rows = [{**note, "n": i, "tags": ["x", {"y": i}]} for i, note in enumerate(NOTES)]
+    path = write(tmp_path / "a.jsonl", jsonl([{**row, "tags": ["x"]} for row in rows]))
+    for given in (rows, path, Dataset.from_list([{**row, "tags": [1]} for row in rows])):
+        for times in (1, 2):  # another function is not taken for the one before
+
+            def make(row, times=times):
+                assert list(row) == ["text", "source", "n", "tags"]
+                return row["text"] * times if row["n"] else None
+
+            with pytest.warns(RbkitWarning, match="1 of 30 rows have no text"):
+                corpus = load_corpus(given, text=make)
+            assert rows_of(corpus) == sorted(text * times for text in TEXTS[1:])
+            assert set(corpus["train"]["source"]) == {"a", "b"}
+    # not even a function that cannot be hashed
+    lock = threading.Lock()
+    assert rows_of(load_corpus(path, text=lambda row: row["text"] + str(lock)[:0])) == sorted(TEXTS)
+
+
+SAID = "User: Why 3?\n\nAssistant: Because of 3."
+CHAT = [("user", "Why {}?"), ("assistant", "Because of {}.")]
+SHAPES = {
+    "Dolly": (
+        lambda i: {"instruction": f"Do {i}.", "context": "" if i % 2 else "Here.",
+                   "response": f"Done {i}.", "category": "qa" if i % 3 else "brainstorming"},
+        "Do 3.\n\nDone 3.", {"qa", "brainstorming"},
+        {"text": ["instruction", "context", "response"], "source": "category"},
+        r"text=\('instruction', 'context', 'response'\), source='category'",
+    ),
+    "Alpaca": (
+        lambda i: {"instruction": f"Do {i}.", "input": "", "output": f"Done {i}."},
+        "Do 3.\n\nDone 3.", {"unknown"}, {"text": ["instruction", "input", "output"]},
+        r"text=\('instruction', 'input', 'output'\)",
+    ),
+    "prompts and completions": (
+        lambda i: {"prompt": f"Do {i}.", "completion": f"Done {i}.", "source": "x"},
+        "Do 3.\n\nDone 3.", {"x"}, {"text": ["prompt", "completion"]}, "text=",
+    ),
+    "questions and answers": (
+        lambda i: {"question": f"Do {i}.", "answer": f"Done {i}."},
+        "Do 3.\n\nDone 3.", {"unknown"}, {"text": ["question", "answer"]}, "text=",
+    ),
+    "OpenAI's chats": (
+        lambda i: {"messages": [{"role": r, "content": c.format(i)} for r, c in CHAT]},
+        SAID, {"unknown"}, {"messages": "messages"}, "messages='messages'",
+    ),
+    "ShareGPT": (
+        lambda i: {"id": str(i), "conversations": [
+            {"from": {"user": "human", "assistant": "gpt"}[r], "value": c.format(i)}
+            for r, c in CHAT]},
+        SAID, {"unknown"}, {"messages": "conversations"}, "messages='conversations'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["json", "jsonl", "parquet", "frame"])
+def test_usual_shapes_are_recognised_and_said(tmp_path, shape, kind):
+    row, text, sources, options, said = SHAPES[shape]
+    rows = [row(i) for i in range(30)]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), given := tmp_path / "a.parquet")
+    elif kind == "frame":
+        given = pd.DataFrame(rows)
+    else:
+        given = write(tmp_path / f"a.{kind}", jsonl(rows) if kind == "jsonl" else json.dumps(rows))
+    with pytest.warns(RbkitWarning, match=f"no column 'text', but those of {shape}: .*{said}"):
+        corpus = load_corpus(given, eval_size=4)
+    assert text in rows_of(corpus)
+    assert set(corpus["train"]["source"]) == sources
+    assert contents(load_corpus(given, eval_size=4, **options)) == contents(corpus)
+
+
+def test_a_chat_is_written_so_that_it_can_be_read():
+    picture = {"type": "image_url", "image_url": {"url": "x"}, "text": None}
+    chats = [
+        [{"role": "system", "content": " Be kind. "}, {"role": "user", "content": "Hi"}],
+        [{"role": "user", "content": [{"type": "text", "text": "Look"}, picture]},
+         {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]},
+         {"role": "tool", "content": "7"}],
+        [], None,
+    ]  # fmt: skip
+    expected = ["System: Be kind.\n\nUser: Hi", "User: Look\n\nTool: 7"]
+    with pytest.warns(RbkitWarning, match="2 of 4 rows have no text"):
+        corpus = load_corpus([{"data": {"chat": chat}} for chat in chats], messages="data.chat")
+    assert rows_of(corpus) == expected
+    # turns as a dict of lists, which is how older releases of datasets keep them
+    turns = [{"from": ["human", "gpt"], "value": [f"Why {i}?", "So."]} for i in range(9)]
+    corpus = load_corpus({"chat": turns}, messages="chat")
+    assert "User: Why 3?\n\nAssistant: So." in rows_of(corpus)
+    with pytest.raises(InputError, match="column 'chat' holds dict, not a text; give messages="):
+        load_corpus({"chat": turns}, text="chat")
+    with pytest.raises(InputError, match="column 'messages' holds List, not a text; give messages"):
+        load_corpus([SHAPES["OpenAI's chats"][0](i) for i in range(9)], text="messages")
