@@ -59,6 +59,9 @@ def load_corpus(
         TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
+        In a folder of several ``.txt`` and ``.md`` files, and in a list with ``.md``, each file
+        is one example, and its source the subfolder; lines are examples in other ``.txt``
+        files. ``sample_by="document"`` or ``"line"`` asks for one of the two.
         Or what is in memory: a list, tuple, Series or array of texts; a pandas frame, a list
         of dicts, a dict of columns, an Arrow table; a data set, also one that streams, or an
         iterator of texts or dicts, which is read to its end; a mapping of split name to any of

@@ -55,6 +55,7 @@ _READERS = {
     ".ndjson": "json",
     ".parquet": "parquet",
     ".txt": "text",
+    ".md": "text",
 }
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -418,6 +419,10 @@ def _open_files(
     if len(readers) > 1 or len(kinds & {".csv", ".tsv"}) > 1:
         raise InputError(name, f"mixes {' and '.join(sorted(kinds))}", "load one kind at a time")
     reader = readers.pop()
+    by_default = "document" if ".md" in kinds else "line"
+    if reader == "text" and options.get("sample_by", by_default) == "document":
+        root = Path(os.path.commonpath([file.parent for file in everything]))
+        return _open_documents(files, root, name, progress, options)
     if reader != "parquet" and "encoding" not in options:
         for file in everything:
             _check_lines(file, reader == "json")
@@ -609,11 +614,15 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
     data = []
     for match in sorted(_matches(f"{glob.escape(str(root))}/**/*")):
         file = Path(match)
-        if file.is_file() and _suffix(file) in _READERS and file.name not in _ABOUT_DATA:
+        about = file.name in _ABOUT_DATA or file == root / "README.md"
+        if file.is_file() and _suffix(file) in _READERS and not about:
             inside(home, file.resolve())
             data.append(file)
-    if any(_suffix(file) != ".txt" for file in data):  # then texts are licences and the like
-        data = [file for file in data if _suffix(file) != ".txt"]
+    texts = [file for file in data if _READERS[_suffix(file)] == "text"]
+    if len(texts) < len(data):  # then texts are licences and the like
+        data = [file for file in data if file not in texts]
+    elif _are_documents(texts, path, options):
+        return _open_documents(_document_splits(texts, root), root, path.name, progress, options)
     if not data:
         raise InputError(str(path), "no data file in it", f"put in one of {', '.join(_READERS)}")
     groups: dict[str, list[Path]] = {}
@@ -622,11 +631,79 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
     return _open_files(groups, path.name, progress, options)
 
 
+def _are_documents(texts: Sequence[Path], folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether each text file of a folder is one example; by default, if there are several."""
+    if "sample_by" in options:
+        return bool(texts) and options["sample_by"] == "document"
+    words = [re.split(r"[^a-z]+", file.name.lower()) for file in texts]
+    named = [{_SPLIT_OF[word] for word in name if word in _SPLIT_OF} for name in words]
+    if len(texts) < 2 or (all(named) and {"train"} in named):  # lines: train.txt and valid.txt
+        return False
+    what = f"each of its {len(texts):,} text files is one example"
+    warnings.warn(f"{folder}: {what} (sample_by='line' reads lines)", RbkitWarning, stacklevel=6)
+    return True
+
+
+def _document_splits(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
+    """Sort documents by the folder of their split; without a folder for train, all are train."""
+    of = [_SPLIT_OF.get(file.relative_to(root).parts[0].lower(), "train") for file in files]
+    own = any(_SPLIT_OF.get(file.relative_to(root).parts[0].lower()) == "train" for file in files)
+    groups: dict[str, list[Path]] = {}
+    for file, split in zip(files, of, strict=True):
+        groups.setdefault(split if own else "train", []).append(file)
+    return groups
+
+
+def _open_documents(
+    files: Mapping[str, list[Path]],
+    root: Path,
+    name: str,
+    progress: bool,
+    options: Mapping[str, Any],
+) -> Opened:
+    """Read each file as one example, whose source is the first folder below `root`."""
+    known = ("sample_by", "encoding", "encoding_errors")
+    if unknown := [option for option in options if option not in known]:
+        remedy = f"they take {', '.join(known)}"
+        raise InputError(unknown[0], "is not an option for documents", remedy)
+    inner = {file: file.relative_to(root) for group in files.values() for file in group}
+    tops = {path.parts[0].lower() for path in inner.values()}
+    depth = len(files) > 1 or tops <= set(_SPLIT_OF)  # whether folders of splits come first
+
+    def row(file: Path) -> dict[str, str | None]:
+        folders = inner[file].parts[int(depth and inner[file].parts[0].lower() in _SPLIT_OF) : -1]
+        source = folders[0] if folders else None
+        return {"text": _document(file, options), "source": source, "file": str(inner[file])}
+
+    splits = {
+        split: _from_stream(map(row, group), name, _DOCUMENTS, progress)
+        for split, group in files.items()
+    }
+    return Opened(splits, name, [])
+
+
+_DOCUMENTS = datasets.Features(dict.fromkeys(("text", "source", "file"), datasets.Value("string")))
+
+
+def _document(file: Path, options: Mapping[str, Any]) -> str:
+    if "encoding" not in options:
+        _check_lines(_path(file), False)
+    encoding, errors = options.get("encoding", "utf-8"), options.get("encoding_errors")
+    try:
+        with fsspec.open(
+            str(_path(file)), "rt", compression="infer", encoding=encoding, errors=errors
+        ) as lines:
+            return str(lines.read())
+    except Exception as error:  # damaged or unknown compression, another encoding
+        raise InputError(str(file), _reason(error), "repair it or leave it out") from error
+
+
 # What `datasets` writes about data, beside them.
 _ABOUT_DATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 # Words of a file's or a folder's name that say which split it is, as `datasets` reads them.
 _SPLIT_WORDS = {"train": "train training", "test": "test testing eval evaluation"}
 _SPLIT_WORDS["validation"] = "validation valid dev val"
+_SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
 
 
 def _split_of(file: Path) -> str:

@@ -920,3 +920,79 @@ def test_a_chat_is_written_so_that_it_can_be_read():
         load_corpus({"chat": turns}, text="chat")
     with pytest.raises(InputError, match="column 'messages' holds List, not a text; give messages"):
         load_corpus([SHAPES["OpenAI's chats"][0](i) for i in range(9)], text="messages")
+
+
+# --- folders of documents ----------------------------------------------------------------------
+
+
+def documents(root):
+    for i, text in enumerate(TEXTS):
+        name = f"{['sport', 'sea/north'][i % 2]}/test {i}.{['txt', 'md'][i % 3 == 0]}"
+        write(root / name, f"# {text}\r\n\r\nSecond paragraph.\r\n")
+    write(root / "README.md", "about this folder")
+    return root
+
+
+DOCUMENTS = sorted(f"# {text}\n\nSecond paragraph.\n" for text in TEXTS)
+
+
+def test_in_a_folder_of_documents_each_file_is_one_example_and_subfolders_are_sources(tmp_path):
+    folder = documents(tmp_path / "notes")
+    with pytest.warns(RbkitWarning, match="each of its 30 text files is one example .sample_by="):
+        corpus = load_corpus(folder, eval_size=4)
+    assert rows_of(corpus) == DOCUMENTS
+    sources = {row["text"]: row["source"] for split in corpus.values() for row in split}
+    assert sources == {f"# {text}\n\nSecond paragraph.\n": ["sport", "sea"][i % 2]
+                       for i, text in enumerate(TEXTS)}  # fmt: skip
+    assert about(corpus)["name"] == "notes"
+    asked = load_corpus(folder, sample_by="document", eval_size=4)
+    assert contents(asked) == contents(corpus)
+    everywhere = load_corpus(f"{folder}/*/**", sample_by="document", eval_size=4)
+    assert contents(everywhere) == contents(corpus)
+    with pytest.warns(RbkitWarning, match="30 of 90 rows have no text"):
+        lines = load_corpus(folder, sample_by="line")
+    assert "Second paragraph." in rows_of(lines)
+    named = load_corpus(folder, sample_by="document", text=["file", "text"])
+    assert rows_of(named)[0].startswith("sea/north/test 1.txt\n\n# note 1 ")
+
+
+def test_documents_in_folders_of_splits_keep_these(tmp_path):
+    for split, rows in (("train", range(20)), ("test", range(20, 30))):
+        for i in rows:
+            write(tmp_path / split / "ab"[i % 2] / f"{i}.txt", TEXTS[i])
+    corpus = load_corpus(tmp_path, sample_by="document")
+    assert sorted(corpus["train"]["text"]) == sorted(TEXTS[:20])
+    assert sorted(corpus["eval"]["text"]) == sorted(TEXTS[20:])
+    assert set(corpus["train"]["source"]) == set(corpus["eval"]["source"]) == {"a", "b"}
+
+
+def test_text_files_named_as_splits_or_given_as_files_are_read_by_line(tmp_path):
+    write(tmp_path / "train.txt", "\n".join(TEXTS[:20]))
+    write(tmp_path / "valid.txt", "\n".join(TEXTS[20:]))
+    corpus = load_corpus(tmp_path)
+    assert (corpus["train"].num_rows, corpus["eval"].num_rows) == (20, 10)
+    assert rows_of(load_corpus(tmp_path / "train.txt")) == sorted(TEXTS[:20])
+    both = load_corpus([tmp_path / "train.txt", tmp_path / "valid.txt"])
+    assert rows_of(both) == sorted(TEXTS)
+
+
+def test_documents_beside_data_are_about_them(tmp_path):
+    write(tmp_path / "a.jsonl", jsonl(ROWS))
+    for name in ("LICENSE.txt", "notes.md", "more.md"):
+        write(tmp_path / name, "a licence")
+    assert len(rows_of(load_corpus(tmp_path))) == 60
+
+
+def test_a_document_that_cannot_be_read_is_named(tmp_path):
+    documents(tmp_path)
+    bad = write(tmp_path / "sport" / "bad.txt", b"one\ncaf\xe9\n")
+    for options in ({"sample_by": "document"}, {"sample_by": "document", "encoding": "ascii"}):
+        with pytest.raises(InputError, match=r"bad\.txt: (line 2 is not UTF-8|could not be read)"):
+            load_corpus(tmp_path, **options)
+    texts = rows_of(load_corpus(tmp_path, sample_by="document", encoding="latin-1"))
+    assert "one\ncaf\xe9\n" in texts
+    bad.write_bytes(b"")
+    with pytest.warns(RbkitWarning, match="1 of 31 rows have no text"):
+        load_corpus(tmp_path, sample_by="document")
+    with pytest.raises(InputError, match="sep: is not an option for documents; they take"):
+        load_corpus(tmp_path, sample_by="document", sep=";")
