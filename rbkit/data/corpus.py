@@ -35,6 +35,7 @@ def load_corpus(
     text: str | Sequence[str] | Callable[[dict[str, Any]], str | None] = "text",
     messages: str | None = None,
     source: str | None = "source",
+    id: str | None = None,
     eval_share: float = 0.1,
     eval_size: int | None = None,
     eval_sources: Mapping[str, float] | None = None,
@@ -79,6 +80,8 @@ def load_corpus(
     source : str or None
         Column of the human labels, or a field of one. If there is none, every source is
         ``"unknown"``.
+    id : str, optional
+        Column of strings or integers, or a field of one, that is kept as ``id``.
     eval_share : float
         Share of the texts to hold out, in (0, 1).
     eval_size : int, optional
@@ -104,7 +107,9 @@ def load_corpus(
     Returns
     -------
     datasets.DatasetDict
-        Splits ``train`` and ``eval``, each with string columns ``text`` and ``source``.
+        Splits ``train`` and ``eval``, each with string columns ``text`` and ``source``, and
+        ``original_row``: the row in the data as given, from 0, before rows were left out; if
+        the data has an eval split of its own, the row in that split. And ``id``, if asked for.
 
     Raises
     ------
@@ -118,7 +123,7 @@ def load_corpus(
     --------
     >>> corpus = load_corpus([f"text {i}" for i in range(50)], eval_size=5)
     >>> len(corpus["train"]), len(corpus["eval"]), corpus["train"].column_names
-    (45, 5, ['text', 'source'])
+    (45, 5, ['text', 'source', 'original_row'])
     """
     remedy = "give a number between 0 and 1"
     if not 0 < (eval_share := as_number("eval_share", eval_share, remedy)) < 1:
@@ -128,7 +133,7 @@ def load_corpus(
     max_examples = None if max_examples is None else as_count("max_examples", max_examples)
     opened = open_data(where, config=config, split=split, progress=progress, options=options)
     train_name, eval_name = _split_names(opened)
-    columns = Columns.find(opened, train_name, text, source, messages)
+    columns = Columns.find(opened, train_name, text, source, messages, id)
     scans = [columns.scan(opened.splits[train_name], progress, where=opened.name)]
     if eval_name:
         columns.check(opened, eval_name)

@@ -811,9 +811,10 @@ def _clear_frames(error: BaseException | None) -> None:
 # ---------------------------------------------------------------------- texts and sources
 
 UNKNOWN = "unknown"
+ORIGINAL_ROW = "original_row"
 _BATCH = 1000
 _TEXTS = ("string", "null")
-_ALLOWED = {"text": _TEXTS, "source": (*_TEXTS, "integer", "label")}
+_ALLOWED = {"text": _TEXTS, "source": (*_TEXTS, "integer", "label"), "id": ("string", "integer")}
 _STRINGS = datasets.Features({"text": datasets.Value("string"), "source": datasets.Value("string")})
 
 
@@ -839,6 +840,7 @@ class Columns:
     text: list[str] | Function  # joined, or called with a row
     source: str | None
     reads: str | None = None  # the column that the function reads; by default, all of them
+    id: str | None = None  # the column that tells rows apart, for whoever made the data
 
     @classmethod
     def find(
@@ -848,6 +850,7 @@ class Columns:
         text: str | Sequence[str] | Function,
         source: str | None,
         messages: str | None = None,
+        id: str | None = None,
     ) -> Columns:
         """Find the requested columns in a split; by default, also those of usual data sets."""
         features = opened.splits[split].features
@@ -865,7 +868,7 @@ class Columns:
                 RbkitWarning,
                 stacklevel=3,
             )
-        columns = cls([], category if by_default else source)
+        columns = cls([], category if by_default else source, id=id)
         if messages is not None:
             columns.text, columns.reads = partial(_chat, messages), messages
         elif callable(text):
@@ -885,6 +888,7 @@ class Columns:
         wanted = [] if callable(self.text) else [("text", name) for name in self.text]
         wanted += [("messages", self.reads)] if self.reads is not None else []
         wanted += [("source", self.source)] if self.source is not None else []
+        wanted += [("id", self.id)] if self.id is not None else []
         for role, name in wanted:
             if not isinstance(name, str):
                 raise InputError(role, f"{name!r:.60} is not a column's name", "give a string")
@@ -910,7 +914,9 @@ class Columns:
                 elif isinstance(feature, dict):
                     kind = f"fields {listed(list(feature))}"
                     remedy = f"name one, as in {role}={f'{name}.{next(iter(feature), None)}'!r}"
-                raise InputError(where, f"column {name!r} holds {kind}, not a {role}", remedy)
+                article = "an" if role == "id" else "a"
+                what = f"column {name!r} holds {kind}, not {article} {role}"
+                raise InputError(where, what, remedy)
 
     def names(self, data: datasets.Dataset) -> list[str]:
         """Each column once: one may be part of the text and the source as well."""
@@ -973,7 +979,12 @@ class Columns:
     def take(
         self, data: datasets.Dataset, rows: Ints, progress: bool, key: str
     ) -> datasets.Dataset:
-        """Return these rows with the columns ``text`` and ``source``; `key` is of their content."""
+        """Return these rows: text, source, row in `data` and id; `key` is of texts and sources."""
+        keys = {ORIGINAL_ROW: pa.array(np.arange(len(data)))}
+        if self.id is not None:
+            column = _steps(self.id, data.column_names)[:1]
+            keys["id"] = _column(data.select_columns(column).with_format("arrow")[:], self.id)
+        table = pa.table(keys)
         chosen = data.select(rows)
         source, text = self.source, self.text
         # If nothing has to be joined, converted or filled in, no text is copied.
@@ -985,10 +996,11 @@ class Columns:
             and not _has_blanks(chosen.select_columns([source]))
         ):
             renamed = dict(zip([*text, source], ["text", "source"], strict=True))
-            return chosen.select_columns(list(renamed)).rename_columns(renamed)
+            renamed_data = data.select_columns(list(renamed)).rename_columns(renamed)
+            return _beside(renamed_data.with_format(None), table).select(rows)
         names = self.names(data)
         with quiet(progress and len(chosen) > 100_000):
-            return (
+            made = (
                 chosen.select_columns(names)
                 .with_format("arrow")
                 .map(
@@ -1003,6 +1015,12 @@ class Columns:
                 )
                 .with_format(None)
             )
+        return _beside(made, table.take(pa.array(rows)))
+
+
+def _beside(data: datasets.Dataset, table: pa.Table) -> datasets.Dataset:
+    """Put columns in memory beside those of a data set, of which nothing is copied."""
+    return datasets.concatenate_datasets([data, datasets.Dataset(table)], axis=1)
 
 
 def _kind(feature: Any) -> str:
@@ -1092,13 +1110,17 @@ def _steps(name: str, columns: Iterable[str]) -> list[str]:
     return [name]
 
 
-def _values(batch: pa.Table, name: str) -> list[Any]:
+def _column(batch: pa.Table, name: str) -> pa.ChunkedArray:
     column, *fields = _steps(name, batch.column_names)
     values = batch.column(column)
     for field in fields:
         values = pc.struct_field(values, [values.type.get_field_index(field)])
-    listed: list[Any] = values.to_pylist()
-    return listed
+    return values
+
+
+def _values(batch: pa.Table, name: str) -> list[Any]:
+    values: list[Any] = _column(batch, name).to_pylist()
+    return values
 
 
 def _field(row: Mapping[str, Any], name: str) -> Any:

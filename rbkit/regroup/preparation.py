@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.data.corpus import about, load_corpus
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
+from rbkit.regroup.domains import KEYS
 from rbkit.regroup.embedders import make_embedder, params_of
 from rbkit.regroup.embedding import Embedder, embed_corpus, embedding_seconds
 from rbkit.regroup.kmeans import vectors_of
@@ -107,6 +108,14 @@ class Material:
     def image(self, split: str, row: int) -> Any:
         """Return the picture of one example: a :class:`PIL.Image.Image`, or None."""
         return self.corpus[split][int(row)]["image"] if self.has_images else None
+
+    @cached_property
+    def keys(self) -> pa.Table | None:
+        """What joins train and eval, in this order, to the data they came from; None if nothing."""
+        both = [self.corpus[split] for split in ("train", "eval")]
+        names = [n for n in KEYS if all(n in data.column_names for data in both)]
+        parts = [data.select_columns(names).with_format("arrow")[:] for data in both if names]
+        return pa.concat_tables(parts, promote_options="permissive") if names else None
 
     @cached_property
     def key(self) -> str:

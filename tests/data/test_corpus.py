@@ -63,7 +63,8 @@ def as_file(folder: Path, kind: str) -> Path:
 def test_every_kind_of_file_gives_the_same_corpus(tmp_path, kind):
     corpus = load_corpus(as_file(tmp_path, kind), eval_size=10)
     assert rows_of(corpus) == sorted(row["text"] for row in ROWS)
-    assert corpus["train"].column_names == corpus["eval"].column_names == ["text", "source"]
+    assert corpus["train"].column_names == corpus["eval"].column_names
+    assert corpus["train"].column_names == ["text", "source", "original_row"]
     assert corpus["train"].num_rows == 50
     assert set(corpus["train"]["source"]) == {"a", "b"}
     # the split does not depend on the kind of file
@@ -996,3 +997,60 @@ def test_a_document_that_cannot_be_read_is_named(tmp_path):
         load_corpus(tmp_path, sample_by="document")
     with pytest.raises(InputError, match="sep: is not an option for documents; they take"):
         load_corpus(tmp_path, sample_by="document", sep=";")
+
+
+# --- back to the rows as given -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["frame", "shuffled", "jsonl", "function", "joined", "label"])
+def test_every_example_knows_its_original_row_and_id(tmp_path, kind):
+    rows = [{"text": text, "source": "ab"[i % 2], "key": f"k{i}", "n": 1000 + i}
+            for i, text in enumerate(TEXTS)]  # fmt: skip
+    rows[3]["text"], rows[7]["text"] = "", None
+    given, options = pd.DataFrame(rows, index=range(5, 35)), {"id": "n"}
+    if kind == "shuffled":
+        order = np.random.default_rng(0).permutation(30)
+        given, rows = Dataset.from_list(rows).select(order), [rows[at] for at in order]
+    elif kind == "jsonl":
+        given, options = write(tmp_path / "a.jsonl", jsonl(rows)), {"id": "key"}
+    elif kind == "function":
+        options = {"text": lambda row: row["text"], "id": "key"}
+    elif kind == "joined":
+        given = write(tmp_path / "a.jsonl", jsonl([{"of": row} for row in rows]))
+        options = {"text": ["of.text"], "source": "of.source", "id": "of.n"}
+    elif kind == "label":
+        options = {"source": "n"}
+    for more in ({"eval_size": 4}, {"max_examples": 10}, {"eval_sources": {"a": 1}}):
+        if kind == "label" and "eval_sources" in more:
+            continue
+        with pytest.warns(RbkitWarning, match="2 of 30 rows have no text"):
+            corpus = load_corpus(given, **options, **more)
+        assert ("id" in corpus["train"].column_names) == ("id" in options)
+        for split in corpus.values():
+            for row in split:
+                origin = rows[row["original_row"]]
+                assert row["text"] == origin["text"]
+                if "id" in options:
+                    assert row["id"] == origin[options["id"].removeprefix("of.")]
+        saved = tmp_path / f"saved {next(iter(more))}"
+        corpus.save_to_disk(str(saved))
+        assert contents(datasets.load_from_disk(str(saved))) == contents(corpus)
+        assert about(datasets.load_from_disk(str(saved)))["n_train"] == about(corpus)["n_train"]
+
+
+def test_ids_that_are_asked_for_later_are_not_missed_in_the_cache(tmp_path):
+    rows = [{"a": text, "b": "more", "n": i} for i, text in enumerate(TEXTS)]
+    path = write(tmp_path / "a.jsonl", jsonl(rows))
+    load_corpus(path, text=["a", "b"])
+    corpus = load_corpus(path, text=["a", "b"], id="n")
+    assert corpus["train"]["id"][:] == corpus["train"]["original_row"][:]
+    own = datasets.DatasetDict(
+        train=Dataset.from_list(rows[:20]), test=Dataset.from_list(rows[20:])
+    )
+    corpus = load_corpus(own, text="a", id="n")
+    assert corpus["eval"]["original_row"][:] == list(range(10))
+    assert corpus["eval"]["id"][:] == list(range(20, 30))
+    with pytest.raises(InputError, match=r"no column 'key'.*name the column by id="):
+        load_corpus(own, text="a", id="key")
+    with pytest.raises(InputError, match="column 'l' holds List, not an id; choose"):
+        load_corpus([{"text": text, "l": [1]} for text in TEXTS], id="l")
