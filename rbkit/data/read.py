@@ -306,7 +306,17 @@ def _from_columns(
         try:  # values of several types in a column: newer releases have a type for these
             return datasets.Dataset.from_dict(columns, features, on_mixed_types="use_json")
         except Exception:
-            raise InputError(kind, _reason(error), "make each column of one type") from error
+            bad = next((name for name in columns if not _is_readable(columns[name])), None)
+            where = kind if bad is None or len(columns) == 1 else f"{kind}, column {bad!r}"
+            remedy = "make it of one type that Arrow has, or leave it out"
+            raise InputError(where, _reason(error), remedy) from error
+
+
+def _is_readable(values: list[Any]) -> bool:
+    try:
+        return bool(datasets.Dataset.from_dict({"column": values}))
+    except Exception:  # as above
+        return False
 
 
 def _checked_places(where: Any) -> Any:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _FORMAT = "rbkit-domains/1"
 _HEADER, _ASSIGNMENTS, _CENTROIDS = "domains.json", "assignments.parquet", "centroids.parquet"
-KEYS = ("original_row", "id")  # columns that join examples to the data they came from
+_KEYS = ("original_row", "id")  # columns that join examples to the data they came from
 _REMEDY = "restore it from a copy, or regroup again"
 _CSS = (
     "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif}"
@@ -342,7 +342,7 @@ class Domains:
             table = _read_table(folder, _ASSIGNMENTS, sums[_ASSIGNMENTS])
             labels = table["domain"].to_numpy()
             train = np.asarray(table["split"].to_pylist(), dtype=str) == "train"
-            known = [name for name in KEYS if name in table.column_names]  # none in older folders
+            known = [name for name in _KEYS if name in table.column_names]  # none in older folders
             keys = table.select(known) if known else None
             if _CENTROIDS in sums:
                 table = _read_table(folder, _CENTROIDS, sums[_CENTROIDS])

@@ -16,9 +16,9 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.corpus import about, load_corpus
+from rbkit.data.read import ORIGINAL_ROW
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
-from rbkit.regroup.domains import KEYS
 from rbkit.regroup.embedders import make_embedder, params_of
 from rbkit.regroup.embedding import Embedder, embed_corpus, embedding_seconds
 from rbkit.regroup.kmeans import vectors_of
@@ -113,7 +113,7 @@ class Material:
     def keys(self) -> pa.Table | None:
         """What joins train and eval, in this order, to the data they came from; None if nothing."""
         both = [self.corpus[split] for split in ("train", "eval")]
-        names = [n for n in KEYS if all(n in data.column_names for data in both)]
+        names = [n for n in (ORIGINAL_ROW, "id") if all(n in data.column_names for data in both)]
         parts = [data.select_columns(names).with_format("arrow")[:] for data in both if names]
         return pa.concat_tables(parts, promote_options="permissive") if names else None
 

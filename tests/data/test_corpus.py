@@ -730,6 +730,10 @@ def test_strings_in_a_list_are_files_or_texts_and_never_both(tmp_path, monkeypat
         ([None, 5], "where: None is not a place to load from"),
         ([["a"], ["b"]], r"where: \['a'\] is not a place to load from; give texts, rows, a path"),
         (5, "where: 5 is not a place to load from"),
+        (
+            {"text": ["a", "b"], "n": [1, 2], "odd": ["half \ud800", "x"]},
+            "dict, column 'odd': could not be read",
+        ),
         (["same", "same"], "needs at least two different texts"),
         (["", " "], "list of 2 texts: no example with a text in it"),
         (["a\ud800", "b"], "list: could not be read"),
