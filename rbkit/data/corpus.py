@@ -15,14 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, open_data
+from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, listed, open_data
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
@@ -32,8 +32,10 @@ _FORMAT = "rbkit-corpus/1"
 def load_corpus(
     where: Any,
     *,
-    text: str | Sequence[str] = "text",
+    text: str | Sequence[str] | Callable[[dict[str, Any]], str | None] = "text",
+    messages: str | None = None,
     source: str | None = "source",
+    id: str | None = None,
     eval_share: float = 0.1,
     eval_size: int | None = None,
     eval_sources: Mapping[str, float] | None = None,
@@ -53,16 +55,33 @@ def load_corpus(
 
     Parameters
     ----------
-    where : str, path, list, mapping, Dataset, DatasetDict, DataFrame or Series
+    where : str, path, list, mapping, Dataset, DatasetDict, DataFrame, array, iterator, ...
         A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``); a CSV,
         TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
-        Or what is in memory: a data set, a pandas frame, a Series of texts, a list of dicts.
-    text : str or sequence of str
-        Column of the texts. Several are joined by a blank line; empty ones are left out.
+        In a folder of several ``.txt`` and ``.md`` files, and in a list with ``.md``, each file
+        is one example, and its source the subfolder; lines are examples in other ``.txt``
+        files. ``sample_by="document"`` or ``"line"`` asks for one of the two.
+        Or what is in memory: a list, tuple, Series or array of texts; a pandas frame, a list
+        of dicts, a dict of columns, an Arrow table; a data set, also one that streams, or an
+        iterator of texts or dicts, which is read to its end; a mapping of split name to any of
+        these. Strings in a list are files if each of them exists, ends as a data file does
+        (``.csv``, ``.jsonl``, ...) or is a pattern; texts if none does; otherwise refused.
+    text : str, sequence of str, or callable
+        Column of the texts, or a field of one (``"doc.body"``). Several are joined by a blank
+        line; empty ones are left out. A callable gets each row as a dict, and returns its text
+        or None; it is called twice, and its text must depend on the row alone. If there is no
+        column ``text``, those of Dolly, Alpaca, prompts and completions, questions and answers,
+        ShareGPT or OpenAI's chats are taken, with a warning that says so.
+    messages : str, optional
+        Column of chats, instead of `text`: lists of ``{role, content}`` or ``{from, value}``,
+        written as ``User: ...`` and ``Assistant: ...`` with a blank line between turns.
     source : str or None
-        Column of the human labels. If there is none, every source is ``"unknown"``.
+        Column of the human labels, or a field of one. If there is none, every source is
+        ``"unknown"``.
+    id : str, optional
+        Column of strings or integers, or a field of one, that is kept as ``id``.
     eval_share : float
         Share of the texts to hold out, in (0, 1).
     eval_size : int, optional
@@ -88,7 +107,9 @@ def load_corpus(
     Returns
     -------
     datasets.DatasetDict
-        Splits ``train`` and ``eval``, each with string columns ``text`` and ``source``.
+        Splits ``train`` and ``eval``, each with string columns ``text`` and ``source``, and
+        ``original_row``: the row in the data as given, from 0, before rows were left out; if
+        the data has an eval split of its own, the row in that split. And ``id``, if asked for.
 
     Raises
     ------
@@ -100,10 +121,9 @@ def load_corpus(
 
     Examples
     --------
-    >>> rows = datasets.Dataset.from_dict({"text": [f"text {i}" for i in range(50)]})
-    >>> corpus = load_corpus(rows, eval_size=5)
+    >>> corpus = load_corpus([f"text {i}" for i in range(50)], eval_size=5)
     >>> len(corpus["train"]), len(corpus["eval"]), corpus["train"].column_names
-    (45, 5, ['text', 'source'])
+    (45, 5, ['text', 'source', 'original_row'])
     """
     remedy = "give a number between 0 and 1"
     if not 0 < (eval_share := as_number("eval_share", eval_share, remedy)) < 1:
@@ -113,15 +133,15 @@ def load_corpus(
     max_examples = None if max_examples is None else as_count("max_examples", max_examples)
     opened = open_data(where, config=config, split=split, progress=progress, options=options)
     train_name, eval_name = _split_names(opened)
-    columns = Columns.find(opened, train_name, text, source)
+    columns = Columns.find(opened, train_name, text, source, messages, id)
     scans = [columns.scan(opened.splits[train_name], progress, where=opened.name)]
     if eval_name:
         columns.check(opened, eval_name)
         scans.append(columns.scan(opened.splits[eval_name], progress, where=opened.name))
     rows = Rows.of(scans)
-    _warn_of_dropped_rows(opened.name, scans)
     if len(rows.hashes) == 0:
-        raise InputError(opened.name, "no example with a text in it", "check the file and `text`")
+        raise InputError(opened.name, "no example with a text in it", "check the data and `text`")
+    _warn_of_dropped_rows(opened.name, scans)
 
     if eval_name:
         first_eval = len(scans[0].rows)
@@ -153,7 +173,8 @@ def load_corpus(
     for name, chosen in (("train", train), ("eval", held)):
         own = eval_name if name == "eval" else None
         data = opened.splits[own or train_name]
-        corpus[name] = columns.take(data, rows.position[chosen], progress)
+        key = rows.fingerprint(chosen, chosen[:0])
+        corpus[name] = columns.take(data, rows.position[chosen], progress, key)
     facts = {
         "format": _FORMAT,
         "name": opened.name,
@@ -411,7 +432,7 @@ def source_shares(names: Sequence[str], shares: Mapping[str, float]) -> NDArray[
     unknown = [name for name in shares if name not in names]
     if unknown:
         raise InputError(
-            "eval_sources", f"no source {unknown[0]!r}", f"the sources are {_listed(names)}"
+            "eval_sources", f"no source {unknown[0]!r}", f"the sources are {listed(names)}"
         )
     target = np.array([float(shares.get(name, 0.0)) for name in names], dtype=np.float64)
     if not np.all(np.isfinite(target)) or target.min(initial=0) < 0 or target.sum() <= 0:
@@ -420,11 +441,6 @@ def source_shares(names: Sequence[str], shares: Mapping[str, float]) -> NDArray[
         )
     scaled: NDArray[np.float64] = target / target.sum()
     return scaled
-
-
-def _listed(names: Sequence[str], most: int = 30) -> str:
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def subsample(rows: Ints, codes: Ints, hashes: UInt64s, size: int, seed: int) -> Ints:

@@ -1,4 +1,4 @@
-"""Open files, folders and hub ids as Arrow data sets, or explain in one line why that failed.
+"""Open files, folders, hub ids and what is in memory as Arrow data sets, or say why not.
 
 Files, globs, folders and hub ids all go through ``datasets.load_dataset``; no code that comes
 with a data set is ever run. When that fails, the faulty file is searched for, because
@@ -16,14 +16,16 @@ import gc
 import glob
 import hashlib
 import inspect
+import itertools
 import json
 import os
 import re
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.data.builtin import BUILTIN
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import CACHE_REMEDY, cache_dir, fingerprint, inside, read_json, regular
+from rbkit.text import truncate, value_text
 
 UInt64s = NDArray[np.uint64]
 Ints = NDArray[np.int64]
-Where = str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path]]
 
 _READERS = {
     ".csv": "csv",
@@ -53,6 +55,7 @@ _READERS = {
     ".ndjson": "json",
     ".parquet": "parquet",
     ".txt": "text",
+    ".md": "text",
 }
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -89,9 +92,8 @@ def open_data(
     if options.pop("trust_remote_code", False):
         what = "no code that comes with data is run"
         raise InputError("trust_remote_code", what, "convert the data to Parquet")
-    where = _in_memory(where)
-    if not isinstance(where, datasets.Dataset | datasets.DatasetDict | str | Path):
-        where = _checked_where(where)
+    in_memory = _in_memory(where, progress)
+    where = where if isinstance(in_memory, Opened) else in_memory
     path = _path(where) if isinstance(where, str | Path) else None
     built_in = isinstance(where, str) and where in BUILTIN
     if path and not (built_in or path.exists() or _looks_like_files(str(where))):
@@ -99,7 +101,13 @@ def open_data(
     if config is not None:
         what = "only data sets of the hub have configurations"
         raise InputError("config", what, "leave it out, and name the files")
-    opened = _open_local(where, path, progress, options)
+    if isinstance(in_memory, Opened):
+        opened = in_memory
+        if options:
+            remedy = f"{opened.name} takes no options: leave it out"
+            raise InputError(next(iter(options)), "is an option for reading files", remedy)
+    else:
+        opened = _open_local(where, path, progress, options)
     if split is None:
         return opened
     if split not in opened.splits:
@@ -109,12 +117,6 @@ def open_data(
 
 
 def _open_local(where: Any, path: Path | None, progress: bool, options: dict[str, Any]) -> Opened:
-    if isinstance(where, datasets.Dataset | datasets.DatasetDict):
-        if options:
-            remedy = "a data set that is open takes no options: leave it out"
-            raise InputError(next(iter(options)), "is an option for reading files", remedy)
-        splits = dict(where) if isinstance(where, datasets.DatasetDict) else {"train": where}
-        return Opened(splits, "data set", [])
     if isinstance(where, str) and where in BUILTIN:
         return _open_builtin(where, progress, options)
     if given := [name for name in ("data_files", "data_dir") if name in options]:
@@ -128,44 +130,204 @@ def _open_local(where: Any, path: Path | None, progress: bool, options: dict[str
     return _open_files({"train": _files(where)}, _name(where), progress, options)
 
 
-def _in_memory(where: Any) -> Any:
-    """Return rows that are in memory, or come one by one, as a ``Dataset``; the rest as it is."""
-    if isinstance(where, pd.Series):
-        return datasets.Dataset.from_dict({"text": where.tolist()})
-    if isinstance(where, pd.DataFrame):
-        return datasets.Dataset.from_pandas(where, preserve_index=False)
-    if isinstance(where, datasets.IterableDataset):
-        return datasets.Dataset.from_list(list(where))
-    if isinstance(where, list | tuple) and where:
-        if all(isinstance(item, Mapping) for item in where):
-            return datasets.Dataset.from_list(list(where))
-        strings = [item for item in where if isinstance(item, str)]
-        if len(strings) == len(where) and not any(map(_could_be_files, strings)):
-            what = f"none of these {len(where)} strings is a file"
-            remedy = (
-                "give texts as a pandas Series, or as datasets.Dataset.from_dict({'text': ...})"
-            )
-            raise InputError("where", what, remedy)
-    return where
+# ------------------------------------------------------------------------------ in memory
+
+_SPLITS = ("train", "eval", "validation", "valid", "val", "dev", "test")
+_COLUMN = (list, tuple, np.ndarray, pd.Series, pa.Array, pa.ChunkedArray)
+_CHUNK = 10_000  # rows that come one by one and are put into Arrow together
 
 
-def _could_be_files(text: str) -> bool:
-    return os.path.exists(text) or (" " not in text and _looks_like_files(text))
-
-
-def _checked_where(where: Any) -> Any:
-    """Return a list or a mapping of files; anything else is not a place to load from."""
+def _in_memory(where: Any, progress: bool) -> Any:
+    """Open what is in memory or comes row by row; return the rest, places to load from."""
+    kind = type(where).__name__
     if isinstance(where, Mapping):
-        groups: list[Any] = list(where.values())
-    elif isinstance(where, Iterable) and not isinstance(where, bytes | bytearray):
-        groups = [where := list(where)]
-    else:
-        groups = [[where]]
+        return _mapping(where, kind, progress)
+    data = _table(where, kind, progress)
+    if not isinstance(data, datasets.Dataset):
+        return _checked_places(data)
+    unit = "texts" if isinstance(where, _COLUMN) and data.column_names == ["text"] else "rows"
+    return Opened({"train": data}, f"{kind} of {len(data):,} {unit}", [])
+
+
+def _mapping(where: Mapping[Any, Any], kind: str, progress: bool) -> Any:
+    """Open a mapping: rows of each split, or lists that are columns; else it is of files."""
+    if not set(where) <= set(_SPLITS) and all(isinstance(v, _COLUMN) for v in where.values()):
+        columns = {str(name): _listed_values(values) for name, values in where.items()}
+        if not all(map(_could_be_file, (v for values in columns.values() for v in values[:1]))):
+            short, long = (pick(columns, key=lambda n: len(columns[n])) for pick in (min, max))
+            if len(columns[short]) != len(columns[long]):
+                numbers = f"{len(columns[long])} values in {long!r}, {len(columns[short])}"
+                what = f"{numbers} in {short!r}"
+                raise InputError(kind, what, "give columns of one length")
+            data = _from_columns(columns, kind)
+            return Opened({"train": data}, f"{kind} of {len(data):,} rows", [])
+    splits = {str(n): _table(given, f"{kind}, {n}", progress) for n, given in where.items()}
+    rows = {n: data for n, data in splits.items() if isinstance(data, datasets.Dataset)}
+    if rows and (others := [name for name in splits if name not in rows]):
+        what = f"{next(iter(rows))!r} is rows in memory, {others[0]!r} is not"
+        raise InputError(kind, what, "give rows of each split, files of each, or columns")
+    return Opened(rows, kind, []) if rows else _checked_places(splits)
+
+
+def _table(given: Any, kind: str, progress: bool) -> Any:
+    """Return rows in memory as a ``Dataset``; whatever else is given as it is, read into a list."""
+    if isinstance(given, datasets.Dataset | str | bytes | bytearray | Path | Mapping):
+        return given
+    if isinstance(given, pd.DataFrame):
+        return _from_frame(given, kind)
+    if isinstance(given, np.ndarray) and given.ndim != 1:
+        what = f"is an array of shape {given.shape}"
+        raise InputError(kind, what, "give one text per item, in one dimension")
+    if isinstance(given, pd.Series | np.ndarray | pa.Array | pa.ChunkedArray):
+        return _from_columns({"text": _listed_values(given)}, kind)
+    if hasattr(given, "__arrow_c_stream__") or isinstance(given, pa.RecordBatch):
+        return _from_arrow(given, kind)
+    if not isinstance(given, Iterable):
+        return given
+    if not isinstance(given, list | tuple):
+        items = iter(given)
+        if not (first := list(itertools.islice(items, 1))):
+            raise InputError(kind, "gives no rows", "give texts, rows or files")
+        items = itertools.chain(first, items)
+        if isinstance(first[0], Mapping):
+            features = given.features if isinstance(given, datasets.IterableDataset) else None
+            return _from_stream(items, kind, features, progress)
+        given = list(items)
+    first = [item for item in given if item is not None][:1]
+    if first and isinstance(first[0], Mapping):
+        return _from_rows(given, kind)
+    if first and isinstance(first[0], str) and not _are_files(given, kind):
+        return _from_columns({"text": list(given)}, kind)
+    return list(given)
+
+
+def _are_files(items: Sequence[Any], kind: str) -> bool:
+    """Whether a list of strings is of files, or of texts; a mixture of both is refused."""
+    could_be = [_could_be_file(item) for item in items]
+    if any(could_be) and not all(could_be):
+        what = f"{items[could_be.index(True)]!s:.60} looks like a file and "
+        what += f"{items[could_be.index(False)]!s:.60} does not"
+        remedy = 'give texts as a column, {"text": [...]}, and files as Path objects'
+        raise InputError(f"{kind} of {len(items):,} strings", what, remedy)
+    return all(could_be)
+
+
+def _could_be_file(item: Any) -> bool:
+    """Whether an item of a list is there as a file, is called as one, or is a pattern."""
+    if not isinstance(item, str):
+        return isinstance(item, Path)
+    if "\n" in item or not item.strip():
+        return False
+    if os.path.exists(item):
+        return True
+    pattern = glob.has_magic(item)
+    if " " in item:
+        return pattern and "/" in item and _suffix(item) in _READERS
+    return _suffix(item) in _READERS or (pattern and _matches_data(item))
+
+
+def _matches_data(pattern: str) -> bool:
+    """Whether there is a data file to match; ``[deleted]``, ``why?`` and ``***`` are texts."""
+    named = set("*/") & set(pattern) and any(map(str.isalnum, pattern))
+    return bool(named) and any(_suffix(match) in _READERS for match in glob.iglob(pattern))
+
+
+def _listed_values(values: Any) -> list[Any]:
+    if isinstance(values, np.ndarray) and values.ndim == 0:
+        return [values.item()]
+    listed = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+    return [None if value is pd.NA or value is pd.NaT else value for value in listed]
+
+
+def _from_frame(frame: pd.DataFrame, kind: str) -> datasets.Dataset:
+    names = pd.Index([str(name) for name in frame.columns])
+    if names.has_duplicates:
+        what = f"has two columns {names[names.duplicated()][0]!r}"
+        raise InputError(kind, what, "rename one of them")
+    try:
+        return datasets.Dataset.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError):  # a column holds values of several types
+        values = {name: _listed_values(frame.iloc[:, at]) for at, name in enumerate(names)}
+        return _from_columns(values, kind)
+
+
+def _from_arrow(given: Any, kind: str) -> datasets.Dataset:
+    """Take over a table of Arrow, or of a library that hands out such tables."""
+    try:
+        try:
+            table = pa.table(given)
+        except (pa.ArrowException, TypeError):  # a column of its own
+            table = pa.table({"text": pa.chunked_array(given)})
+        return datasets.Dataset(table)
+    except Exception as error:  # anything that says it is Arrow
+        raise InputError(kind, _reason(error), "convert the column, or leave it out") from error
+
+
+def _from_stream(rows: Iterable[Any], kind: str, features: Any, progress: bool) -> datasets.Dataset:
+    """Put rows that come one by one into Arrow."""
+    tables, start = [], 0
+    with tqdm(desc="reading", unit=" rows", mininterval=1, delay=2, disable=not progress) as bar:
+        while some := list(itertools.islice(rows, _CHUNK)):
+            tables.append(_from_rows(some, kind, features, start).data.table)
+            start += len(some)
+            bar.update(len(some))
+    try:
+        # what `datasets` noted about the first table need not hold for all
+        bare = tables if features else [table.replace_schema_metadata(None) for table in tables]
+        return datasets.Dataset(pa.concat_tables(bare, promote_options="permissive"))
+    except pa.ArrowException as error:
+        raise InputError(kind, _reason(error), "make each column of one type") from error
+
+
+def _from_rows(
+    rows: Sequence[Any], kind: str, features: Any = None, start: int = 0
+) -> datasets.Dataset:
+    """Put dicts into Arrow; a key that only some of them have is missing in the others."""
+    for at, row in enumerate(rows, start):
+        if not isinstance(row, Mapping):
+            what = f"item {at} is {type(row).__name__}, not a dict as others are"
+            raise InputError(kind, what, "give a dict for each row")
+    names = features or dict.fromkeys(name for row in rows for name in row)
+    columns = {str(name): [row.get(name) for row in rows] for name in names}
+    return _from_columns(columns, kind, features)
+
+
+def _from_columns(
+    columns: Mapping[str, list[Any]], kind: str, features: Any = None
+) -> datasets.Dataset:
+    columns = {
+        # not a number: how pandas marks a missing text
+        name: [None if isinstance(value, float) and value != value else value for value in values]
+        for name, values in columns.items()
+    }
+    try:
+        return datasets.Dataset.from_dict(columns, features)
+    except Exception as error:
+        try:  # values of several types in a column: newer releases have a type for these
+            return datasets.Dataset.from_dict(columns, features, on_mixed_types="use_json")
+        except Exception:
+            bad = next((name for name in columns if not _is_readable(columns[name])), None)
+            where = kind if bad is None or len(columns) == 1 else f"{kind}, column {bad!r}"
+            remedy = "make it of one type that Arrow has, or leave it out"
+            raise InputError(where, _reason(error), remedy) from error
+
+
+def _is_readable(values: list[Any]) -> bool:
+    try:
+        return bool(datasets.Dataset.from_dict({"column": values}))
+    except Exception:  # as above
+        return False
+
+
+def _checked_places(where: Any) -> Any:
+    """Return a list or a mapping of files; anything else is not a place to load from."""
+    groups = list(where.values()) if isinstance(where, Mapping) else [where]
     for group in groups:
         for item in group if isinstance(group, list | tuple) else [group]:
             if not isinstance(item, str | Path):
                 what = f"{item!r:.60} is not a place to load from"
-                raise InputError("where", what, "give a path, a list of paths, a name or a hub id")
+                remedy = "give texts, rows, a path, a list of paths, a name or a hub id"
+                raise InputError("where", what, remedy)
             _path(item)
     return where
 
@@ -232,7 +394,7 @@ def _files(where: str | Path | Sequence[str | Path]) -> list[Path]:
             raise InputError(str(where), "no file matches", f"check it (from {Path.cwd()})")
         raise InputError(str(where), "no such file", f"check the path (from {Path.cwd()})")
     if not where:
-        raise InputError("where", "an empty list of files", "give at least one file")
+        raise InputError("where", "is an empty list", "give texts, rows or files")
     return [file for item in where for file in _files(item)]
 
 
@@ -267,6 +429,10 @@ def _open_files(
     if len(readers) > 1 or len(kinds & {".csv", ".tsv"}) > 1:
         raise InputError(name, f"mixes {' and '.join(sorted(kinds))}", "load one kind at a time")
     reader = readers.pop()
+    by_default = "document" if ".md" in kinds else "line"
+    if reader == "text" and options.get("sample_by", by_default) == "document":
+        root = Path(os.path.commonpath([file.parent for file in everything]))
+        return _open_documents(files, root, name, progress, options)
     if reader != "parquet" and "encoding" not in options:
         for file in everything:
             _check_lines(file, reader == "json")
@@ -330,13 +496,13 @@ def _for_pandas(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in known}
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, failed: str = "could not be read") -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     if "corresponds to no data" in str(error):
         return "has no rows"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"could not be read ({type(error).__name__}: {lines[0][:300] if lines else ''})"
+    return f"{failed} ({type(error).__name__}: {lines[0][:300] if lines else ''})"
 
 
 def _diagnose(
@@ -402,7 +568,9 @@ def _check_lines(file: Path, is_json: bool) -> None:
                         raise InputError(str(file), what, "flatten it, or leave it out")
     except UnicodeDecodeError as error:
         what = f"line {number} is not UTF-8 ({error.reason} at byte {error.start})"
-        raise InputError(str(file), what, "convert it, e.g. with iconv") from error
+        raise InputError(
+            str(file), what, "convert it, e.g. with iconv, or give its encoding=..."
+        ) from error
     except InputError:
         raise
     except Exception:  # damaged or unknown compression: reading it says more
@@ -456,11 +624,15 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
     data = []
     for match in sorted(_matches(f"{glob.escape(str(root))}/**/*")):
         file = Path(match)
-        if file.is_file() and _suffix(file) in _READERS and file.name not in _ABOUT_DATA:
+        about = file.name in _ABOUT_DATA or file == root / "README.md"
+        if file.is_file() and _suffix(file) in _READERS and not about:
             inside(home, file.resolve())
             data.append(file)
-    if any(_suffix(file) != ".txt" for file in data):  # then texts are licences and the like
-        data = [file for file in data if _suffix(file) != ".txt"]
+    texts = [file for file in data if _READERS[_suffix(file)] == "text"]
+    if len(texts) < len(data):  # then texts are licences and the like
+        data = [file for file in data if file not in texts]
+    elif _are_documents(texts, path, options):
+        return _open_documents(_document_splits(texts, root), root, path.name, progress, options)
     if not data:
         raise InputError(str(path), "no data file in it", f"put in one of {', '.join(_READERS)}")
     groups: dict[str, list[Path]] = {}
@@ -469,11 +641,79 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
     return _open_files(groups, path.name, progress, options)
 
 
+def _are_documents(texts: Sequence[Path], folder: Path, options: Mapping[str, Any]) -> bool:
+    """Whether each text file of a folder is one example; by default, if there are several."""
+    if "sample_by" in options:
+        return bool(texts) and options["sample_by"] == "document"
+    words = [re.split(r"[^a-z]+", file.name.lower()) for file in texts]
+    named = [{_SPLIT_OF[word] for word in name if word in _SPLIT_OF} for name in words]
+    if len(texts) < 2 or (all(named) and {"train"} in named):  # lines: train.txt and valid.txt
+        return False
+    what = f"each of its {len(texts):,} text files is one example"
+    warnings.warn(f"{folder}: {what} (sample_by='line' reads lines)", RbkitWarning, stacklevel=6)
+    return True
+
+
+def _document_splits(files: Sequence[Path], root: Path) -> dict[str, list[Path]]:
+    """Sort documents by the folder of their split; without a folder for train, all are train."""
+    of = [_SPLIT_OF.get(file.relative_to(root).parts[0].lower(), "train") for file in files]
+    own = any(_SPLIT_OF.get(file.relative_to(root).parts[0].lower()) == "train" for file in files)
+    groups: dict[str, list[Path]] = {}
+    for file, split in zip(files, of, strict=True):
+        groups.setdefault(split if own else "train", []).append(file)
+    return groups
+
+
+def _open_documents(
+    files: Mapping[str, list[Path]],
+    root: Path,
+    name: str,
+    progress: bool,
+    options: Mapping[str, Any],
+) -> Opened:
+    """Read each file as one example, whose source is the first folder below `root`."""
+    known = ("sample_by", "encoding", "encoding_errors")
+    if unknown := [option for option in options if option not in known]:
+        remedy = f"they take {', '.join(known)}"
+        raise InputError(unknown[0], "is not an option for documents", remedy)
+    inner = {file: file.relative_to(root) for group in files.values() for file in group}
+    tops = {path.parts[0].lower() for path in inner.values()}
+    depth = len(files) > 1 or tops <= set(_SPLIT_OF)  # whether folders of splits come first
+
+    def row(file: Path) -> dict[str, str | None]:
+        folders = inner[file].parts[int(depth and inner[file].parts[0].lower() in _SPLIT_OF) : -1]
+        source = folders[0] if folders else None
+        return {"text": _document(file, options), "source": source, "file": str(inner[file])}
+
+    splits = {
+        split: _from_stream(map(row, group), name, _DOCUMENTS, progress)
+        for split, group in files.items()
+    }
+    return Opened(splits, name, [])
+
+
+_DOCUMENTS = datasets.Features(dict.fromkeys(("text", "source", "file"), datasets.Value("string")))
+
+
+def _document(file: Path, options: Mapping[str, Any]) -> str:
+    if "encoding" not in options:
+        _check_lines(_path(file), False)
+    encoding, errors = options.get("encoding", "utf-8"), options.get("encoding_errors")
+    try:
+        with fsspec.open(
+            str(_path(file)), "rt", compression="infer", encoding=encoding, errors=errors
+        ) as lines:
+            return str(lines.read())
+    except Exception as error:  # damaged or unknown compression, another encoding
+        raise InputError(str(file), _reason(error), "repair it or leave it out") from error
+
+
 # What `datasets` writes about data, beside them.
 _ABOUT_DATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json")
 # Words of a file's or a folder's name that say which split it is, as `datasets` reads them.
 _SPLIT_WORDS = {"train": "train training", "test": "test testing eval evaluation"}
 _SPLIT_WORDS["validation"] = "validation valid dev val"
+_SPLIT_OF = {word: split for split, words in _SPLIT_WORDS.items() for word in words.split()}
 
 
 def _split_of(file: Path) -> str:
@@ -581,9 +821,10 @@ def _clear_frames(error: BaseException | None) -> None:
 # ---------------------------------------------------------------------- texts and sources
 
 UNKNOWN = "unknown"
+ORIGINAL_ROW = "original_row"
 _BATCH = 1000
 _TEXTS = ("string", "null")
-_ALLOWED = {"text": _TEXTS, "source": (*_TEXTS, "integer", "label")}
+_ALLOWED = {"text": _TEXTS, "source": (*_TEXTS, "integer", "label"), "id": ("string", "integer")}
 _STRINGS = datasets.Features({"text": datasets.Value("string"), "source": datasets.Value("string")})
 
 
@@ -599,59 +840,106 @@ class Scan:
     dropped: int  # rows without text
 
 
+Function = Callable[[dict[str, Any]], "str | None"]
+
+
 @dataclass
 class Columns:
-    """The columns that text and source come from."""
+    """Where text and source come from: columns, fields of columns (``doc.body``), a function."""
 
-    text: list[str]
+    text: list[str] | Function  # joined, or called with a row
     source: str | None
+    reads: str | None = None  # the column that the function reads; by default, all of them
+    id: str | None = None  # the column that tells rows apart, for whoever made the data
 
     @classmethod
     def find(
-        cls, opened: Opened, split: str, text: str | Sequence[str], source: str | None
+        cls,
+        opened: Opened,
+        split: str,
+        text: str | Sequence[str] | Function,
+        source: str | None,
+        messages: str | None = None,
+        id: str | None = None,
     ) -> Columns:
-        """Find the requested columns in a split."""
-        if source == "source" and "source" not in opened.splits[split].column_names:
-            source = None  # the default requires nothing
-        columns = cls([text] if isinstance(text, str) else list(text), source)
-        if not columns.text:
-            raise InputError("text", "no column", "name at least one")
+        """Find the requested columns in a split; by default, also those of usual data sets."""
+        features = opened.splits[split].features
+        by_default = source == "source" and "source" not in features
+        category = None  # the default requires nothing
+        if messages is not None and text != "text":
+            raise InputError("messages", "is given beside text", "give one of the two")
+        unnamed = messages is None and text == "text" and "text" not in features
+        if unnamed and (shape := _usual_columns(features)) is not None:
+            kind, text, messages, category = shape
+            used = f"text={text!r}" if messages is None else f"messages={messages!r}"
+            used += f", source={category!r}" if by_default and category else ""
+            warnings.warn(
+                f"{opened.name}: has no column 'text', but those of {kind}: read with {used}",
+                RbkitWarning,
+                stacklevel=3,
+            )
+        columns = cls([], category if by_default else source, id=id)
+        if messages is not None:
+            columns.text, columns.reads = partial(_chat, messages), messages
+        elif callable(text):
+            columns.text = text
+        else:
+            several = isinstance(text, Sequence) and not isinstance(text, str)
+            columns.text = list(text) if several else [text]  # type: ignore[list-item]
+            if not columns.text:
+                raise InputError("text", "no column", "name at least one")
         columns.check(opened, split)
         return columns
 
     def check(self, opened: Opened, split: str) -> None:
         """Raise an InputError if a column is not in `split`, or is of another kind."""
-        features = opened.splits[split].features
+        data = opened.splits[split]
         where = opened.name if len(opened.splits) == 1 else f"{opened.name}, split {split}"
-        wanted = [("text", name) for name in self.text]
+        wanted = [] if callable(self.text) else [("text", name) for name in self.text]
+        wanted += [("messages", self.reads)] if self.reads is not None else []
         wanted += [("source", self.source)] if self.source is not None else []
+        wanted += [("id", self.id)] if self.id is not None else []
         for role, name in wanted:
-            if name not in features:
-                raise InputError(
-                    where,
-                    f"no column {name!r}; it has {', '.join(map(repr, features))}",
-                    f"name the column by {role}=...",
-                )
-            kind = _kind(features[name])
+            if not isinstance(name, str):
+                raise InputError(role, f"{name!r:.60} is not a column's name", "give a string")
+            if (feature := _field(data.features, name)) is None:
+                raise _no_column(data, where, role, name)
+            kind = _kind(feature)
+            if role == "messages":
+                if _turn(feature) is None and "Json" not in (kind, _kind(_item(feature))):
+                    what = f"column {name!r} holds {kind}, not a chat"
+                    remedy = "choose one of lists of {role, content} or {from, value}"
+                    raise InputError(where, what, remedy)
+                continue
             if role == "text" and kind == "Json":  # how `datasets` reads values of several types
-                rows = opened.splits[split].select_columns([name])
-                kinds = (type(row[name]).__name__ for row in rows)
+                rows = data.select_columns(_steps(name, data.features)[:1])
+                kinds = (type(_field(row, name)).__name__ for row in rows)
                 odd = next(((at, k) for at, k in enumerate(kinds) if k not in ("str", "NoneType")))
                 what = f"row {odd[0]} of column {name!r} holds {odd[1]}, not a text"
                 raise InputError(where, what, "make all of it text, or leave the row out")
             if kind not in _ALLOWED[role]:
-                raise InputError(
-                    where, f"column {name!r} holds {kind}, not a {role}", f"choose another {role}="
-                )
+                remedy = f"choose another {role}="
+                if role == "text" and _turn(feature) is not None:
+                    remedy = f"give messages={name!r}"
+                elif isinstance(feature, dict):
+                    kind = f"fields {listed(list(feature))}"
+                    remedy = f"name one, as in {role}={f'{name}.{next(iter(feature), None)}'!r}"
+                article = "an" if role == "id" else "a"
+                what = f"column {name!r} holds {kind}, not {article} {role}"
+                raise InputError(where, what, remedy)
 
-    @property
-    def names(self) -> list[str]:
+    def names(self, data: datasets.Dataset) -> list[str]:
         """Each column once: one may be part of the text and the source as well."""
-        return list(dict.fromkeys([*self.text, *([] if self.source is None else [self.source])]))
+        if callable(self.text):
+            read = data.column_names if self.reads is None else [self.reads]
+        else:
+            read = list(self.text)
+        read = [*read, *([] if self.source is None else [self.source])]
+        return list(dict.fromkeys(_steps(name, data.column_names)[0] for name in read))
 
     def labels(self, data: datasets.Dataset) -> list[str] | None:
         """Return the names of a source column of numbered labels."""
-        feature = data.features[self.source] if self.source is not None else None
+        feature = _field(data.features, self.source) if self.source is not None else None
         return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
 
     def scan(
@@ -673,12 +961,13 @@ class Columns:
             mininterval=1,
             disable=not progress or len(data) < 100_000,
         ) as bar:
-            wanted = data.select_columns(self.names).with_format("arrow")
+            wanted = data.select_columns(names := self.names(data)).with_format("arrow")
             for batch in wanted.iter(batch_size=_BATCH):
                 try:
-                    texts, sources = _read(batch, self.text, self.source, labels)
+                    texts = _texts(batch, self.text, wanted.features, where, start)
+                    sources = _sources(batch, self.source, labels)
                 except UnicodeDecodeError as error:
-                    row = start + _first_undecodable(batch, self.names)
+                    row = start + _first_undecodable(batch, names)
                     what = f"row {row} is not UTF-8 ({error.reason} at byte {error.start})"
                     raise InputError(where, what, "write the file again in UTF-8") from error
                 some = [i for i, text in enumerate(texts) if keep_empty or text.strip()]
@@ -697,37 +986,51 @@ class Columns:
             start - len(codes),
         )
 
-    def take(self, data: datasets.Dataset, rows: Ints, progress: bool) -> datasets.Dataset:
-        """Return these rows with the columns ``text`` and ``source``."""
+    def take(
+        self, data: datasets.Dataset, rows: Ints, progress: bool, key: str
+    ) -> datasets.Dataset:
+        """Return these rows: text, source, row in `data` and id; `key` is of texts and sources."""
+        keys = {ORIGINAL_ROW: pa.array(np.arange(len(data)))}
+        if self.id is not None:
+            column = _steps(self.id, data.column_names)[:1]
+            keys["id"] = _column(data.select_columns(column).with_format("arrow")[:], self.id)
+        table = pa.table(keys)
         chosen = data.select(rows)
-        source, columns = self.source, [*self.text, self.source]
+        source, text = self.source, self.text
         # If nothing has to be joined, converted or filled in, no text is copied.
         if (
-            len(self.text) == 1
-            and source not in (None, *self.text)
-            and all(_kind(data.features[name]) == "string" for name in columns)
+            not callable(text)
+            and len(text) == 1
+            and source not in (None, *text)
+            and all(_kind(data.features.get(name)) == "string" for name in (*text, source))
             and not _has_blanks(chosen.select_columns([source]))
         ):
-            names = dict(zip(columns, ["text", "source"], strict=True))
-            return chosen.select_columns(columns).rename_columns(names)
+            renamed = dict(zip([*text, source], ["text", "source"], strict=True))
+            renamed_data = data.select_columns(list(renamed)).rename_columns(renamed)
+            return _beside(renamed_data.with_format(None), table).select(rows)
+        names = self.names(data)
         with quiet(progress and len(chosen) > 100_000):
-            return (
-                chosen.select_columns(self.names)
+            made = (
+                chosen.select_columns(names)
                 .with_format("arrow")
                 .map(
                     _as_table,
                     batched=True,
                     batch_size=_BATCH,
-                    remove_columns=self.names,
-                    fn_kwargs={
-                        "text": self.text,
-                        "source": source,
-                        "labels": self.labels(data),
-                    },
+                    remove_columns=names,
+                    fn_kwargs={"columns": self, "labels": self.labels(data), "of": data.features},
                     features=_STRINGS,
+                    # Of the content: whether a function can be hashed, and all of it, is unsure.
+                    new_fingerprint=key,
                 )
                 .with_format(None)
             )
+        return _beside(made, table.take(pa.array(rows)))
+
+
+def _beside(data: datasets.Dataset, table: pa.Table) -> datasets.Dataset:
+    """Put columns in memory beside those of a data set, of which nothing is copied."""
+    return datasets.concatenate_datasets([data, datasets.Dataset(table)], axis=1)
 
 
 def _kind(feature: Any) -> str:
@@ -751,24 +1054,225 @@ def _has_blanks(column: datasets.Dataset) -> bool:
     return False
 
 
-def _read(
-    batch: pa.Table, text: Sequence[str], source: str | None, labels: list[str] | None
-) -> tuple[list[str], list[str]]:
-    """Return the texts and sources of a batch."""
-    parts = [batch.column(name).to_pylist() for name in text]
+def _texts(
+    batch: pa.Table,
+    text: list[str] | Function,
+    features: datasets.Features,
+    where: str = "corpus",
+    start: int = 0,
+) -> list[str]:
+    """Return the texts of a batch whose first row has the number `start`."""
+    if callable(text):
+        rows = enumerate(_rows(batch, features, where), start)
+        return [_called(text, row, where, at) for at, row in rows]
+    parts = [_values(batch, name) for name in text]
     if len(parts) == 1:
-        texts = [value or "" for value in parts[0]]
-    else:
-        texts = [
-            "\n\n".join(part for part in row if part and part.strip())
-            for row in zip(*parts, strict=True)
-        ]
+        return [value or "" for value in parts[0]]
+    return [
+        "\n\n".join(part for part in row if part and part.strip())
+        for row in zip(*parts, strict=True)
+    ]
+
+
+def _sources(batch: pa.Table, source: str | None, labels: list[str] | None) -> list[str]:
     if source is None:
-        return texts, [UNKNOWN] * len(batch)
-    values = batch.column(source).to_pylist()
+        return [UNKNOWN] * len(batch)
+    values = _values(batch, source)
     if labels is not None:  # -1 is how `datasets` marks a missing label
-        return texts, [labels[v] if v is not None and v >= 0 else UNKNOWN for v in values]
-    return texts, [str(v) if v is not None and str(v).strip() else UNKNOWN for v in values]
+        return [labels[v] if v is not None and v >= 0 else UNKNOWN for v in values]
+    return [str(v) if v is not None and str(v).strip() else UNKNOWN for v in values]
+
+
+def _rows(batch: pa.Table, features: datasets.Features, where: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch as ``datasets`` would give them."""
+    columns = batch.to_pydict()
+    try:
+        columns = features.decode_batch(columns)
+    except Exception as error:  # a damaged picture, among others
+        raise InputError(where, _reason(error), "mend the rows, or leave them out") from error
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _called(function: Function, row: dict[str, Any], where: str, at: int) -> str:
+    """Return the text that a function makes of a row; nothing is an empty one."""
+    try:
+        text = function(row)
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"it gives {type(text).__name__}, not a text")
+        (text or "").encode()
+    except Exception as error:  # anything at all: it is the user's own
+        what = f"{_reason(error, f'no text can be made of row {at}')}"
+        raise InputError(where, what, "mend the function, or leave the row out") from error
+    return text or ""
+
+
+def _steps(name: str, columns: Iterable[str]) -> list[str]:
+    """Return the column and the fields inside it that a name stands for.
+
+    >>> _steps("doc.body", ["doc"]), _steps("doc.body", ["doc", "doc.body"])
+    (['doc', 'body'], ['doc.body'])
+    """
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        if (column := ".".join(parts[:end])) in columns:
+            return [column, *parts[end:]]
+    return [name]
+
+
+def _column(batch: pa.Table, name: str) -> pa.ChunkedArray:
+    column, *fields = _steps(name, batch.column_names)
+    values = batch.column(column)
+    for field in fields:
+        values = pc.struct_field(values, [values.type.get_field_index(field)])
+    return values
+
+
+def _values(batch: pa.Table, name: str) -> list[Any]:
+    values: list[Any] = _column(batch, name).to_pylist()
+    return values
+
+
+def _field(row: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column or field in a row, or its type in features; else None."""
+    value: Any = row
+    for step in _steps(name, row):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+# ------------------------------------------------------------------- shapes of usual data sets
+
+# The columns that make the text, in order, and the one that is the source.
+_USUAL = {
+    "Dolly": (("instruction", "context", "response"), "category"),
+    "Alpaca": (("instruction", "input", "output"), None),
+    "prompts and completions": (("prompt", "completion"), None),
+    "questions and answers": (("question", "answer"), None),
+}
+_TURNS = {"OpenAI's chats": ("role", "content"), "ShareGPT": ("from", "value")}
+_ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
+
+
+def _usual_columns(features: Mapping[str, Any]) -> tuple[str, Any, str | None, str | None] | None:
+    """Return the name of the shape, and text, messages and source in it; None if there is none."""
+    for column in ("messages", "conversations"):
+        if (kind := _turn(features.get(column))) is not None:
+            return kind, "text", column, None
+    for kind, (text, source) in _USUAL.items():
+        if all(_kind(features.get(name)) in _TEXTS for name in text):
+            return kind, text, None, source if source in features else None
+    return None
+
+
+def _turn(feature: Any) -> str | None:
+    """Return the kind of chat that a column holds: lists of turns, or turns of lists."""
+    turn = _item(feature)
+    if isinstance(feature, dict) and all(_item(part) is not None for part in feature.values()):
+        turn = feature
+    for kind, fields in _TURNS.items():
+        if isinstance(turn, dict) and all(field in turn for field in fields):
+            return kind
+    return None
+
+
+def _item(feature: Any) -> Any:
+    """Return the type of a list's items; None if it is not a list."""
+    if isinstance(feature, list):
+        return feature[0]
+    return getattr(feature, "feature", None)
+
+
+def _chat(column: str, row: dict[str, Any]) -> str:
+    r"""Return a chat as a text.
+
+    >>> turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+    >>> _chat("messages", {"messages": turns})
+    'User: Why?\n\nAssistant: Because.'
+    """
+    turns = _field(row, column) or []
+    if isinstance(turns, Mapping):
+        turns = [dict(zip(turns, turn, strict=True)) for turn in zip(*turns.values(), strict=True)]
+    return "\n\n".join(filter(None, map(_turn_text, turns)))
+
+
+def _turn_text(turn: Any) -> str:
+    if not isinstance(turn, Mapping):
+        raise TypeError(f"a turn is {type(turn).__name__}, not a dict")
+    given = (fields for fields in _TURNS.values() if turn.get(fields[1]) is not None)
+    role, content = next(given, ("", ""))
+    said = turn.get(content)
+    if isinstance(said, list):  # parts, of which pictures and calls of tools have no text
+        said = "\n".join(part["text"] for part in said if part.get("text"))
+    if said is None or not said.strip():
+        return ""
+    who = str(turn.get(role) or "")
+    who = _ROLES.get(who, who).capitalize()
+    return f"{who}: {said.strip()}" if who else said.strip()
+
+
+# ------------------------------------------------------------------------ no such column
+
+
+def _no_column(data: datasets.Dataset, where: str, role: str, name: str) -> InputError:
+    """Return the error, with the columns, the likeliest one and the first row."""
+    names = data.column_names
+    remedy = f"name the column by {role}=..."
+    separators = [sign for sign in ";|\t" if len(names) == 1 and sign in names[0]]
+    if similar := _similar(name, data.features):
+        remedy = f"did you mean {similar!r}? {remedy}"
+    elif separators:
+        remedy = f"give sep={separators[0]!r}, or {remedy}"
+    if preview := _first_row(data):
+        remedy += f" (first row: {preview})"
+    return InputError(where, f"no column {name!r}; it has {listed(names)}", remedy)
+
+
+def _similar(name: str, features: Mapping[str, Any]) -> str | None:
+    """Return the column or field that differs by case, blanks and the like, or is further in."""
+
+    def bare(text: str) -> str:
+        return "".join(filter(str.isalnum, text.casefold())) or text
+
+    fields = list(_fields(features))
+    same = [field for field in fields if bare(field) == bare(name)]
+    same += [field for field in fields if bare(field.rsplit(".", 1)[-1]) == bare(name)]
+    return same[0] if same else None
+
+
+def _fields(features: Mapping[str, Any], before: str = "") -> Iterator[str]:
+    """Yield the names of all columns and of the fields inside them.
+
+    >>> list(_fields({"id": 0, "doc": {"body": 0}}))
+    ['id', 'doc', 'doc.body']
+    """
+    for name, feature in features.items():
+        yield before + name
+        if isinstance(feature, dict):
+            yield from _fields(feature, f"{before}{name}.")
+
+
+def _first_row(data: datasets.Dataset) -> str:
+    """Return the first row, shortened: enough to recognise the columns."""
+    try:
+        rows = data.with_format("arrow")[:1].to_pylist() if len(data) else [{}]
+    except (UnicodeDecodeError, pa.ArrowException):  # damaged
+        return ""
+    shown = []
+    for name, value in list(rows[0].items())[:8]:
+        value = f"{len(value):,} bytes" if isinstance(value, bytes) else value
+        value = value_text(value[:200] if isinstance(value, str) else value)
+        shown.append(f"{truncate(name, 30)} = {truncate(value, 40)}")
+    return ", ".join(shown)
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """Write names for an error, the first of them if there are many."""
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+# ------------------------------------------------------------------------------- hashes
 
 
 def _first_undecodable(batch: pa.Table, names: Sequence[str]) -> int:
@@ -783,9 +1287,10 @@ def _first_undecodable(batch: pa.Table, names: Sequence[str]) -> int:
 
 
 def _as_table(
-    batch: pa.Table, text: Sequence[str], source: str | None, labels: list[str] | None
+    batch: pa.Table, columns: Columns, labels: list[str] | None, of: datasets.Features
 ) -> pa.Table:
-    strings = _read(batch, text, source, labels)
+    of = datasets.Features({name: of[name] for name in batch.column_names})
+    strings = _texts(batch, columns.text, of), _sources(batch, columns.source, labels)
     return pa.table([pa.array(s, pa.string()) for s in strings], names=["text", "source"])
 
 

@@ -33,12 +33,14 @@ from rbkit.files import (
 from rbkit.text import one_line
 
 if TYPE_CHECKING:
+    import pandas as pd
     from datasets import Dataset, DatasetDict
 
     from rbkit.regroup.preparation import Material
 
 _FORMAT = "rbkit-domains/1"
 _HEADER, _ASSIGNMENTS, _CENTROIDS = "domains.json", "assignments.parquet", "centroids.parquet"
+_KEYS = ("original_row", "id")  # columns that join examples to the data they came from
 _REMEDY = "restore it from a copy, or regroup again"
 _CSS = (  # JupyterLab aligns all tables right, by a more special rule
     "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif;"
@@ -101,6 +103,10 @@ class Domains:
     cards : list of Card, length m or 0
     material : Material or None
         The corpus and its vectors, where they are at hand: never saved; see :meth:`attach`.
+    keys : pyarrow.Table or None
+        Columns ``original_row`` and, if the corpus has it, ``id``; train first, then eval.
+        None if the corpus does not come from :func:`rbkit.data.load_corpus`, and for domains of
+        packed rows.
 
     Raises
     ------
@@ -123,6 +129,7 @@ class Domains:
     cards: list[Card] = field(default_factory=list)
     centroid_domains: NDArray[np.int32] | None = None
     material: Material | None = None
+    keys: pa.Table | None = None
 
     def __post_init__(self) -> None:
         self.names = [str(name) for name in self.names]
@@ -138,6 +145,9 @@ class Domains:
         if len(self.cards) not in (0, self.m):
             what = f"{len(self.cards)} cards for {self.m} domains"
             raise InputError("cards", what, "give one per domain, or none")
+        n = len(self.train_labels) + len(self.eval_labels)
+        if self.keys is not None and len(self.keys) != n:  # packed: no longer rows of the corpus
+            self.keys = None
 
     def _check_centroids(self) -> None:
         self.centroids = centroids = np.asarray(self.centroids, dtype=np.float32)
@@ -163,7 +173,7 @@ class Domains:
         train_labels, eval_labels : array of int
             From 0 to m - 1; -1 leaves an example out.
         **more
-            `centroids`, `method`, `quality`, `cards`.
+            `centroids`, `method`, `quality`, `cards`, `keys`.
         """
         more.setdefault("method", {"name": "by hand", "params": {}, "embedder": None, "seed": None})
         domains = cls(list(names), np.asarray(train_labels), np.asarray(eval_labels), **more)
@@ -209,6 +219,38 @@ class Domains:
     def edits(self) -> dict[str, Any] | None:
         """The log of how they were made and edited, to be replayed; None if not known."""
         return self.method.get("edits")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a table with a row for each example, to be joined to the data it came from.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``split``; ``row`` in that split; ``domain``, a name, or None if it was dropped; and
+            ``original_row`` and ``id``, as in :func:`rbkit.data.load_corpus`, where known.
+
+        Examples
+        --------
+        >>> Domains.from_labels(["wiki", "code"], [0, -1], [1]).to_pandas()["domain"].to_list()
+        ['wiki', None, 'code']
+        """
+        table = self._assignments()
+        names = [*self.names, None]
+        named = pa.array([names[at] for at in table["domain"].to_pylist()], pa.string())
+        frame: pd.DataFrame = table.set_column(2, "domain", named).to_pandas()
+        return frame.astype({"split": object, "domain": object})
+
+    def _assignments(self) -> pa.Table:
+        n_train, n_eval = len(self.train_labels), len(self.eval_labels)
+        split = pa.array(["train"] * n_train + ["eval"] * n_eval, pa.string())
+        columns: dict[str, Any] = {
+            "split": split.dictionary_encode(),
+            "row": np.concatenate([np.arange(n, dtype=np.int64) for n in (n_train, n_eval)]),
+            "domain": np.concatenate([self.train_labels, self.eval_labels]),
+        }
+        if self.keys is not None:
+            columns |= {name: self.keys[name] for name in self.keys.column_names}
+        return pa.table(columns)
 
     def attach(self, corpus: Any, **options: Any) -> Self:
         """Bring the corpus and its vectors back to loaded domains, from the cache if possible.
@@ -313,18 +355,7 @@ class Domains:
 
     def _write(self, folder: Path) -> None:
         (folder / _HEADER).unlink(missing_ok=True)
-        n_train, n_eval = len(self.train_labels), len(self.eval_labels)
-        split = pa.array(["train"] * n_train + ["eval"] * n_eval, pa.string())
-        rows = [np.arange(n, dtype=np.int64) for n in (n_train, n_eval)]
-        tables = {
-            _ASSIGNMENTS: pa.table(
-                {
-                    "split": split.dictionary_encode(),
-                    "row": np.concatenate(rows),
-                    "domain": np.concatenate([self.train_labels, self.eval_labels]),
-                }
-            )
-        }
+        tables = {_ASSIGNMENTS: self._assignments()}
         if self.centroids is None:
             (folder / _CENTROIDS).unlink(missing_ok=True)
         else:
@@ -337,8 +368,8 @@ class Domains:
         facts = {
             "format": _FORMAT,
             "names": self.names,
-            "n_train": n_train,
-            "n_eval": n_eval,
+            "n_train": len(self.train_labels),
+            "n_eval": len(self.eval_labels),
             "method": self.method,
             "quality": self.quality,
             "cards": [asdict(card) for card in self.cards],
@@ -370,6 +401,8 @@ class Domains:
             table = _read_table(folder, _ASSIGNMENTS, sums[_ASSIGNMENTS])
             labels = table["domain"].to_numpy()
             train = np.asarray(table["split"].to_pylist(), dtype=str) == "train"
+            known = [name for name in _KEYS if name in table.column_names]  # none in older folders
+            keys = table.select(known) if known else None
             if _CENTROIDS in sums:
                 table = _read_table(folder, _CENTROIDS, sums[_CENTROIDS])
                 flat = table["centroid"].combine_chunks().flatten()
@@ -386,6 +419,7 @@ class Domains:
                 method=facts["method"],
                 quality=facts["quality"],
                 cards=[Card(**card) for card in facts["cards"]],
+                keys=keys,
             )
         except InputError as error:
             where = error.where if str(folder) in error.where else f"{folder}, {error.where}"

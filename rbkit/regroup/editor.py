@@ -517,6 +517,7 @@ class Editor:
             quality=json_ready(dict(quality or {})),
             cards=cards,
             material=self.material,
+            keys=self.material.keys,
         )
 
     def replay(self, log: EditLog) -> Editor:

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
-from datasets import DatasetDict
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
@@ -22,12 +21,12 @@ from rbkit.regroup.editor import Editor
 from rbkit.regroup.embedders import AnyEmbedder, params_of
 from rbkit.regroup.noise import warn_of_shape
 from rbkit.regroup.operations import EditLog, pack_labels
-from rbkit.regroup.preparation import check_columns, prepare
+from rbkit.regroup.preparation import as_corpus, check_columns, prepare
 from rbkit.regroup.sources import SourceLabels, by_source
 
 
 def regroup(
-    corpus: DatasetDict,
+    corpus: Any,
     *,
     embedder: AnyEmbedder = "minilm",
     cluster: Any = "kmeans",
@@ -53,9 +52,10 @@ def regroup(
 
     Parameters
     ----------
-    corpus : datasets.DatasetDict
+    corpus : datasets.DatasetDict, or list of texts, DataFrame, file, ...
         From :func:`rbkit.data.load_corpus`: splits ``train`` and ``eval`` with columns
-        ``text`` and ``source``.
+        ``text`` and ``source``. Whatever else that function takes is loaded with `seed` and
+        its defaults; to train on it afterwards, load it first.
     embedder : {"minilm", "tfidf", "pixels"}, hub id, folder, Embedder, model or callable
         A SentenceTransformer, or a function from a list of texts to (n, d) numbers, will do; they
         are run each time, the others' vectors are kept. Not used (and not run) with
@@ -119,9 +119,10 @@ def regroup(
     >>> regroup(corpus, embedder="tfidf", k=2, progress=False).q.tolist()
     [0.5, 0.5]
     """
-    check_columns(corpus)
+    seed = as_seed(seed)
+    check_columns(corpus := as_corpus(corpus, seed=seed, progress=progress))
     automatic = k is None or (isinstance(k, str) and k == "auto")
-    seed, grid = as_seed(seed), None if automatic else _as_grid(k)
+    grid = None if automatic else _as_grid(k)
     if far not in ("keep", "apart"):
         raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
     if isinstance(cluster, str):

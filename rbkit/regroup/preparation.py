@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
-from rbkit.data.corpus import about
+from rbkit.data.corpus import about, load_corpus
+from rbkit.data.read import ORIGINAL_ROW
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
 from rbkit.regroup.embedders import AnyEmbedder, make_embedder, params_of
@@ -109,6 +110,14 @@ class Material:
         return self.corpus[split][int(row)]["image"] if self.has_images else None
 
     @cached_property
+    def keys(self) -> pa.Table | None:
+        """What joins train and eval, in this order, to the data they came from; None if nothing."""
+        both = [self.corpus[split] for split in ("train", "eval")]
+        names = [n for n in (ORIGINAL_ROW, "id") if all(n in data.column_names for data in both)]
+        parts = [data.select_columns(names).with_format("arrow")[:] for data in both if names]
+        return pa.concat_tables(parts, promote_options="permissive") if names else None
+
+    @cached_property
     def key(self) -> str:
         """Content hash of the training vectors, for caches."""
         digest = hashlib.sha256(str(self.train.shape).encode())
@@ -177,6 +186,16 @@ def prepare(
     description = json_ready({"name": type(tool).__name__, **params_of(tool)})
     material = Material(corpus, both["train"], both["eval"], embedder=description, origin=origin)
     return material, {"embed": seconds}
+
+
+def as_corpus(given: Any, *, seed: int = 0, progress: bool = True) -> DatasetDict:
+    """Return a corpus as it is, and whatever else ``load_corpus`` takes as a corpus.
+
+    >>> as_corpus(["an oak", "an elm", "a car"]).keys()
+    dict_keys(['train', 'eval'])
+    """
+    loaded = isinstance(given, Mapping) and all(isinstance(v, Dataset) for v in given.values())
+    return given if loaded else load_corpus(given, seed=seed, progress=progress)
 
 
 def check_columns(corpus: DatasetDict) -> None:

@@ -103,7 +103,8 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
     m = len(clusters.sources_)
     origin = about(corpus)["fingerprint"]
     no_vectors = (np.zeros((len(corpus[split]), 0)) for split in ("train", "eval"))
-    cards = CardMaker(Material(corpus, *no_vectors, embedder={}, origin=origin), seed=seed).cards(
+    material = Material(corpus, *no_vectors, embedder={}, origin=origin)
+    cards = CardMaker(material, seed=seed).cards(
         clusters.labels_,
         m,
         names=clusters.sources_,
@@ -128,4 +129,5 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
             "eval_dropped_share": float((eval_labels < 0).mean()),
         },
         cards=cards,
+        keys=material.keys,
     )

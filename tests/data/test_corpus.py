@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import os
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def as_file(folder: Path, kind: str) -> Path:
 def test_every_kind_of_file_gives_the_same_corpus(tmp_path, kind):
     corpus = load_corpus(as_file(tmp_path, kind), eval_size=10)
     assert rows_of(corpus) == sorted(row["text"] for row in ROWS)
-    assert corpus["train"].column_names == corpus["eval"].column_names == ["text", "source"]
+    assert corpus["train"].column_names == corpus["eval"].column_names
+    assert corpus["train"].column_names == ["text", "source", "original_row"]
     assert corpus["train"].num_rows == 50
     assert set(corpus["train"]["source"]) == {"a", "b"}
     # the split does not depend on the kind of file
@@ -566,19 +568,493 @@ class TestHostileFiles:
         assert about(load_corpus(path, split="train", eval_size=2.0))["n_eval"] == 2
 
 
-def test_rows_in_memory_are_a_corpus():
-    texts = [f"note {i} about sailing knots" for i in range(30)]
+TEXTS = [f"note {i} about sailing knots" for i in range(30)]
+NOTES = [{"text": text, "source": "ab"[i % 2]} for i, text in enumerate(TEXTS)]
+
+
+def contents(corpus):
+    return {name: corpus[name][:] for name in corpus}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TEXTS,
+        tuple(TEXTS),
+        np.array(TEXTS),
+        np.array(TEXTS, dtype=object),
+        pd.Series(TEXTS, index=range(5, 35)),
+        pd.Series(TEXTS, dtype="category"),
+        pd.Index(TEXTS),
+        pa.array(TEXTS),
+        pa.chunked_array([TEXTS[:20], TEXTS[20:]]),
+        dict.fromkeys(TEXTS).keys(),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_texts_in_hand_are_a_corpus(given):
+    expected = load_corpus(Dataset.from_dict({"text": TEXTS}), eval_size=4)
+    corpus = load_corpus(given, eval_size=4)
+    assert contents(corpus) == contents(expected)
+    assert about(corpus)["name"].startswith(f"{type(given).__name__} of 30 ")
+
+
+def frame_of(rows):
+    return pd.DataFrame(rows, index=range(7, 7 + len(rows)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        tuple,
+        frame_of,
+        lambda rows: frame_of(rows).astype({"source": "category"}),
+        lambda rows: {name: [row[name] for row in rows] for name in rows[0]},
+        lambda rows: {name: np.array([row[name] for row in rows]) for name in rows[0]},
+        pa.Table.from_pylist,
+        pa.RecordBatch.from_pylist,
+        lambda rows: pa.Table.from_pandas(frame_of(rows).astype("category")),
+        lambda rows: pa.Table.from_pylist(rows).to_reader(),
+        iter,
+        lambda rows: (dict(row) for row in rows),
+        lambda rows: Dataset.from_list(rows).to_iterable_dataset(),
+        lambda rows: datasets.DatasetDict(train=Dataset.from_list(rows)),
+    ],
+)
+def test_rows_in_hand_are_a_corpus_with_the_same_options(make):
+    expected = load_corpus(Dataset.from_list(NOTES), eval_size=4)
+    assert contents(load_corpus(make(NOTES), eval_size=4)) == contents(expected)
+    swapped = load_corpus(make(NOTES), text=["source", "text"], source="text", max_examples=9)
+    assert swapped["train"].num_rows == 9
+    assert swapped["train"][0]["text"] == f"{NOTES[0]['source']}\n\n{swapped['train'][0]['source']}"
+    with pytest.raises(InputError, match=r"no column 'topic'; it has 'text', 'source'"):
+        load_corpus(make(NOTES), source="topic")
+    with pytest.raises(InputError, match="sep: is an option for reading files"):
+        load_corpus(make(NOTES), sep=";")
+    with pytest.raises(InputError, match="config: only data sets of the hub"):
+        load_corpus(make(NOTES), config="en")
+
+
+@pytest.mark.parametrize("name", ["eval", "validation", "test"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        Dataset.from_list,
+        lambda rows: Dataset.from_list(rows).to_iterable_dataset(),
+        pd.DataFrame,
+        lambda rows: rows,
+        lambda rows: [row["text"] for row in rows],
+    ],
+)
+def test_splits_in_hand_are_kept(make, name):
+    corpus = load_corpus({"train": make(NOTES[:20]), name: make(NOTES[20:])})
+    assert corpus["train"]["text"][:] == TEXTS[:20]
+    assert corpus["eval"]["text"][:] == TEXTS[20:]
+    one = load_corpus({"train": make(NOTES[:20]), name: make(NOTES[20:])}, split=name)
+    assert sorted(rows_of(one)) == sorted(TEXTS[20:])
+
+
+def test_a_stream_longer_than_a_chunk_is_read_whole(monkeypatch):
+    monkeypatch.setattr("rbkit.data.read._CHUNK", 7)
+    # the first chunk lacks what the later ones have
+    rows = [{"text": text} if i < 9 else {**NOTES[i], "n": i} for i, text in enumerate(TEXTS)]
+    corpus = load_corpus(iter(rows), eval_size=4)
+    assert rows_of(corpus) == sorted(TEXTS)
+    assert set(corpus["train"]["source"]) == {"a", "b", "unknown"}
+    labels = datasets.Features(
+        {"text": datasets.Value("string"), "source": datasets.ClassLabel(names=["x", "y"])}
+    )
+    table = {"text": TEXTS, "source": [0, 1] * 15}
+    streamed = Dataset.from_dict(table, features=labels).to_iterable_dataset()
+    assert set(load_corpus(streamed)["train"]["source"]) == {"x", "y"}
+
+
+def test_missing_texts_in_hand_are_left_out():
+    texts = [*TEXTS, None, float("nan"), "  "]
     rows = [{"text": text} for text in texts]
-    frame = pd.DataFrame(rows)
-    streamed = datasets.Dataset.from_list(rows).to_iterable_dataset()
-    expected = load_corpus(datasets.Dataset.from_list(rows), eval_size=4, progress=False)
-    for given in (frame, frame["text"], rows, streamed):
-        corpus = load_corpus(given, eval_size=4, progress=False)
-        assert {name: corpus[name]["text"][:] for name in corpus} == {
-            name: expected[name]["text"][:] for name in expected
-        }
+    lacking = [*NOTES, *[{"source": "a"}] * 3]
+    for given in (texts, pd.Series(texts), pd.DataFrame(rows), {"text": texts}, rows, lacking):
+        with pytest.warns(RbkitWarning, match="3 of 33 rows have no text"):
+            assert rows_of(load_corpus(given)) == sorted(TEXTS)
 
 
-def test_a_list_of_texts_is_not_taken_for_files():
-    with pytest.raises(InputError, match="none of these 2 strings is a file; give texts as a pan"):
-        load_corpus(["Which knot holds best?", "a long note on knots, " * 500], eval_size=1)
+def test_strings_in_a_list_are_files_or_texts_and_never_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a b.jsonl", jsonl(ROWS[:30]))
+    write(tmp_path / "deep" / "part1.jsonl", jsonl(ROWS[30:]))
+    everything = sorted(row["text"] for row in ROWS)
+    for files in (["a b.jsonl", "deep/part1.jsonl"], ("a b.jsonl", "deep/*"),
+                  ["*.jsonl", "deep/part?.jsonl"], iter(["a b.jsonl", "deep/part1.jsonl"]),
+                  tmp_path.rglob("*.jsonl")):  # fmt: skip
+        assert rows_of(load_corpus(files)) == everything
+    with pytest.raises(InputError, match=r"c\.jsonl: no such file"):
+        load_corpus(["a b.jsonl", "c.jsonl"])
+    words = [
+        "[deleted]",
+        "why?",
+        "and/or",
+        "...",
+        "",
+        "**",
+        "a.b",
+        "x" * 5000,
+        "What is a.csv for?",
+    ]
+    with pytest.warns(RbkitWarning, match="1 of 9 rows have no text"):
+        assert rows_of(load_corpus(words)) == sorted(filter(None, words))
+    with pytest.raises(InputError) as caught:
+        load_corpus([*TEXTS, "a b.jsonl"])
+    assert str(caught.value) == (
+        "list of 31 strings: a b.jsonl looks like a file and note 0 about sailing knots does not; "
+        'give texts as a column, {"text": [...]}, and files as Path objects'
+    )
+    assert rows_of(load_corpus({"text": [*TEXTS, "a b.jsonl"]})) == sorted([*TEXTS, "a b.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a", 5, "b"], "list of 3 texts: row 1 of column 'text' holds int, not a text"),
+        (pd.Series(["a", 5, "b"]), "Series of 3 texts: row 1 of column 'text' holds int, not a"),
+        (pd.DataFrame({"text": ["a", 5]}), "DataFrame of 2 rows: row 1 of column 'text' holds int"),
+        (np.array([[1, 2], [3, 4]]), r"ndarray: is an array of shape \(2, 2\)"),
+        (np.arange(3), "ndarray of 3 texts: column 'text' holds integer, not a text"),
+        (pd.DataFrame([["a", "b"]], columns=["x", "x"]), "DataFrame: has two columns 'x'"),
+        ({"text": TEXTS, "source": ["a"]}, "dict: 30 values in 'text', 1 in 'source'"),
+        ([{"text": "a"}, "b"], "list: item 1 is str, not a dict as others are"),
+        (iter([{"text": "a"}, 5]), "list_iterator: item 1 is int, not a dict as others are"),
+        (iter([]), "list_iterator: gives no rows"),
+        ([], "where: is an empty list"),
+        ({"train": NOTES, "eval": "a.jsonl"}, "dict: 'train' is rows in memory, 'eval' is not"),
+        ([None, 5], "where: None is not a place to load from"),
+        ([["a"], ["b"]], r"where: \['a'\] is not a place to load from; give texts, rows, a path"),
+        (5, "where: 5 is not a place to load from"),
+        (
+            {"text": ["a", "b"], "n": [1, 2], "odd": ["half \ud800", "x"]},
+            "dict, column 'odd': could not be read",
+        ),
+        (["same", "same"], "needs at least two different texts"),
+        (["", " "], "list of 2 texts: no example with a text in it"),
+        (["a\ud800", "b"], "list: could not be read"),
+    ],
+)
+def test_an_error_about_what_is_in_hand_names_it(given, said):
+    with pytest.raises(InputError, match=said):
+        load_corpus(given)
+
+
+# --- which columns -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Text", " text", "TEXT ", "te_xt", "\ufefftext"])
+def test_a_column_that_differs_by_case_or_blanks_is_proposed(name):
+    frame = pd.DataFrame({name: TEXTS, "n": range(30)})
+    with pytest.raises(InputError) as caught:
+        load_corpus(frame)
+    meant = repr(name)
+    assert f"no column 'text'; it has {meant}, 'n'; did you mean {meant}? name" in str(caught.value)
+    for option in ({"text": "N"}, {"text": "x", "source": "n"}, {"source": " N", "text": name}):
+        said = "did you mean" if "x" not in option.values() else "it has"
+        with pytest.raises(InputError, match=said):
+            load_corpus(frame, **option)
+    with pytest.raises(InputError, match=r"did you mean 'doc\.body'\? name the column by text="):
+        load_corpus([{"doc": {"body": text}} for text in TEXTS], text="Body")
+
+
+def test_the_first_row_is_shown_where_a_column_is_missing(tmp_path):
+    path = write(tmp_path / "a.csv", "titel;inhalt\nKnoten;" + "lang " * 99 + "\nB;c\n")
+    with pytest.raises(InputError) as caught:
+        load_corpus(path)
+    assert "no column 'text'; it has 'titel;inhalt'; give sep=';', or name" in str(caught.value)
+    assert "(first row: titel;inhalt = Knoten;lang lang" in str(caught.value)
+    assert len(str(caught.value)) < 250
+    corpus = load_corpus(path, sep=";", text="inhalt", source="titel")
+    assert set(rows_of(corpus)) == {"c", "lang " * 99}
+    row = {"a": "\x1b[31mred\n\u202e<b>", "b": b"\x00" * 5000, "c": {"d": ["x", None]}, "e": None}
+    with pytest.raises(InputError) as caught:
+        load_corpus([row, row])
+    assert str(caught.value).endswith(
+        "(first row: a = red <b>, b = 5,000 bytes, c = d: x, none, e = none)"
+    )
+    wide = {f"column {i}": "word " * 1000 for i in range(500)}
+    with pytest.raises(InputError, match="and 470 more; name") as caught:
+        load_corpus([wide, wide])
+    assert len(str(caught.value)) < 1300
+
+
+def test_another_encoding_is_read_when_it_is_given(tmp_path):
+    path = write(tmp_path / "a.csv", "text\ncaf\xe9\nna\xefve\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"line 2 is not UTF-8 .* or give its encoding="):
+        load_corpus(path)
+    assert rows_of(load_corpus(path, encoding="latin-1")) == ["caf\xe9", "na\xefve"]
+
+
+def nested(i):
+    return {"doc": {"body": TEXTS[i], "meta": {"topic": "ab"[i % 2]}}, "a.b": f"dotted {i}"}
+
+
+@pytest.mark.parametrize("make", [list, pd.DataFrame, iter, Dataset.from_list, jsonl])
+def test_text_and_source_may_be_fields_of_columns(make, tmp_path):
+    given = make([nested(i) for i in range(30)])
+    given = write(tmp_path / "a.jsonl", given) if isinstance(given, str) else given
+    corpus = load_corpus(given, text=("doc.body", "a.b"), source="doc.meta.topic", eval_size=4)
+    expected = load_corpus([{"text": f"{t}\n\ndotted {i}", "source": "ab"[i % 2]}
+                            for i, t in enumerate(TEXTS)], eval_size=4)  # fmt: skip
+    assert contents(corpus) == contents(expected)
+
+
+def test_a_row_without_the_field_has_no_text():
+    rows = [*[{"doc": {"body": text}} for text in TEXTS], {"doc": None}, {"doc": {"body": None}}]
+    with pytest.warns(RbkitWarning, match="2 of 32 rows have no text"):
+        assert rows_of(load_corpus(rows, text="doc.body")) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"text": "doc"}, "column 'doc' holds fields 'body', 'meta', not a text; name one, as in "
+                          "text='doc.body'"),
+        ({"text": "doc.meta.none"}, r"no column 'doc\.meta\.none'; it has 'doc', 'a\.b'"),
+        ({"text": 5}, "text: 5 is not a column's name"),
+        ({"text": "a.b", "source": ["doc"]}, r"source: \['doc'\] is not a column's name"),
+        ({"messages": "a.b"}, r"column 'a\.b' holds string, not a chat"),
+        ({"messages": "c"}, "no column 'c'.*name the column by messages="),
+        ({"messages": "c", "text": "a.b"}, "messages: is given beside text"),
+        ({"text": lambda row: row["none"]}, "no text can be made of row 0 \\(KeyError: 'none'\\)"),
+        ({"text": lambda row: 5}, "of row 0 .TypeError: it gives int, not a text"),
+        ({"text": lambda row: "half \ud800"}, "no text can be made of row 0 .UnicodeEncodeError"),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_read_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        load_corpus([nested(i) for i in range(30)], **options)
+
+
+def test_a_function_of_the_row_may_make_the_text(tmp_path):
+    rows = [{**note, "n": i, "tags": ["x", {"y": i}]} for i, note in enumerate(NOTES)]
+    path = write(tmp_path / "a.jsonl", jsonl([{**row, "tags": ["x"]} for row in rows]))
+    for given in (rows, path, Dataset.from_list([{**row, "tags": [1]} for row in rows])):
+        for times in (1, 2):  # another function is not taken for the one before
+
+            def make(row, times=times):
+                assert list(row) == ["text", "source", "n", "tags"]
+                return row["text"] * times if row["n"] else None
+
+            with pytest.warns(RbkitWarning, match="1 of 30 rows have no text"):
+                corpus = load_corpus(given, text=make)
+            assert rows_of(corpus) == sorted(text * times for text in TEXTS[1:])
+            assert set(corpus["train"]["source"]) == {"a", "b"}
+    # not even a function that cannot be hashed
+    lock = threading.Lock()
+    assert rows_of(load_corpus(path, text=lambda row: row["text"] + str(lock)[:0])) == sorted(TEXTS)
+
+
+SAID = "User: Why 3?\n\nAssistant: Because of 3."
+CHAT = [("user", "Why {}?"), ("assistant", "Because of {}.")]
+SHAPES = {
+    "Dolly": (
+        lambda i: {"instruction": f"Do {i}.", "context": "" if i % 2 else "Here.",
+                   "response": f"Done {i}.", "category": "qa" if i % 3 else "brainstorming"},
+        "Do 3.\n\nDone 3.", {"qa", "brainstorming"},
+        {"text": ["instruction", "context", "response"], "source": "category"},
+        r"text=\('instruction', 'context', 'response'\), source='category'",
+    ),
+    "Alpaca": (
+        lambda i: {"instruction": f"Do {i}.", "input": "", "output": f"Done {i}."},
+        "Do 3.\n\nDone 3.", {"unknown"}, {"text": ["instruction", "input", "output"]},
+        r"text=\('instruction', 'input', 'output'\)",
+    ),
+    "prompts and completions": (
+        lambda i: {"prompt": f"Do {i}.", "completion": f"Done {i}.", "source": "x"},
+        "Do 3.\n\nDone 3.", {"x"}, {"text": ["prompt", "completion"]}, "text=",
+    ),
+    "questions and answers": (
+        lambda i: {"question": f"Do {i}.", "answer": f"Done {i}."},
+        "Do 3.\n\nDone 3.", {"unknown"}, {"text": ["question", "answer"]}, "text=",
+    ),
+    "OpenAI's chats": (
+        lambda i: {"messages": [{"role": r, "content": c.format(i)} for r, c in CHAT]},
+        SAID, {"unknown"}, {"messages": "messages"}, "messages='messages'",
+    ),
+    "ShareGPT": (
+        lambda i: {"id": str(i), "conversations": [
+            {"from": {"user": "human", "assistant": "gpt"}[r], "value": c.format(i)}
+            for r, c in CHAT]},
+        SAID, {"unknown"}, {"messages": "conversations"}, "messages='conversations'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["json", "jsonl", "parquet", "frame"])
+def test_usual_shapes_are_recognised_and_said(tmp_path, shape, kind):
+    row, text, sources, options, said = SHAPES[shape]
+    rows = [row(i) for i in range(30)]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), given := tmp_path / "a.parquet")
+    elif kind == "frame":
+        given = pd.DataFrame(rows)
+    else:
+        given = write(tmp_path / f"a.{kind}", jsonl(rows) if kind == "jsonl" else json.dumps(rows))
+    with pytest.warns(RbkitWarning, match=f"no column 'text', but those of {shape}: .*{said}"):
+        corpus = load_corpus(given, eval_size=4)
+    assert text in rows_of(corpus)
+    assert set(corpus["train"]["source"]) == sources
+    assert contents(load_corpus(given, eval_size=4, **options)) == contents(corpus)
+
+
+def test_a_chat_is_written_so_that_it_can_be_read():
+    picture = {"type": "image_url", "image_url": {"url": "x"}, "text": None}
+    chats = [
+        [{"role": "system", "content": " Be kind. "}, {"role": "user", "content": "Hi"}],
+        [{"role": "user", "content": [{"type": "text", "text": "Look"}, picture]},
+         {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]},
+         {"role": "tool", "content": "7"}],
+        [], None,
+    ]  # fmt: skip
+    expected = ["System: Be kind.\n\nUser: Hi", "User: Look\n\nTool: 7"]
+    with pytest.warns(RbkitWarning, match="2 of 4 rows have no text"):
+        corpus = load_corpus([{"data": {"chat": chat}} for chat in chats], messages="data.chat")
+    assert rows_of(corpus) == expected
+    # turns as a dict of lists, which is how older releases of datasets keep them
+    turns = [{"from": ["human", "gpt"], "value": [f"Why {i}?", "So."]} for i in range(9)]
+    corpus = load_corpus({"chat": turns}, messages="chat")
+    assert "User: Why 3?\n\nAssistant: So." in rows_of(corpus)
+    with pytest.raises(InputError, match="column 'chat' holds dict, not a text; give messages="):
+        load_corpus({"chat": turns}, text="chat")
+    with pytest.raises(InputError, match="column 'messages' holds List, not a text; give messages"):
+        load_corpus([SHAPES["OpenAI's chats"][0](i) for i in range(9)], text="messages")
+
+
+# --- folders of documents ----------------------------------------------------------------------
+
+
+def documents(root):
+    for i, text in enumerate(TEXTS):
+        name = f"{['sport', 'sea/north'][i % 2]}/test {i}.{['txt', 'md'][i % 3 == 0]}"
+        write(root / name, f"# {text}\r\n\r\nSecond paragraph.\r\n")
+    write(root / "README.md", "about this folder")
+    return root
+
+
+DOCUMENTS = sorted(f"# {text}\n\nSecond paragraph.\n" for text in TEXTS)
+
+
+def test_in_a_folder_of_documents_each_file_is_one_example_and_subfolders_are_sources(tmp_path):
+    folder = documents(tmp_path / "notes")
+    with pytest.warns(RbkitWarning, match="each of its 30 text files is one example .sample_by="):
+        corpus = load_corpus(folder, eval_size=4)
+    assert rows_of(corpus) == DOCUMENTS
+    sources = {row["text"]: row["source"] for split in corpus.values() for row in split}
+    assert sources == {f"# {text}\n\nSecond paragraph.\n": ["sport", "sea"][i % 2]
+                       for i, text in enumerate(TEXTS)}  # fmt: skip
+    assert about(corpus)["name"] == "notes"
+    asked = load_corpus(folder, sample_by="document", eval_size=4)
+    assert contents(asked) == contents(corpus)
+    everywhere = load_corpus(f"{folder}/*/**", sample_by="document", eval_size=4)
+    assert contents(everywhere) == contents(corpus)
+    with pytest.warns(RbkitWarning, match="30 of 90 rows have no text"):
+        lines = load_corpus(folder, sample_by="line")
+    assert "Second paragraph." in rows_of(lines)
+    named = load_corpus(folder, sample_by="document", text=["file", "text"])
+    assert rows_of(named)[0].startswith("sea/north/test 1.txt\n\n# note 1 ")
+
+
+def test_documents_in_folders_of_splits_keep_these(tmp_path):
+    for split, rows in (("train", range(20)), ("test", range(20, 30))):
+        for i in rows:
+            write(tmp_path / split / "ab"[i % 2] / f"{i}.txt", TEXTS[i])
+    corpus = load_corpus(tmp_path, sample_by="document")
+    assert sorted(corpus["train"]["text"]) == sorted(TEXTS[:20])
+    assert sorted(corpus["eval"]["text"]) == sorted(TEXTS[20:])
+    assert set(corpus["train"]["source"]) == set(corpus["eval"]["source"]) == {"a", "b"}
+
+
+def test_text_files_named_as_splits_or_given_as_files_are_read_by_line(tmp_path):
+    write(tmp_path / "train.txt", "\n".join(TEXTS[:20]))
+    write(tmp_path / "valid.txt", "\n".join(TEXTS[20:]))
+    corpus = load_corpus(tmp_path)
+    assert (corpus["train"].num_rows, corpus["eval"].num_rows) == (20, 10)
+    assert rows_of(load_corpus(tmp_path / "train.txt")) == sorted(TEXTS[:20])
+    both = load_corpus([tmp_path / "train.txt", tmp_path / "valid.txt"])
+    assert rows_of(both) == sorted(TEXTS)
+
+
+def test_documents_beside_data_are_about_them(tmp_path):
+    write(tmp_path / "a.jsonl", jsonl(ROWS))
+    for name in ("LICENSE.txt", "notes.md", "more.md"):
+        write(tmp_path / name, "a licence")
+    assert len(rows_of(load_corpus(tmp_path))) == 60
+
+
+def test_a_document_that_cannot_be_read_is_named(tmp_path):
+    documents(tmp_path)
+    bad = write(tmp_path / "sport" / "bad.txt", b"one\ncaf\xe9\n")
+    for options in ({"sample_by": "document"}, {"sample_by": "document", "encoding": "ascii"}):
+        with pytest.raises(InputError, match=r"bad\.txt: (line 2 is not UTF-8|could not be read)"):
+            load_corpus(tmp_path, **options)
+    texts = rows_of(load_corpus(tmp_path, sample_by="document", encoding="latin-1"))
+    assert "one\ncaf\xe9\n" in texts
+    bad.write_bytes(b"")
+    with pytest.warns(RbkitWarning, match="1 of 31 rows have no text"):
+        load_corpus(tmp_path, sample_by="document")
+    with pytest.raises(InputError, match="sep: is not an option for documents; they take"):
+        load_corpus(tmp_path, sample_by="document", sep=";")
+
+
+# --- back to the rows as given -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["frame", "shuffled", "jsonl", "function", "joined", "label"])
+def test_every_example_knows_its_original_row_and_id(tmp_path, kind):
+    rows = [{"text": text, "source": "ab"[i % 2], "key": f"k{i}", "n": 1000 + i}
+            for i, text in enumerate(TEXTS)]  # fmt: skip
+    rows[3]["text"], rows[7]["text"] = "", None
+    given, options = pd.DataFrame(rows, index=range(5, 35)), {"id": "n"}
+    if kind == "shuffled":
+        order = np.random.default_rng(0).permutation(30)
+        given, rows = Dataset.from_list(rows).select(order), [rows[at] for at in order]
+    elif kind == "jsonl":
+        given, options = write(tmp_path / "a.jsonl", jsonl(rows)), {"id": "key"}
+    elif kind == "function":
+        options = {"text": lambda row: row["text"], "id": "key"}
+    elif kind == "joined":
+        given = write(tmp_path / "a.jsonl", jsonl([{"of": row} for row in rows]))
+        options = {"text": ["of.text"], "source": "of.source", "id": "of.n"}
+    elif kind == "label":
+        options = {"source": "n"}
+    for more in ({"eval_size": 4}, {"max_examples": 10}, {"eval_sources": {"a": 1}}):
+        if kind == "label" and "eval_sources" in more:
+            continue
+        with pytest.warns(RbkitWarning, match="2 of 30 rows have no text"):
+            corpus = load_corpus(given, **options, **more)
+        assert ("id" in corpus["train"].column_names) == ("id" in options)
+        for split in corpus.values():
+            for row in split:
+                origin = rows[row["original_row"]]
+                assert row["text"] == origin["text"]
+                if "id" in options:
+                    assert row["id"] == origin[options["id"].removeprefix("of.")]
+        saved = tmp_path / f"saved {next(iter(more))}"
+        corpus.save_to_disk(str(saved))
+        assert contents(datasets.load_from_disk(str(saved))) == contents(corpus)
+        assert about(datasets.load_from_disk(str(saved)))["n_train"] == about(corpus)["n_train"]
+
+
+def test_ids_that_are_asked_for_later_are_not_missed_in_the_cache(tmp_path):
+    rows = [{"a": text, "b": "more", "n": i} for i, text in enumerate(TEXTS)]
+    path = write(tmp_path / "a.jsonl", jsonl(rows))
+    load_corpus(path, text=["a", "b"])
+    corpus = load_corpus(path, text=["a", "b"], id="n")
+    assert corpus["train"]["id"][:] == corpus["train"]["original_row"][:]
+    own = datasets.DatasetDict(
+        train=Dataset.from_list(rows[:20]), test=Dataset.from_list(rows[20:])
+    )
+    corpus = load_corpus(own, text="a", id="n")
+    assert corpus["eval"]["original_row"][:] == list(range(10))
+    assert corpus["eval"]["id"][:] == list(range(20, 30))
+    with pytest.raises(InputError, match=r"no column 'key'.*name the column by id="):
+        load_corpus(own, text="a", id="key")
+    with pytest.raises(InputError, match="column 'l' holds List, not an id; choose"):
+        load_corpus([{"text": text, "l": [1]} for text in TEXTS], id="l")

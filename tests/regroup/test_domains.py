@@ -7,6 +7,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,9 +15,10 @@ from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rbkit.data import load_corpus
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import sha256_of_file
-from rbkit.regroup import Card, Domains
+from rbkit.regroup import Card, Domains, regroup
 
 NASTY = '<script>alert("x")</script> & more'
 
@@ -340,3 +342,34 @@ def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("rbkit.regroup.domains.write_json", refuse)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         some_domains().save(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::rbkit.errors.RbkitWarning")  # of the shape of the domains
+@pytest.mark.parametrize("cluster", ["kmeans", "ward", "sources"])
+def test_every_label_can_be_joined_to_the_row_that_was_given(tmp_path, cluster):
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdefghij"), size=9)) + f" {i}" for i in range(60)]
+    frame = pd.DataFrame({"text": texts, "source": ["x", "y"] * 30, "key": np.arange(60) * 7})
+    corpus = load_corpus(frame, id="key", eval_size=9, max_examples=40, progress=False)
+    domains = regroup(corpus, cluster=cluster, k=3, embedder="tfidf", progress=False)
+    table = domains.to_pandas()
+    assert list(table) == ["split", "row", "domain", "original_row", "id"]
+    joined = table.join(frame, on="original_row")
+    assert (joined["id"] == joined["key"]).all()
+    for split, labels in (("train", domains.train_labels), ("eval", domains.eval_labels)):
+        part = joined[joined["split"] == split]
+        assert part["text"].to_list() == corpus[split]["text"][:]
+        assert part["domain"].to_list() == [domains.names[at] for at in labels]
+    loaded = Domains.load(domains.save(tmp_path / "domains"))
+    pd.testing.assert_frame_equal(loaded.to_pandas(), table)
+    saved = pq.read_table(tmp_path / "domains" / "assignments.parquet")
+    assert saved["original_row"].to_pylist() == table["original_row"].to_list()
+
+
+def test_domains_of_a_corpus_without_rows_have_a_table_all_the_same(tmp_path):
+    domains = some_domains()
+    assert list(domains.to_pandas()) == ["split", "row", "domain"]
+    # what older versions saved
+    loaded = Domains.load(domains.save(tmp_path))
+    assert loaded.keys is None
+    pd.testing.assert_frame_equal(loaded.to_pandas(), domains.to_pandas())

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict
 from sklearn.cluster import HDBSCAN, AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
+from rbkit.data import load_corpus
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import Domains, EditLog, TfidfEmbedder, regroup
 
@@ -31,6 +32,16 @@ def test_the_topics_are_found_and_eval_goes_where_it_belongs(corpus):
         "max_features": 50_000,
         "seed": 0,
     }
+
+
+@pytest.mark.parametrize("make", [list, tuple, np.array, iter, lambda texts: {"text": texts}])
+def test_texts_in_hand_are_regrouped_as_the_corpus_made_of_them(make, corpus):
+    texts = list(dict.fromkeys(corpus["train"]["text"]))
+    expected = regroup(load_corpus(texts, seed=3), k=3, seed=3, **TFIDF)
+    domains = regroup(make(texts), k=3, seed=3, **TFIDF)
+    np.testing.assert_array_equal(domains.train_labels, expected.train_labels)
+    np.testing.assert_array_equal(domains.eval_labels, expected.eval_labels)
+    assert domains.material.corpus["eval"]["text"][:]
 
 
 def test_it_is_deterministic_and_survives_a_round_trip(corpus, tmp_path):

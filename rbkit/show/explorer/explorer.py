@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from rbkit.regroup.domains import Domains
 from rbkit.regroup.editor import Editor
 from rbkit.regroup.operations import EditLog
 from rbkit.regroup.pipeline import measured_domains
-from rbkit.regroup.preparation import prepare
+from rbkit.regroup.preparation import as_corpus, prepare
 from rbkit.regroup.weights import sampling_weights, write_weighted
 from rbkit.show.explorer.session import Session
 from rbkit.show.explorer.widget import ExplorerWidget
@@ -44,7 +44,7 @@ _CORPUS = ("xy", "n_train", "source_ids", "sources", "images", "title")
 
 
 def explore(
-    what: Domains | DatasetDict,
+    what: Any,
     corpus: DatasetDict | None = None,
     *,
     k: int | None = None,
@@ -63,8 +63,9 @@ def explore(
 
     Parameters
     ----------
-    what : Domains or datasets.DatasetDict
-        Domains from :func:`rbkit.regroup`, or a corpus: it is embedded, and cut into `k`.
+    what : Domains, or datasets.DatasetDict, list of texts, DataFrame, file, ...
+        Domains from :func:`rbkit.regroup`, or a corpus, or what becomes one as in
+        :func:`rbkit.regroup`: it is embedded, and cut into `k`.
     corpus : datasets.DatasetDict, optional
         The corpus of domains that were loaded from disk.
     k : int, optional
@@ -98,7 +99,11 @@ def explore(
     """
     log = edits if edits is None or isinstance(edits, EditLog) else EditLog.load(edits)
     far = "keep"
-    if isinstance(what, DatasetDict):
+    if not isinstance(what, Domains):
+        if not isinstance(what, Iterable | Sized | Path):
+            remedy = "give domains from rb.regroup, or a corpus from rb.load_corpus"
+            raise InputError("explore", f"{type(what).__name__} cannot be explored", remedy)
+        what = as_corpus(what, seed=seed, progress=progress)
         if log is not None and log.embedder and embedder == "minilm":  # the default
             embedder = log.embedder
         material, _ = prepare(what, embedder, vectors=vectors, progress=progress)
@@ -108,7 +113,7 @@ def explore(
             if k is None:  # no more than can be distinguished, in a small corpus or one of copies
                 k = min(int(np.clip(n // 400, 8, 24)), editor.clusterings.tree(seed=seed).n_micro_)
             editor.cut("ward", k=min(as_count("k", k, least=1), n), seed=seed)
-    elif isinstance(what, Domains):
+    else:
         if what.material is None:
             if corpus is None:
                 remedy = "give it: rb.explore(domains, corpus)"
@@ -118,9 +123,6 @@ def explore(
         assert what.material is not None
         editor = Editor(what.material, what)
         far = "apart" if what.quality.get("far_eval", {}).get("apart") else "keep"
-    else:
-        remedy = "give domains from rb.regroup, or a corpus from rb.load_corpus"
-        raise InputError("explore", f"{type(what).__name__} cannot be explored", remedy)
     if log is not None:
         editor.replay(log)
     return Explorer(editor, display=display, seed=seed, far=far)

@@ -297,6 +297,14 @@ def test_what_cannot_be_explored_is_refused():
         rb.explore(3)
 
 
+def test_texts_in_hand_are_explored():
+    texts = corpus_of()["train"]["text"][:]
+    explorer = rb.explore(texts, k=3, embedder="tfidf", display="off", progress=False)
+    assert explorer.domains.m == 3
+    loaded = rb.load_corpus(texts, progress=False)
+    assert explorer.editor.material.corpus["train"]["text"][:] == loaded["train"]["text"][:]
+
+
 def test_of_very_many_sources_the_largest_are_shown():
     corpus = corpus_of()
     names = [f"site {at}" if at % 2 else "common" for at in range(240)]
