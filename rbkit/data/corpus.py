@@ -22,7 +22,16 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.data.read import Columns, Ints, Opened, Rows, Scan, UInt64s, listed, open_data
+from rbkit.data.read import (
+    Columns,
+    Ints,
+    Opened,
+    Rows,
+    Scan,
+    UInt64s,
+    listed,
+    open_data,
+)
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
@@ -36,6 +45,7 @@ def load_corpus(
     messages: str | None = None,
     source: str | None = "source",
     id: str | None = None,
+    keep: bool | Sequence[str] = (),
     eval_share: float = 0.1,
     eval_size: int | None = None,
     eval_sources: Mapping[str, float] | None = None,
@@ -82,6 +92,8 @@ def load_corpus(
         ``"unknown"``.
     id : str, optional
         Column of strings or integers, or a field of one, that is kept as ``id``.
+    keep : sequence of str or bool
+        Further columns to keep beside the text, such as ``["prompt", "completion"]``; True: all.
     eval_share : float
         Share of the texts to hold out, in (0, 1).
     eval_size : int, optional
@@ -174,7 +186,7 @@ def load_corpus(
         own = eval_name if name == "eval" else None
         data = opened.splits[own or train_name]
         key = rows.fingerprint(chosen, chosen[:0])
-        corpus[name] = columns.take(data, rows.position[chosen], progress, key)
+        corpus[name] = columns.take(data, rows.position[chosen], progress, key, keep)
     facts = {
         "format": _FORMAT,
         "name": opened.name,

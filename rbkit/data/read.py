@@ -987,14 +987,23 @@ class Columns:
         )
 
     def take(
-        self, data: datasets.Dataset, rows: Ints, progress: bool, key: str
+        self,
+        data: datasets.Dataset,
+        rows: Ints,
+        progress: bool,
+        key: str,
+        keep: bool | Sequence[str] = (),
     ) -> datasets.Dataset:
-        """Return these rows: text, source, row in `data` and id; `key` is of texts and sources."""
+        """Return these rows: text, source, row in `data`, id, and those to `keep`.
+
+        `key` is of texts and sources.
+        """
         keys = {ORIGINAL_ROW: pa.array(np.arange(len(data)))}
         if self.id is not None:
             column = _steps(self.id, data.column_names)[:1]
             keys["id"] = _column(data.select_columns(column).with_format("arrow")[:], self.id)
         table = pa.table(keys)
+        others = data.select_columns(self._kept(data, keep, ["text", "source", *keys]))
         chosen = data.select(rows)
         source, text = self.source, self.text
         # If nothing has to be joined, converted or filled in, no text is copied.
@@ -1007,7 +1016,7 @@ class Columns:
         ):
             renamed = dict(zip([*text, source], ["text", "source"], strict=True))
             renamed_data = data.select_columns(list(renamed)).rename_columns(renamed)
-            return _beside(renamed_data.with_format(None), table).select(rows)
+            return _beside(renamed_data.with_format(None), table, others).select(rows)
         names = self.names(data)
         with quiet(progress and len(chosen) > 100_000):
             made = (
@@ -1025,12 +1034,29 @@ class Columns:
                 )
                 .with_format(None)
             )
-        return _beside(made, table.take(pa.array(rows)))
+            return _beside(made, table.take(pa.array(rows)), others.select(rows))
+
+    @staticmethod
+    def _kept(
+        data: datasets.Dataset, keep: bool | Sequence[str], taken: Sequence[str]
+    ) -> list[str]:
+        if isinstance(keep, bool):
+            return [name for name in data.column_names if keep and name not in taken]
+        if isinstance(keep, str):
+            raise InputError("keep", f"{keep!r} is one name", f"give a list, [{keep!r}]")
+        for name in keep:
+            if name in taken:
+                raise InputError("keep", f"{name!r} is a column of every corpus", "leave it out")
+            if name not in data.column_names:
+                raise _no_column(data, "corpus", "keep", name)
+        return list(dict.fromkeys(keep))
 
 
-def _beside(data: datasets.Dataset, table: pa.Table) -> datasets.Dataset:
-    """Put columns in memory beside those of a data set, of which nothing is copied."""
-    return datasets.concatenate_datasets([data, datasets.Dataset(table)], axis=1)
+def _beside(data: datasets.Dataset, table: pa.Table, others: datasets.Dataset) -> datasets.Dataset:
+    """Put columns in memory, and further ones, beside those of a data set."""
+    parts = [data, datasets.Dataset(table)]
+    parts += [others.with_format(None)] if others.column_names else []
+    return datasets.concatenate_datasets(parts, axis=1)
 
 
 def _kind(feature: Any) -> str:

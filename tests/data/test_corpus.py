@@ -1058,3 +1058,32 @@ def test_ids_that_are_asked_for_later_are_not_missed_in_the_cache(tmp_path):
         load_corpus(own, text="a", id="key")
     with pytest.raises(InputError, match="column 'l' holds List, not an id; choose"):
         load_corpus([{"text": text, "l": [1]} for text in TEXTS], id="l")
+
+
+def test_further_columns_are_kept_row_by_row():
+    rows = [{"prompt": f"say {i}", "completion": f" it is {i}", "n": i} for i in range(60)]
+    with pytest.warns(RbkitWarning, match="prompt"):
+        corpus = load_corpus(rows, eval_size=9, keep=["n", "completion"], progress=False)
+    for split in ("train", "eval"):
+        assert corpus[split].column_names[-2:] == ["n", "completion"]
+        for row in corpus[split]:
+            assert row["n"] == row["original_row"]
+            assert row["completion"] == f" it is {row['n']}"
+    with pytest.warns(RbkitWarning, match="prompt"):
+        everything = load_corpus(rows, eval_size=9, keep=True, progress=False)
+    assert {"prompt", "completion", "n"} < set(everything["train"].column_names)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ("n", r"keep: 'n' is one name; give a list, \['n'\]"),
+        (["N"], "no column 'N'; .* did you mean 'n'"),
+        (["source"], "keep: 'source' is a column of every corpus"),
+        (["text"], "keep: 'text' is a column of every corpus; leave it out"),
+    ],
+)
+def test_columns_that_cannot_be_kept_are_named(keep, message):
+    rows = [{"text": f"text {i}", "n": i} for i in range(60)]
+    with pytest.raises(InputError, match=message):
+        load_corpus(rows, eval_size=9, keep=keep, progress=False)
