@@ -45,10 +45,11 @@ _REMEDY = "restore it from a copy, or regroup again"
 _CSS = (  # JupyterLab aligns all tables right, by a more special rule
     "<style>table.rbkit-domains{border-collapse:collapse;font:13px/1.5 system-ui,sans-serif;"
     "margin:0!important}table.rbkit-domains :is(th,td){padding:3px 12px 3px 0;vertical-align:top;"
-    "text-align:left!important;border-bottom:1px solid #8884}"
-    "table.rbkit-domains td.n{text-align:right!important;"
-    "font-variant-numeric:tabular-nums;white-space:nowrap}.rbkit-domains i{display:inline-block;"
-    "height:9px;background:#3b75af;margin-left:6px}.rbkit-domains td.n+td.n i{background:#d1813a}"
+    "text-align:left!important;border-bottom:1px solid #8884;"
+    "font-variant-numeric:tabular-nums}table.rbkit-domains td.n{text-align:right!important}"
+    ".rbkit-domains td.s{white-space:nowrap}.rbkit-domains td.s span{display:inline-block;"
+    "width:3.4em;text-align:right}.rbkit-domains i{display:inline-block;height:9px;"
+    "background:#3b75af;margin-left:6px}.rbkit-domains td.s+td.s i{background:#d1813a}"
     ".rbkit-domains summary{cursor:pointer}.rbkit-domains blockquote{margin:4px 0 4px 12px;"
     "opacity:.75;max-width:70ch}</style>"
 )
@@ -486,7 +487,8 @@ class Domains:
         rows = []
         for at, name in enumerate(self.names):
             bars = "".join(
-                f'<td class="n">{share:.1%}<i style="width:{60 * share / widest:.0f}px"></i></td>'
+                f'<td class="s"><span>{share:.1%}</span>'
+                f'<i style="width:{60 * share / widest:.0f}px"></i></td>'
                 for share in shares[at]
             )
             card = _card_html(self.cards[at]) if self.cards else ""

@@ -225,6 +225,8 @@ def test_other_rows_than_those_that_were_regrouped_are_refused(corpus):
 def test_the_table_is_aligned_left_also_where_a_page_aligns_all_tables_right():
     html = some_domains()._repr_html_()
     assert "text-align:left!important" in html
+    assert html.count('<td class="s"><span>') == 2 * some_domains().m  # share, then q beside it
+    assert "td.s+td.s i{" in html, "q has a colour of its own"
     assert "next: <code>rb.explore(domains)</code>" in html
 
 
