@@ -78,10 +78,13 @@ def test_few_lines_change_and_readme_shows_just_these(kind, most):
     assert lines in shown, f"README lacks this diff:\n{chr(10).join(lines)}"
 
 
-def test_readme_names_files_and_commands_that_exist():
-    text = README.read_text()
+@pytest.mark.parametrize(
+    "page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.stem
+)
+def test_a_page_names_files_and_commands_that_exist(page):
+    text = page.read_text()
     for path in re.findall(r"\]\(((?!https?:)[^)#]+)\)", text):
-        assert (ROOT / path).exists(), path
+        assert (page.parent / path).exists(), path
     from typer.main import get_command
 
     from rbkit.cli import app
