@@ -10,11 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 import rbkit as rb
-from rbkit.train import Recorder
+from rbkit.train import Recorder, list_runs
 from rbkit.train.models import build_model, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +56,32 @@ def test_the_example_runs(start_script, strangers_files, tmp_path, name):
         history = np.load(tmp_path / "out" / "history.npz")
         assert history["p"].shape[0] == 5
         assert np.abs(history["p"][-1] - history["p"][0]).max() > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["frame", "answers"])
+def test_an_example_goes_from_data_in_hand_to_a_page(start_script, strangers_files, tmp_path, name):
+    rows = [json.loads(line) for line in (strangers_files / "train.jsonl").read_text().splitlines()]
+    if name == "answers":
+        tell = {"instruction": "Tell.", "category": "open_qa"}
+        rows = [{**tell, "context": row["text"], "response": row["text"][:40]} for row in rows]
+    data, frame = tmp_path / "data", pd.DataFrame(rows)
+    frame.to_csv(data) if name == "frame" else frame.to_json(data, orient="records", lines=True)
+    script = (ROOT / "examples" / f"{name}.py").read_text()
+    code = [x for x in script.split('"""')[2].splitlines() if x and "import" not in x]
+    assert len(code) <= 15
+    # Without the packaged embedder, which would be a download; and few steps.
+    script = script.replace("k=range(4, 13)", 'embedder="tfidf", k=3')
+    script = script.replace('"steps": 100', '"steps": 4, "round_steps": 2, "context": 64')
+    few = "resume=True, steps=4, round_steps=2"
+    script = script.replace("resume=True", few) if name == "frame" else script
+    (tmp_path / "script.py").write_text(script)
+    model = [str(strangers_files / "model")] if name == "answers" else []
+    done = start_script(tmp_path / "script.py", *model, data, cwd=tmp_path).wait()
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / done.stdout.split()[-1]
+    assert "ended" in page.read_text()
+    assert sorted(run.name for run in list_runs(page.parent)) == ["RnB", "Stratified", "Target"]
 
 
 def changed(before, after):
