@@ -227,13 +227,14 @@ class Domains:
         Returns
         -------
         pandas.DataFrame
-            ``split``; ``row`` in that split; ``domain``, a name, or None if it was dropped; and
+            ``split``; ``row`` in that split; ``domain``, a name, missing if it was dropped; and
             ``original_row`` and ``id``, as in :func:`rbkit.data.load_corpus`, where known.
 
         Examples
         --------
-        >>> Domains.from_labels(["wiki", "code"], [0, -1], [1]).to_pandas()["domain"].to_list()
-        ['wiki', None, 'code']
+        >>> table = Domains.from_labels(["wiki", "code"], [0, 1, -1], [1]).to_pandas()
+        >>> table["domain"].fillna("-").to_list()
+        ['wiki', 'code', '-', 'code']
         """
         table = self._assignments()
         names = [*self.names, None]
