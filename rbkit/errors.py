@@ -7,11 +7,10 @@ traceback; a notebook shows it as an ordinary exception.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from rbkit.text import visible
+from rbkit.text import listed, nearest, visible
 
 
 class RbkitError(Exception):
@@ -206,16 +205,13 @@ def domain_numbers(
     """
     at = {name: number for number, name in enumerate(names)}
     given = list(given)
-    listed = ", ".join(map(repr, names[:_LISTED]))
-    rest = f", ... ({len(names)} in all)" if len(names) > _LISTED else ""
-    remedy = f"the domains are {listed}{rest}"
+    remedy = f"the domains are {listed(names, _LISTED)}"
     if unknown := [name for name in given if name not in at]:
-        folded = {name.casefold(): name for name in reversed(names)}
-        close = difflib.get_close_matches(str(unknown[0]).casefold(), folded, 1)
-        hint = f" (did you mean {folded[close[0]]!r}?)" if close else ""
-        also = f", nor {', '.join(map(repr, unknown[1:_LISTED]))}" if unknown[1:] else ""
+        close = nearest(unknown[0], names)
+        hint = f" (did you mean {close!r}?)" if close else ""
+        also = f", nor {listed(unknown[1:], _LISTED)}" if unknown[1:] else ""
         raise InputError(where, f"no domain is called {unknown[0]!r}{hint}{also}", remedy)
     if every and (missing := [name for name in names if name not in given]):
-        what = f"nothing for {', '.join(map(repr, missing[:_LISTED]))}"
+        what = f"nothing for {listed(missing, _LISTED)}"
         raise InputError(where, what, f"name every domain, with 0 to leave it out; {remedy}")
     return [at[name] for name in given]

@@ -8,13 +8,14 @@ follows, and halves of characters, which no file can hold.
 
 from __future__ import annotations
 
+import difflib
 import io
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -163,6 +164,33 @@ def visible(text: str) -> str:
     ('red txt.exe\n', 'half ')
     """
     return _UNSEEN.sub("", _LINE_ENDS.sub("\n", _ESCAPES.sub("", text)))
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """Write names for an error, the first of them if there are many.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=1)
+    ("'a', 'b', 'c'", "'a' and 2 more")
+    """
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def nearest(name: Any, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the known name that was meant, if one is close; case does not count.
+
+    Examples
+    --------
+    >>> nearest("setps", ["seed", "steps"]), nearest("Code", ["wiki", "code"]), nearest("x", ["y"])
+    ('steps', 'code', None)
+    """
+    folded: dict[str, str] = {}
+    for each in known:
+        folded.setdefault(each.casefold(), each)
+    close = difflib.get_close_matches(str(name).casefold(), folded, 1, cutoff)
+    return folded[close[0]] if close else None
 
 
 def one_line(text: str) -> str:

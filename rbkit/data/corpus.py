@@ -29,10 +29,10 @@ from rbkit.data.read import (
     Rows,
     Scan,
     UInt64s,
-    listed,
     open_data,
 )
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
+from rbkit.text import listed
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
 _FORMAT = "rbkit-corpus/1"

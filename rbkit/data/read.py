@@ -42,7 +42,7 @@ from tqdm import tqdm
 from rbkit.data.builtin import BUILTIN
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import CACHE_REMEDY, cache_dir, fingerprint, inside, read_json, regular
-from rbkit.text import truncate, value_text
+from rbkit.text import listed, truncate, value_text
 
 UInt64s = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -1290,12 +1290,6 @@ def _first_row(data: datasets.Dataset) -> str:
         value = value_text(value[:200] if isinstance(value, str) else value)
         shown.append(f"{truncate(name, 30)} = {truncate(value, 40)}")
     return ", ".join(shown)
-
-
-def listed(names: Sequence[str], most: int = 30) -> str:
-    """Write names for an error, the first of them if there are many."""
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 # ------------------------------------------------------------------------------- hashes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import os
 import sys
@@ -33,6 +32,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
+from rbkit.text import nearest
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.losses import IGNORED
 from rbkit.train.models import (
@@ -620,8 +620,8 @@ def _training_args(given: Any) -> dict[str, Any]:
     values = dict(given)
     for name, value in values.items():
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, 1)
-            remedy = f"did you mean {close[0]}?" if close else "see its documentation"
+            close = nearest(name, known)
+            remedy = f"did you mean {close}?" if close else "see its documentation"
             what = "transformers.TrainingArguments has no such argument"
             raise InputError(str(name), what, remedy)
         if name in _OPTION:

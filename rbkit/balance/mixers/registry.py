@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.mixers.skill_it import SkillIt
 from rbkit.balance.mixers.torchjd import MGDA, UPGrad
 from rbkit.errors import InputError
+from rbkit.text import nearest
 
 MIXERS: dict[str, type[Mixer]] = {
     cls.__name__: cls
@@ -65,8 +65,8 @@ def known_mixer(name: str) -> str:
     """
     name = canonical_mixer(name) if isinstance(name, str) else name
     if not isinstance(name, str) or name not in MIXERS:
-        close = difflib.get_close_matches(str(name).lower(), _CANONICAL, 1, 0.5)
-        hint = f" (did you mean {_CANONICAL[close[0]]}?)" if close else ""
+        close = nearest(name, MIXERS, 0.5)
+        hint = f" (did you mean {close}?)" if close else ""
         raise InputError("mixer", f"{name!r} is unknown", f"use one of {', '.join(MIXERS)}{hint}")
     return name
 

@@ -6,7 +6,6 @@ from its last checkpoint. So a swarm of runs survives whatever ends the process.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.files import fingerprint, read_json, write_json
 from rbkit.regroup.domains import Domains
-from rbkit.text import one_line
+from rbkit.text import nearest, one_line
 from rbkit.train.run import Run
 from rbkit.train.training import as_recorded, train
 
@@ -213,8 +212,8 @@ def check_options(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
         if name in _SET_BY_METHOD:
             raise InputError(name, "is set by the method", "leave it out")
         if name not in names:
-            close = difflib.get_close_matches(name, names, 1) or ["one of " + ", ".join(names)]
-            raise InputError(name, "rbkit.train has no such option", f"did you mean {close[0]}?")
+            close = nearest(name, names) or f"one of {', '.join(names)}"
+            raise InputError(name, "rbkit.train has no such option", f"did you mean {close}?")
     return {**defaults, **given}
 
 
