@@ -185,8 +185,9 @@ def test_a_rule_that_reads_visits_resumes_exactly_in_the_middle_of_a_round(tmp_p
         rule = RepeatAware(reserve=0.5)
         return make(tmp_path / folder, steps=20, round_steps=5, mixer=rule)
 
-    whole, stopped = run_of("whole"), run_of("stopped")
+    whole = run_of("whole")
     whole.train()
+    stopped = run_of("stopped")
     stopped.add_callback(At(12, signal.SIGTERM))
     stopped.train()
     again = run_of("stopped")
