@@ -63,6 +63,7 @@ __getattr__, __dir__, _public = lazy(
         "UPGrad": ".balance.mixers.torchjd",
         "replay": ".train.counterfactual",
         "check_mixer": ".balance.mixers.check",
+        "headroom": ".train.forks",
         "MixtureTrainer": ".train.trainer",
         "train": ".train",
         "Run": ".train.run",

@@ -268,13 +268,8 @@ class MixtureSampler:
                 "saved for examples whose number or labels are others",
                 "resume with the data of the checkpoint",
             )
-        reserves = [passes.reserve for passes in self.passes]
-        if not np.array_equal(state.get("reserves", reserves), reserves):
-            raise InputError(
-                "sampler state",
-                "saved with another reserve",
-                "resume with the reserve of the checkpoint",
-            )
+        sizes, reserves = self.sizes.tolist(), state.get("reserves", np.zeros_like(self.sizes))
+        self.passes = [_Passes(*pair) for pair in zip(sizes, map(int, reserves), strict=True)]
         self.seed, self.position = int(state["seed"]), int(state["position"])
         self.drawn = np.array(state["drawn"], dtype=np.int64)
         starts = np.asarray(state["starts"]).tolist()
