@@ -87,7 +87,7 @@ class Headroom:
     ...     np.array([[.010, .012], [.000, .001], [-.010, -.011], [.000, .002]]), np.full(4, .25),
     ...     np.array([.011, .012]), {"q": np.array([.4, .3, .2, .1])}, .5, 40, 200, .002, True, {})
     >>> print(found.verdict)
-    a mixture within 0.5 in log-share of p = q gains 0.0115 ± 0.0030 (streams agree: r = 0.99): \
+    a mixture within 0.5 in log-share of p = q gains 0.0115 ± 0.0023 (streams agree: r = 1.00): \
 it pays to read more of a, less of c
     >>> found.correlations["q"]["with_gain"].round(2)
     np.float64(0.32)
