@@ -89,8 +89,8 @@ class Headroom:
     >>> print(found.verdict)
     a mixture within 0.5 in log-share of p = q gains 0.0115 ± 0.0023 (streams agree: r = 1.00): \
 it pays to read more of a, less of c
-    >>> found.correlations["q"]["with_gain"].round(2)
-    np.float64(0.32)
+    >>> round(found.correlations["q"]["with_gain"], 2)
+    0.32
     """
 
     names: tuple[str, ...]
@@ -117,7 +117,7 @@ it pays to read more of a, less of c
         """Mean correlation of the gains of two streams, over directions; None below three."""
         if len(self.names) < 3 or (np.ptp(self.gains, axis=0) == 0).any():
             return None
-        among = np.corrcoef(self.gains.T)
+        among = np.asarray(np.corrcoef(self.gains.T))
         return float(among[np.triu_indices(len(among), 1)].mean())
 
     @property

@@ -334,7 +334,7 @@ class VisitSums:
         first, repeat = loss / np.where(tokens > 0, tokens, np.nan)
         counts = examples.astype(np.int64)
         earlier = visits[1] / np.where(counts[1] > 0, counts[1], np.nan)
-        return VisitLosses(first, repeat, *counts, earlier)
+        return VisitLosses(first, repeat, counts[0], counts[1], earlier)
 
 
 class Window:

@@ -96,7 +96,7 @@ class RepeatAware(Rule):
                 raise ValueError("RepeatAware needs the signal 'visit_losses'")
             fresh = _evidence(seen.visit_losses)
             self._evidence = fresh + (0.0 if self._evidence is None else _KEPT * self._evidence)
-        return self._plan(seen.q, seen.sizes, seen.drawn, self._budget())
+        return self._plan(seen.q, seen.sizes, seen.drawn.astype(np.float64), self._budget())
 
     @property
     def worth(self) -> float:
