@@ -90,7 +90,7 @@ class Headroom:
     a mixture within 0.5 in log-share of p = q gains 0.0115 ± 0.0023 (streams agree: r = 1.00): \
 it pays to read more of a, less of c
     >>> round(found.correlations["q"]["with_gain"], 2)
-    0.32
+    0.4
     """
 
     names: tuple[str, ...]
