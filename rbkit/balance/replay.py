@@ -78,6 +78,7 @@ def replay_history(
            [0.4502, 0.5498]])
     """
     mixer, steps = copy.deepcopy(mixer), as_count("steps", steps)
+    mixer.budget = None  # a plan by what was drawn: the draws of this rule are not known
     if round_steps is not None:
         round_steps = as_count("round_steps", round_steps)
     ends = np.asarray(history.get("step", []), dtype=np.int64)
@@ -142,7 +143,7 @@ def _check_options(mixer: Mixer, gram_decay: float) -> None:
         raise InputError(
             f"replay of {mixer.name}",
             f"max_epochs={mixer.max_epochs} depends on what was drawn",
-            "replay it with max_epochs=None",
+            f"train with {mixer.name}, or replay it without the cap",
         )
 
 

@@ -2,13 +2,16 @@
 
 At position s a domain is drawn from the proportions in force there, then the next example
 of that domain in its shuffled order: without replacement until the domain is used up, then
-reshuffled. The random number of position s and the order of epoch e of domain i come from
-counters, not from a running generator, so a restored sampler, or one on another number of
-workers, continues with the identical sequence.
+reshuffled. A *reserve* of each domain can be left out of its first pass and let in a few
+examples at a time, so that first visits also occur late in a run that repeats. The random
+number of position s and the order of epoch e of domain i come from counters, not from a
+running generator, so a restored sampler, or one on another number of workers, continues with
+the identical sequence.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -23,6 +26,36 @@ from rbkit.files import fingerprint
 
 _BLOCK = 4096  # positions whose random numbers are made at once
 _DOMAIN_STREAM, _ORDER_STREAM = 0, 1  # keeps the two uses of a seed apart
+_LET_IN = 0.2  # share of what is left of a reserve that each later pass lets in
+
+
+class _Passes:
+    """How long each pass through a domain of `size` examples is, while its reserve is let in.
+
+    >>> passes = _Passes(size=10, reserve=4)
+    >>> passes.lengths(9).tolist()  # of the passes 0 to 9
+    [6, 7, 8, 8, 9, 9, 9, 10, 10, 10]
+    >>> passes.of(5), passes.of(6), passes.of(13)  # pass and place of a draw
+    ((0, 5), (1, 0), (2, 0))
+    """
+
+    def __init__(self, size: int, reserve: int) -> None:
+        self.size, self.reserve = size, reserve
+        self._starts = [0]  # draws before each pass, as far as they were asked for
+
+    def length(self, epoch: int) -> int:
+        return self.size - int(self.reserve * (1 - _LET_IN) ** epoch)
+
+    def lengths(self, last: int) -> IntArray:
+        return np.array([self.length(epoch) for epoch in range(last + 1)])
+
+    def of(self, draw: int) -> tuple[int, int]:
+        if not self.reserve:
+            return divmod(draw, self.size)
+        while self._starts[-1] <= draw:
+            self._starts.append(self._starts[-1] + self.length(len(self._starts) - 1))
+        epoch = bisect_right(self._starts, draw) - 1
+        return epoch, draw - self._starts[epoch]
 
 
 class MixtureSampler:
@@ -39,6 +72,9 @@ class MixtureSampler:
     max_epochs : float, optional
         Repetition cap: a domain is drawn at most this often its size (rounded down to whole
         examples); after that its share goes to the others. Raises once all are used up.
+    reserve : float
+        Share, in [0, 1), of each domain that its first pass leaves out (rounded down); each
+        later pass lets in a fifth of what is left. With 0 every pass is the whole domain.
 
     Attributes
     ----------
@@ -62,7 +98,12 @@ class MixtureSampler:
     """
 
     def __init__(
-        self, labels: ArrayLike, p: ArrayLike, seed: int = 0, max_epochs: float | None = None
+        self,
+        labels: ArrayLike,
+        p: ArrayLike,
+        seed: int = 0,
+        max_epochs: float | None = None,
+        reserve: float = 0.0,
     ) -> None:
         self.labels: IntArray = np.asarray(labels, dtype=np.int64)
         p = np.asarray(p, dtype=np.float64)
@@ -78,6 +119,9 @@ class MixtureSampler:
         cap = np.inf if max_epochs is None else max_epochs * (1 + 1e-12)
         self.most: FloatArray = np.zeros(len(p))  # examples that each domain may give in all
         self.most[self.sizes > 0] = np.floor(self.sizes[self.sizes > 0] * cap)
+        if not 0 <= as_number("reserve", reserve, "try 0.2") < 1:
+            raise InputError("reserve", f"{reserve} is not in [0, 1)", "try 0.2")
+        self.passes = [_Passes(size, int(reserve * size)) for size in self.sizes.tolist()]
         self.position = 0
         self.drawn: IntArray = np.zeros(len(p), dtype=np.int64)
         self.history: list[tuple[int, FloatArray]] = [(0, check_proportions(p, self.sizes > 0))]
@@ -110,30 +154,33 @@ class MixtureSampler:
 
     def peek(self, count: int) -> tuple[IntArray, IntArray]:
         """Return the next `count` rows, and `drawn` after them, without advancing."""
-        rows, _, drawn = self._next(count)
+        rows, _, _, drawn = self._next(count)
         return rows, drawn
 
-    def plan(self, count: int) -> tuple[IntArray, IntArray]:
-        """Return the next `count` rows, and the half that each belongs to, without advancing.
+    def plan(self, count: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Return the next `count` rows, the half and the earlier visits of each, (count,) each.
 
-        The examples of a domain go alternately to half 0 and half 1.
+        Does not advance. The examples of a domain go alternately to half 0 and half 1; an
+        example that was drawn three times before has 3 earlier visits.
         """
-        rows, halves, _ = self._next(count)
-        return rows, halves
+        rows, halves, visits, _ = self._next(count)
+        return rows, halves, visits
 
-    def _next(self, count: int) -> tuple[IntArray, IntArray, IntArray]:
+    def _next(self, count: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         count = as_count("count", count)
         domains, uniform = self._domains(self.position, count)
         drawn = self.drawn.copy()
         rows = np.empty(count, dtype=np.int64)
         halves = np.empty(count, dtype=np.int64)
+        visits = np.empty(count, dtype=np.int64)
         for s, i in enumerate(domains.tolist()):
             if drawn[i] >= self.most[i]:
                 i = self._another(i, uniform[s], drawn)
-            epoch, place = divmod(int(drawn[i]), len(self.members[i]))
-            rows[s], halves[s] = self._order(i, epoch)[place], drawn[i] % 2
+            epoch, place = self.passes[i].of(int(drawn[i]))
+            order, before = self._order(i, epoch)
+            rows[s], halves[s], visits[s] = order[place], drawn[i] % 2, before[place]
             drawn[i] += 1
-        return rows, halves, drawn
+        return rows, halves, visits, drawn
 
     def _another(self, used_up: int, uniform: float, drawn: IntArray) -> int:
         """Return the domain of a position whose own is used up, by the same random number."""
@@ -175,9 +222,21 @@ class MixtureSampler:
     def _uniform_block(self, block: int) -> FloatArray:
         return np.random.default_rng([self.seed, _DOMAIN_STREAM, block]).random(_BLOCK)
 
-    def _shuffled(self, domain: int, epoch: int) -> IntArray:
-        rng = np.random.default_rng([self.seed, _ORDER_STREAM, domain, epoch])
-        return rng.permutation(self.members[domain])
+    def _shuffled(self, domain: int, epoch: int) -> tuple[IntArray, IntArray]:
+        """Return the rows of a pass in their order, and how often each was drawn before."""
+        members, passes = self.members[domain], self.passes[domain]
+        order = self._rng(domain, epoch).permutation(len(members))
+        if not passes.reserve:
+            return members[order], np.full(len(order), epoch)
+        # Who is let in first is the order of the first pass.
+        rank = np.empty_like(order)
+        rank[self._rng(domain, 0).permutation(len(members))] = np.arange(len(members))
+        order = order[rank[order] < passes.length(epoch)]
+        since = np.searchsorted(passes.lengths(epoch), rank[order], side="right")
+        return members[order], epoch - since
+
+    def _rng(self, domain: int, epoch: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, _ORDER_STREAM, domain, epoch])
 
     def state_dict(self) -> dict[str, Any]:
         """State as plain arrays: position, examples drawn per domain, history of p."""
@@ -186,6 +245,7 @@ class MixtureSampler:
             "data": self._data(),
             "position": self.position,
             "drawn": self.drawn.copy(),
+            "reserves": np.array([passes.reserve for passes in self.passes]),
             "starts": np.array([start for start, _ in self.history]),
             "proportions": np.array([p for _, p in self.history]),
         }
@@ -208,6 +268,8 @@ class MixtureSampler:
                 "saved for examples whose number or labels are others",
                 "resume with the data of the checkpoint",
             )
+        sizes, reserves = self.sizes.tolist(), state.get("reserves", np.zeros_like(self.sizes))
+        self.passes = [_Passes(*pair) for pair in zip(sizes, map(int, reserves), strict=True)]
         self.seed, self.position = int(state["seed"]), int(state["position"])
         self.drawn = np.array(state["drawn"], dtype=np.int64)
         starts = np.asarray(state["starts"]).tolist()

@@ -15,6 +15,7 @@ SIGNALS: dict[str, str] = {
     "gram": "Gram matrix of the domain gradients that training yields",
     "eval_losses": "eval loss of each domain at the end of the round",
     "train_losses": "training loss of each domain in each step",
+    "visit_losses": "training losses of first visits and of repeats, of each domain's examples",
     "excess_losses": "training loss above that of a reference model, trained first",
     "target_gradient": "products of fresh domain gradients with the eval set's, all parameters",
     "domain_gradients": "Gram matrix of fresh domain gradients, all parameters",
@@ -95,6 +96,30 @@ class TrainLosses:
 
 
 @dataclass(frozen=True)
+class VisitLosses:
+    """Training losses of a round by domain: of examples seen for the first time, and of repeats.
+
+    Their difference is what the model remembers of single examples, if those are first visited
+    at all times: see the `reserve` of :class:`~rbkit.balance.sampler.MixtureSampler`.
+
+    Attributes
+    ----------
+    first, repeat : ndarray of shape (m,), float64
+        Mean loss per token, in nats; NaN where there was none.
+    first_examples, repeat_examples : ndarray of shape (m,), int64
+        Examples of each kind.
+    visits : ndarray of shape (m,), float64
+        Mean number of earlier visits of the repeats; NaN where there was none.
+    """
+
+    first: FloatArray
+    repeat: FloatArray
+    first_examples: IntArray
+    repeat_examples: IntArray
+    visits: FloatArray
+
+
+@dataclass(frozen=True)
 class FreshGradients:
     """Inner products of gradients on batches drawn for the purpose, over all parameters.
 
@@ -161,6 +186,10 @@ class Observation:
         end of the round, in nats; NaN for a domain without eval examples.
     train_losses : TrainLosses or None
         Signal ``"train_losses"`` (and, with `excess`, ``"excess_losses"``).
+    visit_losses : VisitLosses or None
+        Signal ``"visit_losses"``.
+    drawn : ndarray of shape (m,), int64, or None
+        Examples drawn of each domain so far in the run; None if unknown.
     gradients : FreshGradients or None
         Signals ``"target_gradient"`` and ``"domain_gradients"``.
     step : int
@@ -181,6 +210,8 @@ class Observation:
     eval_losses: FloatArray | None = None
     train_losses: TrainLosses | None = None
     gradients: FreshGradients | None = None
+    visit_losses: VisitLosses | None = None
+    drawn: IntArray | None = None
     step: int = 0
     steps: int = 0
     learning_rate: float = field(default=float("nan"))

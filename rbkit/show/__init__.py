@@ -37,6 +37,7 @@ __getattr__, __dir__, __all__ = lazy(
         "drift": ".figures.domains",
         "drift_shares": ".figures.domains",
         "drift_distances": ".figures.domains",
+        "headroom": ".figures.headroom",
         "costs": ".figures.costs",
         "cost_table": ".figures.costs",
         "final_figure": ".live.final",

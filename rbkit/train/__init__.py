@@ -26,6 +26,8 @@ __getattr__, __dir__, __all__ = lazy(
         "KSweep": ".k_sweep",
         "gradient_sketches": ".sketches",
         "replay": ".counterfactual",
+        "headroom": ".forks",
+        "Headroom": ".forks",
     },
     call="train",
 )

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses
+from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses, VisitLosses
 from rbkit.errors import InputError
 from rbkit.train.parallel import all_sum, is_first, processes, rank
 
@@ -301,6 +301,40 @@ class StepLosses:
     def clear(self) -> None:
         """Begin a new round."""
         self._rows.clear()
+
+
+class VisitSums:
+    """Sums of a round's training losses, of first visits and of repeats of each domain.
+
+    Examples
+    --------
+    >>> sums = VisitSums(n_domains=2)
+    >>> one, zero = torch.tensor(1), torch.tensor(0)
+    >>> losses, tokens, visits = torch.tensor([8., 6.]), torch.tensor([2, 2]), torch.tensor([0, 3])
+    >>> sums.add(torch.tensor([1, 1]), visits, losses, tokens)
+    >>> seen = sums.collect(torch.device("cpu"))
+    >>> seen.first, seen.repeat, seen.visits
+    (array([nan,  4.]), array([nan,  3.]), array([nan,  3.]))
+    """
+
+    def __init__(self, n_domains: int) -> None:
+        # As of 2m domains in one long step, and the number of visits in the place of the excess.
+        self._sums = StepLosses(2 * n_domains, with_excess=True)
+        self.pool, self.load, self.clear = self._sums.pool, self._sums.load, self._sums.clear
+
+    def add(self, domains: Tensor, visits: Tensor, losses: Tensor, tokens: Tensor) -> None:
+        """Add a micro-batch: (B,) domains, earlier visits, summed losses, tokens."""
+        kind = torch.where(visits > 0, domains + self._sums.n_domains // 2, domains)
+        kind = torch.where(domains >= 0, kind, -1)
+        self._sums.add(0, kind, losses, tokens, visits.to(losses.device))
+
+    def collect(self, device: torch.device) -> VisitLosses:
+        """Return the round's losses, summed over processes."""
+        loss, visits, tokens, examples = self.pool(1, device)[0].reshape(4, 2, -1)
+        first, repeat = loss / np.where(tokens > 0, tokens, np.nan)
+        counts = examples.astype(np.int64)
+        earlier = visits[1] / np.where(counts[1] > 0, counts[1], np.nan)
+        return VisitLosses(first, repeat, counts[0], counts[1], earlier)
 
 
 class Window:

@@ -19,6 +19,7 @@ from rbkit.train.parallel import from_first, processes, rank
 
 DOMAIN = "rbkit_domain"  # key under which a batch carries the domain of each example
 HALF = "rbkit_half"  # ... and the half of the round that each example belongs to
+VISITS = "rbkit_visits"  # ... and how often each example was drawn before
 LENGTH = "rbkit_length"  # ... and, if examples are packed into one row, their lengths and padding's
 
 
@@ -64,9 +65,9 @@ class MixtureLoader:
         while True:
             together = self.batch_size * processes()
             count = max(1, (self.until() - self.sampler.position) // together)
-            rows, halves = self.sampler.plan(count * together)
+            rows, halves, visits = self.sampler.plan(count * together)
             mine = slice(rank() * self.batch_size, (rank() + 1) * self.batch_size)
-            plan = torch.stack((torch.from_numpy(rows), torch.from_numpy(halves)), 1)
+            plan = torch.from_numpy(np.stack((rows, halves, visits), 1))
             loader: DataLoader[Any] = DataLoader(
                 _WithIndex(self.dataset),
                 batch_sampler=[part[mine].tolist() for part in plan.split(together)],
@@ -81,13 +82,14 @@ class MixtureLoader:
                 self.sampler.take(together)
                 yield batch
 
-    def _collate(self, items: Sequence[tuple[int, int, Any]]) -> dict[str, Any]:
-        rows = [row for _, _, row in items]
+    def _collate(self, items: Sequence[tuple[list[int], Any]]) -> dict[str, Any]:
+        index, halves, visits = torch.tensor([plan for plan, _ in items]).T
+        rows = [row for _, row in items]
         # Before collating: some collators change the rows they are given.
         texts = [row["input_ids"] for row in rows if "input_ids" in row]
         batch = dict(self.collate(rows))
-        batch[DOMAIN] = torch.as_tensor(self.sampler.labels[[index for index, _, _ in items]])
-        batch[HALF] = torch.tensor([half for _, half, _ in items])
+        batch[DOMAIN] = torch.as_tensor(self.sampler.labels[index.numpy()])
+        batch[HALF], batch[VISITS] = halves, visits
         ids = batch.get("input_ids")
         if len(texts) > 1 and isinstance(ids, Tensor) and ids.ndim == 2 and len(ids) == 1:
             flat = torch.cat([torch.as_tensor(text) for text in texts])
@@ -111,16 +113,15 @@ def per_token(values: Tensor, lengths: Tensor) -> Tensor:
     return F.pad(values, (0, 1), value=-1).repeat_interleave(lengths)[None]
 
 
-class _WithIndex(Dataset[tuple[int, int, Any]]):
+class _WithIndex(Dataset[tuple[list[int], Any]]):
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: Sequence[int]) -> tuple[int, int, Any]:
-        row, half = index
-        return row, half, self.dataset[row]
+    def __getitem__(self, plan: list[int]) -> tuple[list[int], Any]:
+        return plan, self.dataset[plan[0]]
 
 
 class Mixture:
@@ -130,6 +131,8 @@ class Mixture:
     ----------
     mixer : Mixer
     domains : Domains
+    steps : int
+        Of the whole run.
     round_steps : int
         Steps of a round, unless the mixer plans shorter ones.
     examples_per_step : int
@@ -154,6 +157,7 @@ class Mixture:
         mixer: Mixer,
         domains: Domains,
         *,
+        steps: int,
         round_steps: int,
         examples_per_step: int,
         seed: int,
@@ -162,9 +166,12 @@ class Mixture:
         self.mixer, self.round_steps, self.device = mixer, round_steps, device
         self.examples_per_step = examples_per_step
         sizes, mixer.domain_names = np.asarray(domains.sizes), list(domains.names)
+        mixer.budget = steps * examples_per_step
         self.available = sizes > 0
         self.p = check_proportions(mixer.start(domains.q, sizes), self.available)
-        self.sampler = MixtureSampler(domains.train_labels, self._sampled(), seed, mixer.max_epochs)
+        self.sampler = MixtureSampler(
+            domains.train_labels, self._sampled(), seed, mixer.max_epochs, mixer.reserve
+        )
         self.rounds_done = self.round_began = 0
         self.round_ends = self._length()
 

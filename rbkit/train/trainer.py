@@ -46,6 +46,7 @@ from rbkit.balance.signals import (
     GramEstimate,
     Observation,
     TrainLosses,
+    VisitLosses,
 )
 from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import check_folder, fingerprint, free_name
@@ -68,6 +69,7 @@ from rbkit.train.losses import (
     LossOf,
     Objective,
     StepLosses,
+    VisitSums,
     Window,
     evaluate,
     find_objective,
@@ -77,7 +79,7 @@ from rbkit.train.losses import (
     reference_excess,
     shares,
 )
-from rbkit.train.mixture import DOMAIN, HALF, LENGTH, Mixture, MixtureLoader, per_token
+from rbkit.train.mixture import DOMAIN, HALF, LENGTH, VISITS, Mixture, MixtureLoader, per_token
 from rbkit.train.parallel import all_sum, any_of, is_first, refused_together, wait
 from rbkit.train.recorder import (
     MAKE_ROOM,
@@ -210,6 +212,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.mixture = Mixture(
             self.mixer,
             domains,
+            steps=self.args.max_steps,
             round_steps=round_steps,
             seed=self.args.seed,
             examples_per_step=self.examples_per_step,
@@ -223,8 +226,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         tracking |= {} if buckets is None else {"buckets": buckets}
         self.tracker = self._gram_tracker(tracking) if self._needs("gram") else None
         self.step_losses: StepLosses | None = None  # of the round, if the mixer needs them
-        if self._needs("train_losses", "excess_losses"):
+        self.visit_sums: VisitSums | None = None  # likewise
+        if self._needs(*_OF_TRAINING):
             self.step_losses = StepLosses(domains.m, with_excess=self._needs("excess_losses"))
+        if self._needs("visit_losses"):
+            self.visit_sums = VisitSums(domains.m)
         self.reference: Any = None  # the model that excess losses are above
         self.run_dir = Path(run_dir or self.args.output_dir)
         self.overwrite = overwrite
@@ -258,7 +264,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         # tokens over all processes, where the mixer weighs losses; and of the micro-batch.
         self._step_loss, self._step_tokens = torch.zeros(()), 0
         self._weight_of_step = 1.0
-        self._domain_ids = torch.zeros(0, dtype=torch.int64)
+        self._domain_ids = self._visits = torch.zeros(0, dtype=torch.int64)
         self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
@@ -403,7 +409,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Train on one micro-batch, tracked if the mixer needs the Gram matrix."""
         inputs = dict(inputs)
         domains, halves, lengths = inputs.pop(DOMAIN), inputs.pop(HALF), inputs.pop(LENGTH, None)
-        self._domain_ids = domains
+        self._domain_ids, self._visits = domains, inputs.pop(VISITS)
         tokens = int(next(v for v in inputs.values() if isinstance(v, Tensor)).numel())
         self.ledger.tokens += tokens * self.ledger.processes
         self._step_tokens += tokens
@@ -476,6 +482,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.step_losses is not None:
             step = self.state.global_step - self.mixture.round_began
             self.step_losses.add(step, domains, losses, tokens, excess)
+        if self.visit_sums is not None:
+            self.visit_sums.add(domains, self._visits, losses, tokens)
         return losses, tokens
 
     def _loss_divisor(self, inputs: Mapping[str, Any], items: Any) -> float:
@@ -561,7 +569,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def _check_loss_arguments(self) -> None:
         """Refuse arguments of the library's trainer that would change nothing, or too late."""
         rule = self.mixer.name
-        reads = self.mixer.acts == "loss" or self._needs("train_losses", "excess_losses")
+        reads = self.mixer.acts == "loss" or self._needs(*_OF_TRAINING)
         side_runs = self._needs("probe_runs", "excess_losses")
         problem = getattr(getattr(self.model, "config", None), "problem_type", None)
         if self.model_init is not None:
@@ -777,6 +785,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             gram=self._gram_estimate(),
             train_losses=self._train_losses(step - self.mixture.round_began),
             gradients=self._fresh_gradients(),
+            visit_losses=self._visit_losses(),
         )
 
     def _observation(self, step: int, **signals: Any) -> Observation:
@@ -785,6 +794,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self.mixture.p,
             np.asarray(self.domains.q),
             np.asarray(self.domains.sizes),
+            drawn=self.sampler.drawn.copy(),
             step=step,
             steps=self.args.max_steps,
             learning_rate=float(self.lr_scheduler.get_last_lr()[0]),
@@ -808,6 +818,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             return None
         losses = self.step_losses.collect(steps, self.args.device)
         self.step_losses.clear()
+        return losses
+
+    def _visit_losses(self) -> VisitLosses | None:
+        if self.visit_sums is None:
+            return None
+        losses = self.visit_sums.collect(self.args.device)
+        self.visit_sums.clear()
         return losses
 
     def _fresh_gradients(self) -> FreshGradients | None:
@@ -1217,12 +1234,14 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         Sums of all processes are then with the first one, in this run and in a resumed one,
         so that both continue from the same numbers.
         """
-        state: dict[str, Any] = {"tracker": {}, "losses": None}
+        state: dict[str, Any] = {"tracker": {}, "losses": None, "visits": None}
         if self.tracker is not None:
             state["tracker"] = self.tracker.state_dict()
         if self.step_losses is not None:
             steps = self.state.global_step - self.mixture.round_began
             state["losses"] = self.step_losses.pool(steps, self.args.device)
+        if self.visit_sums is not None:
+            state["visits"] = self.visit_sums.pool(1, self.args.device)
         if self.ledger.processes > 1:
             self._load_round_state(state)
         return state
@@ -1232,6 +1251,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self.tracker.load_state_dict(state["tracker"])
         if self.step_losses is not None:
             self.step_losses.load(state["losses"])
+        if self.visit_sums is not None:
+            self.visit_sums.load(state["visits"])
 
     def _restore(self, checkpoint: Path, allow_missing: bool) -> int:
         """Load a checkpoint's state; return the step at which it was written.
@@ -1300,6 +1321,7 @@ class _StepHooks(TrainerCallback):  # type: ignore[misc]
             control.should_save = control.should_training_stop = True
 
 
+_OF_TRAINING = ("train_losses", "excess_losses", "visit_losses")  # signals: losses by example
 _SAMPLED_ROWS = 64  # of the training set, that its fingerprint looks at
 
 

@@ -123,3 +123,50 @@ def test_a_state_of_other_data_is_refused(other):
     saved = MixtureSampler([0, 1], [0.5, 0.5]).state_dict()
     with pytest.raises(InputError, match="number or labels are others"):
         MixtureSampler(other, [0.5, 0.5]).load_state_dict(saved)
+
+
+@given(proportions, st.integers(0, 99), st.floats(0.0, 0.9))
+@settings(max_examples=40, deadline=None)
+def test_visits_are_counted_and_a_reserve_is_let_in_slowly(p, seed, reserve):
+    sampler = MixtureSampler(LABELS, p, seed, reserve=reserve)
+    seen = np.zeros(len(LABELS), int)
+    for _ in range(30):
+        visits = sampler.plan(40)[2]
+        for row, visit in zip(sampler.take(40), visits, strict=True):
+            assert seen[row] == visit
+            seen[row] += 1
+    for domain, size in enumerate(sampler.sizes.tolist()):
+        mine, kept = seen[domain == LABELS], int(reserve * size)
+        drawn = int(sampler.drawn[domain])
+        # The first pass is the domain without its reserve, each example once.
+        assert (mine > 0).sum() >= min(drawn, size - kept)
+        assert mine.max() <= 1 or drawn > size - kept
+        if not kept:
+            assert mine.max() - mine.min() <= 1
+
+
+def test_first_visits_still_occur_late_with_a_reserve():
+    labels = np.zeros(100, int)
+    plain, kept = MixtureSampler(labels, [1.0]), MixtureSampler(labels, [1.0], reserve=0.2)
+    assert (plain.take(80) == kept.take(80)).all()  # until the reserve is met
+    for pass_ in range(1, 8):
+        rows, _, visits = kept.plan(kept.passes[0].length(pass_))
+        assert len(set(rows.tolist())) == len(rows)
+        assert (visits == 0).sum() > 0
+        kept.take(len(rows))
+    assert (plain.plan(700)[2][20:] > 0).all()
+
+
+def test_a_sampler_with_a_reserve_is_restored_with_it():
+    whole = MixtureSampler(LABELS, np.full(3, 1 / 3), 4, reserve=0.3)
+    whole.take(123)
+    restored = MixtureSampler(LABELS, np.full(3, 1 / 3), 9)
+    restored.load_state_dict(whole.state_dict())
+    for one, other in zip(whole.plan(99), restored.plan(99), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("reserve", [-0.1, 1.0, float("nan"), "much"])
+def test_a_reserve_is_a_share(reserve):
+    with pytest.raises(InputError, match="reserve"):
+        MixtureSampler(LABELS, np.full(3, 1 / 3), reserve=reserve)

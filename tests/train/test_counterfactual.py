@@ -10,8 +10,9 @@ from job import make
 
 from rbkit.balance.mixers.aioli import Aioli
 from rbkit.balance.mixers.base import Mixer, normalise
-from rbkit.balance.mixers.fixed import Fixed, Stratified, Target
+from rbkit.balance.mixers.fixed import Fixed, Stratified, Target, UniMax
 from rbkit.balance.mixers.registry import MIXERS
+from rbkit.balance.mixers.repeat_aware import RepeatAware
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.signals import GramEstimate
 from rbkit.errors import InputError
@@ -109,10 +110,21 @@ def test_rules_of_the_gram_matrix_can_be_replayed_on_any_run_that_has_it(run, ru
     np.testing.assert_allclose(found.p.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize("rule", ["DGA", "DoGE", "DoReMi", "ADO", "ODM", "GroupDRO", "SkillIt"])
+@pytest.mark.parametrize(
+    "rule", ["DGA", "DoGE", "DoReMi", "ADO", "ODM", "GroupDRO", "SkillIt", "RepeatAware"]
+)
 def test_rules_of_other_signals_say_which_they_lack(run, rule):
     (lacking,) = MIXERS[rule].signals - {"eval_losses"}
     with pytest.raises(InputError, match=rf"replay of {rule}: it needs '{lacking}' \("):
+        replay(run, rule)
+
+
+@pytest.mark.parametrize(
+    "rule", [UniMax(), Target(max_epochs=2), RepeatAware(repeats=15)], ids=lambda rule: rule.name
+)
+def test_rules_that_plan_by_what_is_drawn_are_not_replayed(run, rule):
+    rule.budget = 100
+    with pytest.raises(InputError, match=r"depends on what was drawn|draws is not known"):
         replay(run, rule)
 
 

@@ -186,6 +186,7 @@ SIGNALS = {
     "DoReMi": {},
     "ODM": {},
     "MGDA": {},
+    "RepeatAware": {"reserve": 0.5},
 }
 FSDP = {
     "fsdp": True,

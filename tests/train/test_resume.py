@@ -15,9 +15,10 @@ import forked
 import numpy as np
 import pytest
 import torch
-from job import make
+from job import At, make
 
 from rbkit.balance.mixers.fixed import Fixed
+from rbkit.balance.mixers.repeat_aware import RepeatAware
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
@@ -177,6 +178,26 @@ def test_a_mixture_by_name_trains_resumes_and_is_recorded_as_its_vector_is(tmp_p
     with pytest.raises(InputError, match="no domain is called 'e'; the domains are 'a', 'b'"):
         make(tmp_path / "wrong", mixer=Fixed({**by_name, "e": 1}))
     assert not (tmp_path / "wrong" / "run.json").exists()
+
+
+def test_a_rule_that_reads_visits_resumes_exactly_in_the_middle_of_a_round(tmp_path):
+    def run_of(folder):
+        rule = RepeatAware(reserve=0.5)
+        return make(tmp_path / folder, steps=20, round_steps=5, mixer=rule)
+
+    whole = run_of("whole")
+    whole.train()
+    stopped = run_of("stopped")
+    stopped.add_callback(At(12, signal.SIGTERM))
+    stopped.train()
+    again = run_of("stopped")
+    again.train(resume_from_checkpoint=True)
+    assert again.mixer.worth == whole.mixer.worth != RepeatAware().worth
+    rows = [(tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "stopped")]
+    assert rows[0] == rows[1]
+    mine, theirs = (Run.open(tmp_path / folder).history["p"] for folder in ("whole", "stopped"))
+    np.testing.assert_array_equal(mine, theirs)
+    assert np.ptp(mine, axis=0).max() > 1e-3
 
 
 def test_a_trainer_trains_once(tmp_path):

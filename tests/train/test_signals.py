@@ -36,6 +36,7 @@ from transformers import (
 from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, normalise
 from rbkit.balance.mixers.rnb import RnB
+from rbkit.balance.sampler import MixtureSampler
 from rbkit.errors import InputError
 from rbkit.regroup import add_domain_ids
 from rbkit.regroup.domains import Domains
@@ -143,6 +144,45 @@ def test_training_losses_are_those_of_each_step_and_domain(tmp_path, accumulate)
         else:
             assert np.isnan(shown.loss[0, i])
     assert trainer.sampler.p.tolist() == [0.1, 0.2, 0.3, 0.4]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_visit_losses_are_those_of_first_visits_and_of_repeats(tmp_path, accumulate):
+    """With a rate of 0 the model stays, so that each row has one loss."""
+    mixer = Watching("visit_losses", p=[1, 1, 1, 7], reserve=0.5)
+    trainer = make(
+        tmp_path,
+        mixer=mixer,
+        steps=12,
+        round_steps=6,
+        dropout=0.0,
+        eval_rounds=0,
+        accumulate=accumulate,
+        arguments={"learning_rate": 0.0, "weight_decay": 0.0},
+    )
+    rows = len(trainer.sampler.labels)
+    expected = {int(r): losses_by_hand(trainer.model, trainer, [r])[0] for r in range(rows)}
+    mine = trainer.sampler
+    copy = MixtureSampler(mine.labels, mine.p, trainer.args.seed, reserve=0.5)
+    trainer.train()
+    assert len(mixer.seen) == 2
+    seen = np.zeros(rows, int)
+    for shown in mixer.seen:
+        copy.set_proportions(shown.p)
+        sums = np.zeros((2, M, 4))
+        for row in copy.take(6 * trainer.examples_per_step):
+            loss, tokens, domain = expected[int(row)]
+            sums[int(seen[row] > 0), domain] += [float(loss.detach()), tokens, 1, seen[row]]
+            seen[row] += 1
+        found = shown.visit_losses
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_allclose(found.first, sums[0, :, 0] / sums[0, :, 1], rtol=1e-5)
+            np.testing.assert_allclose(found.repeat, sums[1, :, 0] / sums[1, :, 1], rtol=1e-5)
+            np.testing.assert_allclose(found.visits, sums[1, :, 3] / sums[1, :, 2], rtol=1e-12)
+        np.testing.assert_array_equal(found.first_examples, sums[0, :, 2])
+        np.testing.assert_array_equal(found.repeat_examples, sums[1, :, 2])
+        np.testing.assert_array_equal(shown.drawn, copy.drawn)
+    assert found.repeat_examples.sum() > 0
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -44,6 +44,12 @@ class Mixer(ABC):
         as the run's if None.
     max_epochs : float or None
         Repetition cap: no domain is seen more often than this in a run.
+    reserve : float
+        Share of each domain that the sampler's first pass leaves out, so that first visits
+        also occur late: see :class:`~rbkit.balance.sampler.MixtureSampler`.
+    budget : int or None
+        Examples that the whole run will draw, for rules that plan with them: set before
+        :meth:`start`, by the trainer. In a loop of your own, ``mixer.budget = steps * batch``.
     domain_names : sequence of str or None
         Names of the domains, in their order, for rules that take domains by name: set before
         :meth:`start`, by the trainer and by a replay. In a loop of your own,
@@ -72,6 +78,8 @@ class Mixer(ABC):
     gram_decay: float = 0.0
     reference_steps: int | None = None
     max_epochs: float | None = None
+    reserve: float = 0.0
+    budget: int | None = None
     domain_names: Sequence[str] | None = None
     paper: ClassVar[str] = ""
     cost: ClassVar[str] = "none"
@@ -121,6 +129,15 @@ class Mixer(ABC):
             what = "given by name, and the names of the domains are not known here"
             raise InputError(where, what, "set mixer.domain_names = domains.names before start()")
         return domain_numbers(where, given, self.domain_names, every=every)
+
+    def _budget(self) -> int:
+        if self.budget is None:
+            raise InputError(
+                self.name,
+                "how many examples the run draws is not known here",
+                "set mixer.budget = steps * batch_size before start()",
+            )
+        return self.budget
 
     def state_dict(self) -> dict[str, Any]:
         """State that must survive a restart: arrays and JSON values, by name."""
@@ -312,6 +329,25 @@ def limit(p: FloatArray, most: FloatArray) -> FloatArray:
             room = np.where(limited, 0.0, most)
             scaled = np.where(limited, most, room * (left / room.sum()))
     return scaled
+
+
+def spread(prior: FloatArray, sizes: IntArray, max_epochs: float, budget: int) -> FloatArray:
+    """Return `prior`, (m,), cut so that no domain is seen over `max_epochs` times in a run.
+
+    `budget` examples are drawn in all. What is cut goes to the others in proportion.
+
+    >>> spread(np.array([0.5, 0.4, 0.1]), np.array([10, 100, 100]), max_epochs=4, budget=200)
+    array([0.2 , 0.64, 0.16])
+    """
+    most = max_epochs * np.asarray(sizes, dtype=np.float64) / budget
+    if most.sum() < 1:
+        raise InputError(
+            "max_epochs",
+            f"{max_epochs:g} epochs of all domains are {most.sum() * budget:,.0f} examples, and "
+            f"the run draws {budget:,}",
+            "allow more epochs, or train for fewer steps",
+        )
+    return limit(prior, most)
 
 
 def check_proportions(p: FloatArray, available: NDArray[np.bool_]) -> FloatArray:

@@ -22,6 +22,7 @@ from rbkit.balance.signals import (
     Observation,
     ProbeRuns,
     TrainLosses,
+    VisitLosses,
 )
 from rbkit.errors import as_count
 
@@ -114,6 +115,7 @@ def run_through(
     ``restart_at=(t, make)``: before round t, continue with a new mixer that loads the saved
     state, as a killed run would.
     """
+    mixer.budget = run.budget
     path = [_checked(mixer.start(run.q.copy(), run.sizes.copy()), run, "start()")]
     if "probe_runs" in mixer.signals:
         if mixer.probe_steps() < 1:
@@ -124,6 +126,7 @@ def run_through(
             state = saved_and_read(mixer.state_dict())
             mixer = restart_at[1]()
             # As a trainer that resumes: it starts every run, then loads.
+            mixer.budget = run.budget
             mixer.start(run.q.copy(), run.sizes.copy())
             mixer.load_state_dict(state)
         length = mixer.round_length(_LONG_ROUND)
@@ -221,6 +224,11 @@ class MadeUpRun:
     rounds: tuple[Observation, ...]
 
     @property
+    def budget(self) -> int:
+        """Examples that the run draws: about three epochs of the training data."""
+        return int(3 * self.sizes.sum())
+
+    @property
     def available(self) -> NDArray[np.bool_]:
         """Which domains have training data, (m,)."""
         return np.asarray(self.sizes > 0)
@@ -245,7 +253,7 @@ class MadeUpRun:
                 return np.full_like(value, np.nan if value.dtype.kind == "f" else 0)
             return np.nan if isinstance(value, float) else value
 
-        signals = ("gram", "eval_losses", "train_losses", "gradients")
+        signals = ("gram", "eval_losses", "train_losses", "visit_losses", "gradients")
         rates = ("learning_rate", "peak_learning_rate")
         rounds = tuple(
             replace(seen, **{n: _mapped(getattr(seen, n), blank, n) for n in (*signals, *rates)})
@@ -320,6 +328,14 @@ def _made_up_round(
     steps = int(rng.integers(1, _STEPS + 1))
     examples = np.where(has_data & (rng.random((steps, m)) < 0.7), rng.integers(1, 5, m), 0)
     loss = np.where(examples > 0, rng.uniform(1, 4) + rng.normal(0, 0.3, (steps, m)), nan)
+    repeats = np.where(has_data, rng.integers(0, 20, m), 0)
+    visit_losses = VisitLosses(
+        losses + 0.1,
+        np.where(repeats > 0, losses - 0.1 * t, nan),
+        np.where(has_data, rng.integers(1, 20, m), 0),
+        repeats,
+        np.where(repeats > 0, rng.uniform(1, t + 2, m), nan),
+    )
     return Observation(
         t,
         np.zeros(m),
@@ -329,6 +345,8 @@ def _made_up_round(
         eval_losses=losses + rng.normal(0, 0.05, m),
         gradients=gradients,
         train_losses=TrainLosses(loss, examples * 10, examples, np.maximum(loss - 2.0, 0.0)),
+        visit_losses=visit_losses,
+        drawn=(0.2 * (t + 1) * sizes).astype(np.int64),
         step=_STEPS * (t + 1),
         steps=100,
         learning_rate=1e-3 / (t + 1),

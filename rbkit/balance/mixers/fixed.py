@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rbkit.balance.mixers.base import Mixer, normalise
+from rbkit.balance.mixers.base import Mixer, normalise, spread
 from rbkit.balance.signals import FloatArray, IntArray, Observation
 from rbkit.errors import InputError, as_number, by_name
 
@@ -54,20 +54,83 @@ class Target(_Fixed):
     """Share of each domain in the eval set, ``p = q``: the baseline the R&B paper leaves out.
 
     It is strong: since `q` is all that R&B knows of the target, much of what an adaptive
-    rule gains over :class:`Stratified` may be just this.
+    rule gains over :class:`Stratified` may be just this. But it knows no repetition: a small
+    domain of a large share is read over and over.
+
+    Parameters
+    ----------
+    max_epochs : float, optional
+        See no domain more often than this in a run; what is cut from its share goes to the
+        others in proportion, from the first step on.
 
     Examples
     --------
     >>> import numpy as np
     >>> Target().start(q=np.array([.9, .1]), sizes=np.array([10, 1000]))
     array([0.9, 0.1])
+    >>> mixer = Target(max_epochs=4)
+    >>> mixer.budget = 100  # a trainer does that
+    >>> mixer.start(q=np.array([.9, .1]), sizes=np.array([10, 1000]))
+    array([0.4, 0.6])
     """
 
     paper: ClassVar[str] = "baseline left out by R&B"
 
+    def __init__(self, max_epochs: float | None = None) -> None:
+        self.max_epochs = _epochs("Target", max_epochs)
+
     def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
-        """Return `q`, renormalised over the domains that have training data."""
-        return normalise(q, sizes > 0)
+        """Return `q`, renormalised over the domains that have training data, and cut."""
+        p = normalise(q, sizes > 0)
+        return p if self.max_epochs is None else spread(p, sizes, self.max_epochs, self._budget())
+
+    def options(self) -> dict[str, Any]:
+        """Return the cap, if there is one."""
+        return {} if self.max_epochs is None else {"max_epochs": self.max_epochs}
+
+
+class UniMax(_Fixed):
+    """As even as a cap on repetition allows (arXiv 2304.09151): small domains are seen less.
+
+    The budget of a run is spread evenly over domains; one that would be seen more than
+    `max_epochs` times gives the excess to the others. The paper does so for languages, and
+    reports little difference between caps of 1, 5 and 10. The eval set plays no part.
+
+    Parameters
+    ----------
+    max_epochs : float
+        The cap, N in the paper.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mixer = UniMax(max_epochs=4)
+    >>> mixer.budget = 200  # a trainer does that
+    >>> mixer.start(q=np.array([.9, .1]), sizes=np.array([10, 1000]))
+    array([0.2, 0.8])
+    """
+
+    paper: ClassVar[str] = "UniMax, arXiv 2304.09151"
+
+    def __init__(self, max_epochs: float = 4.0) -> None:
+        self.max_epochs = _epochs("UniMax", max_epochs)
+
+    def start(self, q: FloatArray, sizes: IntArray) -> FloatArray:
+        """Return uniform proportions over the domains with training data, cut."""
+        even = normalise(np.ones(len(q)), np.asarray(sizes) > 0)
+        assert self.max_epochs is not None
+        return spread(even, sizes, self.max_epochs, self._budget())
+
+    def options(self) -> dict[str, Any]:
+        """Return the cap."""
+        return {"max_epochs": self.max_epochs}
+
+
+def _epochs(rule: str, value: Any) -> float | None:
+    where, remedy = f"{rule}(max_epochs=...)", "try 4"
+    if value is not None and not 0 < as_number(where, value, remedy) < np.inf:
+        raise InputError(where, f"{value} is not positive and finite", remedy)
+    return value if value is None else float(value)
 
 
 class Fixed(_Fixed):

@@ -11,8 +11,9 @@ from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.dga import DGA
 from rbkit.balance.mixers.doge import DoGE
 from rbkit.balance.mixers.dro import DoReMi, GroupDRO
-from rbkit.balance.mixers.fixed import Fixed, Proportional, Stratified, Target
+from rbkit.balance.mixers.fixed import Fixed, Proportional, Stratified, Target, UniMax
 from rbkit.balance.mixers.odm import ODM
+from rbkit.balance.mixers.repeat_aware import RepeatAware
 from rbkit.balance.mixers.rnb import RnB
 from rbkit.balance.mixers.skill_it import SkillIt
 from rbkit.balance.mixers.torchjd import MGDA, UPGrad
@@ -26,7 +27,9 @@ MIXERS: dict[str, type[Mixer]] = {
         Proportional,
         Target,
         Fixed,
+        UniMax,
         RnB,
+        RepeatAware,
         SkillIt,
         Aioli,
         DGA,
