@@ -26,6 +26,13 @@ __getattr__, __dir__, __all__ = lazy(
         "KSweep": ".k_sweep",
         "gradient_sketches": ".sketches",
         "replay": ".counterfactual",
+        "generate": ".metrics",
+        "GenerationMetric": ".metrics",
+        "RetrievalMetric": ".metrics",
+        "exact_match": ".metrics",
+        "token_f1": ".metrics",
+        "zero_shot_accuracy": ".metrics",
+        "recall_at_k": ".metrics",
     },
     call="train",
 )
