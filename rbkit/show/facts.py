@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.text import number
 from rbkit.train.run import Run
 
 Array = NDArray[np.float64]
@@ -151,9 +152,19 @@ class Measure:
         return self.metric or "eval loss"
 
     @property
+    def noun(self) -> str:
+        """What it is called in a sentence."""
+        return self.metric or "loss"
+
+    @property
     def unit(self) -> str:
-        """Its unit behind a number, with a blank in front; a metric has none."""
-        return "" if self.metric else " nats per token"
+        """Unit of its differences; a metric has its name."""
+        return self.metric or "nats"
+
+    def text(self, value: float | None) -> str:
+        """Write a value: ``2.310 nats per token`` or ``exact_match 0.420``."""
+        shown = number(value)
+        return f"{self.metric} {shown}" if self.metric else f"{shown} nats per token"
 
     @property
     def axis(self) -> str:
@@ -170,7 +181,8 @@ class Measure:
         """Return the last values by domain, (m,); empty where there are none."""
         if self.metric is None:
             return losses(run).by_domain
-        return as_floats(_last_metric(run, self.metric).get("by_domain") or [])
+        values = as_floats(_last_metric(run, self.metric).get("by_domain") or [])
+        return values if len(values) == len(domain_names(run)) else np.empty(0)
 
     def examples(self, run: Run) -> Any:
         """Return how many eval examples were asked, for a metric: others are not comparable."""
@@ -192,6 +204,16 @@ class Measure:
     def better(self) -> str:
         """In which direction it is better, in a word."""
         return "higher" if self.higher_is_better else "lower"
+
+    @property
+    def best(self) -> str:
+        """What the best one is: the highest or the lowest."""
+        return "highest" if self.higher_is_better else "lowest"
+
+    @property
+    def better_side(self) -> str:
+        """Where it is better along a horizontal axis."""
+        return "right" if self.higher_is_better else "left"
 
 
 def measure_of(
@@ -247,8 +269,8 @@ def as_floats(values: Sequence[float | None]) -> Array:
 
 def finite(value: Any) -> float | None:
     """Return a number as it is, and None for everything else, NaN and infinity included."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and np.isfinite(value) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and np.isfinite(value) else None
 
 
 # ----------------------------------------------------------------------------------- proportions

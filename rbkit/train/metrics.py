@@ -290,19 +290,6 @@ def as_metrics(given: Any, tokenizer: Any = None) -> dict[str, Metric]:
     return made
 
 
-def check_names(given: Sequence[str]) -> tuple[str, ...]:
-    """Return names of metrics of this library; :class:`InputError` for others.
-
-    Examples
-    --------
-    >>> check_names(["exact_match"])
-    ('exact_match',)
-    """
-    for name in given:
-        _by_name(name, "unused")
-    return tuple(given)
-
-
 def _by_name(name: str, tokenizer: Any) -> Metric:
     if name not in SCORES:
         close = nearest(name, SCORES)
