@@ -570,7 +570,8 @@ def _hits(cosines: FloatArray, own: np.ndarray[Any, Any], k: int) -> FloatArray:
     close = np.abs(cosines - mine) <= 1e-12  # products in another order round differently
     nearer = ((cosines > mine) & ~close).sum(axis=1)
     # Vectors that are not numbers are a miss, and no example that does not count.
-    return np.clip((k - nearer) / np.maximum(close.sum(axis=1), 1), 0, 1) * close.any(axis=1)
+    chance: FloatArray = np.clip((k - nearer) / np.maximum(close.sum(axis=1), 1), 0, 1)
+    return chance * close.any(axis=1)
 
 
 @dataclass(frozen=True)

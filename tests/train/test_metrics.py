@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +30,7 @@ from rbkit.train import (
     zero_shot_accuracy,
 )
 from rbkit.train.metrics import as_metrics
-from rbkit.train.models import train_tokenizer
+from rbkit.train.models import build_model, train_tokenizer
 from rbkit.train.trackers import TrackedValues
 
 EVAL_LABELS = np.array([0, 0, 0, 1, 1, -1, 2, 2, 2, 2])
@@ -38,7 +41,7 @@ def eval_rows():
     return [{"input_ids": rng.integers(0, 64, 6).tolist(), "id": 100 + i} for i in range(10)]
 
 
-def short(folder, **options):
+def few_steps(folder, **options):
     """A run of 12 steps in rounds of 4, without a domain for one eval example."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, M, 40)
@@ -71,7 +74,7 @@ def disturbing(model, rows):
 
 
 def test_a_metric_is_averaged_by_domain_and_over_examples_alike(tmp_path):
-    short(tmp_path).train()
+    few_steps(tmp_path).train()
     run = Run.open(tmp_path)
     rows = run.metrics("metric")
     assert [row["step"] for row in rows] == [0, 4, 8, 12]
@@ -95,9 +98,9 @@ def test_a_metric_is_averaged_by_domain_and_over_examples_alike(tmp_path):
 
 
 def test_training_with_a_metric_is_bit_identical_to_training_without(tmp_path):
-    plain = short(tmp_path / "plain", metrics=None, dropout=0.1)
+    plain = few_steps(tmp_path / "plain", metrics=None, dropout=0.1)
     plain.train()
-    watched = short(tmp_path / "watched", metrics={"m": disturbing, "n": parity}, dropout=0.1)
+    watched = few_steps(tmp_path / "watched", metrics={"m": disturbing, "n": parity}, dropout=0.1)
     watched.train()
     for one, other in zip(
         plain.model.state_dict().values(), watched.model.state_dict().values(), strict=True
@@ -113,15 +116,15 @@ def test_training_with_a_metric_is_bit_identical_to_training_without(tmp_path):
 def test_a_resumed_run_records_its_metrics_as_one_that_was_never_stopped(tmp_path):
     metrics = {"m": disturbing}
     options = {"arguments": {"save_steps": 6}, "metrics": metrics}
-    short(tmp_path / "whole", **options).train()
-    first = short(tmp_path / "cut", **options)
+    few_steps(tmp_path / "whole", **options).train()
+    first = few_steps(tmp_path / "cut", **options)
     stop = first._end_step
     first.callback_handler.callbacks[-1]._end_step = lambda seconds: (
         stop(seconds) or first.state.global_step == 6
     )
     first.train()
     assert first.state.global_step == 6
-    second = short(tmp_path / "cut", **options)
+    second = few_steps(tmp_path / "cut", **options)
     second.train(resume_from_checkpoint=True)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert (whole / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
@@ -129,7 +132,7 @@ def test_a_resumed_run_records_its_metrics_as_one_that_was_never_stopped(tmp_pat
     np.testing.assert_array_equal(one, other)
     # From the checkpoint of the last step nothing is left to be done: no metric either.
     calls = []
-    third = short(tmp_path / "cut", **options | {"metrics": {"m": lambda *_: calls.append(1)}})
+    third = few_steps(tmp_path / "cut", **options | {"metrics": {"m": lambda *_: calls.append(1)}})
     third.metrics.check = lambda model: None
     third.train(resume_from_checkpoint=True)
     assert not calls
@@ -148,7 +151,7 @@ def test_metric_examples_are_the_same_for_all_rules_and_seeds(tmp_path):
 
     for key, mixer, seed in (("a", "Stratified", 3), ("b", "RnB", 4)):
         options = {"metric_examples": 4, "metric_rounds": 0, "arguments": {"seed": seed}}
-        short(tmp_path / key, mixer=mixer, metrics=ids(key), **options).train()
+        few_steps(tmp_path / key, mixer=mixer, metrics=ids(key), **options).train()
     assert seen["a"] == seen["b"]
     tried, *asked = seen["a"]
     assert len(asked) == 2  # before and after training
@@ -171,7 +174,7 @@ def test_metric_examples_are_the_same_for_all_rules_and_seeds(tmp_path):
 )
 def test_what_a_metric_returns_is_checked_before_training(tmp_path, metric, message):
     with pytest.raises(InputError, match=message):
-        short(tmp_path / "run", metrics={"mine": metric}).train()
+        few_steps(tmp_path / "run", metrics={"mine": metric}).train()
     assert not (tmp_path / "run" / "run.json").exists()
 
 
@@ -182,7 +185,7 @@ def test_a_metric_that_breaks_while_training_is_named(tmp_path):
         return np.zeros(len(rows))
 
     with pytest.raises(InputError, match="metric mine: raised RuntimeError on 9 rows: no more"):
-        short(tmp_path, metrics={"mine": fragile}).train()
+        few_steps(tmp_path, metrics={"mine": fragile}).train()
     assert "metric mine: raised" in Run.open(tmp_path).info["error"]
 
 
@@ -210,7 +213,7 @@ def test_a_metric_that_breaks_while_training_is_named(tmp_path):
 )
 def test_metrics_that_cannot_be_obeyed_are_refused_by_name(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        short(tmp_path, **options)
+        few_steps(tmp_path, **options)
 
 
 def test_metrics_have_an_entry_of_their_own_in_the_ledger(tmp_path):
@@ -219,7 +222,7 @@ def test_metrics_have_an_entry_of_their_own_in_the_ledger(tmp_path):
             model(input_ids=torch.tensor([row["input_ids"]]))
         return np.zeros(len(rows))
 
-    trainer = short(tmp_path, metrics={"reads": reads})
+    trainer = few_steps(tmp_path, metrics={"reads": reads})
     trainer.train()
     ledger = Run.open(tmp_path).info["ledger"]
     entry = next(each for each in ledger["entries"] if each["name"] == "metrics")
@@ -228,13 +231,13 @@ def test_metrics_have_an_entry_of_their_own_in_the_ledger(tmp_path):
     assert entry["seconds"] > 0
     assert entry["flops_modelled"] == 4 * 2 * weights * 9 * 6  # of 9 rows of 6 tokens
     assert "'metrics' are the functions beside the loss" in ledger["note"]
-    short(tmp_path / "other").train()
+    few_steps(tmp_path / "other").train()
     entries = Run.open(tmp_path / "other").info["ledger"]["entries"]
     assert [e["flops_modelled"] for e in entries if e["name"] == "metrics"] == [None]
 
 
 def test_compute_metrics_still_takes_its_own_pass(tmp_path):
-    trainer = short(tmp_path, compute_metrics=lambda prediction: {"size": 7})
+    trainer = few_steps(tmp_path, compute_metrics=lambda prediction: {"size": 7})
     trainer.train()
     measured = trainer.evaluate()
     assert measured["eval_size"] == 7
@@ -246,7 +249,7 @@ def test_a_metric_that_is_better_when_low_says_so(tmp_path):
         return np.zeros(len(rows))
 
     errors.higher_is_better = False
-    short(tmp_path, metrics={"errors": errors, "parity": parity}).train()
+    few_steps(tmp_path, metrics={"errors": errors, "parity": parity}).train()
     run = Run.open(tmp_path)
     assert measure_of([run], "errors") == Measure("errors", False)
     assert measure_of([run], "parity") == Measure("parity", True)
@@ -254,7 +257,7 @@ def test_a_metric_that_is_better_when_low_says_so(tmp_path):
 
 
 def test_rows_of_a_stranger_are_put_in_order(tmp_path):
-    short(tmp_path).train()
+    few_steps(tmp_path).train()
     bad = [
         {"kind": "metric", "step": 3, "name": "../../etc", "value": 1},
         {"kind": "metric", "step": 3, "value": 1},
@@ -424,6 +427,28 @@ def test_rb_train_takes_metrics_by_name_and_as_functions(tmp_path):
         train(bare, domains, run_dir=tmp_path / "bare", metrics=["exact_match"])
     with pytest.raises(InputError, match="metric_rounds: decides nothing without metrics"):
         train(bare, domains, run_dir=tmp_path / "bare", metric_rounds=3)
+
+
+def test_the_guides_example_runs(tmp_path, monkeypatch, capsys, tokenizer):
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+    code = guide.partition("## Metrics beside loss")[2].split("```python")[1].split("```")[0]
+    split = {
+        "text": [f"say {'ab'[i % 2]}" for i in range(30)],
+        "prompt": ["say"] * 30,
+        "completion": ["ab"[i % 2] for i in range(30)],
+    }
+    labels = [i % 2 for i in range(30)]
+    monkeypatch.chdir(tmp_path)
+    short_train = partial(train, steps=4, round_steps=2, context=16, device="cpu", progress=False)
+    names = {
+        "rb": SimpleNamespace(train=short_train),
+        "corpus": DatasetDict(train=Dataset.from_dict(split), eval=Dataset.from_dict(split)),
+        "domains": Domains.from_labels(["a", "b"], labels, labels),
+        "model": build_model("tiny", vocab_size=len(tokenizer), context=64),
+        "tokenizer": tokenizer,
+    }
+    exec(code, names)
+    assert capsys.readouterr().out.startswith("RnB ended at exact_match 0.000 on the eval set")
 
 
 def test_generation_metric_reads_the_columns_that_are_named(writer, tokenizer):

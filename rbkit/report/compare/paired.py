@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -172,10 +173,10 @@ def difference_of(
     baseline: str | None = None,
 ) -> Difference | None:
     """Paired difference of two variants, `variant` minus `other`; None without a pair."""
-    measure = metric if isinstance(metric, Measure) else Measure()
-    value = measure.final
+    measure = metric if isinstance(metric, Measure) else _LOSS
+    value: Callable[[Run], float | None] = measure.final
     if metric == "example" or metric == "worst":
-        value = _of_kind(metric)
+        value = partial(final_loss, kind=metric)
     elif isinstance(metric, str) and metric != "token":
         measure = measure_of([*variant.runs, *other.runs], metric)
         value = measure.final
@@ -200,16 +201,12 @@ def difference_of(
     )
 
 
-def final_loss(run: Run, kind: LossKind) -> float | None:
+def final_loss(run: Run, kind: LossKind | str) -> float | None:
     """Return the final eval loss of a run in nats, or None."""
     final = losses(run)
     if kind == "worst":
         return None if final.worst is None else float(final.by_domain[final.worst])
     return final.token if kind == "token" else final.example
-
-
-def _of_kind(kind: LossKind) -> Callable[[Run], float | None]:
-    return lambda run: final_loss(run, kind)
 
 
 def student(values: Sequence[float]) -> tuple[float | None, float | None]:

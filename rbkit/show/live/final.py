@@ -61,8 +61,9 @@ def final_figure(run: Run) -> Figure:
         grids = [rows[i].subgridspec(1, 2, width_ratios=(1.05, 1)) for i in (0, 1)]
         matrix, layers = (figure.add_subplot(grids[0][i]) for i in (0, 1))
         # Metrics have an axis of their own below the losses.
-        curves = grids[1][0].subgridspec(1 + bool(snap.metrics_drawn), 1)
-        losses, *metrics = (figure.add_subplot(each) for each in curves)
+        n_curves = 1 + bool(snap.metrics_drawn)
+        curves = grids[1][0].subgridspec(n_curves, 1)
+        losses, *metrics = (figure.add_subplot(curves[i]) for i in range(n_curves))
         table = figure.add_subplot(grids[1][1])
         headline = _headline(figure, snap)
         _matrix(matrix, run, snap)
