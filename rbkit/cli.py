@@ -63,6 +63,9 @@ BaselineOption = Annotated[
     str | None,
     typer.Option(metavar="NAME=VALUE", help="What runs are compared with, such as mixer=Target."),
 ]
+MetricOption = Annotated[
+    str | None, typer.Option(help="What runs are compared by; the eval loss if not given.")
+]
 PdfOption = Annotated[
     bool, typer.Option("--pdf", help="Write a PDF next to the page (by Chromium).")
 ]
@@ -204,6 +207,7 @@ def sweep(
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; local: a new one.")
     ] = None,
     baseline: BaselineOption = None,
+    metric: MetricOption = None,
     profile: Annotated[str | None, typer.Option(help="smoke: runs of a few seconds.")] = None,
     pdf: PdfOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")] = False,
@@ -235,6 +239,7 @@ def sweep(
         gpus=gpus,
         ray=ray,
         baseline=baseline,
+        metric=metric,
         profile=profile,
         pdf=pdf,
         dry_run=dry_run,
@@ -286,6 +291,13 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Sweeps, run folders, or folders of them.")],
     out: Annotated[Path | None, typer.Option(help="Page; index.html among the runs.")] = None,
     baseline: BaselineOption = None,
+    metric: MetricOption = None,
+    higher_is_better: Annotated[
+        bool | None,
+        typer.Option(
+            "--higher-is-better/--lower-is-better", help="Of the metric; as it was recorded."
+        ),
+    ] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     pdf: PdfOption = False,
 ) -> None:
@@ -299,7 +311,15 @@ def report(
     usual = regular(runs[0], or_folder=True) / "index.html"
     if out is None and usual.is_file() and b"default-src 'none'" not in usual.read_bytes()[:2000]:
         raise InputError(str(usual), "is not a page of rbkit's", "give another place with --out")
-    page = write_report(runs, out or usual, baseline=baseline, title=title, pdf=pdf)
+    page = write_report(
+        runs,
+        out or usual,
+        baseline=baseline,
+        metric=metric,
+        higher_is_better=higher_is_better,
+        title=title,
+        pdf=pdf,
+    )
     _echo(f"The report: {page.resolve()}")
 
 

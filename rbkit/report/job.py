@@ -32,6 +32,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         eval_size=params.eval_size,
         eval_sources=params.eval_sources,
         max_examples=params.max_examples,
+        keep=("prompt", "completion") if params.metrics else (),
         seed=params.seed,
         progress=progress,
     )
@@ -79,6 +80,8 @@ def train_options(params: RunParameters) -> dict[str, Any]:
         "fraction": params.fraction,
         "fidelity_rounds": params.fidelity_rounds,
         "layer": params.layer,
+        "metrics": params.metrics or None,
+        "metric_examples": params.metric_examples,
         "seed": params.seed,
         "resume": params.resume,
         "overwrite": params.overwrite,

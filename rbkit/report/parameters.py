@@ -424,6 +424,10 @@ class RunParameters(Parameters):
     fraction: float = declare(1.0, "share of the steps whose gradients are tracked")
     layer: tuple[str, ...] | str | None = declare(None, "tracked layers; the output layer if None")
     fidelity_rounds: int = declare(0, "rounds between two checks of the tracked layer; 0: none")
+    metrics: tuple[Literal["exact_match", "token_f1"], ...] = declare(
+        (), "scores of answers to prompts"
+    )
+    metric_examples: int | None = declare(None, "eval examples to ask; all if None")
     seed: int = declare(0, "seed of everything random")
     resume: bool = declare(False, "continue from the last checkpoint of an unfinished run")
     overwrite: bool = declare(False, "replace the run that the run folder holds")
@@ -441,6 +445,8 @@ class RunParameters(Parameters):
             if value is not None and not value > 0:
                 raise InputError(name, f"{value} is not positive", "give a number above 0")
         mixer_by_name(self.mixer, self.mixer_options)
+        if self.metric_examples is not None and not self.metrics:
+            raise InputError("metric_examples", "decides nothing without metrics", "leave it out")
         ks = self.k if isinstance(self.k, tuple) else (self.k,)
         if not ks or min(ks) < 1:
             raise InputError(
@@ -449,7 +455,7 @@ class RunParameters(Parameters):
 
 
 _POSITIVE = ["max_examples", "eval_size", "max_tokens", "vocab_size", "context", "steps"]
-_POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction"]
+_POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction", "metric_examples"]
 # A run of seconds that touches every part: no download, no model but a tiny one.
 _SMOKE: dict[str, Any] = {
     "corpus": "docstrings",
@@ -469,6 +475,8 @@ _SMOKE: dict[str, Any] = {
     "context": 32,
     "steps": 8,
     "round_steps": 4,
+    "metrics": (),  # that corpus has no answers
+    "metric_examples": None,
 }
 
 

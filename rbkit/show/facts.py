@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rbkit.text import number
 from rbkit.train.run import Run
 
 Array = NDArray[np.float64]
@@ -116,10 +117,137 @@ def losses(run: Run) -> Losses:
 def loss_series(run: Run, split: str) -> tuple[Array, Array]:
     """Return steps and finite losses of a run, of the split ``"eval"`` or ``"train"``."""
     key = "loss" if split == "train" else "loss_token"
-    rows = [(row.get("step"), row.get(key)) for row in run.metrics(split)]
+    return _points(run.metrics(split), key)
+
+
+def _points(records: Sequence[Mapping[str, Any]], key: str) -> tuple[Array, Array]:
+    rows = [(row.get("step"), row.get(key)) for row in records]
     points = [row for row in rows if all(finite(value) is not None for value in row)]
     steps, values = np.array(points, dtype=np.float64).reshape(-1, 2).T
     return steps, values
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What runs are compared by: their eval loss per token, or a metric recorded beside it.
+
+    Attributes
+    ----------
+    metric : str or None
+        Name of the metric; None is the loss.
+    higher_is_better : bool
+
+    Examples
+    --------
+    >>> Measure().title, Measure("exact_match", True).title
+    ('eval loss', 'exact_match')
+    """
+
+    metric: str | None = None
+    higher_is_better: bool = False
+
+    @property
+    def title(self) -> str:
+        """What it is called in a title."""
+        return self.metric or "eval loss"
+
+    @property
+    def noun(self) -> str:
+        """What it is called in a sentence."""
+        return self.metric or "loss"
+
+    @property
+    def unit(self) -> str:
+        """Unit of its differences; a metric has its name."""
+        return self.metric or "nats"
+
+    def text(self, value: float | None) -> str:
+        """Write a value: ``2.310 nats per token`` or ``exact_match 0.420``."""
+        shown = number(value)
+        return f"{self.metric} {shown}" if self.metric else f"{shown} nats per token"
+
+    @property
+    def axis(self) -> str:
+        """What it is called at an axis."""
+        return self.metric or "eval loss (nats per token)"
+
+    def final(self, run: Run) -> float | None:
+        """Return the last value of a run; of a metric, None where it was not evaluated."""
+        if self.metric is None:
+            return losses(run).token
+        return finite(_last_metric(run, self.metric).get("value"))
+
+    def by_domain(self, run: Run) -> Array:
+        """Return the last values by domain, (m,); empty where there are none."""
+        if self.metric is None:
+            return losses(run).by_domain
+        values = as_floats(_last_metric(run, self.metric).get("by_domain") or [])
+        return values if len(values) == len(domain_names(run)) else np.empty(0)
+
+    def examples(self, run: Run) -> Any:
+        """Return how many eval examples were asked, for a metric: others are not comparable."""
+        return _last_metric(run, self.metric).get("rows") if self.metric else None
+
+    def series(self, run: Run) -> tuple[Array, Array]:
+        """Return steps and finite values."""
+        if self.metric is None:
+            return loss_series(run, "eval")
+        return _points(metric_rows(run, self.metric), "value")
+
+    def cost(self, value: float | None) -> float:
+        """Return a value such that lower is better, and infinity if it is unknown."""
+        if value is None or not np.isfinite(value):
+            return np.inf
+        return -value if self.higher_is_better else value
+
+    @property
+    def better(self) -> str:
+        """In which direction it is better, in a word."""
+        return "higher" if self.higher_is_better else "lower"
+
+    @property
+    def best(self) -> str:
+        """What the best one is: the highest or the lowest."""
+        return "highest" if self.higher_is_better else "lowest"
+
+    @property
+    def better_side(self) -> str:
+        """Where it is better along a horizontal axis."""
+        return "right" if self.higher_is_better else "left"
+
+
+def measure_of(
+    runs: Sequence[Run], metric: str | None = None, higher_is_better: bool | None = None
+) -> Measure:
+    """Return what to compare `runs` by; the direction of a metric is as it was recorded."""
+    if metric is None:
+        return Measure()
+    if higher_is_better is None:
+        recorded = [_last_metric(run, metric).get("higher_is_better") for run in runs]
+        higher_is_better = False not in recorded
+    return Measure(metric, bool(higher_is_better))
+
+
+def metric_names(runs: Sequence[Run]) -> list[str]:
+    """Names of the metrics that any of the runs recorded, in the order of their records."""
+    names: dict[str, None] = {}
+    for run in runs:
+        final = (run.info.get("final") or {}).get("metrics") or {}
+        rows = [str(row["name"]) for row in run.metrics("metric") if row.get("name")]
+        names |= dict.fromkeys([*final, *rows])
+    return list(names)
+
+
+def metric_rows(run: Run, name: str) -> list[dict[str, Any]]:
+    """Rows of a metric in the record of a run."""
+    return [row for row in run.metrics("metric") if row.get("name") == name]
+
+
+def _last_metric(run: Run, name: str) -> Mapping[str, Any]:
+    """Return the final record of a metric, or the last of an unfinished run."""
+    final = (run.info.get("final") or {}).get("metrics") or {}
+    rows = [] if final else metric_rows(run, name)
+    return dict(final.get(name) or (rows[-1] if rows else {}))
 
 
 def smooth(values: Array, share: float = 0.012) -> Array:
@@ -141,8 +269,8 @@ def as_floats(values: Sequence[float | None]) -> Array:
 
 def finite(value: Any) -> float | None:
     """Return a number as it is, and None for everything else, NaN and infinity included."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and np.isfinite(value) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and np.isfinite(value) else None
 
 
 # ----------------------------------------------------------------------------------- proportions
@@ -173,7 +301,7 @@ def proportions_in_force(run: Run) -> tuple[Array, Array]:
 # ----------------------------------------------------------------------------------------- costs
 
 # Ledger entries that are not there for the rule: training itself, curves, checks, files, Regroup.
-NOT_ADAPTING = ("step", "eval", "fidelity", "record", "embed", "cluster")
+NOT_ADAPTING = ("step", "eval", "metrics", "fidelity", "record", "embed", "cluster")
 # Paid before the first step, so in full by a run that stops early.
 _BEFORE = ("probe_runs", "reference_run")
 

@@ -28,6 +28,13 @@ __getattr__, __dir__, __all__ = lazy(
         "replay": ".counterfactual",
         "headroom": ".forks",
         "Headroom": ".forks",
+        "generate": ".metrics",
+        "GenerationMetric": ".metrics",
+        "RetrievalMetric": ".metrics",
+        "exact_match": ".metrics",
+        "token_f1": ".metrics",
+        "zero_shot_accuracy": ".metrics",
+        "recall_at_k": ".metrics",
     },
     call="train",
 )

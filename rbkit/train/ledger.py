@@ -26,6 +26,10 @@ NOTE = (
     "Regroup's, once for all runs of a corpus; 'eval' is for the curves only, 'eval_losses' for "
     "the mixer."
 )
+_OF_METRICS = (
+    " 'metrics' are the functions beside the loss: their FLOPs are modelled, two for each weight "
+    "and token that the model was called with, and not known where it reads no tokens."
+)
 _WITHIN = ("track", "reference")  # happen inside a step, and are not training
 _PAID_ELSEWHERE = ("embed", "cluster", "record")  # once for all runs of a corpus, or for files
 _PROBE_EVERY = 25  # steps at least between two probes: torch's counter makes a step slow
@@ -233,7 +237,8 @@ class Ledger:
         if "step" in by_name:  # its seconds hold those of the work inside it
             inside = sum(by_name[name]["seconds"] for name in _WITHIN if name in by_name)
             by_name["step"]["seconds"] -= min(inside, by_name["step"]["seconds"])
-        return {"entries": entries, "note": NOTE}
+        note = NOTE + _OF_METRICS if "metrics" in by_name else NOTE
+        return {"entries": entries, "note": note}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as JSON values."""

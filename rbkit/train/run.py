@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from rbkit.text import number as in_digits
 from rbkit.text import one_line
 
 FORMAT = "rbkit-run/1"
+_MOST_METRICS = 4  # named in one line
 _REQUIRED = {"status", "parameters", "heartbeat", "pid"}  # of run.json
 _REPLACEABLE = ("path", "info", "history", "domains", "job")
 
@@ -180,7 +182,7 @@ class Run:
         return status_of(self.info) if self.info else "waiting"
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
-        """Rows of ``metrics.jsonl``, of one `kind` (``train`` or ``eval``) if given."""
+        """Rows of ``metrics.jsonl``, of one `kind` (``train``, ``eval``, ``metric``) if given."""
         if self._rows_of_kind is not None:
             return self._rows_of_kind(kind)
         rows = self._all_rows("metrics")
@@ -322,6 +324,8 @@ class Run:
             facts.append(f"eval loss {in_digits(loss)}")
         elif (loss := progress.get("loss")) is not None:
             facts.append(f"loss {in_digits(loss)}")
+        for name, last in list((final.get("metrics") or {}).items())[:_MOST_METRICS]:
+            facts.append(f"{name} {in_digits(last.get('value'))}")
         if status != "ok" and (error := self.info.get("error")):
             facts.append(str(error)[:200])
         if status in ("waiting", "running"):
@@ -493,6 +497,7 @@ MAPPINGS: tuple[str, ...] = ("parameters", "arguments", "domains", "corpus", "le
 MAPPINGS += ("versions", "model", "progress", "watch")
 _LISTS = ("resumed", "resumed_seconds")
 _LEDGER_COLUMNS = ("seconds", "flops_counted", "flops_modelled", "bytes", "calls")
+_NUMBERS = ("tokens", "examples", "rows", "seconds", "lr", "value")
 _BY_ROUND = ("gram", "counts", "noise_floor", "diagonal_debiased")
 _EXACT = 2**53  # integers beyond are not exact as numbers of JSON, nor do they fit a table
 
@@ -552,6 +557,8 @@ def _orderly_row(row: Any) -> dict[str, Any]:
         raise _NoStep("its step is not a whole number")
     if not isinstance(row.get("kind"), str | None):
         raise _NoStep("its kind is not a word")
+    if row.get("kind") == "metric" and not can_name_metric(row.get("name")):
+        raise _NoStep("its metric has no name")
     return _orderly_values(row)
 
 
@@ -560,8 +567,14 @@ def _orderly_values(row: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in row.items():
         if name.startswith("by_domain") or name == "proportions":
             changed[name] = [_finite(v) for v in value] if isinstance(value, list) else []
-        elif name.startswith("loss") or name in ("tokens", "examples", "seconds", "lr"):
+        elif name.startswith("loss") or name in _NUMBERS:
             changed[name] = _finite(value)
+        elif name == "metrics":  # of the final record: values by name
+            changed[name] = {
+                metric: _orderly_values(each)
+                for metric, each in (value.items() if isinstance(value, dict) else ())
+                if isinstance(each, dict) and can_name_metric(metric)
+            }
     return {**row, **changed}
 
 
@@ -570,6 +583,23 @@ def _finite(value: Any) -> Any:
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300:
         return None
     return value if abs(value) < _EXACT else float(value)
+
+
+def can_name_metric(name: Any) -> bool:
+    """Whether a metric can be called so, in files, tables and figures.
+
+    Examples
+    --------
+    >>> can_name_metric("recall@5"), can_name_metric("../f1"), can_name_metric("nul")
+    (True, False, False)
+    """
+    return isinstance(name, str) and bool(_METRIC_NAME.fullmatch(name))
+
+
+# No path, no markup, and none of the names that Windows keeps for itself.
+_METRIC_NAME = re.compile(
+    r"(?!(con|prn|aux|nul|com\d|lpt\d)(\.|$))[a-z][a-z0-9_.@-]{0,47}", re.ASCII | re.IGNORECASE
+)
 
 
 def fits_together(history: Mapping[str, Any]) -> bool:

@@ -84,10 +84,14 @@ def tag_names(names: Sequence[str]) -> list[str]:
     >>> tag_names(["c++", "c#", "film/tv"])
     ['00_c', '01_c', '02_film_tv']
     """
-    clean = [re.sub(r"[^\w.-]+", "_", name).strip("_")[:_LONGEST] for name in names]
+    clean = list(map(_tag, names))
     if all(clean) and len(set(clean)) == len(clean):
         return clean
     return [f"{i:02d}_{name}".rstrip("_") for i, name in enumerate(clean)]
+
+
+def _tag(name: Any) -> str:
+    return re.sub(r"[^\w.-]+", "_", str(name or "")).strip("_")[:_LONGEST]
 
 
 class TrackedValues:
@@ -122,6 +126,10 @@ class TrackedValues:
             return _named(row, _TRAIN)
         if kind == "fidelity":
             return _named(row, _FIDELITY)
+        if kind == "metric" and (name := _tag(row.get("name"))):
+            by_domain = [_finite(v) for v in row.get("by_domain") or []]
+            values = _named(row, {"value": f"eval/{name}"})
+            return values | self._by_domain(f"eval/{name}", by_domain)
         if kind != "eval":
             return {}
         values = _named(row, _EVAL)
@@ -247,8 +255,9 @@ class TrackerWatcher:
     """Keep a tracker up to date with a run folder while it is written.
 
     Per step there are ``train/loss``, ``train/learning_rate``, ``train/examples``,
-    ``eval/loss`` (nats per token), ``eval/loss/<domain>``, ``eval/loss_worst`` and
-    ``eval/loss_per_example``; per round, at its last step, ``rb/p/<domain>`` (the proportions
+    ``eval/loss`` (nats per token), ``eval/loss/<domain>``, ``eval/loss_worst``,
+    ``eval/loss_per_example``, ``eval/<metric>`` and ``eval/<metric>/<domain>``;
+    per round, at its last step, ``rb/p/<domain>`` (the proportions
     that the round was made of), ``rb/effective_domains``, ``rb/gram_min_eig``,
     ``rb/gram_trace`` and ``rb/noise_share``. Of more than 100 domains the largest are named.
 

@@ -18,7 +18,6 @@ The same rows show how the model's own loss divides among examples: see
 from __future__ import annotations
 
 import copy
-import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -79,6 +78,7 @@ from rbkit.train.losses import (
     reference_excess,
     shares,
 )
+from rbkit.train.metrics import Metric, Metrics, MetricValues, as_metrics, same_random_state
 from rbkit.train.mixture import DOMAIN, HALF, LENGTH, VISITS, Mixture, MixtureLoader, per_token
 from rbkit.train.parallel import all_sum, any_of, is_first, refused_together, wait
 from rbkit.train.recorder import (
@@ -125,6 +125,24 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     fidelity_rounds : int
         Compare the tracked layers with all parameters every so many rounds, at the price of
         two passes per domain: see :mod:`rbkit.train.fidelity`. 0 never.
+    metrics : mapping of str to callable, or sequence of str, optional
+        Functions ``fn(model, rows)`` that return a number for each row, NaN where it does not
+        count, or names of metrics of :mod:`rbkit.train.metrics`, which take a
+        `processing_class`. Each is tried on two rows before training; then it is evaluated on
+        eval examples in a domain, before the first step, after rounds and at the end, and
+        recorded by domain and overall, examples weighing alike. Meanwhile the model is in eval
+        mode and without gradients; its mode and the random state are then put back. A function
+        whose values are better when they are low has the attribute ``higher_is_better = False``.
+        Of several processes, each evaluates all rows.
+    metric_rounds : int, optional
+        Evaluate metrics every so many rounds, besides before and after training; as often as
+        losses by default. 0 only before and after.
+    metric_examples : int, optional
+        Only on so many of the eval examples: the same for all rules and seeds.
+    metric_dataset : map-style dataset, optional
+        What functions get as `rows`: these rows of it, with all of their columns, as a
+        ``datasets.Dataset`` where it is one, else as a list. In the order of `eval_dataset`,
+        which it is by default.
     log_every : int
         Steps between two logged training losses.
     run_dir : path, optional
@@ -171,6 +189,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         fraction: float = 1.0,
         eval_rounds: int = 1,
         fidelity_rounds: int = 0,
+        metrics: Mapping[str, Metric | str] | Sequence[str] | None = None,
+        metric_rounds: int | None = None,
+        metric_examples: int | None = None,
+        metric_dataset: Any = None,
         log_every: int = 10,
         run_dir: str | Path | None = None,
         loss_of: LossOf | None = None,
@@ -206,6 +228,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         _check_arguments(self.args, self.mixer, self.eval_dataset)
         self._check_other_trainers_arguments()
         _check_domains(domains)
+        self.metrics = self._metrics_of(metrics, metric_dataset, metric_rounds, metric_examples)
+        self.metric_rounds = self.eval_rounds
+        if metric_rounds is not None:
+            self.metric_rounds = as_count("metric_rounds", metric_rounds)
         if self.args.max_steps <= 0:
             examples = self.args.num_train_epochs * len(domains.train_labels)
             self.args.max_steps = max(1, int(np.ceil(examples / self.examples_per_step)))
@@ -256,6 +282,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         }
         self.window = Window(self.args.device)
         self.last_eval: tuple[int, EvalLosses] | None = None  # of this very training
+        self.last_metrics: tuple[int, dict[str, MetricValues]] | None = None
         self.evaluates_first = True  # before the first step
         self.stopped = False  # by request, before all steps were made
         self._asked = False  # to stop, and all processes know it
@@ -344,6 +371,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if kwargs.get("trial") is not None:
             raise InputError("trial", "hyperparameters would change within a run", "leave it out")
         self._study_loss()
+        if self.metrics is not None:
+            with self.compute_loss_context_manager():
+                self.metrics.check(self.bare_model)
         wait()  # until all have looked for checkpoints
         step = self._begin_record(checkpoint, allow_missing)
         output, final = TrainOutput(step, float("nan"), {}), None
@@ -660,7 +690,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             return
         self._is_studied = True
         reads = self.mixer.acts == "loss" or self.step_losses is not None
-        with _same_random_state():
+        with same_random_state():
             batch = self._study_batch()
         smoothing = float(self.args.label_smoothing_factor)
         labels = batch.get("labels")
@@ -730,7 +760,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             return
         data = self.eval_dataset if self.train_dataset is None else self.train_dataset
         try:
-            with _same_random_state():
+            with same_random_state():
                 rows = [self._study_batch(row) for row in range(min(len(data), _STUDIED_ROWS))]
             losses = np.array([self._loss_of_library(row, items) for row in rows])
         except InputError:  # a loss that a single row does not have
@@ -767,6 +797,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         done = self.mixture.rounds_done + 1
         if self.evaluates and done % self.eval_rounds == 0:
             self.evaluate_domains(step)
+        if self.metric_rounds and done % self.metric_rounds == 0:
+            self.evaluate_metrics(step)
         if self.fidelity_rounds and done % self.fidelity_rounds == 0:
             self._check_fidelity(step)
         with self.ledger.time("mixer"):
@@ -941,6 +973,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def _evaluate_first(self) -> None:
         if self.evaluates and self.evaluates_first:
             self.evaluate_domains(0)
+        self.evaluate_metrics(0)
 
     def _measure_losses(self, name: str | None = None) -> EvalLosses:
         """Evaluate now; the price goes to the ledger entry `name`.
@@ -965,6 +998,57 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self.domains.m,
                 loss_of=self._losses_by_example,
             )
+
+    # ------------------------------------------------------------------------ metrics
+
+    def _metrics_of(
+        self, given: Any, data: Any, rounds: int | None, examples: int | None
+    ) -> Metrics | None:
+        """Return what evaluates the metrics that are given; None without."""
+        functions = as_metrics(given, getattr(self, "processing_class", None))
+        options = {"metric_rounds": rounds, "metric_examples": examples, "metric_dataset": data}
+        if not functions:
+            for name, value in options.items():
+                if value is not None:
+                    raise InputError(name, "decides nothing without metrics", "give metrics too")
+            return None
+        if self.args.fsdp:
+            what = "a model in pieces cannot be handed to a function"
+            raise InputError("metrics", what, "use DDP, or evaluate the saved model")
+        if self.eval_dataset is None:
+            raise InputError("eval_dataset", "none was given for metrics", "give one")
+        if data is not None and len(data) != len(self.eval_dataset):
+            what = f"{len(data)} rows, but eval_dataset has {len(self.eval_dataset)}"
+            raise InputError("metric_dataset", what, "give the same examples, in its order")
+        if examples is not None:
+            examples = as_count("metric_examples", examples, least=1)
+        data = self.eval_dataset if data is None else data
+        made = Metrics(functions, data, self.domains.eval_labels, self.domains.m, examples)
+        if not len(made.rows):
+            raise InputError("metrics", "no eval example is in a domain", "check the eval labels")
+        return made
+
+    def evaluate_metrics(self, step: int) -> dict[str, MetricValues]:
+        """Evaluate the metrics as part of the run: once per step, recorded and paid for."""
+        if self.metrics is None:
+            return {}
+        if self.last_metrics is not None and self.last_metrics[0] == step:
+            return self.last_metrics[1]
+        measured = self._measure_metrics(self.metrics)
+        self.last_metrics = (step, measured)
+        rounds = self.mixture.rounds_done + (step > self.mixture.round_began)
+        for name, values in measured.items():
+            about = {"kind": "metric", "step": step, "round": rounds, "name": name}
+            self.recorder.log({**about, **values.to_json()})
+        return measured
+
+    def _measure_metrics(self, metrics: Metrics) -> dict[str, MetricValues]:
+        with self.compute_loss_context_manager(), self.ledger.time("metrics"):
+            measured = metrics(self.bare_model)
+        if metrics.tokens:  # else only the seconds are known
+            weights = sum(weight.numel() for weight in self.bare_model.parameters())
+            self.ledger.model("metrics", 2 * weights * metrics.tokens * self.ledger.processes)
+        return measured
 
     def _eval_batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
         data = self._used_columns(self.eval_dataset, "evaluation")
@@ -1100,7 +1184,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             clear_run(self.run_dir, Path(self.args.output_dir), side=self.drops_side_runs)
         self.recorder.q = np.asarray(self.domains.q)
         self.recorder.arrays["p"] = [self.mixture.p]
-        self.last_eval = None
+        self.last_eval = self.last_metrics = None
         step = 0 if checkpoint is None else self._restore(Path(checkpoint), allow_missing)
         self.args.ignore_data_skip = True  # the sampler itself knows where it stands
         made_by = ("name", "params", "embedder", "seed")  # not the edits: domains/ has them
@@ -1126,16 +1210,22 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             "epochs": self.sampler.epochs,
             "proposal": self.mixer.proposal(),
         }
+        step, arrays = self.state.global_step, {}
+        best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+        kept = step if best is None else int(Path(best).name.rpartition("-")[2])
+        if kept != step:  # not the weights that the curves end with
+            final["step"] = kept
         if self.evaluates:
-            step = self.state.global_step
-            best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
-            kept = step if best is None else int(Path(best).name.rpartition("-")[2])
-            if kept == step:
-                losses = self.evaluate_domains(step)
-            else:  # not the weights that the curves end with
-                losses, final["step"] = self._measure_losses(), kept
-            self.recorder.save_arrays("final.npz", eval_loss_per_example=losses.per_example)
+            losses = self.evaluate_domains(step) if kept == step else self._measure_losses()
+            arrays["eval_loss_per_example"] = losses.per_example
             final |= _by_kind(losses)
+        if self.metrics is not None:
+            here = kept == step
+            measured = self.evaluate_metrics(step) if here else self._measure_metrics(self.metrics)
+            arrays |= {f"metric_{name}": each.per_example for name, each in measured.items()}
+            final["metrics"] = {name: each.to_json() for name, each in measured.items()}
+        if arrays:
+            self.recorder.save_arrays("final.npz", **arrays)
         return final
 
     def _end_record(self, status: str, **info: Any) -> None:
@@ -1226,6 +1316,12 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             "window": self.window.pool(),
             "tokens": self.window.tokens,
             "last_eval": {"step": step, **vars(losses)} if losses is not None else None,
+            "last_metrics": None
+            if self.last_metrics is None
+            else {
+                "step": self.last_metrics[0],
+                "values": {name: vars(each) for name, each in self.last_metrics[1].items()},
+            },
         }
 
     def _round_state(self) -> dict[str, Any]:
@@ -1285,6 +1381,10 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self.window.tokens = int(state["tokens"])
             if (last := state["last_eval"]) is not None:
                 self.last_eval = (int(last.pop("step")), EvalLosses(**last))
+            if self.metrics is not None and (last := state.get("last_metrics")) is not None:
+                values = {name: MetricValues(**each) for name, each in last["values"].items()}
+                if values.keys() == self.metrics.functions.keys():
+                    self.last_metrics = (int(last["step"]), values)
             self.recorder.load_state_dict(state["recorder"])
             return int(state["step"])
         except InputError:
@@ -1341,16 +1441,6 @@ def _by_kind(losses: EvalLosses) -> dict[str, Any]:
 
 _STUDIED_ROWS = 8  # that show how the loss divides
 _MAKERS = ("transformers", "trl")  # of arguments that are for trainers of their own
-
-
-@contextmanager
-def _same_random_state() -> Iterator[None]:
-    """Leave the random state as it was: a collator may draw masks."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _not_by_example(model: Any) -> InputError:

@@ -35,6 +35,7 @@ from rbkit.regroup.domains import Domains
 from rbkit.text import nearest
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.losses import IGNORED
+from rbkit.train.metrics import GenerationMetric, Metric, as_metrics, described
 from rbkit.train.models import (
     PRESETS,
     PadCollator,
@@ -88,6 +89,9 @@ def train(
     fraction: float = 1.0,
     eval_rounds: int = 1,
     fidelity_rounds: int = 0,
+    metrics: Mapping[str, Metric | str] | Sequence[str] | None = None,
+    metric_rounds: int | None = None,
+    metric_examples: int | None = None,
     checkpoint_rounds: int = 4,
     seed: int = 0,
     resume: bool = False,
@@ -148,6 +152,15 @@ def train(
         Evaluate, and save a checkpoint, every so many rounds.
     fidelity_rounds : int
         Compare the tracked layer with all parameters every so many rounds; 0 never.
+    metrics : mapping of str to callable, or sequence of str, optional
+        Functions ``fn(model, rows)`` that return a number for each row; `rows` is a
+        ``datasets.Dataset``, those rows of ``corpus["eval"]`` that are asked, with all of their
+        columns. Or names of metrics of :mod:`rbkit.train.metrics`: ``exact_match`` and
+        ``token_f1`` of what the model writes after ``prompt``, compared with ``completion``.
+        See :class:`~rbkit.train.MixtureTrainer`.
+    metric_rounds, metric_examples : int, optional
+        Evaluate metrics every so many rounds, as often as losses by default; on so many of the
+        eval examples, all by default.
     seed : int
         Of weights, order of examples, and sketches.
     resume : bool
@@ -223,6 +236,10 @@ def train(
     if trainable_layers is not None:
         trainable_layers = as_count("trainable_layers", trainable_layers, remedy="0: the head only")
         arguments["trainable_layers"] = trainable_layers
+    if not metrics and (metric_rounds, metric_examples) != (None, None):
+        name = "metric_examples" if metric_rounds is None else "metric_rounds"
+        raise InputError(name, "decides nothing without metrics", "give metrics too")
+    named = as_metrics(metrics, "to come" if tokenizer is None else tokenizer)
     given = arguments["training_args"] = _training_args(training_args)
     callbacks = arguments["callbacks"] = _callbacks(callbacks)
     _check_device(device)
@@ -230,6 +247,7 @@ def train(
     texts = _texts(corpus, domains)
     if _of_type("completion_only_loss", completion_only_loss, bool):
         _check_completions(corpus)
+    _check_metric_columns(named, corpus)
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
     # Several processes prepare a run together: the first one's recorder then takes the folder.
@@ -304,6 +322,10 @@ def train(
             fraction=fraction,
             eval_rounds=eval_rounds,
             fidelity_rounds=fidelity_rounds,
+            metrics=as_metrics(metrics, tokenizer),
+            metric_rounds=metric_rounds,
+            metric_examples=metric_examples,
+            metric_dataset=corpus["eval"] if metrics else None,
             run_dir=run_dir,
             overwrite=resume or overwrite,
             watchers=watching,
@@ -417,6 +439,17 @@ def _check_completions(corpus: Any) -> None:
                     raise InputError("corpus", what, "give text, or messages with role and content")
 
 
+def _check_metric_columns(metrics: Mapping[str, Metric], corpus: Any) -> None:
+    """Refuse metrics of answers where the eval examples have no prompts, or no answers."""
+    for name, metric in metrics.items():
+        if isinstance(metric, GenerationMetric):
+            for column in (metric.prompt, metric.reference):
+                if column not in corpus["eval"].column_names:
+                    what = f"the split 'eval' of the corpus has no column {column!r}"
+                    remedy = "give GenerationMetric(..., prompt=, reference=) the columns it has"
+                    raise InputError(f"metric {name}", what, remedy)
+
+
 def _is_message(value: Any) -> bool:
     return isinstance(value, Mapping) and {"role", "content"} <= value.keys()
 
@@ -494,6 +527,7 @@ _OF_THE_RESULT = (
     *("model", "tokenizer", "completion_only_loss", "steps", "context", "vocab_size"),
     *("learning_rate", "estimator"),
     *("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed"),
+    *("metrics", "metric_rounds", "metric_examples"),
 )
 
 
@@ -724,6 +758,9 @@ def as_recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     values = {k: v for k, v in arguments.items() if k not in ("corpus", "domains", "record")}
     if isinstance(mixer := values.get("mixer"), Mixer):
         values |= {"mixer": mixer.name, "mixer_options": mixer.options()}
+    if metrics := values.get("metrics"):
+        named = as_metrics(metrics, "as it will be")
+        values["metrics"] = {name: described(each) for name, each in named.items()}
     for name in ("model", "tokenizer", "live", "callbacks"):
         if name in values:
             values[name] = _named(values[name])

@@ -14,7 +14,11 @@ from bs4 import BeautifulSoup
 
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.report import html, write_report
+from rbkit.report.collect import collect_runs
+from rbkit.report.compare import compare, differences
 from rbkit.report.html import assert_offline
+from rbkit.report.page.pictures import drawings
+from rbkit.show import alt_text
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +229,63 @@ def test_a_report_of_200_runs_takes_less_than_a_minute_and_10_mb(tmp_path):
     assert found["runs"] == 200
     assert found["cpu_seconds"] < 60  # the clock depends on what else the machine does
     assert found["page_mb"] < 10
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, write_run):
+    folder = tmp_path_factory.mktemp("scored")
+    for seed, score in enumerate((0.5, 0.6)):
+        for mixer, gain in (("Stratified", 0.1), ("RnB", 0.0)):
+            metrics = {"exact_match": score + gain, "error_rate": 0.3}
+            write_run(folder / f"{mixer}{seed}", mixer, seed, rounds=2, metrics=metrics)
+    return folder
+
+
+def heads_and_first_row(soup, table):
+    heads = [th.get_text(" ") for th in soup.select(f"#{table} thead th")]
+    first = soup.select_one(f"#{table} tbody tr")
+    row = [cell.get_text(strip=True) for cell in first.select("th,td")]
+    return dict(zip(heads, row, strict=True))
+
+
+def test_metrics_stand_beside_the_loss_in_tables_and_numbers(scored, tmp_path, undrawn):
+    page = write_report(scored, tmp_path / "index.html", progress=False)
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    run = heads_and_first_row(soup, "runs-table")
+    assert (run["run"], run["exact_match"], run["error_rate"]) == ("RnB", "0.500", "0.300")
+    variant = heads_and_first_row(soup, "variants-table")
+    assert variant["variant"] == "RnB"
+    assert variant["exact_match, mean"] == "0.550"
+    headline = soup.select_one(".headline").get_text()
+    assert "exact_match disagrees (higher is better): Stratified" in headline
+    tables = {
+        path.stem: pq.read_table(path).to_pandas() for path in page.parent.glob("numbers/*.parquet")
+    }
+    assert sorted(tables["runs"]["metric_exact_match"]) == [0.5, 0.6, 0.6, 0.7]
+    assert {"metric_exact_match", "metric_error_rate"} <= {*tables["metrics"]["metric"]}
+    assert "metric_exact_match" in tables["by_domain"]
+    gap = tables["comparisons"].set_index("metric").loc["metric_exact_match"]
+    assert gap["mean"] == pytest.approx(-0.1)
+
+
+def test_a_page_by_a_metric_ranks_by_it(scored, tmp_path, undrawn):
+    page = write_report(scored, tmp_path / "index.html", metric="exact_match", progress=False)
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    assert heads_and_first_row(soup, "variants-table")["variant"] == "Stratified"
+    run = heads_and_first_row(soup, "runs-table")
+    assert (run["run"], run["exact_match"]) == ("Stratified", "0.700")
+    assert soup.select_one(".headline").get_text().startswith("RnB ended at exact_match 0.550")
+    assert "highest exact_match first" in soup.select_one("p.note").get_text()
+    with pytest.raises(InputError, match="metric: no run recorded 'f1'; they have exact_match, e"):
+        write_report(scored, tmp_path / "other.html", metric="f1", progress=False)
+
+
+def test_the_figures_of_a_page_by_a_metric_are_of_the_metric(scored):
+    comparison = compare(collect_runs(scored), metric="exact_match")
+    drawn = drawings(comparison, differences(comparison), None, None)
+    titles = {name: alt_text(drawn[name]()) for name in ("forest", "pareto", "gap", "by_domain")}
+    assert all("exact_match" in title for title in titles.values())
+    assert "above 0 is better" in titles["forest"]
+    assert "exact_match by step" in alt_text(drawn["metric exact_match"]())
+    assert "error_rate by step" in alt_text(drawn["metric error_rate"]())
+    assert "Eval loss by step" in alt_text(drawn["eval"]())

@@ -36,9 +36,20 @@ LIBRARY = {
 
 
 def write_run(
-    folder, mixer="RnB", seed=0, status="ok", names=None, rounds=12, error=None, parameters=None
+    folder,
+    mixer="RnB",
+    seed=0,
+    status="ok",
+    names=None,
+    rounds=12,
+    error=None,
+    parameters=None,
+    metrics=None,
 ):
-    """Write one run folder and return it as a Run; `parameters` are recorded beside the usual."""
+    """Write one run folder and return it as a Run; `parameters` are recorded beside the usual.
+
+    `metrics` are values that a run ends with, by name.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True)
     names = list(NAMES if names is None else names)
@@ -84,11 +95,18 @@ def write_run(
                 "by_domain_example": by_domain,
             }
         )
-    last = lines[-1]
+        for name, end in (metrics or {}).items():
+            value = end * (1 - np.exp(-s / 60)) / (1 - np.exp(-25 * rounds / 60))
+            row = {"kind": "metric", "step": s, "round": t, "name": name, "value": value}
+            row |= {"by_domain": (value * (1 - 0.3 * hard)).tolist(), "examples": 1115}
+            lines.append({**row, "rows": 1115, "higher_is_better": "error" not in name})
+    last = next(row for row in reversed(lines) if row["kind"] == "eval")
     final = {
         k: last[k] for k in ("loss_token", "loss_example", "by_domain_token", "by_domain_example")
     }
     final["proportions"] = p[-1].tolist()
+    if metrics:
+        final["metrics"] = {row["name"]: row for row in lines[-len(metrics) :]}
     if status != "ok":
         lines, final = lines[: len(lines) // 3], None
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))

@@ -312,3 +312,44 @@ def test_a_name_cannot_be_mathematics_nor_break_a_figure():
     for draw in FIGURES:
         figure_of(draw(bad)).canvas.draw()
     figure_of(difference_forest([Gap("$x_{", (1.0, 2.0), 1.5, 0.2)])).canvas.draw()
+
+
+def scored(score, seed=0, seconds=10.0):
+    """A run whose metric goes from 0 to `score`."""
+    made = run(seed=seed, seconds=seconds)
+    row = {"kind": "metric", "name": "f1", "higher_is_better": True}
+    values = zip(STEPS, (0, score / 2, score), strict=True)
+    metrics = [{**row, "step": step, "value": value} for step, value in values]
+    info = made.info | {"final": {"loss_token": 4.0, "metrics": {"f1": metrics[-1]}}}
+    return made.with_(metrics=[*made.metrics(), *metrics], info=info)
+
+
+def test_bands_of_a_metric_are_of_its_values():
+    ax = loss_bands([Variant("a", runs=[scored(0.4, 0), scored(0.6, 1)])], metric="f1")
+    assert ax.get_title("left") == "f1: mean and range over seeds"
+    assert ax.get_ylabel() == "f1"
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), [0, 0.25, 0.5])
+    assert "f1 by step" in alt_text(ax)
+    base = Variant("b", "Stratified", runs=[scored(0.3, 0)])
+    ax = loss_bands([Variant("a", runs=[scored(0.4, 0)])], metric="f1", minus=lambda _: base)
+    assert "above 0 is better" in alt_text(ax)
+
+
+def test_the_highest_metric_for_a_cost_is_not_beaten():
+    variants = [
+        Variant("dear", runs=[scored(0.9, seconds=30)]),
+        Variant("cheap", runs=[scored(0.5, seconds=10)]),
+        Variant("poor", runs=[scored(0.2, seconds=20)]),
+    ]
+    ax = pareto(variants, metric="f1")
+    assert "Not beaten in both: cheap (10 s, 0.500), dear (30 s, 0.900)" in alt_text(ax)
+    assert ax.get_ylabel() == "final f1"
+    low = alt_text(pareto(variants, metric="f1", higher_is_better=False))
+    assert "Not beaten in both: cheap (10 s, 0.500), poor (20 s, 0.200)" in low
+
+
+def test_of_many_variants_those_with_the_best_metric_are_named():
+    variants = [Variant(f"k {i}", runs=[scored(i / 20)]) for i in range(15)]
+    ax = loss_bands(variants, metric="f1")
+    named = {text.get_text() for text in ax.texts}
+    assert {"k 14", "k 13", "k 12", "k 0"} <= named

@@ -229,3 +229,23 @@ def test_proportions_that_were_not_recorded_are_blank_not_an_error(tmp_path, wri
         np.savez(path, **history)
         assert len(png(proportions_side_by_side([Run.open(path.parent)]), 40)) > 500
         assert len(png(proportions(Run.open(path.parent)), 40)) > 500
+
+
+def test_figures_of_losses_show_a_metric_in_their_place(tmp_path, write_run):
+    runs = [
+        write_run(tmp_path / mixer, mixer, rounds=3, names=["a", "b"], metrics={"f1": value})
+        for mixer, value in (("Stratified", 0.4), ("RnB", 0.5))
+    ]
+    ax = loss_curves(runs, metric="f1")
+    assert (ax.get_title("left"), ax.get_ylabel()) == ("f1", "f1")
+    assert ax.lines[1].get_ydata()[-1] == pytest.approx(0.5)
+    ax = loss_by_domain(runs, metric="f1")
+    assert ax.get_xlabel() == "f1 (difference from Stratified, right is better)"
+    by_domain = [run.info["final"]["metrics"]["f1"]["by_domain"] for run in runs]
+    wanted = np.subtract(by_domain[1], by_domain[0])
+    np.testing.assert_allclose(sorted(ax.lines[0].get_xdata()), sorted(wanted))
+    best = ["a", "b"][int(np.argmax(wanted))]
+    assert f"RnB: best in {best}" in alt_text(ax)
+    assert "no accuracy recorded" in " ".join(
+        text.get_text() for text in loss_curves(runs, metric="accuracy").texts
+    )

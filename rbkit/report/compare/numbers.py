@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from rbkit.files import atomic_path
-from rbkit.report.compare.paired import METRICS, UNITS, differences, final_loss, reach_baseline
+from rbkit.report.compare.paired import LOSSES, UNITS, differences, final_loss, reach_baseline
 from rbkit.report.compare.variants import Comparison, is_finished
 from rbkit.show.facts import (
+    Measure,
     as_floats,
     domain_names,
     losses,
+    metric_names,
     overhead,
     parameter,
     proportions_in_force,
@@ -69,13 +72,14 @@ def write_numbers(comparison: Comparison, folder: str | Path) -> list[Path]:
 
     Notes
     -----
-    Losses are in nats. What is unknown is empty (null). Text that a spreadsheet would run as
-    a formula has an apostrophe in front in the CSV.
+    Losses are in nats; metrics have ``metric_`` before their names. What is unknown is empty
+    (null). Text that a spreadsheet would run as a formula has an apostrophe in front in the CSV.
     """
+    named = metric_names(comparison.runs)
     tables = {
         "runs": pa.table(_arrays(_runs(comparison))),
         "metrics": _stacked(comparison, _metrics),
-        "by_domain": _stacked(comparison, _by_domain),
+        "by_domain": _stacked(comparison, partial(_by_domain, metrics=named)),
         "proportions": _stacked(comparison, _proportions),
         "comparisons": pa.table(_arrays(_comparisons(comparison))),
     }
@@ -101,7 +105,7 @@ def _folders(comparison: Comparison) -> list[str]:
 
 def _runs(comparison: Comparison) -> list[dict[str, Any]]:
     repeated = {id(run) for run in comparison.repeated}
-    rows = []
+    metrics, rows = metric_names(comparison.runs), []
     for folder, run in zip(_folders(comparison), comparison.runs, strict=True):
         variant, final, price = comparison.variant_of(run), losses(run), overhead(run)
         names, worst = domain_names(run), final.worst
@@ -113,12 +117,13 @@ def _runs(comparison: Comparison) -> list[dict[str, Any]]:
                 "mixer": variant.mixer,
                 "seed": parameter(run, "seed"),
                 "status": run.status,
-                "compared": is_finished(run) and id(run) not in repeated,
+                "compared": is_finished(run, comparison.measure) and id(run) not in repeated,
                 "is_baseline": comparison.is_baseline(variant),
                 **{f"parameter {key}": comparison.setting(run, key) for key in comparison.varied},
                 "loss_token": final.token,
                 "loss_example": final.example,
                 "loss_worst": final_loss(run, "worst"),
+                **{f"metric_{name}": Measure(name).final(run) for name in metrics},
                 "worst_domain": names[worst] if worst is not None and worst < len(names) else None,
                 "seconds": None if seconds is None else seconds.total,
                 "flops": None if flops is None else flops.total,
@@ -134,15 +139,15 @@ def _runs(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
-    for metric in METRICS:
+    for metric in (*LOSSES, *metric_names(comparison.runs)):
         for gap in filter(None, differences(comparison, metric).values()):
             rows.append(
                 {
                     "variant": gap.label,
                     "mixer": gap.mixer,
                     "baseline": gap.baseline,
-                    "metric": f"loss_{metric}",
-                    "unit": "difference in nats",
+                    "metric": f"metric_{metric}" if gap.measure.metric else f"loss_{metric}",
+                    "unit": "difference" if gap.measure.metric else "difference in nats",
                     "pairs": len(gap.values),
                     "reached": None,
                     "mean": gap.mean,
@@ -186,11 +191,13 @@ def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _metrics(run: Run) -> _Columns:
     kinds, steps, names, values = list[str](), list[int](), list[str](), list[float]()
-    for kind in ("train", "eval"):
+    for kind in ("train", "eval", "metric"):
         for row in run.metrics(kind):
             step = row.get("step")
             if not isinstance(step, int):
                 continue
+            if kind == "metric":
+                row = {f"metric_{row['name']}": row.get("value")}
             for name, value in row.items():
                 if name not in ("kind", "step") and isinstance(value, int | float):
                     kinds.append(kind)
@@ -200,7 +207,7 @@ def _metrics(run: Run) -> _Columns:
     return {"kind": kinds, "step": steps, "metric": names, "value": values}
 
 
-def _by_domain(run: Run) -> _Columns:
+def _by_domain(run: Run, metrics: Sequence[str]) -> _Columns:
     names, (p, _) = domain_names(run), proportions_in_force(run)
     final = run.info.get("final") or {}
     columns = {
@@ -208,6 +215,7 @@ def _by_domain(run: Run) -> _Columns:
         "p": p[-1] if len(p) else None,
         "loss_token": losses(run).by_domain,
         "loss_example": as_floats(final.get("by_domain_example") or []),
+        **{f"metric_{name}": Measure(name).by_domain(run) for name in metrics},
     }
     missing = np.full(len(names), np.nan)
     return {"domain": names} | {

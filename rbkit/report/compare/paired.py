@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rbkit.report.compare.variants import Comparison, Variant, final_token_loss, paired_values
+from rbkit.report.compare.variants import Comparison, Variant, paired_values
 from rbkit.show.facts import (
     Array,
-    loss_series,
+    Measure,
     losses,
+    measure_of,
     pairs_by_seed,
     parameter,
     same_corpus,
@@ -35,12 +37,9 @@ from rbkit.show.facts import (
 from rbkit.text import number
 from rbkit.train.run import Run
 
-Metric = Literal["token", "example", "worst"]
-METRICS: dict[Metric, str] = {
-    "token": "final eval loss per token",
-    "example": "final eval loss per example",
-    "worst": "final eval loss of the worst domain",
-}
+LossKind = Literal["token", "example", "worst"]
+LOSSES: tuple[LossKind, ...] = get_args(LossKind)
+_LOSS = Measure()
 _Result = TypeVar("_Result")
 
 
@@ -61,7 +60,7 @@ def _by_label(
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference of a variant from its baseline, in nats; below 0 is better.
+    """Paired difference of a variant from its baseline, in nats or of a metric.
 
     Attributes
     ----------
@@ -78,6 +77,8 @@ class Difference:
         Two-sided, of the paired t-test; None where there is no interval.
     adjusted : float or None
         The same after Holm's correction for all comparisons that were made together.
+    measure : Measure
+        What was subtracted; of a loss, below 0 is better.
     """
 
     label: str
@@ -89,6 +90,12 @@ class Difference:
     half_width: float | None
     p_value: float | None
     adjusted: float | None = None
+    measure: Measure = field(default=_LOSS, repr=False)
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the mean is on the better side of 0."""
+        return self.measure.cost(self.mean) < 0
 
     @property
     def low(self) -> float | None:
@@ -127,17 +134,21 @@ class Difference:
     def sentence(self) -> str:
         """Write it as a sentence: ``RnB · k 10 ended 0.047 below Stratified``, and its interval."""
         alone = ", with one seed and so no interval" if len(self.values) == 1 else ""
-        return f"{self.label} ended {self.than()}{alone}."
+        where = f"In {self.measure.metric}, " if self.measure.metric else ""
+        return f"{where}{self.label} ended {self.than()}{alone}."
 
 
-def differences(comparison: Comparison, metric: Metric = "token") -> dict[str, Difference | None]:
-    """Difference of each variant from its baseline, in final eval loss.
+def differences(
+    comparison: Comparison, metric: LossKind | str | None = None
+) -> dict[str, Difference | None]:
+    """Difference of each variant from its baseline, in final eval loss or a metric.
 
     Parameters
     ----------
     comparison : Comparison
-    metric : {"token", "example", "worst"}
-        Loss per token, per example, or (per token) of the domain where a run is worst.
+    metric : {"token", "example", "worst"} or str, optional
+        Loss per token, per example, or (per token) of the domain where a run is worst; or a
+        metric that the runs recorded. By default what the comparison is by.
 
     Returns
     -------
@@ -145,8 +156,8 @@ def differences(comparison: Comparison, metric: Metric = "token") -> dict[str, D
         By the label of each variant that is not itself a baseline; None where it has no
         pair with one: other seeds, another corpus, or for ``"worst"`` other domains.
     """
-    name = comparison.baseline_label
-    gaps = _by_label(comparison, lambda v, base: difference_of(v, base, metric, baseline=name))
+    name, of = comparison.baseline_label, metric or comparison.measure
+    gaps = _by_label(comparison, lambda v, base: difference_of(v, base, of, baseline=name))
     tested = {label: gap.p_value for label, gap in gaps.items() if gap and gap.p_value is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {
@@ -155,15 +166,25 @@ def differences(comparison: Comparison, metric: Metric = "token") -> dict[str, D
 
 
 def difference_of(
-    variant: Variant, other: Variant, metric: Metric = "token", *, baseline: str | None = None
+    variant: Variant,
+    other: Variant,
+    metric: LossKind | str | Measure = "token",
+    *,
+    baseline: str | None = None,
 ) -> Difference | None:
     """Paired difference of two variants, `variant` minus `other`; None without a pair."""
+    measure = metric if isinstance(metric, Measure) else _LOSS
+    value: Callable[[Run], float | None] = measure.final
+    if metric == "example" or metric == "worst":
+        value = partial(final_loss, kind=metric)
+    elif isinstance(metric, str) and metric != "token":
+        measure = measure_of([*variant.runs, *other.runs], metric)
+        value = measure.final
     pairs = [
         (run, gap)
-        for run, base, gap in paired_values(
-            variant.runs, other.runs, lambda run: final_loss(run, metric)
-        )
-        if metric != "worst" or same_domains(run, base)
+        for run, base, gap in paired_values(variant.runs, other.runs, value)
+        if (metric != "worst" or same_domains(run, base))
+        and measure.examples(run) == measure.examples(base)
     ]
     if not pairs:
         return None
@@ -176,15 +197,16 @@ def difference_of(
         values,
         float(np.mean(values)),
         *student(values),
+        measure=measure,
     )
 
 
-def final_loss(run: Run, metric: Metric) -> float | None:
+def final_loss(run: Run, kind: LossKind | str) -> float | None:
     """Return the final eval loss of a run in nats, or None."""
     final = losses(run)
-    if metric == "worst":
+    if kind == "worst":
         return None if final.worst is None else float(final.by_domain[final.worst])
-    return final_token_loss(run) if metric == "token" else final.example
+    return final.token if kind == "token" else final.example
 
 
 def student(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -282,7 +304,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Reach:
-    """Whether and when a variant reached the final loss of its baseline.
+    """Whether and when a variant reached the final loss of its baseline, or its metric.
 
     Attributes
     ----------
@@ -305,64 +327,69 @@ class Reach:
     steps: Ratio | None
     flops: Ratio | None
     seconds: Ratio | None
+    measure: Measure = field(default=_LOSS, repr=False)
 
     def sentence(self) -> str:
         """Write it in words: in how many pairs, and with what share of the steps."""
         of = f"in {self.reached} of {self.pairs} {'pair' if self.pairs == 1 else 'pairs'}"
-        goal = f"the final loss of {self.baseline}"
+        goal = f"the final {self.measure.noun} of {self.baseline}"
         if self.steps is None:
             return f"{self.label} did not reach {goal} ({of})."
         return f"{self.label} reached {goal} {of}, with {self.steps} of its steps."
 
 
 def reach_baseline(comparison: Comparison) -> dict[str, Reach | None]:
-    """When each variant first reached the final eval loss of its baseline, seed by seed.
+    """When each variant first reached its baseline's final loss, or metric, seed by seed.
 
     Returns
     -------
     dict of str to Reach or None
         By the label of each variant that is not a baseline; None where nothing can be paired.
     """
-    name = comparison.baseline_label
-    return _by_label(comparison, lambda v, base: reach_of(v, base, baseline=name))
+    name, of = comparison.baseline_label, comparison.measure
+    return _by_label(comparison, lambda v, base: reach_of(v, base, baseline=name, measure=of))
 
 
-def reach_of(variant: Variant, base: Variant, *, baseline: str | None = None) -> Reach | None:
-    """When `variant` first reached the final loss of `base`; None without a pair."""
+def reach_of(
+    variant: Variant, base: Variant, *, baseline: str | None = None, measure: Measure = _LOSS
+) -> Reach | None:
+    """When `variant` first reached the final loss or metric of `base`; None without a pair."""
     ratios: dict[Unit, list[float]] = {unit: [] for unit in UNITS}
     pairs = reached = 0
     for run, other in pairs_by_seed(variant.runs, base.runs):
-        goal = losses(other).token
-        if goal is None or not same_corpus(run, other):
+        goal = measure.final(other)
+        comparable = same_corpus(run, other) and measure.examples(run) == measure.examples(other)
+        if goal is None or not comparable:
             continue
-        theirs = needed(other, goal)
+        theirs = needed(other, goal, measure)
         if theirs is None or theirs["steps"] == 0:  # no curve, or nothing was learnt
             continue
         pairs += 1
-        ours = needed(run, goal)
+        ours = needed(run, goal, measure)
         if ours is None:
             continue
         reached += 1
         for unit in UNITS:
             mine, its = ours[unit], theirs[unit]
-            comparable = unit != "seconds" or same_machine(run, other)
-            if comparable and mine is not None and its:
+            timed_alike = unit != "seconds" or same_machine(run, other)
+            if timed_alike and mine is not None and its:
                 ratios[unit].append(mine / its)
     if not pairs:
         return None
     name = base.label if baseline is None else baseline
     means = {unit: _geometric_mean(values, pairs) for unit, values in ratios.items()}
-    return Reach(variant.label, variant.mixer, name, pairs, reached, **means)
+    return Reach(variant.label, variant.mixer, name, pairs, reached, **means, measure=measure)
 
 
-def needed(run: Run, goal: float) -> dict[Unit, float | None] | None:
-    """Return steps, FLOPs and seconds until a run's eval loss first was `goal`, or None."""
-    steps, values = loss_series(run, "eval")
-    if (final := losses(run).token) is not None:  # the curve ends with it
+def needed(run: Run, goal: float, measure: Measure = _LOSS) -> dict[Unit, float | None] | None:
+    """Return steps, FLOPs and seconds until a run's loss or metric first was `goal`, or None."""
+    steps, values = measure.series(run)
+    if (final := measure.final(run)) is not None:  # the curve ends with it
         last = max([float(parameter(run, "steps") or 0), *steps.tolist()])
         before = steps < last
         steps, values = np.append(steps[before], last), np.append(values[before], final)
-    at = first_crossing(steps, values, goal)
+    sign = -1 if measure.higher_is_better else 1
+    at = first_crossing(steps, sign * values, sign * goal)
     if at is None:
         return None
     share = at / steps[-1] if steps[-1] > 0 else 1.0

@@ -23,8 +23,10 @@ from rbkit.balance.mixers.registry import canonical_mixer
 from rbkit.errors import InputError
 from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import (
+    Measure,
     domain_names,
-    losses,
+    measure_of,
+    metric_names,
     mixer_of,
     pairs_by_seed,
     parameter,
@@ -40,11 +42,13 @@ from rbkit.train.run import Run
 Key = tuple[tuple[str, Hashable], ...]
 Settings = dict[str, Any]
 
+_LOSS = Measure()
 BASELINES = ("Stratified", "Target", "Proportional")
 NOT_RECORDED = "not recorded"
 # What a run has without it being a setting of the method: a variant's runs may differ in it.
 NOT_SETTINGS = frozenset(
     {"seed", "run_dir", "resume", "overwrite", "profile", "domains"}
+    | {"metrics", "metric_rounds", "metric_examples"}
     | {"micro_batch_size", "accumulate", "fidelity_rounds"}
 )
 _DIFFERENT_IN_ANY_CASE = frozenset({"seed", "run_dir", "resume", "overwrite", "mixer_options"})
@@ -464,6 +468,8 @@ class Comparison:
     incidental : tuple of str
         Parameters that are not the same in all runs and yet make no variants, such as what
         follows from the mixer.
+    measure : Measure
+        What they are ranked by: the eval loss, or a metric.
     """
 
     variants: tuple[Variant, ...]
@@ -475,6 +481,7 @@ class Comparison:
     lost: tuple[Variant, ...] = ()
     repeated: tuple[Run, ...] = ()
     incidental: tuple[str, ...] = ()
+    measure: Measure = _LOSS
     _settings: dict[str, Settings] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -532,7 +539,13 @@ class Comparison:
         return [Finding("caution", text) for text in sentences]
 
 
-def compare(runs: Sequence[Run], baseline: str | Mapping[str, Any] | None = None) -> Comparison:
+def compare(
+    runs: Sequence[Run],
+    baseline: str | Mapping[str, Any] | None = None,
+    *,
+    metric: str | None = None,
+    higher_is_better: bool | None = None,
+) -> Comparison:
     """Group runs into variants and choose the baseline they are compared with.
 
     Parameters
@@ -542,6 +555,10 @@ def compare(runs: Sequence[Run], baseline: str | Mapping[str, Any] | None = None
     baseline : str or mapping, optional
         ``"mixer=Target"`` or ``{"mixer": "Target"}``; the case of a mixer does not matter.
         If not given: Stratified, else Target, else Proportional, else the first variant.
+    metric : str, optional
+        Metric to compare by in place of the eval loss. Runs without it count as unfinished.
+    higher_is_better : bool, optional
+        Of the metric; as the runs recorded it if not given.
 
     Returns
     -------
@@ -550,11 +567,12 @@ def compare(runs: Sequence[Run], baseline: str | Mapping[str, Any] | None = None
     Raises
     ------
     InputError
-        If no run has the baseline's values; it names those there are.
+        If no run has the baseline's values, or the metric; it names those there are.
     """
     by_path = {str(run.path.resolve()): run for run in runs}  # each folder once
     runs = [by_path[path] for path in sorted(by_path)]  # and not in the caller's order
-    finished = [is_finished(run) for run in runs]
+    measure = _measure(runs, metric, higher_is_better)
+    finished = [is_finished(run, measure) for run in runs]
     settings, varied, incidental = _settings(runs, finished)
     groups: dict[Key, list[Run]] = {}
     for run, values in zip(runs, settings, strict=True):
@@ -569,8 +587,8 @@ def compare(runs: Sequence[Run], baseline: str | Mapping[str, Any] | None = None
     keys = sorted(groups, key=usual_baselines_first)
     variants = []
     for key, name in zip(keys, _labels(keys, next(iter(mixers.values()), "")), strict=True):
-        latest, older = _one_per_seed([run for run in groups[key] if is_finished(run)])
-        rest = tuple(run for run in groups[key] if not is_finished(run))
+        latest, older = _one_per_seed([run for run in groups[key] if is_finished(run, measure)])
+        rest = tuple(run for run in groups[key] if not is_finished(run, measure))
         variants.append(Variant(key, name, mixers[key], tuple(latest), rest, tuple(older)))
     # Of options, all are given where they are the same, also those that distinguish nothing.
     whole = [
@@ -590,16 +608,31 @@ def compare(runs: Sequence[Run], baseline: str | Mapping[str, Any] | None = None
         shared=shared,
         baseline=_baseline_values(baseline, variants, shared),
         runs=tuple(runs),
-        unfinished=tuple(run for run in runs if not is_finished(run)),
+        unfinished=tuple(run for run in runs if not is_finished(run, measure)),
         lost=tuple(variant for variant in variants if not variant.runs),
         repeated=tuple(run for variant in variants for run in variant.repeated),
+        measure=measure,
         _settings={str(run.path): each for run, each in zip(runs, settings, strict=True)},
     )
 
 
-def is_finished(run: Run) -> bool:
-    """Whether a run came to its end and has a final eval loss."""
-    return run.status == "ok" and losses(run).token is not None
+def _measure(runs: Sequence[Run], metric: str | None, higher_is_better: bool | None) -> Measure:
+    if metric is None:
+        if higher_is_better is not None:
+            what = "is for a metric: a loss is better when it is low"
+            raise InputError("higher_is_better", what, "give metric too")
+        return Measure()
+    if metric not in (known := metric_names(runs)):
+        there = (
+            f"they have {', '.join(known)}" if known else "they have none: give rb.train metrics"
+        )
+        raise InputError("metric", f"no run recorded {metric!r}", there)
+    return measure_of(runs, metric, higher_is_better)
+
+
+def is_finished(run: Run, measure: Measure = _LOSS) -> bool:
+    """Whether a run came to its end and has a final eval loss, or a metric."""
+    return run.status == "ok" and measure.final(run) is not None
 
 
 def _one_per_seed(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
@@ -727,14 +760,9 @@ def paired_values(
     return pairs
 
 
-def final_token_loss(run: Run) -> float | None:
-    """Return the final eval loss per token of a run in nats, or None."""
-    return losses(run).token
-
-
 @dataclass(frozen=True)
 class Comparable:
-    """The variants of a comparison whose mean losses can be compared.
+    """The variants of a comparison whose mean losses, or metrics, can be compared.
 
     Seeds differ more than variants do: a mean over seeds 0 to 2 next to one over seed 0 alone
     would show which seeds were easy.
@@ -753,23 +781,28 @@ class Comparable:
         """Whether the means of `variants` are over the same seeds."""
         return bool(self.seeds) or len(self.variants) < 2
 
-    def loss(self, variant: Variant) -> float | None:
-        """Mean final eval loss per token that can be compared with that of others.
+    def value(self, variant: Variant) -> float | None:
+        """Mean final eval loss per token, or metric, that can be compared with that of others.
 
         Over the shared seeds; without shared seeds, the mean of the baseline plus the mean
         paired difference from it, neither of which depends on which seeds were easy.
         """
+        measure = self.comparison.measure
         own = next((each for each in self.variants if each.label == variant.label), None)
         if own is not None and self.same_seeds:
-            return _mean_loss(own)
+            return _mean(own, measure)
         base = self.comparison.baseline_of(variant)
         if base is None or base is variant:
-            return _mean_loss(variant)
-        gaps = [gap for _, _, gap in paired_values(variant.runs, base.runs, final_token_loss)]
-        of_base = _mean_loss(base)
+            return _mean(variant, measure)
+        gaps = [gap for _, _, gap in paired_values(variant.runs, base.runs, measure.final)]
+        of_base = _mean(base, measure)
         if not gaps or of_base is None:
-            return _mean_loss(variant)
+            return _mean(variant, measure)
         return of_base + float(np.mean(gaps))
+
+    def cost(self, variant: Variant) -> float:
+        """Return :meth:`value` such that lower is better; infinity where it is unknown."""
+        return self.comparison.measure.cost(self.value(variant))
 
 
 def comparable(comparison: Comparison) -> Comparable:
@@ -811,8 +844,8 @@ def _seeds_shared(one: Variant, other: Variant) -> set[str]:
     return {seed_of(run) for run, base in pairs if same_corpus(run, base)}
 
 
-def _mean_loss(variant: Variant) -> float | None:
-    values = [loss for run in variant.runs if (loss := losses(run).token) is not None]
+def _mean(variant: Variant, measure: Measure) -> float | None:
+    values = [value for run in variant.runs if (value := measure.final(run)) is not None]
     return float(np.mean(values)) if values else None
 
 
@@ -821,14 +854,16 @@ def _mean_loss(variant: Variant) -> float | None:
 
 def _missing(comparison: Comparison) -> Iterator[str]:
     if comparison.unfinished:
+        missing = comparison.measure.metric or "an eval loss"
         states = Counter(
-            "without an eval loss" if run.status == "ok" else run.status
+            f"without {missing}" if run.status == "ok" else run.status
             for run in comparison.unfinished
         )
         each = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         lost, total = len(comparison.unfinished), len(comparison.runs)
         have = "has" if lost == 1 else "have"
-        yield f"{lost} of {_runs(total)} {have} no final loss ({each}): see the table."
+        noun = comparison.measure.noun
+        yield f"{lost} of {_runs(total)} {have} no final {noun} ({each}): see the table."
     if comparison.lost:
         names = ", ".join(variant.label for variant in comparison.lost)
         yield f"Nothing can be said of {names}: no run of it has finished."
@@ -908,5 +943,7 @@ def _not_comparable(comparison: Comparison) -> Iterator[str]:
 
 
 def other_tokenizers(comparison: Comparison) -> list[str]:
-    """Names of the varied parameters that change what a token is."""
+    """Names of the varied parameters that change what a token is, where losses are compared."""
+    if comparison.measure.metric:
+        return []
     return [name for name in ("model", "vocab_size") if name in comparison.varied]

@@ -36,7 +36,7 @@ from rbkit.report.html import find_browser, html_to_pdf, mathml
 from rbkit.report.page import tables
 from rbkit.report.page.pictures import drawings, frames, names_of, picture
 from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
-from rbkit.show.facts import mixer_of
+from rbkit.show.facts import metric_names, mixer_of
 from rbkit.train.run import MAPPINGS, Run, fits_together, orderly_info
 
 NUMBERS = "numbers"  # the folder next to the page index.html
@@ -52,6 +52,8 @@ def write_report(
     title: str | None = None,
     intro: str = "",
     baseline: str | Mapping[str, Any] | None = None,
+    metric: str | None = None,
+    higher_is_better: bool | None = None,
     pdf: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -72,6 +74,10 @@ def write_report(
     baseline : str or mapping, optional
         What variants are compared with: ``"mixer=Target"``. If not given: Stratified, else
         Target, else Proportional, else the first variant.
+    metric : str, optional
+        Metric that variants are compared by, in place of the eval loss.
+    higher_is_better : bool, optional
+        Of the metric; as the runs recorded it if not given.
     pdf : bool
         Print the page to ``out`` with the suffix ``.pdf``, by Chromium or Chrome.
     progress : bool
@@ -85,8 +91,8 @@ def write_report(
     Raises
     ------
     InputError
-        If there is no run, none has the baseline's values, `out` cannot be written, or there
-        is no browser for ``pdf=True``. Then nothing was written.
+        If there is no run, none has the baseline's values or the metric, `out` cannot be
+        written, or there is no browser for ``pdf=True``. Then nothing was written.
     """
     out = Path(out)
     given = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -95,7 +101,12 @@ def write_report(
     if not runs:
         where = ", ".join(map(str, given)) or "paths"
         raise InputError(where, "no run folder in there", "give the folder that holds runs")
-    comparison = compare([_orderly_or_damaged(run) for run in runs], baseline)
+    comparison = compare(
+        [_orderly_or_damaged(run) for run in runs],
+        baseline,
+        metric=metric,
+        higher_is_better=higher_is_better,
+    )
     sweeps = _sweeps(given, runs)
     title = title or _title(given, sweeps)
     try:
@@ -182,6 +193,8 @@ def _content(
         "varied": varied,
         "incidental": tables.incidental_values(comparison),
         "variants": tables.variant_rows(comparison, gaps, reach_baseline(comparison)),
+        "measure": comparison.measure,
+        "metrics": metric_names(runs),
         "baseline": comparison.baseline_label if len(comparison.variants) > 1 else "",
         "table": table,
         "columns": tables.columns(comparison),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -17,8 +17,9 @@ from rbkit.report.compare.paired import Difference
 from rbkit.report.compare.variants import Comparison, Variant, comparable, with_seeds
 from rbkit.show.facts import (
     Array,
+    Measure,
     domain_names,
-    losses,
+    metric_names,
     mixer_of,
     pairs_by_seed,
     same_corpus,
@@ -183,6 +184,8 @@ def names_of(run: Run) -> list[str]:
 
 # ------------------------------------------------------------------------------- figures
 
+_MOST_METRICS = 4  # with curves on the page
+_LOSS = Measure()
 _LINES = 8  # runs that one pair of axes can hold
 _PANELS = 4  # panels that fit side by side
 _SMALL_PANELS = 12  # and small ones, in rows
@@ -222,11 +225,15 @@ def drawings(
     if len(comparison.variants) > 1:
         paired = [gap for gap in gaps.values() if gap is not None]
         if paired:
-            drawn["forest"] = lambda: difference_forest(paired, baseline=comparison.baseline_label)
+            drawn["forest"] = lambda: difference_forest(
+                paired, baseline=comparison.baseline_label, **_by_measure(comparison)
+            )
         means = comparable(comparison)
         if means.same_seeds and len(means.variants) > 1:
             unit: Any = "seconds" if _one_machine(comparison) else "flops"
-            drawn["pareto"] = lambda: pareto(means.variants, unit, baselines=_bases(comparison))
+            drawn["pareto"] = lambda: pareto(
+                means.variants, unit, baselines=_bases(comparison), **_by_measure(comparison)
+            )
     one_per_mixer = list({mixer_of(run): run for run in reversed(runs)}.values())[::-1]
     drawn["costs"] = lambda: costs(one_per_mixer[:_LINES])
     drawn |= _mixture_drawings(comparison, one_per_mixer)
@@ -246,26 +253,44 @@ def _loss_drawings(comparison: Comparison, runs: list[Run]) -> dict[str, Drawing
     """Curves of single runs while they are few, else means and bands over seeds."""
     drawn: dict[str, Drawing] = {}
     variants, bases = comparison.variants, _bases(comparison)
+    metrics = metric_names(comparison.runs)[:_MOST_METRICS]
     shown = comparable(comparison).variants
     alone = [run for variant in shown for run in variant.runs] or runs
     few = len(alone) <= _LINES and _single(variants) and set(comparison.varied) <= {"mixer"}
     if runs and few:
         drawn["eval"] = lambda: loss_curves(alone, "eval")
         drawn["train"] = lambda: loss_curves(alone, "train")
+        for name in metrics:
+            drawn[f"metric {name}"] = partial(loss_curves, alone, metric=name)
     elif shown:
         drawn["eval"] = lambda: loss_bands(shown, "eval", baselines=bases)
         drawn["train"] = lambda: loss_bands(shown, "train", baselines=bases)
+        for name in metrics:
+            drawn[f"metric {name}"] = partial(loss_bands, shown, metric=name, baselines=bases)
     if any(_has_gap(variant, comparison) for variant in variants):
         minus: Any = comparison.baseline_of  # of our Variant; the figure takes any like it
         label = comparison.baseline_label
         drawn["gap"] = lambda: loss_bands(
-            variants, "eval", minus=minus, baseline=label, baselines=bases
+            variants,
+            "eval",
+            minus=minus,
+            baseline=label,
+            baselines=bases,
+            **_by_measure(comparison),
         )
     if with_domains := side_by_side(comparison, _LINES):
         baselines = [v.mixer for v in variants if comparison.is_baseline(v)] or ["Stratified"]
-        means = [mean_by_domain(variant) for variant in with_domains]
-        drawn["by_domain"] = lambda: loss_by_domain(means, baselines[0])
+        means = [mean_by_domain(variant, comparison.measure) for variant in with_domains]
+        drawn["by_domain"] = lambda: loss_by_domain(means, baselines[0], **_by_measure(comparison))
     return drawn
+
+
+def _by_measure(comparison: Comparison) -> dict[str, Any]:
+    """Return the options by which figures show what the comparison is by."""
+    measure = comparison.measure
+    if measure.metric is None:
+        return {}
+    return {"metric": measure.metric, "higher_is_better": measure.higher_is_better}
 
 
 def _mixture_drawings(comparison: Comparison, one_per_mixer: list[Run]) -> dict[str, Drawing]:
@@ -295,7 +320,7 @@ def _has_gap(variant: Variant, comparison: Comparison) -> bool:
     if base is None or base is variant:
         return False
     return any(
-        same_corpus(*pair) and all(len(run.metrics("eval")) for run in pair)
+        same_corpus(*pair) and all(len(comparison.measure.series(run)[0]) for run in pair)
         for pair in pairs_by_seed(variant.runs, base.runs)
     )
 
@@ -323,7 +348,7 @@ def _worth_a_panel(comparison: Comparison) -> list[Variant]:
     if len(comparison.variants) <= _SMALL_PANELS:
         return list(comparison.variants)
     means = comparable(comparison)
-    ranked = sorted(comparison.variants, key=lambda v: means.loss(v) or math.inf)
+    ranked = sorted(comparison.variants, key=means.cost)
     moving = [v for v in ranked if moves(v.runs[0])]
     still = list({v.mixer: v for v in reversed(ranked) if v not in moving}.values())
     room = max(_SMALL_PANELS - len(still), _SMALL_PANELS // 2)
@@ -338,30 +363,26 @@ def side_by_side(comparison: Comparison, most: int) -> list[Variant]:
     runs of those seeds that all of them have with the same domains.
     """
     means = comparable(comparison)
-    finished = [v for v in means.variants if losses(v.runs[0]).by_domain.size]
+    by_domain = comparison.measure.by_domain
+    finished = [v for v in means.variants if by_domain(v.runs[0]).size]
     if not finished:
         return []
-
-    def loss(variant: Variant) -> float:
-        mean = means.loss(variant)
-        return math.inf if mean is None else mean
-
-    best = min(finished, key=lambda v: (comparison.is_baseline(v), loss(v)))
+    best = min(finished, key=lambda v: (comparison.is_baseline(v), means.cost(v)))
     names = domain_names(best.runs[0])
 
     def same_domains(variant: Variant) -> set[str]:
-        """Seeds whose run has losses of the domains that `best` has first."""
+        """Seeds whose run has values of the domains that `best` has first."""
         return {
             seed_of(run)
             for run in variant.runs
-            if domain_names(run) == names and losses(run).by_domain.size == len(names)
+            if domain_names(run) == names and by_domain(run).size == len(names)
         }
 
     held = best.values
     for name in ("mixer", "mixer_options"):
         held.pop(name, None)
     chosen: dict[str, Variant] = {}
-    for variant in sorted(finished, key=loss):
+    for variant in sorted(finished, key=means.cost):
         if held.items() <= variant.values.items() and same_domains(variant):
             chosen.setdefault(variant.mixer, variant)
     shown = [v for v in means.variants if v in list(chosen.values())[:most]]
@@ -369,16 +390,17 @@ def side_by_side(comparison: Comparison, most: int) -> list[Variant]:
     return [with_seeds(variant, shared) for variant in shown] if shared else []
 
 
-def mean_by_domain(variant: Variant) -> Run:
-    """Return a run whose final eval losses by domain are the means over the variant's seeds."""
+def mean_by_domain(variant: Variant, measure: Measure = _LOSS) -> Run:
+    """Return a run whose final values by domain are the means over the variant's seeds."""
     first = variant.runs[0]
-    by_domain = np.array([losses(run).by_domain for run in variant.runs])
-    token = [loss for run in variant.runs if (loss := losses(run).token) is not None]
-    mean = by_domain.mean(axis=0) if by_domain.size else by_domain.ravel()
-    final = {
-        "loss_token": float(np.mean(token)) if token else None,
-        "by_domain_token": [float(v) if np.isfinite(v) else None for v in mean],
-    }
+    by_domain = np.array([measure.by_domain(run) for run in variant.runs])
+    overall = [value for run in variant.runs if (value := measure.final(run)) is not None]
+    means = by_domain.mean(axis=0) if by_domain.size else by_domain.ravel()
+    mean = float(np.mean(overall)) if overall else None
+    each = [float(v) if np.isfinite(v) else None for v in means]
+    final: dict[str, Any] = {"loss_token": mean, "by_domain_token": each}
+    if measure.metric is not None:
+        final = {"metrics": {measure.metric: {"value": mean, "by_domain": each}}}
     parameters = {**(first.info.get("parameters") or {}), "mixer": variant.mixer, "seed": None}
     info = {**first.info, "final": final, "parameters": parameters}
     return first.with_(info=info, history={}, metrics=[], domains=None, status="ok")

@@ -8,7 +8,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +21,6 @@ from rbkit.report.compare.variants import (
     Comparison,
     Variant,
     comparable,
-    final_token_loss,
     is_finished,
     paired_values,
     sort_key,
@@ -30,9 +29,12 @@ from rbkit.report.page.pictures import bar, names_of, side_by_side, sparkline, s
 from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import (
     Array,
+    Measure,
     domain_names,
     loss_series,
     losses,
+    measure_of,
+    metric_names,
     mixer_of,
     overhead,
     parameter,
@@ -53,26 +55,27 @@ WAITING = ("running", "queued")
 
 
 def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
-    """One dict per run, the lowest final eval loss first, then those without one.
+    """One dict per run, the best final eval loss or metric first, then those without one.
 
     ``gap`` is the difference to the run of the baseline with the same seed; a run that has not
     finished, or that a later one repeated, has none. ``token`` and ``worst`` are final losses;
     how far an unfinished run came is in ``so_far``. Links are relative to `folder`.
     """
-    runs = comparison.runs
+    runs, measure = comparison.runs, comparison.measure
+    metrics = metric_names(runs)
     names = run_names(comparison)
     repeated = {id(run) for run in comparison.repeated}
     gaps: dict[int, float] = {}
     for variant in comparison.variants:
         base = comparison.baseline_of(variant)
         if base is not None and base is not variant:
-            for run, _, gap in paired_values(variant.runs, base.runs, final_token_loss):
+            for run, _, gap in paired_values(variant.runs, base.runs, measure.final):
                 gaps[id(run)] = gap
     curves = _sparklines(runs, names)
     rows = []
     for run, name, curve, gram in zip(runs, names, curves, _thumbnails(runs, names), strict=True):
         final, price, paid = losses(run), overhead(run), spent(run, "seconds")
-        finished, domains, mixer = is_finished(run), domain_names(run), mixer_of(run)
+        finished, domains, mixer = is_finished(run, measure), domain_names(run), mixer_of(run)
         worst = final.worst if finished else None
         variant = comparison.variant_of(run)
         rows.append(
@@ -86,6 +89,8 @@ def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
                 "seed": _cell(parameter(run, "seed")),
                 "token": final.token if finished else None,
                 "so_far": "" if finished else _so_far(run),
+                "metrics": [Measure(m).final(run) if finished else None for m in metrics],
+                "rank": measure.cost(measure.final(run) if finished else None),
                 "repeated": id(run) in repeated,
                 "gap": gaps.get(id(run)),
                 "is_baseline": finished
@@ -103,8 +108,7 @@ def run_rows(comparison: Comparison, folder: Path) -> list[dict[str, Any]]:
         )
 
     def best_first(row: dict[str, Any]) -> tuple[Any, ...]:
-        loss = math.inf if row["token"] is None else row["token"]
-        return (row["status"] != "ok", loss, row["repeated"], row["name"])
+        return (row["status"] != "ok", row["rank"], row["repeated"], row["name"])
 
     return sorted(rows, key=best_first)
 
@@ -214,12 +218,17 @@ def variant_rows(
     gaps: Mapping[str, Difference | None],
     reaches: Mapping[str, Reach | None],
 ) -> list[dict[str, Any]]:
-    """One dict per variant, the lowest mean final loss first, those without a run last.
+    """One dict per variant, the best mean final loss or metric first, those without a run last.
 
     Means are over the seeds that all variants have; variants on other corpora stand below.
     `gaps` and `reaches` are by the label of the variant.
     """
     means = comparable(comparison)
+    by_metric = [
+        comparable(replace(comparison, measure=measure_of(comparison.runs, name)))
+        for name in metric_names(comparison.runs)
+    ]
+    by_loss = comparable(replace(comparison, measure=Measure()))
     left_out = {variant.label for variant in means.left_out}
     even = {variant.label: variant.runs for variant in means.variants}
     rows = []
@@ -236,13 +245,15 @@ def variant_rows(
                 "swatch": swatch(mixer_colour(variant.mixer)),
                 "seeds": len(variant.runs),
                 "missing": len(variant.unfinished),
-                "token": means.loss(variant) if variant.runs else None,
+                "token": by_loss.value(variant) if variant.runs else None,
+                "metrics": [of.value(variant) if variant.runs else None for of in by_metric],
+                "rank": means.cost(variant) if variant.runs else math.inf,
                 "is_baseline": bool(variant.runs) and comparison.is_baseline(variant),
                 "gap": gap and gap.mean,
                 "interval": f"{number(gap.low)} to {number(gap.high)}"
                 if gap and known
                 else UNKNOWN,
-                "verdict": ("better" if gap.mean < 0 else "worse")
+                "verdict": ("better" if gap.is_better else "worse")
                 if gap and gap.told_apart
                 else "",
                 "worst": _mean(final_loss(run, "worst") for run in runs),
@@ -255,7 +266,7 @@ def variant_rows(
         )
     return sorted(
         rows,
-        key=lambda r: (r["token"] is None, r["name"] in left_out, r["token"] or 0.0, r["name"]),
+        key=lambda r: (math.isinf(r["rank"]), r["name"] in left_out, r["rank"], r["name"]),
     )
 
 

@@ -33,6 +33,7 @@ def sweep(
     gpus: str = "auto",
     ray: str | None = None,
     baseline: str | Mapping[str, Any] | None = None,
+    metric: str | None = None,
     report: bool = True,
     pdf: bool = False,
     progress: bool = True,
@@ -70,6 +71,8 @@ def sweep(
         ``local``, or the address of a Ray cluster that does the runs.
     baseline : str or mapping, optional
         What the report compares with: ``"mixer=Target"``.
+    metric : str, optional
+        What the report compares by, in place of the eval loss.
     report : bool
         Write ``out/index.html``, also if some runs have failed.
     pdf : bool
@@ -101,8 +104,16 @@ def sweep(
     jobs, retries = as_count("jobs", jobs, least=1), as_count("retries", retries)
     plan = make_plan(template, grid, out, parameters, profile, progress=progress)
     _check_baseline(plan, baseline)
+    _check_metric(plan, metric)
     plan.options = _options(
-        jobs=jobs, timeout=timeout, retries=retries, gpus=gpus, ray=ray, baseline=baseline, pdf=pdf
+        jobs=jobs,
+        timeout=timeout,
+        retries=retries,
+        gpus=gpus,
+        ray=ray,
+        baseline=baseline,
+        metric=metric,
+        pdf=pdf,
     )
     if pdf and report and not dry_run:
         from rbkit.report.html import find_browser
@@ -131,7 +142,7 @@ def sweep(
     try:
         # An interrupt that came when all was done has interrupted nothing.
         if report and result.exit_code != 130:
-            page = _report(plan, baseline, pdf, progress)
+            page = _report(plan, pdf, progress, baseline=baseline, metric=metric)
     finally:
         if progress:
             _say(plan, ", ".join(f"{count} {status}" for status, count in result.counts.items()))
@@ -145,25 +156,26 @@ def sweep(
 def _options(*, baseline: str | Mapping[str, Any] | None, **given: Any) -> dict[str, Any]:
     """Options that a command would have to repeat: those that are not at their defaults."""
     usual = {"jobs": 1, "timeout": None, "retries": 0, "gpus": "auto", "ray": None, "pdf": False}
+    usual |= {"metric": None}
     options = {name: value for name, value in given.items() if value != usual[name]}
     if isinstance(baseline, Mapping):
         baseline = " ".join(f"{name}={as_text(value)}" for name, value in baseline.items())
     return options if baseline is None else {**options, "baseline": baseline}
 
 
-def _report(
-    plan: Plan, baseline: str | Mapping[str, Any] | None, pdf: bool, progress: bool
-) -> Path:
+def _report(plan: Plan, pdf: bool, progress: bool, **given: Any) -> Path:
     from rbkit.report.page.page import write_report
 
     page = plan.out / "index.html"
     try:
-        return write_report([plan.out], page, baseline=baseline, pdf=pdf, progress=progress)
+        return write_report([plan.out], page, pdf=pdf, progress=progress, **given)
     except InputError as error:
-        if baseline is None:
+        asked = [name for name, value in given.items() if value is not None]
+        if not asked:
             raise
         # Its runs may be those that failed; the others are to be shown all the same.
-        warnings.warn(f"the report takes another baseline: {error}", RbkitWarning, stacklevel=3)
+        taken = " and ".join("the loss" if n == "metric" else f"another {n}" for n in asked)
+        warnings.warn(f"the report takes {taken}: {error}", RbkitWarning, stacklevel=3)
         return write_report([plan.out], page, pdf=pdf, progress=progress)
 
 
@@ -186,6 +198,15 @@ def _check_baseline(plan: Plan, baseline: str | Mapping[str, Any] | None) -> Non
                 f"{value!r} is not in the grid",
                 f"use one of {', '.join(map(as_text, plan.grid[name]))}",
             )
+
+
+def _check_metric(plan: Plan, metric: str | None) -> None:
+    """Refuse a metric that no run of the run notebook will have."""
+    if metric is None or not plan.declared.is_run or (plan.out / SWEEP_FILE).exists():
+        return
+    if not any(metric in job.parameters.get("metrics", ()) for job in plan.jobs):
+        what = f"no run evaluates {metric!r}"
+        raise InputError("metric", what, f'give the parameter metrics=["{metric}"] too')
 
 
 def _announce(plan: Plan, statuses: Mapping[str, str], at_once: int) -> None:

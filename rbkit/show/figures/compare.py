@@ -18,10 +18,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from rbkit.show.facts import (
     Array,
+    Measure,
     Unit,
     domain_names,
     loss_series,
-    losses,
+    measure_of,
     pairs_by_seed,
     proportions_in_force,
     same_corpus,
@@ -69,6 +70,7 @@ from rbkit.train.run import Run
 
 GREY = "#c3cad2"  # of variants that are not named
 _MOST_NAMED = 12
+_LOSS = Measure()
 
 
 class VariantLike(Protocol):
@@ -144,6 +146,7 @@ def named_variants(
     variants: Sequence[VariantLike],
     baselines: Collection[str],
     values: Sequence[float] | None = None,
+    measure: Measure = _LOSS,
 ) -> list[bool]:
     """Whether each variant is named: all if few, else the three best, the worst, a baseline.
 
@@ -153,16 +156,17 @@ def named_variants(
     baselines : collection of str
         Labels of baselines, of which the best is named.
     values : sequence of float, optional
-        What to rank them by, lowest first; their mean final loss if not given, which is fair
-        only if they have the same seeds.
+        What to rank them by, lowest first; their mean final `measure` if not given, which is
+        fair only if they have the same seeds.
+    measure : Measure
     """
     if len(variants) <= _MOST_NAMED:
         return [True] * len(variants)
     if values is None:
         values = []
         for variant in variants:
-            known = [loss for run in variant.runs if (loss := losses(run).token) is not None]
-            values.append(float(np.mean(known)) if known else np.inf)
+            known = [value for run in variant.runs if (value := measure.final(run)) is not None]
+            values.append(measure.cost(float(np.mean(known)) if known else None))
     order = sorted(range(len(variants)), key=values.__getitem__)
     base = [i for i in order if variants[i].label in baselines][:1]
     named = {*order[:3], order[-1], *base}
@@ -191,8 +195,10 @@ def loss_bands(
     minus: Callable[[_V], _V | None] | None = None,
     baseline: str = "the baseline",
     baselines: Collection[str] = (),
+    metric: str | None = None,
+    higher_is_better: bool | None = None,
 ) -> Axes:
-    """Loss per token against the step: a line for the mean over seeds, a band from min to max.
+    """Loss per token, or a metric, by step: a line for the mean over seeds, a band for the range.
 
     Parameters
     ----------
@@ -209,15 +215,23 @@ def loss_bands(
         Name of what is subtracted.
     baselines : collection of str
         Labels of the baselines among the variants.
+    metric : str, optional
+        A metric that the runs recorded, in place of the eval loss.
+    higher_is_better : bool, optional
+        Of the metric; as recorded if not given.
 
     Returns
     -------
     matplotlib Axes
     """
+    measure = _measure_of(variants, metric, higher_is_better)
+    split = "eval" if metric else split
+    what = metric or f"{split} loss"
+    title = metric or what.capitalize()
 
     @cache  # a baseline is asked for by many
     def read(run: Run) -> _Curve:
-        steps, values = loss_series(run, split)
+        steps, values = loss_series(run, "train") if split == "train" else measure.series(run)
         return steps, smooth(values) if split == "train" and len(values) else values
 
     with rbkit_style():
@@ -229,8 +243,9 @@ def loss_bands(
             shown = [v for v in variants if v.label not in baselines]
             curves = [_gaps(v, minus(v), read) for v in shown]
         # Paired differences rank variants that do not all have the same seeds, too.
-        last = [float(np.mean([v[-1] for _, v in of])) if of else np.inf for of in curves]
-        named = named_variants(shown, baselines, None if minus is None else last)
+        last = [float(np.mean([v[-1] for _, v in of])) if of else None for of in curves]
+        costs = None if minus is None else list(map(measure.cost, last))
+        named = named_variants(shown, baselines, costs, measure)
         ends: list[tuple[float, float, str, str]] = []
         words, highest = [], []
         for variant, of, style, full in zip(
@@ -254,27 +269,35 @@ def loss_bands(
         ax.set_xlabel("optimizer step")
         ax.margins(x=0.02)
         several = any(len(variant.runs) > 1 for variant in shown)
-        title = f"{split.capitalize()} loss"
+        above = title
         if minus is None:
-            ax.set_ylabel(f"{split} loss (nats per token)")
-            _leave_out_the_start(ax, highest, len(ends))
+            ax.set_ylabel(metric or f"{split} loss (nats per token)")
+            _leave_out_the_start(ax, [] if metric else highest, len(ends))
         else:
-            title += f" minus {shorten(baseline, 24)}"
-            ax.set_ylabel(f"minus {shorten(baseline, 24)} (nats per token)")
+            above += f" minus {shorten(baseline, 24)}"
+            ax.set_ylabel(f"minus {shorten(baseline, 24)} ({metric or 'nats per token'})")
             if highest:
                 ax.axhline(0, color=MUTED, linewidth=1.1, linestyle=DASHED, zorder=2)
-        ax.set_title(title + (": mean and range over seeds" if several else ""))
+        ax.set_title(above + (": mean and range over seeds" if several else ""))
         if not highest:
-            say_nothing(ax, f"no {split} loss recorded" if minus is None else "nothing to compare")
+            say_nothing(ax, f"no {what} recorded" if minus is None else "nothing to compare")
         label_line_ends(ax, ends, 9 if len(ends) > 6 else 9.5)
-        what = f"{split.capitalize()} loss by step"
-        what += f" minus that of {baseline}, below 0 is better" if minus is not None else ""
+        what = f"{title} by step"
+        side = "above" if measure.higher_is_better else "below"
+        what += f" minus that of {baseline}, {side} 0 is better" if minus is not None else ""
         over = _seeds([len(variant.runs) for variant in shown])
         over = over if over == "one seed" else f"mean and range over {over}"
         grey = len(shown) - sum(named)
         rest = f" {grey} other variants are grey." if grey else ""
         set_alt(ax, f"{what}, {over}: {'; '.join(words) or 'none recorded'}.{rest}")
     return ax
+
+
+def _measure_of(
+    variants: Sequence[VariantLike], metric: str | None, higher_is_better: bool | None
+) -> Measure:
+    runs = [run for variant in variants for run in variant.runs]
+    return measure_of(runs, metric, higher_is_better)
 
 
 def _gaps(
@@ -371,6 +394,8 @@ def difference_forest(
     *,
     baseline: str = "the baseline",
     what: str = "final eval loss per token",
+    metric: str | None = None,
+    higher_is_better: bool = False,
 ) -> Axes:
     """Mean paired difference of each variant from its baseline, with its 95 % interval.
 
@@ -384,14 +409,20 @@ def difference_forest(
         What the line at 0 is.
     what : str
         What was subtracted.
+    metric : str, optional
+        Where it was a metric, its name.
+    higher_is_better : bool
+        On which side of the line it is better, and which mixer comes first.
 
     Returns
     -------
     matplotlib Axes
         The interval of a filled mark does not include 0, that of a hollow one does.
     """
+    measure = Measure(metric, higher_is_better)
+    what = f"final {metric}" if metric else what
     with rbkit_style():
-        rows = _forest_rows(gaps)
+        rows = _forest_rows(gaps, measure)
         n = len(rows)
         ax = new_axes(ax, 7.2, 1.35 + (0.36 if n <= 16 else 0.25) * max(n, 3))
         if rows:
@@ -405,7 +436,7 @@ def difference_forest(
         ax.set_ylim(max(n, 1) - 0.4, -0.6)
         ax.margins(x=0.06)
         ax.set_title(f"{what[:1].upper()}{what[1:]} minus {shorten(baseline, 30)}")
-        ax.set_xlabel("nats; left of the line is better")
+        ax.set_xlabel(f"{measure.unit}; {measure.better_side} of the line is better")
         text = "one pair each: no interval, no verdict" if rows else ""
         if any(gap.half_width is not None for gap in rows):
             text = "mean of the pairs (faint) and its 95 % interval; hollow: not told apart from 0"
@@ -415,18 +446,20 @@ def difference_forest(
         hidden = len(gaps) - n
         more = f" {hidden} rows in the middle are left out." if hidden else ""
         summary = "; ".join(words) or "nothing to compare"
-        set_alt(ax, f"{what} minus {baseline}, below 0 is better: {summary}.{more}")
+        side = "above" if higher_is_better else "below"
+        set_alt(ax, f"{what} minus {baseline}, {side} 0 is better: {summary}.{more}")
     return ax
 
 
-def _forest_rows(gaps: Sequence[DifferenceLike]) -> list[DifferenceLike]:
+def _forest_rows(gaps: Sequence[DifferenceLike], measure: Measure) -> list[DifferenceLike]:
+    cost = [measure.cost(gap.mean) for gap in gaps]
     shown = set(range(len(gaps)))
     if len(gaps) > _MOST_ROWS:
-        order = sorted(shown, key=lambda i: gaps[i].mean)
+        order = sorted(shown, key=cost.__getitem__)
         shown = {*order[: _MOST_ROWS // 2], *order[-_MOST_ROWS // 2 :]}
     best: dict[str, float] = {}
-    for gap in gaps:
-        best[gap.mixer] = min(gap.mean, best.get(gap.mixer, np.inf))
+    for gap, mean in zip(gaps, cost, strict=True):
+        best[gap.mixer] = min(mean, best.get(gap.mixer, np.inf))
     return [gaps[i] for i in sorted(shown, key=lambda i: (best[gaps[i].mixer], gaps[i].mixer, i))]
 
 
@@ -460,7 +493,7 @@ class _Point:
     variant: VariantLike
     style: VariantStyle
     cost: _Span
-    loss: _Span
+    value: _Span
     front: bool = False  # nothing beats it in both
 
 
@@ -470,8 +503,10 @@ def pareto(
     ax: Axes | None = None,
     *,
     baselines: Collection[str] = (),
+    metric: str | None = None,
+    higher_is_better: bool | None = None,
 ) -> Axes:
-    """Mean final eval loss of each variant against the measured cost of its training.
+    """Mean final eval loss, or metric, of each variant against the measured cost of its training.
 
     Parameters
     ----------
@@ -483,6 +518,10 @@ def pareto(
     baselines : collection of str
         Labels of the baselines. Above twelve variants the best of them is named, with the
         best, the worst and those that are not beaten; the others are grey.
+    metric : str, optional
+        A metric that the runs recorded, in place of the loss.
+    higher_is_better : bool, optional
+        Of the metric; as recorded if not given.
 
     Returns
     -------
@@ -490,29 +529,31 @@ def pareto(
         Bars span all seeds, both ways. The line joins the variants that no other beats in
         both mean loss and mean cost.
     """
+    measure = _measure_of(variants, metric, higher_is_better)
+    title = f"Final {metric or 'loss'} against measured cost"
     with rbkit_style():
         ax = new_axes(ax, 7.2, 4.4)
-        points = _points(variants, cost)
+        points = _points(variants, cost, measure)
         axis = {
             "seconds": "seconds of training, with the rule's own (measured)",
             "flops": "FLOPs of training, with the rule's own",
         }[cost]
         tidy(ax, "both")
-        ax.set_title("Final loss against measured cost")
+        ax.set_title(title)
         ax.set_xlabel(axis)
-        ax.set_ylabel("final eval loss (nats per token)")
+        ax.set_ylabel(f"final {measure.axis}")
         if not points:
             say_nothing(ax, "no finished run with a measured cost")
-            set_alt(ax, "Final loss against measured cost: nothing to show.")
+            set_alt(ax, f"{title}: nothing to show.")
             return ax
         shown = [p.variant for p in points]
-        picked = named_variants(shown, baselines)
+        picked = named_variants(shown, baselines, measure=measure)
         named = [p for p, name in zip(points, picked, strict=True) if p.front or name]
         front = sorted((p for p in points if p.front), key=lambda p: p.cost[0])
         line: dict[str, Any] = {"color": MUTED, "linewidth": 1.0, "linestyle": DASHED}
-        ax.plot([p.cost[0] for p in front], [p.loss[0] for p in front], zorder=1.5, **line)
+        ax.plot([p.cost[0] for p in front], [p.value[0] for p in front], zorder=1.5, **line)
         for point in points:
-            (x, *xs), (y, *ys) = point.cost, point.loss
+            (x, *xs), (y, *ys) = point.cost, point.value
             full, colour = point in named, point.style.colour
             if full:
                 for bar in ((xs, [y, y]), ([x, x], ys)):
@@ -524,12 +565,13 @@ def pareto(
         _cost_axis(ax, points, cost)
         _name_points(ax, named)
         best = ", ".join(
-            f"{p.variant.label} ({short_cost(p.cost[0], cost)}, {number(p.loss[0])})" for p in front
+            f"{p.variant.label} ({short_cost(p.cost[0], cost)}, {number(p.value[0])})"
+            for p in front
         )
         over = _seeds([len(variant.runs) for variant in shown])
         set_alt(
             ax,
-            f"Mean final eval loss against {axis}, {len(points)} variants, {over}. "
+            f"Mean final {measure.title} against {axis}, {len(points)} variants, {over}. "
             f"Not beaten in both: {best}.",
         )
     return ax
@@ -539,24 +581,24 @@ def _span(values: Array) -> _Span:
     return float(values.mean()), float(values.min()), float(values.max())
 
 
-def _points(variants: Sequence[VariantLike], unit: Unit) -> list[_Point]:
+def _points(variants: Sequence[VariantLike], unit: Unit, measure: Measure) -> list[_Point]:
     points = []
     for variant, style in zip(variants, variant_styles(variants), strict=True):
         both = [
-            (price.total, loss)
+            (price.total, value)
             for run in variant.runs
-            if (price := spent(run, unit)) is not None and (loss := losses(run).token) is not None
+            if (price := spent(run, unit)) is not None and (value := measure.final(run)) is not None
         ]
         if both:
             prices, finals = np.array(both).T
             points.append(_Point(variant, style, _span(prices), _span(finals)))
 
     def beats(one: _Point, other: _Point) -> bool:
-        ours, theirs = (one.cost[0], one.loss[0]), (other.cost[0], other.loss[0])
+        ours, theirs = ((p.cost[0], measure.cost(p.value[0])) for p in (one, other))
         return ours != theirs and ours[0] <= theirs[0] and ours[1] <= theirs[1]
 
     return [
-        _Point(p.variant, p.style, p.cost, p.loss, not any(beats(o, p) for o in points))
+        _Point(p.variant, p.style, p.cost, p.value, not any(beats(o, p) for o in points))
         for p in points
     ]
 
@@ -594,17 +636,17 @@ def _name_points(ax: Axes, points: Sequence[_Point], size: float = 9.0) -> None:
         return
     figure.draw_without_rendering()  # lays the axes out: without it pixels are not yet true
     scale, to_pixels = figure.dpi / 72, ax.transData.transform
-    marks = [to_pixels((p.cost[0], p.loss[0])) for p in points]
+    marks = [to_pixels((p.cost[0], p.value[0])) for p in points]
     taken = [(x - 6 * scale, y - 6 * scale, x + 6 * scale, y + 6 * scale) for x, y in marks]
     bars: list[Box] = []
     for p in points:
         (left, bottom), (right, top) = (
-            to_pixels((p.cost[1], p.loss[1])),
-            to_pixels((p.cost[2], p.loss[2])),
+            to_pixels((p.cost[1], p.value[1])),
+            to_pixels((p.cost[2], p.value[2])),
         )
-        x, y = to_pixels((p.cost[0], p.loss[0]))
+        x, y = to_pixels((p.cost[0], p.value[0]))
         bars += [(left, y - 1, right, y + 1), (x - 1, bottom, x + 1, top)]
-    for i in sorted(range(len(points)), key=lambda i: (not points[i].front, points[i].loss[0])):
+    for i in sorted(range(len(points)), key=lambda i: (not points[i].front, points[i].value[0])):
         point, (x, y) = points[i], marks[i]
         text = shorten(point.variant.label, 26)
         width, height = 0.56 * size * scale * len(text), 1.25 * size * scale
@@ -622,7 +664,7 @@ def _name_points(ax: Axes, points: Sequence[_Point], size: float = 9.0) -> None:
         note(
             ax,
             text,
-            (point.cost[0], point.loss[0]),
+            (point.cost[0], point.value[0]),
             (dx, dy),
             xycoords="data",
             ha=side,

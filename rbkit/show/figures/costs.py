@@ -36,6 +36,7 @@ MEANING = {
     "fidelity": "checking the layer",
     "mixer": "next proportions",
     "eval": "evaluation",
+    "metrics": "metrics",
     "record": "writing the record",
     "embed": "embedding, once",
     "cluster": "clustering, once",

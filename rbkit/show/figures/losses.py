@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 
 from rbkit.show.facts import (
     Array,
+    Measure,
     domain_names,
     labels,
     loss_series,
-    losses,
+    measure_of,
     mixer_of,
     parameter,
     same_corpus,
@@ -41,9 +42,13 @@ _End = tuple[Run, str, float, float]  # a run, its label, and where its line end
 
 
 def loss_curves(
-    runs: Sequence[Run], split: Literal["eval", "train"] = "eval", ax: Axes | None = None
+    runs: Sequence[Run],
+    split: Literal["eval", "train"] = "eval",
+    ax: Axes | None = None,
+    *,
+    metric: str | None = None,
 ) -> Axes:
-    """Loss per token against the step, one colour per mixer, named at the line ends.
+    """Loss per token, or a metric, against the step; a colour per mixer, named at the line ends.
 
     Parameters
     ----------
@@ -53,17 +58,22 @@ def loss_curves(
         Eval loss with a mark at each evaluation, or training loss, faint as recorded and
         bold as its moving average.
     ax : matplotlib Axes, optional
+    metric : str, optional
+        A metric that the runs recorded, in place of the eval loss.
 
     Returns
     -------
     matplotlib Axes
     """
+    what = metric or f"{split} loss"
+    split = "eval" if metric else split
     with rbkit_style():
         ax = new_axes(ax)
         ends: list[_End] = []
         words = []
         for run, name in zip(runs, labels(runs), strict=True):
-            steps, values = loss_series(run, split)
+            of_train = split == "train"
+            steps, values = loss_series(run, split) if of_train else Measure(metric).series(run)
             if not len(steps):
                 continue
             colour = mixer_colour(mixer_of(run))
@@ -83,13 +93,14 @@ def loss_curves(
             words.append(f"{name} from {number(values[0], 2)} to {number(values[-1])}")
         tidy(ax)
         ax.set_xlabel("optimizer step")
-        ax.set_ylabel(f"{split} loss (nats per token)")
-        ax.set_title(f"{split.capitalize()} loss")
+        ax.set_ylabel(metric or f"{split} loss (nats per token)")
+        ax.set_title(metric or f"{split.capitalize()} loss")
         if not ends:
-            say_nothing(ax, f"no {split} loss recorded")
+            say_nothing(ax, f"no {what} recorded")
         ax.margins(x=0.02)
         label_line_ends(ax, _end_labels(ends))
-        set_alt(ax, f"{split.capitalize()} loss by step: {'; '.join(words) or 'none recorded'}.")
+        title = metric or what.capitalize()
+        set_alt(ax, f"{title} by step: {'; '.join(words) or 'none recorded'}.")
     return ax
 
 
@@ -110,9 +121,14 @@ def _end_labels(ends: Sequence[_End]) -> list[tuple[float, float, str, str]]:
 
 
 def loss_by_domain(
-    runs: Sequence[Run], baseline: str = "Stratified", ax: Axes | None = None
+    runs: Sequence[Run],
+    baseline: str = "Stratified",
+    ax: Axes | None = None,
+    *,
+    metric: str | None = None,
+    higher_is_better: bool | None = None,
 ) -> Axes:
-    """Draw the final eval loss of each domain, as the difference from the baseline run.
+    """Draw the final eval loss or metric of each domain, as the difference from the baseline run.
 
     The baseline run is the one with the same seed and corpus; where there is none, the losses
     themselves are drawn. Domains are sorted by the value of the first run that is not the
@@ -125,20 +141,26 @@ def loss_by_domain(
     baseline : str
         Name of the baseline's mixer.
     ax : matplotlib Axes, optional
+    metric : str, optional
+        A metric that the runs recorded, in place of the loss.
+    higher_is_better : bool, optional
+        Of the metric; as recorded if not given.
 
     Returns
     -------
     matplotlib Axes
     """
+    measure = measure_of(runs, metric, higher_is_better)
     with rbkit_style():
-        finished = [run for run in runs if losses(run).by_domain.size]
+        finished = [run for run in runs if measure.by_domain(run).size]
         names = domain_names(finished[0]) if finished else []
         runs = [run for run in finished if domain_names(run) == names]
         ax = new_axes(ax, 6.4, 1.3 + 0.27 * max(len(names), 4))
-        gaps = [(run, _gap(runs, run, baseline)) for run in runs if mixer_of(run) != baseline]
+        others = [run for run in runs if mixer_of(run) != baseline]
+        gaps = [(run, _gap(runs, run, baseline, measure)) for run in others]
         compared = [(run, gap) for run, gap in gaps if gap is not None]
         relative = bool(compared)
-        rows = compared or [(run, losses(run).by_domain) for run in runs]
+        rows = compared or [(run, measure.by_domain(run)) for run in runs]
         shown, values = [run for run, _ in rows], [value for _, value in rows]
         order = np.argsort(values[0], kind="stable")[::-1] if values else np.arange(0)
         y = np.arange(len(order))
@@ -151,30 +173,33 @@ def loss_by_domain(
             colour, marker = mixer_colour(mixer_of(run)), mixer_marker(mixer_of(run))
             ax.plot(value[order], y, marker, color=colour, mec="white", ms=7, label=name)
             if np.isfinite(value).any():
-                least, most = int(np.nanargmin(value)), int(np.nanargmax(value))
+                ends = [int(np.nanargmin(value)), int(np.nanargmax(value))]
+                best, worst = ends[::-1] if measure.higher_is_better else ends
                 words += (
-                    f" {name}: best in {names[least]} ({signed(value[least])}),"
-                    f" worst in {names[most]} ({signed(value[most])})."
+                    f" {name}: best in {names[best]} ({signed(value[best])}),"
+                    f" worst in {names[worst]} ({signed(value[worst])})."
                 )
         if relative:
             ax.axvline(0, color=mixer_colour(baseline), linewidth=1.2, linestyle=DASHED)
         label_rows(ax, [shorten(names[i], 34) for i in order])
         ax.grid(True, axis="y", color="#f0f2f4", linewidth=0.7)
-        what = f"difference from {baseline}, left is better" if relative else "lower is better"
-        ax.set_title("Final eval loss by domain")
-        ax.set_xlabel(f"nats per token ({what})")
+        what = f"{measure.better} is better"
+        if relative:
+            what = f"difference from {baseline}, {measure.better_side} is better"
+        ax.set_title(f"Final {measure.title} by domain")
+        ax.set_xlabel(f"{metric or 'nats per token'} ({what})")
         if len(shown) > 1:
             legend_above(ax, 3)  # the names of domains leave it little room
         if not shown:
-            say_nothing(ax, "no final losses recorded")
-        set_alt(ax, f"Final eval loss of {len(names)} domains, {what}.{words}")
+            say_nothing(ax, f"no final {metric} recorded" if metric else "no final losses recorded")
+        set_alt(ax, f"Final {measure.title} of {len(names)} domains, {what}.{words}")
     return ax
 
 
-def _gap(runs: Sequence[Run], run: Run, baseline: str) -> Array | None:
-    """Losses by domain minus those of the baseline run of the same seed and corpus."""
+def _gap(runs: Sequence[Run], run: Run, baseline: str, measure: Measure) -> Array | None:
+    """Values by domain minus those of the baseline run of the same seed and corpus."""
     for base in runs:
         same = seed_of(base) == seed_of(run) and same_corpus(base, run)
         if same and mixer_of(base) == baseline:
-            return losses(run).by_domain - losses(base).by_domain
+            return measure.by_domain(run) - measure.by_domain(base)
     return None

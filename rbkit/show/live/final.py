@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from rbkit.show.facts import Array
 from rbkit.show.figures.gram import gram
 from rbkit.show.figures.mixture import proportions
 from rbkit.show.gram_layout import short_ids, to_cosine
-from rbkit.show.live.snapshot import Scale, Snapshot, numbers, snapshot
+from rbkit.show.live.snapshot import Scale, Series, Snapshot, numbers, snapshot
 from rbkit.show.style import (
     INK,
     MUTED,
@@ -31,6 +32,7 @@ from rbkit.train.run import Run
 _NAMED = 40  # domains whose rows and layers can be told apart
 _LAYERS = 24  # layers that stand for more domains than that
 _TRAIN, _EVAL, _WORST, _ALARM = "#8c959f", "#0072B2", "#D55E00", "#B3261E"
+_METRICS = ("#00835F", "#7B4EA3", "#96562A")
 
 
 def final_figure(run: Run) -> Figure:
@@ -57,15 +59,26 @@ def final_figure(run: Run) -> Figure:
         rows = figure.add_gridspec(2, 1, height_ratios=(4.0, 3.0))
         # Separate grids: names at the edge of one row take no room from the other.
         grids = [rows[i].subgridspec(1, 2, width_ratios=(1.05, 1)) for i in (0, 1)]
-        matrix, layers, losses, table = (figure.add_subplot(g[i]) for g in grids for i in (0, 1))
+        matrix, layers = (figure.add_subplot(grids[0][i]) for i in (0, 1))
+        # Metrics have an axis of their own below the losses.
+        n_curves = 1 + bool(snap.metrics_drawn)
+        curves = grids[1][0].subgridspec(n_curves, 1)
+        losses, *metrics = (figure.add_subplot(curves[i]) for i in range(n_curves))
+        table = figure.add_subplot(grids[1][1])
         headline = _headline(figure, snap)
         _matrix(matrix, run, snap)
         _losses(losses, snap)
+        for ax in metrics:
+            _metrics(ax, snap)
+            losses.tick_params(labelbottom=False)
+            losses.set_xlabel("")
+            ax.set_xlim(losses.get_xlim() if losses.lines else ax.get_xlim())
         _numbers(table, snap)
         with without_glyph_warnings():
             figure.draw_without_rendering()  # names next to layers are placed by their height
         _layers(layers, run, _grouped(snap))
-    set_alt(figure, " ".join([headline, *map(alt_text, (matrix, layers, losses, table))]))
+    parts = (matrix, layers, losses, *metrics, table)
+    set_alt(figure, " ".join([headline, *map(alt_text, parts)]))
     return figure
 
 
@@ -147,13 +160,32 @@ def _grouped(snap: Snapshot) -> Snapshot:
 
 def _losses(ax: Axes, snap: Snapshot) -> None:
     ax.set_title("Loss (nats per token)")
-    ends: list[tuple[float, float, str, str]] = []
-    descriptions = []
     curves = (
         ("train", snap.train, _TRAIN, ""),
         ("eval", snap.evaluation, _EVAL, "o"),
         ("worst domain", snap.worst, _WORST, "v"),
     )
+    described = _draw(ax, curves, 2)
+    if not described:
+        _leave_empty(ax, "no loss recorded")
+    worst = f" Worst domain: {snap.worst_name}." if snap.worst_name else ""
+    set_alt(ax, f"Loss by step: {described or 'none recorded'}.{worst}")
+
+
+def _metrics(ax: Axes, snap: Snapshot) -> None:
+    drawn = snap.metrics_drawn
+    ax.set_title(" and ".join(drawn) if len(drawn) < 3 else "Metrics")
+    curves = [
+        (name, curve, colour, "s")
+        for (name, curve), colour in zip(drawn.items(), _METRICS, strict=False)
+    ]
+    set_alt(ax, f"Metrics by step: {_draw(ax, curves, 3)}.")
+
+
+def _draw(ax: Axes, curves: Iterable[tuple[str, Series, str, str]], digits: int) -> str:
+    """Draw curves (name, values, colour, marker), named at their ends; return them in words."""
+    ends: list[tuple[float, float, str, str]] = []
+    descriptions = []
     for name, curve, colour, marker in curves:
         steps, values = curve.finite()
         if not len(steps):
@@ -168,18 +200,15 @@ def _losses(ax: Axes, snap: Snapshot) -> None:
             linewidth=1.8 if marker else 1.0,
             markevery=max(1, len(steps) // 14),
         )
-        label = f"{name} {number(values[-1], 2)}"
+        label = f"{name} {number(values[-1], digits)}"
         ends.append((float(steps[-1]), float(values[-1]), label, colour))
         descriptions.append(f"{name} from {number(values[0], 2)} to {number(values[-1])}")
     tidy(ax)
     ax.set_xlabel("optimizer step")
     ax.margins(x=0.02)
-    if not ends:
-        _leave_empty(ax, "no loss recorded")
     edge = max((x for x, *_ in ends), default=0.0)  # a label inside would lie on a longer line
     label_line_ends(ax, [(edge, y, text, colour) for _, y, text, colour in ends], 8.5)
-    worst = f" Worst domain: {snap.worst_name}." if snap.worst_name else ""
-    set_alt(ax, f"Loss by step: {'; '.join(descriptions) or 'none recorded'}.{worst}")
+    return "; ".join(descriptions)
 
 
 def _numbers(ax: Axes, snap: Snapshot) -> None:

@@ -63,7 +63,7 @@ def frame_svg(snap: Snapshot, kind: Kind = "cosine", scale: float | None = None)
         *_head(snap),
         *_gram(snap, kind, scale, 182, 92, 316),
         *_mixture(snap, 560, 78, 270, 142),
-        *_losses(snap, 560, 276, 270, 146),
+        *_curves(snap, 560, 276, 270, 146),
         *_numbers(snap),
     ]
     return (
@@ -79,6 +79,7 @@ def alt(snap: Snapshot, kind: Kind = "cosine") -> str:
     for what, series in (("training loss", snap.train), ("eval loss", snap.evaluation)):
         if len(series.values):
             parts.append(f"{what} {number(series.last)}")
+    parts += [f"{name} {number(curve.last)}" for name, curve in snap.metrics_drawn.items()]
     if snap.worst_name is not None:
         parts.append(f"highest in {snap.worst_name} {number(snap.worst.last)}")
     if len(snap.p):
@@ -417,9 +418,73 @@ def _layer_colours(m: int) -> list[str]:
 
 _MOST_POINTS = 400
 _TRAIN, _EVAL, _WORST = "#59636e", "#0072B2", "#D55E00"
+_METRICS = ("#00835F", "#7B4EA3", "#96562A")
 
 
-def _losses(snap: Snapshot, x: float, y: float, width: float, height: float) -> list[str]:
+def _curves(snap: Snapshot, x: float, y: float, width: float, height: float) -> list[str]:
+    """Draw the losses at (x, y), and below them the metrics, if there are any."""
+    if not (drawn := snap.metrics_drawn):
+        return _losses(snap, x, y, width, height)
+    share, gap = 0.52, 26.0  # of the height, for the losses; between both, for a title
+    above = share * (height - gap)
+    below, top = height - gap - above, y + above + gap
+    title = " and ".join(drawn) if len(drawn) < 3 else "Metrics"
+    end, low, high = _scales(snap, list(drawn.values()))
+    parts = [*_losses(snap, x, y, width, above, steps=False)]
+    parts += [text(x, top - 7, shorten(title, 40), size=12.5, bold=True)]
+    parts += [*_value_axis(low, high, x, top, width, below, 2)]
+    parts += [*_step_axis(end, x, top + below + 15, width)]
+    ends = []
+    for (name, curve), colour in zip(drawn.items(), _METRICS, strict=False):
+        known = _thinned(curve.finite())
+        across = x + width * known.steps / end
+        up = top + below * (high - known.values) / (high - low)
+        parts.append(path(polyline(across, up), colour, 2))
+        if len(known.values) <= 60:
+            parts.append(_dots(across, up, colour))
+        ends.append((float(up[-1]), f"{name} {number(curve.last)}", colour))
+    return [*parts, *_end_names(ends, x + width + 8)]
+
+
+def _scales(snap: Snapshot, series: Sequence[Series]) -> tuple[float, float, float]:
+    """Return the last step of an axis, and the lowest and highest value with a margin."""
+    curves = (snap.train, snap.evaluation, *series)
+    last = [float(each.steps[-1]) for each in curves if len(each.steps)]
+    seen = np.concatenate([each.finite().values for each in series])
+    end = max(1.0, *last, float(snap.steps) if snap.status == "running" else 1.0)
+    low, high = float(seen.min()), float(seen.max())
+    margin = 0.06 * (high - low) or 0.5
+    return end, low - margin, high + margin
+
+
+def _value_axis(
+    low: float, high: float, x: float, y: float, width: float, height: float, count: int
+) -> Iterable[str]:
+    for tick in ticks(low, high, count):
+        at = y + height * (high - tick) / (high - low)
+        yield path(f"M{x:g} {at:.1f}h{width:g}", RULE, 0.8)
+        yield text(x - 6, at + 4, short_number(tick), size=_SMALL, anchor="end", colour=MUTED)
+
+
+def _dots(x: Array, y: Array, colour: str) -> str:
+    dots = "".join(
+        f"M{a - 2.6:.1f} {b:.1f}a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0-5.2 0"
+        for a, b in zip(x, y, strict=True)
+    )
+    return path(dots, colour, 0, fill=colour)
+
+
+def _end_names(ends: list[tuple[float, str, str]], x: float) -> Iterable[str]:
+    """Names of curves at the heights where they end, moved apart where they collide."""
+    ends = sorted(ends)
+    places = spread([at for at, _, _ in ends], 15)
+    for place, (_, label, colour) in zip(places, ends, strict=True):
+        yield text(x, place + 4, label, size=11.5, colour=colour, bold=True)
+
+
+def _losses(
+    snap: Snapshot, x: float, y: float, width: float, height: float, *, steps: bool = True
+) -> list[str]:
     """Draw the curves at (x, y), each named at its end with its last value."""
     parts = [text(x, y - 11, "Loss by step, nats per token", size=14, bold=True)]
     train, evaluation, worst = map(_thinned, (snap.train, snap.evaluation, snap.worst))
@@ -428,22 +493,14 @@ def _losses(snap: Snapshot, x: float, y: float, width: float, height: float) -> 
     if not len(seen):
         middle = (x + width / 2, y + height / 2)
         return [*parts, text(*middle, "none logged yet", anchor="middle", colour=MUTED)]
-    last_steps = [float(series.steps[-1]) for series in (train, evaluation) if len(series.steps)]
-    end = max(1.0, *last_steps, float(snap.steps) if snap.status == "running" else 1.0)
-    low, high = float(seen.min()), float(seen.max())
-    margin = 0.06 * (high - low) or 0.5
-    low, high = low - margin, high + margin
+    end, low, high = _scales(snap, [bold, evaluation, worst])
 
     def points(series: Series) -> tuple[Array, Array]:
         inside = np.where(np.isfinite(series.values), np.clip(series.values, low, high), np.nan)
         return x + width * series.steps / end, y + height * (high - inside) / (high - low)
 
-    for tick in ticks(low, high):
-        at = y + height * (high - tick) / (high - low)
-        parts.append(path(f"M{x:g} {at:.1f}h{width:g}", RULE, 0.8))
-        label = short_number(tick)
-        parts.append(text(x - 6, at + 4, label, size=_SMALL, anchor="end", colour=MUTED))
-    parts += _step_axis(end, x, y + height + 15, width)
+    parts += _value_axis(low, high, x, y, width, height, 4 if steps else 3)
+    parts += _step_axis(end, x, y + height + 15, width) if steps else []
     parts += [
         path(polyline(*points(train)), _TRAIN, 1, more=' stroke-opacity="0.28"'),
         path(polyline(*points(bold)), _TRAIN, 1.8),
@@ -451,11 +508,7 @@ def _losses(snap: Snapshot, x: float, y: float, width: float, height: float) -> 
         path(polyline(*points(evaluation)), _EVAL, 2),
     ]
     if len(evaluation.values) <= 60:
-        dots = "".join(
-            f"M{a - 2.6:.1f} {b:.1f}a2.6 2.6 0 1 0 5.2 0a2.6 2.6 0 1 0-5.2 0"
-            for a, b in zip(*points(evaluation.finite()), strict=True)
-        )
-        parts.append(path(dots, _EVAL, 0, fill=_EVAL))
+        parts.append(_dots(*points(evaluation.finite()), _EVAL))
     ends = []
     for name, colour, series in (
         ("train", _TRAIN, bold),
@@ -468,15 +521,7 @@ def _losses(snap: Snapshot, x: float, y: float, width: float, height: float) -> 
             if name == "worst" and snap.worst_name:
                 label += f" {shorten(snap.worst_name, 14)}"
             ends.append((float(points(finite)[1][-1]), label, colour))
-    ends.sort()
-    places = spread([at for at, _, _ in ends], 15)  # moved apart where they collide
-    return [
-        *parts,
-        *(
-            text(x + width + 8, place + 4, label, size=11.5, colour=colour, bold=True)
-            for place, (_, label, colour) in zip(places, ends, strict=True)
-        ),
-    ]
+    return [*parts, *_end_names(ends, x + width + 8)]
 
 
 def _thinned(series: Series) -> Series:

@@ -23,6 +23,8 @@ from rbkit.show.facts import (
     domain_names,
     finite,
     labels,
+    metric_names,
+    metric_rows,
     overhead,
     target,
 )
@@ -31,6 +33,7 @@ from rbkit.show.style import shorten
 from rbkit.text import UNKNOWN, duration, number, one_line, percent
 from rbkit.train.run import Run
 
+_MOST_METRICS = 4  # in the list of numbers
 _RECENT = 20  # logged losses that speed is measured over
 _PERCENTILE = 95.0  # of |G|: a few pairs of a first, noisy round must not bleach all the others
 _STATUS = {
@@ -105,6 +108,8 @@ class Snapshot:
     train, evaluation, worst : Series
         Loss per token in nats: training, eval, and eval of the domain `worst_name`, which has
         the highest one now.
+    metrics : dict of str to Series
+        Metrics that were evaluated beside the loss.
     effective, effective_target : float or None
         Effective number of domains, exp(H), of the proportions now and of q.
     noise_share : float or None
@@ -133,6 +138,7 @@ class Snapshot:
     evaluation: Series
     worst: Series
     worst_name: str | None
+    metrics: dict[str, Series]
     effective: float | None
     effective_target: float | None
     noise_share: float | None
@@ -147,6 +153,18 @@ class Snapshot:
     def m(self) -> int:
         """Number of domains."""
         return len(self.names)
+
+    @property
+    def metrics_drawn(self) -> dict[str, Series]:
+        """Metrics that share an axis: the first, and others with it if all are shares."""
+        known = {name: curve for name, curve in self.metrics.items() if curve.last is not None}
+        shares = [
+            name
+            for name, (_, values) in known.items()
+            if np.nanmin(values) >= 0 and np.nanmax(values) <= 1
+        ]
+        first = list(known)[:1]
+        return {name: known[name] for name in (shares if first == shares[:1] else first)[:3]}
 
     @property
     def unfinished(self) -> bool:
@@ -216,6 +234,10 @@ def snapshot(run: Run) -> Snapshot:
         evaluation=eval_loss(rows),
         worst=_series(rows, [_of_domain(row, worst) for row in rows] if worst is not None else []),
         worst_name=None if worst is None else _safe(names[worst]),
+        metrics={
+            name: _series(rows_of := metric_rows(run, name), [row.get("value") for row in rows_of])
+            for name in metric_names([run])
+        },
         effective=effective_number(p[-1]) if len(p) else None,
         effective_target=None if q is None else effective_number(q),
         noise_share=None if gram is None or floor is None else noise_share(gram, floor),
@@ -401,6 +423,10 @@ def numbers(snap: Snapshot) -> list[Number]:
         Number("eval loss", number(snap.evaluation.last), "nats per token"),
         Number("worst domain", number(snap.worst.last), shorten(snap.worst_name or "", 32)),
         Number("training loss", number(snap.train.last), "nats per token"),
+        *(
+            Number(name, number(curve.last), "on the eval set")
+            for name, curve in list(snap.metrics.items())[:_MOST_METRICS]
+        ),
         Number("effective domains", number(snap.effective, 1), f"of {snap.m:,}; target {q}"),
         Number("noise floor", noise_text(snap), "of the diagonal of G"),
         Number("tokens per second", rate_text(snap)),

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from rbkit.report.compare import compare, difference_of, differences, multiplicity
+from rbkit.report.compare import (
+    compare,
+    difference_of,
+    differences,
+    multiplicity,
+    reach_baseline,
+)
 from rbkit.report.compare.paired import holm, student
 
 LOSS = st.floats(1.0, 9.0)
@@ -172,3 +178,26 @@ def test_how_many_comparisons_were_made_is_said():
     assert "about 0.2 of them" in said
     assert multiplicity({"RnB": found["RnB"]}) == ""
     assert "names 2 more, in none" in multiplicity({"RnB": found["RnB"]}, 2)
+
+
+def test_differences_of_a_metric_are_those_of_its_final_values(write_run, tmp_path):
+    scores = {"Stratified": (0.5, 0.55, 0.6), "RnB": (0.6, 0.67, 0.71)}
+    runs = [
+        write_run(tmp_path / f"{m}{s}", m, s, rounds=4, metrics={"exact_match": value})
+        for m, values in scores.items()
+        for s, value in enumerate(values)
+    ]
+    by_loss, by_metric = compare(runs), compare(runs, metric="exact_match")
+    gap = differences(by_metric)["RnB"]
+    assert gap.values == pytest.approx((0.1, 0.12, 0.11))
+    assert gap.is_better
+    assert gap.sentence().startswith("In exact_match, RnB ended 0.110 above Stratified (95 %")
+    assert differences(by_loss, "exact_match")["RnB"].values == gap.values
+    assert differences(by_loss)["RnB"].values == differences(by_metric, "token")["RnB"].values
+    # A rule that ends higher is there sooner.
+    reach = reach_baseline(by_metric)["RnB"]
+    assert reach.reached == 3
+    assert reach.steps.mean < 1
+    assert "reached the final exact_match of Stratified in 3 of 3 pairs" in reach.sentence()
+    runs[0].info["final"]["metrics"]["exact_match"]["rows"] = 7  # of other examples
+    assert len(differences(by_metric)["RnB"].values) == 2

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rbkit.errors import InputError
 from rbkit.report.compare import compare, findings
 from rbkit.report.compare.variants import Finding, comparable
 
@@ -46,7 +47,7 @@ def test_means_are_over_the_seeds_that_all_have(write):
     found = compare(write({"Stratified": {0: 3.0, 1: 4.0, 2: 5.0}, "RnB": {0: 3.1, 1: None}}))
     ground = comparable(found)
     assert ground.seeds == (0,)
-    assert [ground.loss(variant) for variant in found.variants] == [3.0, 3.1]
+    assert [ground.value(variant) for variant in found.variants] == [3.0, 3.1]
     text = cautions(found)
     assert "means are over seed 0, which all have" in text
     assert "Only one seed, so no interval: RnB" in text
@@ -71,8 +72,8 @@ def test_without_a_shared_seed_means_hang_on_the_baseline(write):
     found = compare(write(losses))
     ground = comparable(found)
     assert not ground.same_seeds
-    assert ground.loss(found.variant("RnB")) == pytest.approx(3.9)
-    assert ground.loss(found.variant("ADO")) == pytest.approx(3.8)
+    assert ground.value(found.variant("RnB")) == pytest.approx(3.9)
+    assert ground.value(found.variant("ADO")) == pytest.approx(3.8)
     assert "No seed is in all variants: means are over different seeds" in cautions(found)
     assert "The lowest loss" not in " ".join(sentences(found))
 
@@ -184,3 +185,100 @@ def test_runs_on_different_corpora_are_not_compared_in_silence(tmp_path, write_r
 def test_a_finding_can_be_printed_whatever_a_variant_is_called():
     finding = Finding("result", "\x1b]0;owned\x07\x1b[31mRnB ended below Target.")
     assert str(finding) == "RnB ended below Target."
+
+
+# ------------------------------------------------------------------------- metrics beside loss
+
+
+@pytest.fixture
+def scored(write_run, tmp_path):
+    """Runs of a mixer by (loss, exact_match) by seed; None: it was not recorded."""
+
+    def make(values, name="exact_match"):
+        runs = []
+        for mixer, by_seed in values.items():
+            for seed, (loss, score) in by_seed.items():
+                metrics = {} if score is None else {name: score}
+                folder = tmp_path / f"{mixer}{seed}"
+                run = write_run(folder, mixer, seed, rounds=2, names=["a", "b"], metrics=metrics)
+                run.info["final"]["loss_token"] = loss
+                runs.append(run)
+        return runs
+
+    return make
+
+
+DISAGREE = {
+    "Stratified": {0: (3.0, 0.60), 1: (3.1, 0.62), 2: (3.2, 0.61)},
+    "RnB": {0: (2.9, 0.50), 1: (3.0, 0.53), 2: (3.11, 0.51)},
+    "DGA": {0: (2.8, 0.40), 1: (2.9, 0.41), 2: (3.01, 0.42)},
+}
+
+
+def test_a_metric_that_disagrees_with_the_loss_is_named_in_the_result(scored):
+    result, best, *_ = sentences(compare(scored(DISAGREE)))
+    assert result.startswith("RnB ended at 3.003 nats per token on the eval set: 0.097 below")
+    objection = (
+        "exact_match disagrees (higher is better): Stratified ended at exact_match 0.610, "
+        "RnB at 0.513."
+    )
+    assert result.endswith(objection)
+    assert best.startswith("The lowest loss is that of DGA, 2.903")
+    assert best.endswith("Stratified ended at exact_match 0.610, DGA at 0.410.")
+
+
+def test_a_metric_that_agrees_needs_no_words(scored):
+    agree = {"Stratified": {0: (3.0, 0.5), 1: (3.1, 0.5)}, "RnB": {0: (2.9, 0.6), 1: (3, 0.7)}}
+    assert "disagrees" not in said(scored(agree))
+
+
+def test_a_metric_of_errors_is_better_when_low(scored):
+    agree = {"Stratified": {0: (3.0, 0.5), 1: (3.1, 0.5)}, "RnB": {0: (2.9, 0.6), 1: (3, 0.7)}}
+    text = said(scored(agree, "error_rate"))
+    assert "error_rate disagrees (lower is better): Stratified ended at error_rate 0.500" in text
+
+
+def test_a_metric_that_not_all_runs_have_says_nothing_of_the_others(scored):
+    values = {"Stratified": {0: (3.0, None), 1: (3.1, 0.9)}, "RnB": {0: (2.9, 0.6), 1: (3, 0.7)}}
+    assert "disagrees" not in said(scored(values))
+
+
+def test_a_comparison_by_a_metric_ranks_by_it_and_says_where_the_loss_disagrees(scored):
+    runs = scored(DISAGREE)
+    found = compare(runs, metric="exact_match")
+    result, best, *rest = sentences(found)
+    # All further mixers against RnB, which the result is about.
+    assert result.startswith(
+        "RnB ended at exact_match 0.513 on the eval set: 0.097 below Stratified (95 % interval"
+    )
+    assert "disagrees" not in result  # nothing was beaten
+    assert best == (
+        "The highest exact_match is that of Stratified, 0.610, a baseline. The eval loss "
+        "disagrees (lower is better): DGA ended at 2.903 nats per token, Stratified at 3.100."
+    )
+    assert rest[0].startswith("In exact_match, DGA ended 0.200 below Stratified (95 % interval")
+    lower = compare(runs, metric="exact_match", higher_is_better=False)
+    assert sentences(lower)[1].startswith("The lowest exact_match is that of DGA, 0.410: 0.200")
+
+
+def test_runs_without_the_metric_are_unfinished_in_a_comparison_by_it(scored):
+    values = {"Stratified": {0: (3.0, 0.5)}, "RnB": {0: (2.9, 0.6)}, "DGA": {0: (2.8, None)}}
+    found = compare(scored(values), metric="exact_match")
+    assert [variant.label for variant in found.variants] == ["Stratified", "RnB"]
+    assert "1 of 3 runs has no final exact_match (1 without exact_match)" in cautions(found)
+
+
+def test_a_metric_that_no_run_has_is_refused_with_those_there_are(scored):
+    runs = scored(DISAGREE)
+    with pytest.raises(InputError, match="metric: no run recorded 'f1'; they have exact_match"):
+        compare(runs, metric="f1")
+    with pytest.raises(InputError, match="higher_is_better: is for a metric"):
+        compare(runs, higher_is_better=True)
+
+
+def test_metrics_are_no_settings_that_make_variants(write_run, tmp_path):
+    runs = [
+        write_run(tmp_path / str(i), "RnB", i, rounds=1, parameters={"metrics": metrics})
+        for i, metrics in enumerate(([], ["exact_match"]))
+    ]
+    assert len(compare(runs).variants) == 1

@@ -106,3 +106,14 @@ def test_times_and_percentages_are_said_in_the_unit_that_fits():
         "24 h 00 min",
     ]
     assert [percent(p) for p in (0, 0.00123, 7.06, 140)] == ["0 %", "0.0012 %", "7.1 %", "140 %"]
+
+
+def test_metrics_have_an_axis_and_rows_of_their_own(tmp_path, write_run):
+    run = write_run(tmp_path / "run", rounds=3, names=["a", "b"], metrics={"f1": 0.5})
+    figure = final_figure(run)
+    axes = {ax.get_title("left"): ax for ax in figure.axes}
+    assert len(axes["Loss (nats per token)"].lines) == 3
+    assert axes["f1"].lines[0].get_ydata()[-1] == 0.5
+    assert axes["f1"].get_xlim() == axes["Loss (nats per token)"].get_xlim()
+    assert "f1 from 0.00 to 0.500" in alt_text(figure)
+    assert ("f1", "0.500") in [(row.name, row.value) for row in numbers(snapshot(run))]

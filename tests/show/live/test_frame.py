@@ -146,3 +146,26 @@ def test_cosines_and_inner_products_look_different(snap):
     raw = frame_svg(snap, "raw")
     assert "inner products, scale ±" in " ".join(texts(raw))
     assert raw != frame_svg(snap)
+
+
+def test_metrics_have_curves_below_the_losses(write_run, tmp_path):
+    metrics = {"exact_match": 0.42, "token_f1": 0.61, "length": 12.0}
+    scored = snapshot(write_run(tmp_path / "run", metrics=metrics))
+    assert [*scored.metrics] == [*metrics]
+    assert [*scored.metrics_drawn] == ["exact_match", "token_f1"]  # shares have one axis
+    svg = frame_svg(scored)
+    said = texts(svg)
+    assert {"exact_match and token_f1", "exact_match 0.420", "token_f1 0.610"} <= {*said}
+    assert any(text.startswith("eval ") for text in said)
+    assert "; exact_match 0.420; token_f1 0.610;" in alt(scored)
+    (tmp_path / "other").mkdir()
+    long = snapshot(write_run(tmp_path / "other" / "run", metrics={"length": 12.0, "f1": 0.2}))
+    assert [*long.metrics_drawn] == ["length"]
+
+
+def test_a_metric_that_never_counted_is_not_drawn(write_run, tmp_path):
+    run = write_run(tmp_path / "run", metrics={"f1": 0.2})
+    rows = [row | {"value": None} if row["kind"] == "metric" else row for row in run.metrics()]
+    blank = snapshot(run.with_(metrics=rows))
+    assert blank.metrics_drawn == {}
+    assert texts(frame_svg(blank)) == texts(frame_svg(replace(blank, metrics={})))
