@@ -32,11 +32,13 @@ from rbkit.files import atomic_path, cache_dir, fingerprint, inside, regular
 
 @dataclass
 class Texts:
-    """Texts with a source each, and whom to credit for them."""
+    """Texts with a source each, whom to credit for them, and perhaps an image each."""
 
     text: list[str]
     source: list[str]
     credits: list[dict[str, str]]
+    images: list[bytes] | None = None
+    group: list[str] | None = None  # those of one group stay on one side of the split
 
 
 def wiki(*, uncategorized: bool = False, progress: bool = True) -> Texts:
