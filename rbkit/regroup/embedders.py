@@ -491,7 +491,8 @@ def make_embedder(embedder: AnyEmbedder) -> Embedder:
     ----------
     embedder : str, mapping, Embedder, SentenceTransformer or callable
         ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder (also of a CLIP) or a hub id; or
-        ``{"name": class, **parameters}``, as in saved domains, where a model may only be rbkit's own ``minilm``;
+        ``{"name": class, **parameters}``, as in saved domains, where a model may only be rbkit's
+        own ``minilm``;
         or an embedder, which is returned; or a model or function that makes vectors of texts,
         as :class:`FunctionEmbedder` takes it (a model's are scaled to unit length).
 
