@@ -7,14 +7,14 @@ missing comes back as None, NaN or an empty list.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.train.run import Run
+from rbkit.train.run import PER_TOKEN, Run
 
 Array = NDArray[np.float64]
 
@@ -91,12 +91,28 @@ def pairs_by_seed(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run,
 
 @dataclass(frozen=True)
 class Losses:
-    """Final eval losses in nats: per token, per example, and by domain (per token)."""
+    """Final eval losses, in nats mostly: per token, per example, and by domain (per token).
+
+    Where losses are of examples and not of tokens, "per token" is per example: see
+    :func:`loss_unit`.
+    """
 
     token: float | None
     example: float | None
     by_domain: Array
     worst: int | None
+
+
+def loss_unit(runs: Iterable[Run]) -> str:
+    """Return what the losses of runs are measured in: for axes, captions and sentences.
+
+    Examples
+    --------
+    >>> loss_unit([])
+    'nats per token'
+    """
+    units = list(dict.fromkeys(getattr(run, "loss_unit", PER_TOKEN) for run in runs)) or [PER_TOKEN]
+    return units[0] if len(units) == 1 else f"{', '.join(units[:-1])} or {units[-1]}"
 
 
 def losses(run: Run) -> Losses:

@@ -22,11 +22,10 @@ from tqdm import tqdm
 from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses
 from rbkit.errors import InputError
 from rbkit.train.parallel import all_sum, is_first, processes, rank
+from rbkit.train.run import PER_EXAMPLE, PER_TOKEN
 
 LossOf = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
 IGNORED = -100  # the label of what is not predicted
-# Units of a loss, as run.json has them under "loss_unit"; without that entry it is the first.
-PER_TOKEN, PER_EXAMPLE = "nats per token", "nats per example"
 
 
 Kind = Literal["next token", "token", "class", "values", "labels"]
@@ -104,8 +103,8 @@ class Objective:
     @property
     def unit(self) -> str:
         """What its losses are measured in."""
-        of_rows = {"class": PER_EXAMPLE, "values": "squared error", "labels": "nats per label"}
-        return of_rows.get(self.kind, PER_TOKEN)
+        per_row = {"class": PER_EXAMPLE, "values": "squared error per example"}
+        return {**per_row, "labels": "nats per label"}.get(self.kind, PER_TOKEN)
 
     def fits(self, logits: Tensor, batch: Mapping[str, Any]) -> bool:
         """Whether labels and logits have the shapes of this kind."""

@@ -395,7 +395,7 @@ def copy_model(model: nn.Module) -> nn.Module:
         )
     causal = not getattr(base.config, "is_encoder_decoder", False) and base.can_generate()
     if not (causal or name == DUAL_ENCODERS.get(base.config.model_type)):
-        what = f"{name} is neither a causal LM nor a model of images and captions"
+        what = f"{name} is not a causal LM, nor a model of images and captions"
         raise InputError("model", what, "load it as one, or train it with MixtureTrainer")
     precisions = {weight.dtype for weight in model.parameters() if weight.requires_grad}
     if not precisions:

@@ -247,7 +247,7 @@ class TrackerWatcher:
     """Keep a tracker up to date with a run folder while it is written.
 
     Per step there are ``train/loss``, ``train/learning_rate``, ``train/examples``,
-    ``eval/loss`` (nats per token), ``eval/loss/<domain>``, ``eval/loss_worst`` and
+    ``eval/loss`` (in the unit of the run), ``eval/loss/<domain>``, ``eval/loss_worst`` and
     ``eval/loss_per_example``; per round, at its last step, ``rb/p/<domain>`` (the proportions
     that the round was made of), ``rb/effective_domains``, ``rb/gram_min_eig``,
     ``rb/gram_trace`` and ``rb/noise_share``. Of more than 100 domains the largest are named.

@@ -63,8 +63,6 @@ from rbkit.train.checkpoint import (
 from rbkit.train.fidelity import Fidelity, measure_fidelity
 from rbkit.train.ledger import Ledger
 from rbkit.train.losses import (
-    PER_EXAMPLE,
-    PER_TOKEN,
     EvalLosses,
     FreshBatches,
     LossOf,
@@ -91,6 +89,7 @@ from rbkit.train.recorder import (
     Watcher,
     unwritable,
 )
+from rbkit.train.run import PER_EXAMPLE, PER_TOKEN
 from rbkit.train.side import SideRuns
 from rbkit.train.trackers import watchers as watchers_of
 
@@ -349,6 +348,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if kwargs.get("trial") is not None:
             raise InputError("trial", "hyperparameters would change within a run", "leave it out")
         self._study_loss()
+        if self._meet:  # the losses depend on it
+            self.record["parameters"]["eval_batch_size"] = self.args.eval_batch_size
         wait()  # until all have looked for checkpoints
         step = self._begin_record(checkpoint, allow_missing)
         output, final = TrainOutput(step, float("nan"), {}), None

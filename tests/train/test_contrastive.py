@@ -383,7 +383,7 @@ def test_rb_train_refuses_what_a_clip_cannot_do(corpus, domains, tmp_path, token
         train(corpus, domains, model=small_clip(tokenizer), **options)
     with pytest.raises(InputError, match="trainable_layers"):
         train(corpus, domains, model="clip-tiny", trainable_layers=1, **options)
-    with pytest.raises(InputError, match="neither a causal LM nor a model of images"):
+    with pytest.raises(InputError, match="is not a causal LM, nor a model of images"):
         train(
             corpus,
             domains,

@@ -20,6 +20,7 @@ from rbkit.report.compare.variants import Comparison, is_finished
 from rbkit.show.facts import (
     as_floats,
     domain_names,
+    loss_unit,
     losses,
     overhead,
     parameter,
@@ -134,6 +135,7 @@ def _runs(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
     rows = []
+    amount = loss_unit(comparison.runs).split(" per ")[0]
     for metric in METRICS:
         for gap in filter(None, differences(comparison, metric).values()):
             rows.append(
@@ -142,7 +144,7 @@ def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
                     "mixer": gap.mixer,
                     "baseline": gap.baseline,
                     "metric": f"loss_{metric}",
-                    "unit": "difference in nats",
+                    "unit": f"difference in {amount}",
                     "pairs": len(gap.values),
                     "reached": None,
                     "mean": gap.mean,

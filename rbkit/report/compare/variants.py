@@ -24,6 +24,7 @@ from rbkit.errors import InputError
 from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import (
     domain_names,
+    loss_unit,
     losses,
     mixer_of,
     pairs_by_seed,
@@ -35,7 +36,7 @@ from rbkit.show.facts import (
 )
 from rbkit.show.style import shorten
 from rbkit.text import one_line
-from rbkit.train.run import Run
+from rbkit.train.run import PER_TOKEN, Run
 
 Key = tuple[tuple[str, Hashable], ...]
 Settings = dict[str, Any]
@@ -728,7 +729,7 @@ def paired_values(
 
 
 def final_token_loss(run: Run) -> float | None:
-    """Return the final eval loss per token of a run in nats, or None."""
+    """Return the final eval loss of a run, per token or in its own unit, or None."""
     return losses(run).token
 
 
@@ -897,6 +898,13 @@ def _not_comparable(comparison: Comparison) -> Iterator[str]:
             "Some runs were timed on another machine or device than the baseline's run of their "
             "seed: their seconds cannot be compared, and cost is given in FLOPs."
         )
+    if len({loss_unit([run]) for run in finished}) > 1:
+        yield f"Losses are in {loss_unit(finished)}: those in different units cannot be compared."
+    elif "eval_batch_size" in comparison.varied:
+        yield (
+            "eval_batch_size varied: a loss in which examples of a batch meet depends on it, so "
+            "losses can be compared only where it is the same."
+        )
     if tokenizers := other_tokenizers(comparison):
         yield (
             f"{' and '.join(tokenizers)} varied: losses per token of different tokenizers are "
@@ -909,4 +917,6 @@ def _not_comparable(comparison: Comparison) -> Iterator[str]:
 
 def other_tokenizers(comparison: Comparison) -> list[str]:
     """Names of the varied parameters that change what a token is."""
+    if all(loss_unit([r]) != PER_TOKEN for variant in comparison.variants for r in variant.runs):
+        return []
     return [name for name in ("model", "vocab_size") if name in comparison.varied]

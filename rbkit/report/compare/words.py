@@ -16,6 +16,7 @@ from rbkit.report.compare.variants import (
     comparable,
     other_tokenizers,
 )
+from rbkit.show.facts import loss_unit
 from rbkit.text import number
 
 _MOST = 5  # differences that get a sentence each; more are counted
@@ -37,7 +38,8 @@ def findings(comparison: Comparison, main: str = "RnB") -> list[Finding]:
     means, candidates = comparable(comparison), _candidates(comparison, main)
     subject = min(candidates, key=lambda v: _loss(means, v))
     result = (
-        f"{subject.label} ended at {number(_loss(means, subject))} nats per token on the eval set"
+        f"{subject.label} ended at {number(_loss(means, subject))} {loss_unit(subject.runs)} "
+        "on the eval set"
     )
     against, further = _against_baselines(comparison, subject)
     if against:

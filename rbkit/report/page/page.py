@@ -36,7 +36,7 @@ from rbkit.report.html import find_browser, html_to_pdf, mathml
 from rbkit.report.page import tables
 from rbkit.report.page.pictures import drawings, frames, names_of, picture
 from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
-from rbkit.show.facts import mixer_of
+from rbkit.show.facts import loss_unit, mixer_of
 from rbkit.train.run import MAPPINGS, Run, fits_together, orderly_info
 
 NUMBERS = "numbers"  # the folder next to the page index.html
@@ -182,6 +182,7 @@ def _content(
         "varied": varied,
         "incidental": tables.incidental_values(comparison),
         "variants": tables.variant_rows(comparison, gaps, reach_baseline(comparison)),
+        "unit": loss_unit(runs),
         "baseline": comparison.baseline_label if len(comparison.variants) > 1 else "",
         "table": table,
         "columns": tables.columns(comparison),

@@ -18,6 +18,7 @@ from rbkit.report.compare.variants import Comparison, Variant, comparable, with_
 from rbkit.show.facts import (
     Array,
     domain_names,
+    loss_unit,
     losses,
     mixer_of,
     pairs_by_seed,
@@ -222,7 +223,9 @@ def drawings(
     if len(comparison.variants) > 1:
         paired = [gap for gap in gaps.values() if gap is not None]
         if paired:
-            drawn["forest"] = lambda: difference_forest(paired, baseline=comparison.baseline_label)
+            drawn["forest"] = lambda: difference_forest(
+                paired, baseline=comparison.baseline_label, unit=loss_unit(runs)
+            )
         means = comparable(comparison)
         if means.same_seeds and len(means.variants) > 1:
             unit: Any = "seconds" if _one_machine(comparison) else "flops"

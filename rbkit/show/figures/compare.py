@@ -21,6 +21,7 @@ from rbkit.show.facts import (
     Unit,
     domain_names,
     loss_series,
+    loss_unit,
     losses,
     pairs_by_seed,
     proportions_in_force,
@@ -65,7 +66,7 @@ from rbkit.show.style import (
     tidy,
 )
 from rbkit.text import number
-from rbkit.train.run import Run
+from rbkit.train.run import PER_TOKEN, Run
 
 GREY = "#c3cad2"  # of variants that are not named
 _MOST_NAMED = 12
@@ -192,7 +193,7 @@ def loss_bands(
     baseline: str = "the baseline",
     baselines: Collection[str] = (),
 ) -> Axes:
-    """Loss per token against the step: a line for the mean over seeds, a band from min to max.
+    """Loss against the step: a line for the mean over seeds, a band from min to max.
 
     Parameters
     ----------
@@ -255,12 +256,13 @@ def loss_bands(
         ax.margins(x=0.02)
         several = any(len(variant.runs) > 1 for variant in shown)
         title = f"{split.capitalize()} loss"
+        unit = loss_unit(run for variant in shown for run in variant.runs)
         if minus is None:
-            ax.set_ylabel(f"{split} loss (nats per token)")
+            ax.set_ylabel(f"{split} loss ({unit})")
             _leave_out_the_start(ax, highest, len(ends))
         else:
             title += f" minus {shorten(baseline, 24)}"
-            ax.set_ylabel(f"minus {shorten(baseline, 24)} (nats per token)")
+            ax.set_ylabel(f"minus {shorten(baseline, 24)} ({unit})")
             if highest:
                 ax.axhline(0, color=MUTED, linewidth=1.1, linestyle=DASHED, zorder=2)
         ax.set_title(title + (": mean and range over seeds" if several else ""))
@@ -370,7 +372,8 @@ def difference_forest(
     ax: Axes | None = None,
     *,
     baseline: str = "the baseline",
-    what: str = "final eval loss per token",
+    what: str | None = None,
+    unit: str = PER_TOKEN,
 ) -> Axes:
     """Mean paired difference of each variant from its baseline, with its 95 % interval.
 
@@ -382,6 +385,8 @@ def difference_forest(
     ax : matplotlib Axes, optional
     baseline : str
         What the line at 0 is.
+    unit : str
+        What the losses are measured in.
     what : str
         What was subtracted.
 
@@ -397,6 +402,8 @@ def difference_forest(
         if rows:
             ax.axvline(0, color=INK, linewidth=1.1, linestyle=DASHED, zorder=1)
         words = []
+        amount, _, of = unit.partition(" per ")
+        what = what or (f"final eval loss per {of}" if of else "final eval loss")
         for y, gap in enumerate(rows):
             words.append(_draw_difference(ax, y, gap))
             if y and gap.mixer != rows[y - 1].mixer:
@@ -405,7 +412,7 @@ def difference_forest(
         ax.set_ylim(max(n, 1) - 0.4, -0.6)
         ax.margins(x=0.06)
         ax.set_title(f"{what[:1].upper()}{what[1:]} minus {shorten(baseline, 30)}")
-        ax.set_xlabel("nats; left of the line is better")
+        ax.set_xlabel(f"{amount}; left of the line is better")
         text = "one pair each: no interval, no verdict" if rows else ""
         if any(gap.half_width is not None for gap in rows):
             text = "mean of the pairs (faint) and its 95 % interval; hollow: not told apart from 0"
@@ -500,7 +507,7 @@ def pareto(
         tidy(ax, "both")
         ax.set_title("Final loss against measured cost")
         ax.set_xlabel(axis)
-        ax.set_ylabel("final eval loss (nats per token)")
+        ax.set_ylabel(f"final eval loss ({loss_unit(run for v in variants for run in v.runs)})")
         if not points:
             say_nothing(ax, "no finished run with a measured cost")
             set_alt(ax, "Final loss against measured cost: nothing to show.")

@@ -13,6 +13,7 @@ from rbkit.show.facts import (
     domain_names,
     labels,
     loss_series,
+    loss_unit,
     losses,
     mixer_of,
     parameter,
@@ -43,7 +44,7 @@ _End = tuple[Run, str, float, float]  # a run, its label, and where its line end
 def loss_curves(
     runs: Sequence[Run], split: Literal["eval", "train"] = "eval", ax: Axes | None = None
 ) -> Axes:
-    """Loss per token against the step, one colour per mixer, named at the line ends.
+    """Loss against the step, one colour per mixer, named at the line ends.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def loss_curves(
             words.append(f"{name} from {number(values[0], 2)} to {number(values[-1])}")
         tidy(ax)
         ax.set_xlabel("optimizer step")
-        ax.set_ylabel(f"{split} loss (nats per token)")
+        ax.set_ylabel(f"{split} loss ({loss_unit(run for run, *_ in ends)})")
         ax.set_title(f"{split.capitalize()} loss")
         if not ends:
             say_nothing(ax, f"no {split} loss recorded")
@@ -162,7 +163,7 @@ def loss_by_domain(
         ax.grid(True, axis="y", color="#f0f2f4", linewidth=0.7)
         what = f"difference from {baseline}, left is better" if relative else "lower is better"
         ax.set_title("Final eval loss by domain")
-        ax.set_xlabel(f"nats per token ({what})")
+        ax.set_xlabel(f"{loss_unit(shown)} ({what})")
         if len(shown) > 1:
             legend_above(ax, 3)  # the names of domains leave it little room
         if not shown:

@@ -146,7 +146,7 @@ def _grouped(snap: Snapshot) -> Snapshot:
 
 
 def _losses(ax: Axes, snap: Snapshot) -> None:
-    ax.set_title("Loss (nats per token)")
+    ax.set_title(f"Loss ({snap.loss_unit})")
     ends: list[tuple[float, float, str, str]] = []
     descriptions = []
     curves = (
