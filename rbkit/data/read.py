@@ -380,7 +380,7 @@ def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
         remedy = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
         raise InputError(unknown[0], f"not an option of the corpus {name!r}", remedy)
     texts = reader(progress=progress, **options)
-    table = {"text": texts.text, "source": texts.source}
+    table: dict[str, Any] = {"text": texts.text, "source": texts.source}
     table |= {} if texts.images is None else {IMAGE: texts.images, "group": texts.group}
     group = None if texts.group is None else "group"
     return Opened({"train": datasets.Dataset.from_dict(table)}, name, texts.credits, group=group)
@@ -651,7 +651,8 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
     root = path.resolve()
     # A snapshot in the hub's cache is made of links to the files of its own repository.
     home = root.parents[1] if root.parent.name == "snapshots" else root
-    data, images = [], []
+    data: list[Path] = []
+    images: list[Path] = []
     for match in sorted(_matches(f"{glob.escape(str(root))}/**/*")):
         file = Path(match)
         about = file.name in _ABOUT_DATA or file == root / "README.md"
@@ -661,8 +662,8 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
     texts = [file for file in data if _READERS[_suffix(file)] == "text"]
     captions = [file for file in data if file.name in CAPTION_FILES]
     if images and len(captions) + len(texts) == len(data):
-        groups = _document_splits(images, root)
-        return _open_images(groups, root, path.name, progress, options, captions, home)
+        splits = _document_splits(images, root)
+        return _open_images(splits, root, path.name, progress, options, captions, home)
     if len(texts) < len(data):  # then texts are licences and the like
         data = [file for file in data if file not in texts]
     elif _are_documents(texts, path, options):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, CLIPImageProcessorPil, PreTrainedTokenizerBase
 
 from rbkit.data.images import IMAGE
+from rbkit.data.read import quiet
 from rbkit.errors import InputError
 from rbkit.regroup.embedders import on_white
 from rbkit.train.losses import unwrapped
@@ -113,7 +114,8 @@ def caption_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, context: int
     if end is not None:
         ids = [row if row and row[-1] == end else [*row[: context - 1], end] for row in ids]
     captions = Dataset.from_dict({"input_ids": ids})
-    return concatenate_datasets([captions, rows.select_columns([IMAGE])], axis=1)
+    with quiet(False):  # a bar for copying what was selected
+        return concatenate_datasets([captions, rows.select_columns([IMAGE])], axis=1)
 
 
 class PairCollator:

@@ -238,7 +238,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"layers": 2, "width": 128, "heads": 4, "vocab_size": 4096},
     "small": {"layers": 4, "width": 256, "heads": 8, "vocab_size": 8192},
     "gpt-neo-125m": {"vocab_size": 50257},
-    "clip-tiny": {"layers": 2, "width": 128, "heads": 4, "vocab_size": 4096},
+    "clip-tiny": {"layers": 2, "width": 128, "heads": 4, "vocab_size": 4096, "learning_rate": 1e-3},
 }
 
 

@@ -152,7 +152,8 @@ def train(
     vocab_size : int, optional
         Vocabulary of a preset.
     learning_rate : float, optional
-        Peak of a cosine with 5 % warm-up; 3e-3 from scratch, 5e-5 otherwise.
+        Peak of a cosine with 5 % warm-up; 3e-3 from scratch (1e-3 of ``clip-tiny``), 5e-5
+        otherwise.
     training_args : mapping, optional
         More arguments of ``transformers.TrainingArguments``, e.g. ``{"weight_decay": 0.0,
         "max_grad_norm": 0.5, "lr_scheduler_type": "linear", "bf16": True}``. Those that an option
@@ -209,7 +210,9 @@ def train(
     _check_tokenizer(model, tokenizer, vocab_size)
     from_scratch = isinstance(model, str) and model in PRESETS
     if learning_rate is None:
-        learning_rate = _FROM_SCRATCH if from_scratch else _FINE_TUNING
+        learning_rate = _FINE_TUNING
+        if from_scratch:
+            learning_rate = PRESETS[str(model)].get("learning_rate", _FROM_SCRATCH)
     at_least_one = {
         "steps": steps,
         "batch_size": batch_size,

@@ -308,8 +308,8 @@ def run(tmp_path_factory, corpus, domains):
         domains,
         model="clip-tiny",
         run_dir=folder,
-        steps=40,
-        round_steps=20,
+        steps=24,
+        round_steps=8,
         batch_size=8,
         context=16,
         checkpoint_rounds=1,
@@ -321,11 +321,11 @@ def run(tmp_path_factory, corpus, domains):
 def test_a_small_clip_learns_from_scratch(run):
     losses = [row["loss_token"] for row in run.metrics("eval")]
     assert losses[0] == pytest.approx(np.log(8), abs=0.4)  # of random embeddings
-    assert losses[-1] < losses[0] - 0.2
+    assert losses[-1] < losses[0] - 0.5
     assert run.info["loss_unit"] == "nats per example"
     assert run.info["parameters"]["layer"] == "visual_projection, text_projection"
     assert "tokens" not in run.metrics("train")[-1]
-    assert run.metrics("train")[-1]["examples"] == 320
+    assert run.metrics("train")[-1]["examples"] == 192
     assert "by examples" in run.info["ledger"]["note"]
     step = next(e for e in run.info["ledger"]["entries"] if e["name"] == "step")
     assert step["flops_counted"] > 0
