@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image, ImageDraw
 
 import rbkit as rb
 from rbkit.train import Recorder, list_runs
@@ -82,6 +83,31 @@ def test_an_example_goes_from_data_in_hand_to_a_page(start_script, strangers_fil
     page = tmp_path / done.stdout.split()[-1]
     assert "ended" in page.read_text()
     assert sorted(run.name for run in list_runs(page.parent)) == ["RnB", "Stratified", "Target"]
+
+
+@pytest.mark.slow
+def test_the_example_of_images_goes_from_a_folder_to_a_page(start_script, tmp_path):
+    """Drawn shapes, called by what they show."""
+    rng, folder = np.random.default_rng(0), tmp_path / "shapes"
+    folder.mkdir()
+    for i in range(96):
+        colour, shape = ["red", "green", "blue"][i % 3], ["ellipse", "rectangle"][i // 3 % 2]
+        image, (x, y) = Image.new("RGB", (32, 32), "white"), rng.integers(4, 16, 2).tolist()
+        getattr(ImageDraw.Draw(image), shape)([x, y, x + 12, y + 12], fill=colour)
+        image.save(folder / f"a_{colour}_{shape}_{i}.png")
+    script = (ROOT / "examples" / "images.py").read_text()
+    code = [x for x in script.split('"""')[2].splitlines() if x and "import" not in x]
+    assert len(code) <= 15
+    script = script.replace("k=range(4, 13)", "k=3")
+    script = script.replace('"steps": 300', '"steps": 4, "round_steps": 2, "batch_size": 8')
+    (tmp_path / "script.py").write_text(script)
+    done = start_script(tmp_path / "script.py", folder, cwd=tmp_path).wait()
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / done.stdout.split()[-1]
+    assert "nats per example on the eval set" in page.read_text()
+    assert "per token" not in re.sub(r"<(script|style).*?</\1>", "", page.read_text(), flags=re.S)
+    assert sorted(run.name for run in list_runs(page.parent)) == ["RnB", "Stratified", "Target"]
+    assert "pixels" in (page.parent / "RnB" / "run.json").read_text().lower()
 
 
 def changed(before, after):

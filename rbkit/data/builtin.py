@@ -1,4 +1,4 @@
-"""The built-in corpora: ``wiki``, ``recipes``, ``code``, their mix ``demo``, and ``docstrings``.
+"""The built-in corpora: ``wiki``, ``recipes``, ``code``, their mix ``demo``, and others.
 
 Each reader returns texts, sources and credits. ``docstrings`` needs no download: source files of
 installed libraries are parsed with :mod:`ast`, and no library is imported. The source of an
@@ -26,17 +26,19 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from rbkit.data import assets
-from rbkit.errors import AssetError, InputError
+from rbkit.errors import AssetError, InputError, as_count
 from rbkit.files import atomic_path, cache_dir, fingerprint, inside, regular
 
 
 @dataclass
 class Texts:
-    """Texts with a source each, and whom to credit for them."""
+    """Texts with a source each, whom to credit for them, and perhaps an image each."""
 
     text: list[str]
     source: list[str]
     credits: list[dict[str, str]]
+    images: list[bytes] | None = None
+    group: list[str] | None = None  # those of one group stay on one side of the split
 
 
 def wiki(*, uncategorized: bool = False, progress: bool = True) -> Texts:
@@ -170,12 +172,81 @@ def docstrings(
     )
 
 
+_TONES = {"1F3FB": "light", "1F3FC": "medium light", "1F3FD": "medium"}
+_TONES |= {"1F3FE": "medium dark", "1F3FF": "dark"}
+
+
+def emoji(*, side: int = 64, progress: bool = True) -> Texts:
+    """OpenMoji's drawings of 1,903 emoji and of their skin tones, with names; source = category.
+
+    A caption is a name and a kind: ``ambulance (transport ground)``. All skin tones of an emoji are
+    on one side of the split. Images are `side` pixels wide; drawing them takes half a minute, once.
+    """
+    side = as_count("side", side, least=8, most=1024)
+    rows = _load("emoji-names", "emoji.json", progress)
+    drawings = inside(assets.get("openmoji", progress=progress), "svg")
+    versions = [assets.asset(name).version for name in ("emoji-names", "openmoji")]
+    key = fingerprint(versions, [str(side), "emoji/1"])
+    cached = cache_dir() / "emoji" / f"{key}.parquet"
+    try:
+        table = pq.read_table(regular(cached))
+    except (FileNotFoundError, pa.ArrowInvalid, OSError):  # absent or damaged: made again
+        table = _drawn([each for row in rows for each in _variants(row)], drawings, side, progress)
+        with atomic_path(cached) as tmp:
+            pq.write_table(table, tmp)
+    columns = table.to_pydict()
+    credits = [_credit("openmoji"), _credit("emoji-names")]
+    return Texts(columns["text"], columns["source"], credits, columns["image"], columns["group"])
+
+
+def _variants(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield an emoji and its skin tones: codes, caption, category, and the code of the emoji."""
+    name = f"{row['name'] or row['short_name']}".lower().replace("_", " ")
+    kind = f"({row['subcategory'].replace('-', ' ')})"
+    more = {"source": row["category"], "group": row["unified"]}
+    yield {"codes": _codes(row), "text": f"{name} {kind}", **more}
+    for tones, variant in row.get("skin_variations", {}).items():
+        tone = " and ".join(dict.fromkeys(_TONES[each] for each in tones.split("-")))
+        yield {"codes": _codes(variant), "text": f"{name}, {tone} skin tone {kind}", **more}
+
+
+def _codes(row: dict[str, Any]) -> list[str]:
+    """Return the names that the drawing of an emoji may have."""
+    codes = [row["unified"], row["non_qualified"], row["unified"].replace("-FE0F", "")]
+    return [code for code in codes if code]
+
+
+def _drawn(rows: list[dict[str, Any]], folder: Path, side: int, progress: bool) -> pa.Table:
+    try:
+        import resvg_py
+    except ImportError as error:
+        what = "its images are drawn by resvg_py, which is not installed"
+        raise InputError("emoji", what, 'pip install "rbkit[images]"') from error
+    kept: dict[str, list[Any]] = {name: [] for name in ("text", "source", "group", "image")}
+    for row in tqdm(rows, desc="drawing emoji", mininterval=1, disable=not progress):
+        files = [inside(folder, f"{code}.svg") for code in row["codes"]]
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            continue
+        image = resvg_py.svg_to_bytes(
+            svg_string=regular(file).read_text(encoding="utf-8"),
+            width=side,
+            height=side,
+            skip_system_fonts=True,  # drawings have no text, and fonts take long to load
+        )
+        for name, value in ({**row, "image": bytes(image)}).items():
+            if name in kept:
+                kept[name].append(value)
+    return pa.table(kept)
+
+
 BUILTIN: dict[str, Callable[..., Texts]] = {
     "wiki": wiki,
     "recipes": recipes,
     "code": code,
     "demo": demo,
     "docstrings": docstrings,
+    "emoji": emoji,
 }
 
 

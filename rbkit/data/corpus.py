@@ -29,6 +29,7 @@ from rbkit.data.read import (
     Rows,
     Scan,
     UInt64s,
+    has_images,
     open_data,
 )
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
@@ -45,6 +46,7 @@ def load_corpus(
     messages: str | None = None,
     source: str | None = "source",
     id: str | None = None,
+    image: str | None = "image",
     keep: bool | Sequence[str] = (),
     eval_share: float = 0.1,
     eval_size: int | None = None,
@@ -66,13 +68,18 @@ def load_corpus(
     Parameters
     ----------
     where : str, path, list, mapping, Dataset, DatasetDict, DataFrame, array, iterator, ...
-        A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``); a CSV,
+        A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``, and
+        ``emoji``: images with their names); a CSV,
         TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
         In a folder of several ``.txt`` and ``.md`` files, and in a list with ``.md``, each file
         is one example, and its source the subfolder; lines are examples in other ``.txt``
         files. ``sample_by="document"`` or ``"line"`` asks for one of the two.
+        In a folder of images (``.png``, ``.jpg``, ...) each is one example; its caption is the
+        file's name, or stands in ``metadata.csv`` or ``.jsonl`` (``file_name`` and ``caption``)
+        or in a text file of the same name; its source is the subfolder. A ``.tar`` is read as a
+        WebDataset.
         Or what is in memory: a list, tuple, Series or array of texts; a pandas frame, a list
         of dicts, a dict of columns, an Arrow table; a data set, also one that streams, or an
         iterator of texts or dicts, which is read to its end; a mapping of split name to any of
@@ -83,7 +90,8 @@ def load_corpus(
         line; empty ones are left out. A callable gets each row as a dict, and returns its text
         or None; it is called twice, and its text must depend on the row alone. If there is no
         column ``text``, those of Dolly, Alpaca, prompts and completions, questions and answers,
-        ShareGPT or OpenAI's chats are taken, with a warning that says so.
+        ShareGPT or OpenAI's chats are taken, with a warning that says so. Of images it is the
+        caption: ``caption``, or ``txt`` of a WebDataset.
     messages : str, optional
         Column of chats, instead of `text`: lists of ``{role, content}`` or ``{from, value}``,
         written as ``User: ...`` and ``Assistant: ...`` with a blank line between turns.
@@ -92,6 +100,11 @@ def load_corpus(
         ``"unknown"``.
     id : str, optional
         Column of strings or integers, or a field of one, that is kept as ``id``.
+    image : str or None
+        Column of images (``datasets.Image``), of their bytes, or of paths: of files below the
+        folder of the data, or anywhere if the data are in memory. It is kept as ``image``, and
+        decides the side of the split in place of the text. By default a column ``image``, or the
+        only one of images, if there is one; None: images are not read.
     keep : sequence of str or bool
         Further columns to keep beside the text, such as ``["prompt", "completion"]``; True: all.
     eval_share : float
@@ -121,12 +134,14 @@ def load_corpus(
     datasets.DatasetDict
         Splits ``train`` and ``eval``, each with string columns ``text`` and ``source``, and
         ``original_row``: the row in the data as given, from 0, before rows were left out; if
-        the data has an eval split of its own, the row in that split. And ``id``, if asked for.
+        the data has an eval split of its own, the row in that split. And ``id``, if asked for,
+        and ``image``, if there are images: an image without a text is left out.
 
     Raises
     ------
     InputError
-        In one line: no such file, a damaged file, a missing column, an empty corpus, too few
+        In one line: no such file, a damaged file or image (with its row), an image that is too
+        large to be decoded or lies outside the data, a missing column, an empty corpus, too few
         examples for the eval split, an unknown source.
     AssetError
         A built-in corpus that cannot be fetched.
@@ -144,6 +159,7 @@ def load_corpus(
     eval_size = None if eval_size is None else as_count("eval_size", eval_size)
     max_examples = None if max_examples is None else as_count("max_examples", max_examples)
     opened = open_data(where, config=config, split=split, progress=progress, options=options)
+    opened = opened.with_images(image)
     train_name, eval_name = _split_names(opened)
     columns = Columns.find(opened, train_name, text, source, messages, id)
     scans = [columns.scan(opened.splits[train_name], progress, where=opened.name)]
@@ -236,6 +252,7 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
             raise InputError(f"corpus, {split}", "needs a column text", "make it with load_corpus")
     sourced = all("source" in corpus[split].column_names for split in ("train", "eval"))
     columns = Columns(["text"], "source" if sourced else None)
+    columns.images = all(has_images(corpus[split].features) for split in ("train", "eval"))
     rows = Rows.of(
         [columns.scan(corpus[split], False, keep_empty=True) for split in ("train", "eval")]
     )

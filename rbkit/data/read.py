@@ -20,11 +20,12 @@ import itertools
 import json
 import os
 import re
+import tarfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.data.builtin import BUILTIN
+from rbkit.data.images import (
+    CAPTION_FILES,
+    IMAGE,
+    IMAGE_FILES,
+    caption_of,
+    captioned_files,
+    image_column,
+    image_keys,
+    stored_images,
+)
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import CACHE_REMEDY, cache_dir, fingerprint, inside, read_json, regular
 from rbkit.text import listed, truncate, value_text
@@ -56,7 +67,9 @@ _READERS = {
     ".parquet": "parquet",
     ".txt": "text",
     ".md": "text",
+    ".tar": "webdataset",
 }
+_KNOWN = (*_READERS, *IMAGE_FILES)
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _JSON_KINDS: dict[type, str] = {str: "text", bool: "a boolean", int: "a number"}
@@ -71,6 +84,16 @@ class Opened:
     splits: dict[str, datasets.Dataset]
     name: str
     credits: list[dict[str, str]]
+    roots: tuple[Path, ...] | None = None  # where files of images may lie; None: anywhere
+    group: str | None = None  # the column whose equal values stay on one side of the split
+
+    def with_images(self, image: str | None) -> Opened:
+        """Store images, where there are any, in a column ``image`` of ``datasets.Image``."""
+        made, root = {}, self.roots[0] if self.roots else None
+        for split, data in self.splits.items():
+            column = image_column(data, image, self.name, root)
+            made[split] = data if column is None else stored_images(data, column, self.name, root)
+        return replace(self, splits=made)
 
 
 def open_data(
@@ -113,7 +136,7 @@ def open_data(
     if split not in opened.splits:
         what = f"{opened.name} has no split {split!r}"
         raise InputError("split", what, f"it has {', '.join(opened.splits)}")
-    return Opened({"train": opened.splits[split]}, opened.name, opened.credits)
+    return replace(opened, splits={"train": opened.splits[split]})
 
 
 def _open_local(where: Any, path: Path | None, progress: bool, options: dict[str, Any]) -> Opened:
@@ -222,14 +245,14 @@ def _could_be_file(item: Any) -> bool:
         return True
     pattern = glob.has_magic(item)
     if " " in item:
-        return pattern and "/" in item and _suffix(item) in _READERS
-    return _suffix(item) in _READERS or (pattern and _matches_data(item))
+        return pattern and "/" in item and _suffix(item) in _KNOWN
+    return _suffix(item) in _KNOWN or (pattern and _matches_data(item))
 
 
 def _matches_data(pattern: str) -> bool:
     """Whether there is a data file to match; ``[deleted]``, ``why?`` and ``***`` are texts."""
     named = set("*/") & set(pattern) and any(map(str.isalnum, pattern))
-    return bool(named) and any(_suffix(match) in _READERS for match in glob.iglob(pattern))
+    return bool(named) and any(_suffix(match) in _KNOWN for match in glob.iglob(pattern))
 
 
 def _listed_values(values: Any) -> list[Any]:
@@ -357,8 +380,10 @@ def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
         remedy = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
         raise InputError(unknown[0], f"not an option of the corpus {name!r}", remedy)
     texts = reader(progress=progress, **options)
-    table = {"text": texts.text, "source": texts.source}
-    return Opened({"train": datasets.Dataset.from_dict(table)}, name, texts.credits)
+    table: dict[str, Any] = {"text": texts.text, "source": texts.source}
+    table |= {} if texts.images is None else {IMAGE: texts.images, "group": texts.group}
+    group = None if texts.group is None else "group"
+    return Opened({"train": datasets.Dataset.from_dict(table)}, name, texts.credits, group=group)
 
 
 # ---------------------------------------------------------------------------------- files
@@ -372,7 +397,7 @@ def _suffix(path: str | Path) -> str:
 
 
 def _looks_like_files(where: str) -> bool:
-    return bool(_suffix(where) in _READERS or glob.has_magic(where) or where.startswith((".", "/")))
+    return bool(_suffix(where) in _KNOWN or glob.has_magic(where) or where.startswith((".", "/")))
 
 
 def _name(where: Any) -> str:
@@ -419,6 +444,9 @@ def _open_files(
     if not everything:
         raise InputError("where", "no files", "give at least one file")
     kinds = {_suffix(file) for file in everything}
+    root = Path(os.path.commonpath([file.parent for file in everything]))
+    if kinds <= set(IMAGE_FILES):
+        return _open_images(files, root, name, progress, options)
     for file in everything:
         if _suffix(file) not in _READERS:
             known = ", ".join(_READERS)
@@ -431,9 +459,8 @@ def _open_files(
     reader = readers.pop()
     by_default = "document" if ".md" in kinds else "line"
     if reader == "text" and options.get("sample_by", by_default) == "document":
-        root = Path(os.path.commonpath([file.parent for file in everything]))
         return _open_documents(files, root, name, progress, options)
-    if reader != "parquet" and "encoding" not in options:
+    if reader not in ("parquet", "webdataset") and "encoding" not in options:
         for file in everything:
             _check_lines(file, reader == "json")
     try:
@@ -456,7 +483,7 @@ def _open_files(
         if "zstandard" in what:
             what, remedy = "is compressed with zstd", "pip install zstandard"
         raise InputError(str(culprit), what, remedy) from error
-    return Opened(dict(loaded), name, [])
+    return Opened(dict(loaded), name, [], (root,))
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -511,7 +538,10 @@ def _diagnose(
     """Return the first file that cannot be read on its own, and what is wrong with it."""
     for file in files:
         try:
-            if reader == "parquet":
+            if reader == "webdataset":
+                with tarfile.open(file) as archive:
+                    archive.getmembers()
+            elif reader == "parquet":
                 for group in range((parquet := pq.ParquetFile(file)).num_row_groups):
                     parquet.read_row_group(group)
             elif reader == "json":
@@ -617,18 +647,23 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
         except Exception as error:
             raise InputError(str(path), _reason(error), "save the data set again") from error
         splits = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
-        return Opened(splits, path.name, [])
+        return Opened(splits, path.name, [], (path.resolve(),))
     root = path.resolve()
     # A snapshot in the hub's cache is made of links to the files of its own repository.
     home = root.parents[1] if root.parent.name == "snapshots" else root
-    data = []
+    data: list[Path] = []
+    images: list[Path] = []
     for match in sorted(_matches(f"{glob.escape(str(root))}/**/*")):
         file = Path(match)
         about = file.name in _ABOUT_DATA or file == root / "README.md"
-        if file.is_file() and _suffix(file) in _READERS and not about:
+        if file.is_file() and _suffix(file) in _KNOWN and not about:
             inside(home, file.resolve())
-            data.append(file)
+            (images if _suffix(file) in IMAGE_FILES else data).append(file)
     texts = [file for file in data if _READERS[_suffix(file)] == "text"]
+    captions = [file for file in data if file.name in CAPTION_FILES]
+    if images and len(captions) + len(texts) == len(data):
+        splits = _document_splits(images, root)
+        return _open_images(splits, root, path.name, progress, options, captions, home)
     if len(texts) < len(data):  # then texts are licences and the like
         data = [file for file in data if file not in texts]
     elif _are_documents(texts, path, options):
@@ -676,14 +711,11 @@ def _open_documents(
     if unknown := [option for option in options if option not in known]:
         remedy = f"they take {', '.join(known)}"
         raise InputError(unknown[0], "is not an option for documents", remedy)
-    inner = {file: file.relative_to(root) for group in files.values() for file in group}
-    tops = {path.parts[0].lower() for path in inner.values()}
-    depth = len(files) > 1 or tops <= set(_SPLIT_OF)  # whether folders of splits come first
+    folder_of = _source_folders(files, root)
 
     def row(file: Path) -> dict[str, str | None]:
-        folders = inner[file].parts[int(depth and inner[file].parts[0].lower() in _SPLIT_OF) : -1]
-        source = folders[0] if folders else None
-        return {"text": _document(file, options), "source": source, "file": str(inner[file])}
+        text, inner = _document(file, options), str(file.relative_to(root))
+        return {"text": text, "source": folder_of[file], "file": inner}
 
     splits = {
         split: _from_stream(map(row, group), name, _DOCUMENTS, progress)
@@ -693,6 +725,70 @@ def _open_documents(
 
 
 _DOCUMENTS = datasets.Features(dict.fromkeys(("text", "source", "file"), datasets.Value("string")))
+
+
+def _source_folders(files: Mapping[str, list[Path]], root: Path) -> dict[Path, str | None]:
+    """Return the first folder below `root` that each file is in, after that of its split."""
+    inner = {file: file.relative_to(root).parts for group in files.values() for file in group}
+    tops = {parts[0].lower() for parts in inner.values()}
+    depth = len(files) > 1 or tops <= set(_SPLIT_OF)  # whether folders of splits come first
+    folders = {
+        file: parts[int(depth and parts[0].lower() in _SPLIT_OF) : -1]
+        for file, parts in inner.items()
+    }
+    return {file: names[0] if names else None for file, names in folders.items()}
+
+
+def _open_images(
+    files: Mapping[str, list[Path]],
+    root: Path,
+    name: str,
+    progress: bool,
+    options: Mapping[str, Any],
+    captions: Sequence[Path] = (),
+    home: Path | None = None,
+) -> Opened:
+    """Read each image as one example, with the columns of `captions`, or its name, as caption.
+
+    A text file beside it that is called as the image is its caption, too.
+    """
+    if options:
+        raise InputError(next(iter(options)), "is not an option for images", "leave it out")
+    folder_of = _source_folders(files, root)
+    described = {}
+    for file in captions:
+        for image, columns in captioned_files(file, home or root):
+            described[image] = columns
+    named = 0
+
+    def row(file: Path) -> dict[str, Any]:
+        nonlocal named
+        about = described.get(file.resolve())
+        if about is None:
+            beside = file.with_suffix(".txt")
+            named += not (written := beside.is_file())
+            about = {
+                "text": _document(beside, {}) if written else caption_of(file, folder_of[file])
+            }
+        path = {"bytes": None, "path": str(file)}
+        place = {"source": folder_of[file], "file": str(file.relative_to(root))}
+        return {IMAGE: path, **place, **about}
+
+    lost = 0
+    splits = {}
+    for split, group in files.items():
+        if captions:
+            lost += sum(file.resolve() not in described for file in group)
+            group = [file for file in group if file.resolve() in described]
+        if group:
+            splits[split] = _from_stream(map(row, group), name, None, progress)
+    if lost or named:
+        what = f"{named:,} of its images are captioned by their names, which"
+        what += f" a {CAPTION_FILES[0]} with file_name and caption would replace"
+        if lost:
+            what = f"{lost:,} of its images are not in {captions[0].name}, and are left out"
+        warnings.warn(f"{name}: {what}", RbkitWarning, stacklevel=6)
+    return Opened(splits, name, [], (home or root,))
 
 
 def _document(file: Path, options: Mapping[str, Any]) -> str:
@@ -769,7 +865,8 @@ def _open_hub(
         "attribution": f"the authors of {hub_id}",
         "url": url,
     }
-    return Opened(splits, hub_id, [credit])
+    caches = (cache_dir().resolve(), Path(datasets.config.HF_CACHE_HOME).resolve())
+    return Opened(splits, hub_id, [credit], caches)
 
 
 def _load(
@@ -851,6 +948,9 @@ class Columns:
     source: str | None
     reads: str | None = None  # the column that the function reads; by default, all of them
     id: str | None = None  # the column that tells rows apart, for whoever made the data
+    images: bool = False  # whether there is a column of images; it is kept
+    roots: tuple[Path, ...] | None = None  # as in what was opened
+    group: str | None = None
 
     @classmethod
     def find(
@@ -878,7 +978,8 @@ class Columns:
                 RbkitWarning,
                 stacklevel=3,
             )
-        columns = cls([], category if by_default else source, id=id)
+        columns = cls([], category if by_default else source, id=id, group=opened.group)
+        columns.images, columns.roots = has_images(features), opened.roots
         if messages is not None:
             columns.text, columns.reads = partial(_chat, messages), messages
         elif callable(text):
@@ -959,10 +1060,15 @@ class Columns:
             desc="reading",
             unit=" rows",
             mininterval=1,
-            disable=not progress or len(data) < 100_000,
+            disable=not progress or len(data) < (2_000 if self.images else 100_000),
         ) as bar:
-            wanted = data.select_columns(names := self.names(data)).with_format("arrow")
-            for batch in wanted.iter(batch_size=_BATCH):
+            more = [IMAGE] * self.images + ([] if self.group is None else [self.group])
+            names = list(dict.fromkeys([*self.names(data), *more]))
+            wanted = data.select_columns(names).with_format("arrow")
+            for batch in wanted.iter(batch_size=_BATCH // (20 if self.images else 1)):
+                if self.images:  # before a function sees the rows
+                    images = batch.column(IMAGE).to_pylist()
+                    keys = image_keys(images, where, start, self.roots, check=not keep_empty)
                 try:
                     texts = _texts(batch, self.text, wanted.features, where, start)
                     sources = _sources(batch, self.source, labels)
@@ -972,7 +1078,13 @@ class Columns:
                     raise InputError(where, what, "write the file again in UTF-8") from error
                 some = [i for i, text in enumerate(texts) if keep_empty or text.strip()]
                 rows.append(start + np.array(some, dtype=np.int64))
-                hashes.append(content_hash(texts[i] for i in some))
+                sides = texts  # what decides the side of the split
+                if self.images:
+                    sides = [image.hex() for image in keys]
+                    texts = [f"{text} {side}" for text, side in zip(texts, sides, strict=True)]
+                if self.group is not None:
+                    sides = [str(value) for value in batch.column(self.group).to_pylist()]
+                hashes.append(content_hash(sides[i] for i in some))
                 exact.append(_hashes(texts[i] for i in some))
                 codes += [numbers.setdefault(sources[i], len(numbers)) for i in some]
                 start += len(texts)
@@ -1003,7 +1115,9 @@ class Columns:
             column = _steps(self.id, data.column_names)[:1]
             keys["id"] = _column(data.select_columns(column).with_format("arrow")[:], self.id)
         table = pa.table(keys)
-        others = data.select_columns(self._kept(data, keep, ["text", "source", *keys]))
+        kept = self._kept(data, keep, ["text", "source", *keys])
+        kept += [IMAGE] * (self.images and IMAGE not in kept)
+        others = data.select_columns(kept)
         chosen = data.select(rows)
         source, text = self.source, self.text
         # If nothing has to be joined, converted or filled in, no text is copied.
@@ -1057,6 +1171,11 @@ def _beside(data: datasets.Dataset, table: pa.Table, others: datasets.Dataset) -
     parts = [data, datasets.Dataset(table)]
     parts += [others.with_format(None)] if others.column_names else []
     return datasets.concatenate_datasets(parts, axis=1)
+
+
+def has_images(features: Mapping[str, Any]) -> bool:
+    """Whether there is a column of images."""
+    return isinstance(features.get(IMAGE), datasets.Image)
 
 
 def _kind(feature: Any) -> str:
@@ -1175,6 +1294,8 @@ _USUAL = {
     "Alpaca": (("instruction", "input", "output"), None),
     "prompts and completions": (("prompt", "completion"), None),
     "questions and answers": (("question", "answer"), None),
+    "images with captions": (("caption",), None),
+    "a WebDataset": (("txt",), None),
 }
 _TURNS = {"OpenAI's chats": ("role", "content"), "ShareGPT": ("from", "value")}
 _ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's

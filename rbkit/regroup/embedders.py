@@ -490,8 +490,9 @@ def make_embedder(embedder: AnyEmbedder) -> Embedder:
     Parameters
     ----------
     embedder : str, mapping, Embedder, SentenceTransformer or callable
-        ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder or a hub id; or ``{"name": class,
-        **parameters}``, as in saved domains, where a model may only be rbkit's own ``minilm``;
+        ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder (also of a CLIP) or a hub id; or
+        ``{"name": class, **parameters}``, as in saved domains, where a model may only be rbkit's
+        own ``minilm``;
         or an embedder, which is returned; or a model or function that makes vectors of texts,
         as :class:`FunctionEmbedder` takes it (a model's are scaled to unit length).
 
@@ -510,7 +511,7 @@ def make_embedder(embedder: AnyEmbedder) -> Embedder:
     if isinstance(embedder, str):
         if embedder in ("tfidf", "pixels"):
             return TfidfEmbedder() if embedder == "tfidf" else PixelEmbedder()
-        return TransformerEmbedder(embedder)
+        return ClipEmbedder(embedder) if _is_clip(embedder) else TransformerEmbedder(embedder)
     if not isinstance(embedder, Mapping):
         if missing := [name for name in ("fit", "transform") if not hasattr(embedder, name)]:
             if callable(embedder):
@@ -535,6 +536,13 @@ def make_embedder(embedder: AnyEmbedder) -> Embedder:
         what = f"made with {name} of the model {str(model)[:100]!r}, which is not loaded by itself"
         raise InputError("embedder", what, "pass embedder= (or vectors=) yourself if you trust it")
     return made
+
+
+def _is_clip(model: str) -> bool:
+    """Whether a model is a folder that holds a CLIP."""
+    config = Path(model).expanduser() / "config.json"
+    facts = read_json(config) if config.is_file() else None
+    return isinstance(facts, dict) and facts.get("model_type") == "clip"
 
 
 def params_of(estimator: Any) -> dict[str, Any]:

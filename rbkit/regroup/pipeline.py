@@ -59,7 +59,8 @@ def regroup(
     embedder : {"minilm", "tfidf", "pixels"}, hub id, folder, Embedder, model or callable
         A SentenceTransformer, or a function from a list of texts to (n, d) numbers, will do; they
         are run each time, the others' vectors are kept. Not used (and not run) with
-        ``cluster="sources"``.
+        ``cluster="sources"``. Of images the captions are embedded by default; ``"pixels"`` looks
+        at colours and outlines, a folder of a CLIP or a :class:`ClipEmbedder` at what they show.
     cluster : {"kmeans", "ward", "hdbscan", "sources"} or estimator
         k-means is the paper's; ``ward`` is a hierarchy that can be cut again at any k;
         ``hdbscan`` finds dense groups on a UMAP, and noise. An estimator has scikit-learn's

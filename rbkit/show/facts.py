@@ -7,7 +7,7 @@ missing comes back as None, NaN or an empty list.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rbkit.text import number
-from rbkit.train.run import Run
+from rbkit.train.run import PER_TOKEN, Run
 
 Array = NDArray[np.float64]
 
@@ -92,12 +92,28 @@ def pairs_by_seed(runs: Sequence[Run], others: Sequence[Run]) -> list[tuple[Run,
 
 @dataclass(frozen=True)
 class Losses:
-    """Final eval losses in nats: per token, per example, and by domain (per token)."""
+    """Final eval losses, in nats mostly: per token, per example, and by domain (per token).
+
+    Where losses are of examples and not of tokens, "per token" is per example: see
+    :func:`loss_unit`.
+    """
 
     token: float | None
     example: float | None
     by_domain: Array
     worst: int | None
+
+
+def loss_unit(runs: Iterable[Run]) -> str:
+    """Return what the losses of runs are measured in: for axes, captions and sentences.
+
+    Examples
+    --------
+    >>> loss_unit([])
+    'nats per token'
+    """
+    units = list(dict.fromkeys(getattr(run, "loss_unit", PER_TOKEN) for run in runs)) or [PER_TOKEN]
+    return units[0] if len(units) == 1 else f"{', '.join(units[:-1])} or {units[-1]}"
 
 
 def losses(run: Run) -> Losses:
@@ -129,13 +145,15 @@ def _points(records: Sequence[Mapping[str, Any]], key: str) -> tuple[Array, Arra
 
 @dataclass(frozen=True)
 class Measure:
-    """What runs are compared by: their eval loss per token, or a metric recorded beside it.
+    """What runs are compared by: their eval loss, or a metric recorded beside it.
 
     Attributes
     ----------
     metric : str or None
         Name of the metric; None is the loss.
     higher_is_better : bool
+    loss_unit : str
+        What losses are measured in.
 
     Examples
     --------
@@ -145,6 +163,7 @@ class Measure:
 
     metric: str | None = None
     higher_is_better: bool = False
+    loss_unit: str = PER_TOKEN
 
     @property
     def title(self) -> str:
@@ -159,17 +178,17 @@ class Measure:
     @property
     def unit(self) -> str:
         """Unit of its differences; a metric has its name."""
-        return self.metric or "nats"
+        return self.metric or self.loss_unit.partition(" per ")[0]
 
     def text(self, value: float | None) -> str:
         """Write a value: ``2.310 nats per token`` or ``exact_match 0.420``."""
         shown = number(value)
-        return f"{self.metric} {shown}" if self.metric else f"{shown} nats per token"
+        return f"{self.metric} {shown}" if self.metric else f"{shown} {self.loss_unit}"
 
     @property
     def axis(self) -> str:
         """What it is called at an axis."""
-        return self.metric or "eval loss (nats per token)"
+        return self.metric or f"eval loss ({self.loss_unit})"
 
     def final(self, run: Run) -> float | None:
         """Return the last value of a run; of a metric, None where it was not evaluated."""
@@ -220,12 +239,13 @@ def measure_of(
     runs: Sequence[Run], metric: str | None = None, higher_is_better: bool | None = None
 ) -> Measure:
     """Return what to compare `runs` by; the direction of a metric is as it was recorded."""
+    unit = loss_unit(runs)
     if metric is None:
-        return Measure()
+        return Measure(loss_unit=unit)
     if higher_is_better is None:
         recorded = [_last_metric(run, metric).get("higher_is_better") for run in runs]
         higher_is_better = False not in recorded
-    return Measure(metric, bool(higher_is_better))
+    return Measure(metric, bool(higher_is_better), unit)
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:

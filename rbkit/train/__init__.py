@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy(
     {
         "MixtureTrainer": ".trainer",
         "train": ".training",
+        "contrastive_losses": ".contrastive",
         "Run": ".run",
         "Recorder": ".recorder",
         "list_runs": ".run",

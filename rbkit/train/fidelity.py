@@ -7,13 +7,18 @@ with its noise floor, the same figure between the two halves of one scope: the c
 ``G q``, and the total variation distance of p. A distance within the noise is no evidence
 against the layer; one far above it is.
 
+Where the examples of a batch meet in the loss, as in :func:`rbkit.train.contrastive_losses`, the
+tracked layers see batches of all domains, whose gradient is split by rows as in training, and all
+parameters see batches of one domain: the comparison is then also one of these two ways. Domains
+are in the mixed batches in equal parts.
+
 The halves have half the examples each, so their distance is about twice the noise of the
 whole; and both carry the bias of the plug-in diagonal, which their distance does not show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +30,14 @@ from torch import Tensor, nn
 from rbkit.balance.gram import GramTracker
 from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.rnb import RnB
-from rbkit.balance.signals import FloatArray, GramEstimate, Observation
+from rbkit.balance.signals import FloatArray, GramEstimate, IntArray, Observation
 from rbkit.train.losses import FreshBatches, LossOf
 from rbkit.train.parallel import processes, rank
 
 _WIDTH = 1 << 20  # numbers that the gradient of all parameters is folded to
 _FLOATS = 1 << 28  # that all folded gradients together may take
 _CHUNK = 16  # examples per pass
+_MIXED = 3  # keeps this use of a seed apart from those of the sampler and of fresh batches
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ def measure_fidelity(
     loss_of: LossOf,
     rule: Mixer | None = None,
     examples: int = 32,
+    mixed: bool = False,
 ) -> Fidelity:
     """Compare tracked `layers` with all parameters of `model`, at its present weights.
 
@@ -86,6 +93,8 @@ def measure_fidelity(
         Gram-based rule for p; the paper's by default.
     examples : int
         Of each domain; half of them in each half.
+    mixed : bool
+        Whether the tracked layers see batches of all domains: of a loss in which examples meet.
     """
     m = len(batches.members)
     rule = rule or RnB()
@@ -108,9 +117,16 @@ def measure_fidelity(
                     some = mine[start : start + _CHUNK]
                     ids = torch.full((len(some),), domain)
                     with ExitStack() as watching:
-                        for tracker in (trackers[half], trackers[2]):
+                        for tracker in (trackers[half], trackers[2]) if not mixed else ():
                             watching.enter_context(tracker.batch(ids))
                         folded[half, domain] += fold(model, batches.collated(some), loss_of)
+        for half, some, ids in _mixed_batches(batches, seen.round, examples) if mixed else ():
+            with ExitStack() as watching:
+                for tracker in (trackers[half], trackers[2]):
+                    watching.enter_context(tracker.batch(ids))
+                with torch.enable_grad():
+                    losses, _ = loss_of(model, batches.collated(some))
+                    torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
         estimates = [tracker.estimate() for tracker in trackers]
     finally:
         model.train(training)
@@ -133,6 +149,22 @@ def measure_fidelity(
             for value in pair
         ),
     )
+
+
+def _mixed_batches(
+    batches: FreshBatches, round_: int, examples: int
+) -> Iterator[tuple[int, IntArray, Tensor]]:
+    """Yield this process' batches of all domains: their half, rows, and domains."""
+    m = len(batches.members)
+    drawn = [batches.rows(round_, i, examples) if len(batches.members[i]) else [] for i in range(m)]
+    rng = np.random.default_rng([batches.seed, _MIXED, round_])
+    for half in (0, 1):
+        rows = np.concatenate([some[half::2] for some in drawn]).astype(np.int64)
+        domains = np.repeat(np.arange(m), [len(some[half::2]) for some in drawn])
+        order = rng.permutation(len(rows))[rank() :: processes()]
+        for start in range(0, len(order), _CHUNK):
+            at = order[start : start + _CHUNK]
+            yield half, rows[at], torch.from_numpy(domains[at])
 
 
 class _Fold:

@@ -2,8 +2,9 @@
 
 Three kinds of price stand side by side: FLOPs *modelled* by a formula, FLOPs *counted*
 with torch's own counter on probe steps (the first of each round) and scaled to all steps
-by tokens, and seconds *measured*. Torch counts matrix products only; the tracker's model
-adds the sign and the addition of each sketched number, so it may exceed the counted FLOPs.
+by tokens (by examples, where there are no tokens), and seconds *measured*. Torch counts matrix
+products only; the tracker's model adds the sign and the addition of each sketched number, so it
+may exceed the counted FLOPs.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Ledger:
         self._next_probe = 0
         self._once: dict[str, int] = {}  # FLOPs of a call, where all are alike
         self._side: dict[str, dict[str, list[float]]] = {}
-        self.tokens = 0
+        self.tokens = 0  # or examples, as `counts_tokens` says
+        self.counts_tokens: bool | None = None  # None before the first batch
 
     def __getitem__(self, name: str) -> Entry:
         return self.entries.setdefault(name, Entry(name))
@@ -155,7 +157,7 @@ class Ledger:
 
     @contextmanager
     def probe(self, tokens: int) -> Iterator[None]:
-        """Count the FLOPs of a micro-batch of `tokens` padded tokens."""
+        """Count the FLOPs of a micro-batch of `tokens` padded tokens, or examples."""
         self._counting = True
         self._probe_tokens += tokens
         try:
@@ -238,7 +240,8 @@ class Ledger:
             inside = sum(by_name[name]["seconds"] for name in _WITHIN if name in by_name)
             by_name["step"]["seconds"] -= min(inside, by_name["step"]["seconds"])
         note = NOTE + _OF_METRICS if "metrics" in by_name else NOTE
-        return {"entries": entries, "note": note}
+        by = "padded tokens" if self.counts_tokens is not False else "examples"
+        return {"entries": entries, "note": note.replace("padded tokens", by)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, as JSON values."""
@@ -248,6 +251,7 @@ class Ledger:
             "counted": dict(self._counted),
             "probe_tokens": self._probe_tokens,
             "tokens": self.tokens,
+            "counts_tokens": self.counts_tokens,
             "next_probe": self._next_probe,
             "side": self._side,
             "once": dict(self._once),
@@ -258,5 +262,6 @@ class Ledger:
         self.entries = {name: Entry(**entry) for name, entry in state["entries"].items()}
         self._counted = {name: int(n) for name, n in state["counted"].items()}
         self._probe_tokens, self.tokens = int(state["probe_tokens"]), int(state["tokens"])
+        self.counts_tokens = state.get("counts_tokens")
         self._next_probe, self._side = int(state["next_probe"]), dict(state["side"])
         self._once = {name: int(n) for name, n in state["once"].items()}

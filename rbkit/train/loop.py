@@ -21,6 +21,7 @@ from rbkit.regroup.domains import Domains
 from rbkit.train.losses import Window
 from rbkit.train.parallel import any_of, is_first, processes, refused_together, wait
 from rbkit.train.recorder import Recorder, StopRequest, Watcher
+from rbkit.train.run import PER_TOKEN
 from rbkit.train.trackers import watchers
 
 _ROUNDING = 1e-3  # of a sum of proportions in single or half precision
@@ -173,6 +174,7 @@ class LiveLoop:
         p: FloatArray,
         log_every: int,
         round_steps: int,
+        loss_unit: str,
         overwrite: bool,
         watching: Sequence[Watcher],
     ) -> None:
@@ -203,6 +205,7 @@ class LiveLoop:
         self._rounds = LoopRounds(self.recorder, p, round_steps)
         self.recorder.start(
             parameters={**parameters, "steps": steps},
+            loss_unit=loss_unit,
             domains=about,
             ledger={"entries": [], "note": "not measured"},
         )
@@ -246,7 +249,7 @@ class LiveLoop:
         Parameters
         ----------
         loss : Tensor or float
-            Mean loss of the step, in nats per token.
+            Mean loss of the step, in `loss_unit`.
         tokens : int, optional
             Tokens of the step; without them no speed in tokens is shown.
         gram : GramEstimate, optional
@@ -256,7 +259,7 @@ class LiveLoop:
             is given, and when they change after `round_steps` steps or more. It does not matter
             whether they follow from `gram` in this call or in the next one.
         eval_losses : array_like of shape (m,), optional
-            Eval loss of each domain, in nats per token; NaN where there is none. Their mean,
+            Eval loss of each domain, in `loss_unit`; NaN where there is none. Their mean,
             weighted with q, is shown as the eval loss.
 
         Raises
@@ -375,6 +378,7 @@ def live(
     parameters: Mapping[str, Any] | None = None,
     log_every: int = 10,
     round_steps: int = 10,
+    loss_unit: str = PER_TOKEN,
     overwrite: bool = False,
     display: bool | str | Watcher = True,
     report_to: str | Sequence[str] = "none",
@@ -405,6 +409,8 @@ def live(
     round_steps : int
         Least steps of a round that no Gram matrix ends: of proportions that change at every
         step the mean over so many steps is recorded.
+    loss_unit : str
+        What losses are measured in, for axes and pages: ``"nats per example"``, say.
     overwrite : bool
         Replace the run that is there; without it, one that has made a step is refused, also one
         that this process left open.
@@ -452,6 +458,7 @@ def live(
         p=first,
         log_every=log_every,
         round_steps=round_steps,
+        loss_unit=loss_unit,
         overwrite=overwrite,
         watching=watching,
     )

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses, VisitLosses
 from rbkit.errors import InputError
 from rbkit.train.parallel import all_sum, is_first, processes, rank
+from rbkit.train.run import PER_EXAMPLE, PER_TOKEN
 
 LossOf = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
 IGNORED = -100  # the label of what is not predicted
@@ -94,9 +95,16 @@ class Objective:
     def counts(self, batch: Mapping[str, Any]) -> Tensor:
         """Return the number of predictions in each row of a batch, (B,)."""
         if "labels" not in batch or self.kind in ("values", "labels"):
-            return torch.ones(len(next(iter(batch.values()))), dtype=torch.int64)
+            rows = next(len(value) for value in batch.values() if isinstance(value, Tensor))
+            return torch.ones(rows, dtype=torch.int64)
         counts: Tensor = (self._targets(batch) != IGNORED).sum(1).cpu()
         return counts
+
+    @property
+    def unit(self) -> str:
+        """What its losses are measured in."""
+        per_row = {"class": PER_EXAMPLE, "values": "squared error per example"}
+        return {**per_row, "labels": "nats per label"}.get(self.kind, PER_TOKEN)
 
     def fits(self, logits: Tensor, batch: Mapping[str, Any]) -> bool:
         """Whether labels and logits have the shapes of this kind."""
@@ -124,7 +132,7 @@ def likely_objectives(model: Any, labels: Tensor | None, smoothing: float = 0.0)
 
     Of a model that is not from transformers a causal LM or a classifier is supposed.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     config = getattr(model, "config", None)
     kinds: list[Kind]
     if labels is not None and labels.is_floating_point():
@@ -168,7 +176,7 @@ def find_objective(
     return None
 
 
-def _unwrapped(model: Any) -> Any:
+def unwrapped(model: Any) -> Any:
     """Return the model itself, without DDP, torch.compile and adapters."""
     for name in ("module", "_orig_mod"):
         model = getattr(model, name, model)
@@ -374,7 +382,7 @@ class Window:
 
 @dataclass(frozen=True)
 class EvalLosses:
-    """Losses of one evaluation, in nats.
+    """Losses of one evaluation, in the unit of the objective: nats, mostly.
 
     Attributes
     ----------
@@ -406,8 +414,9 @@ def evaluate(
     """Evaluate `model` on batches of (row numbers, inputs), by domain.
 
     Each row is in one batch of one process. A batch without row numbers is run and forgotten:
-    sharded models need all processes to run as many batches. `labels` (n,) are the domains of
-    the eval examples; -1 leaves one out, also of the overall loss.
+    sharded models need all processes to run as many batches. A negative row number is that of an
+    example whose loss does not count. `labels` (n,) are the domains of the eval examples; -1
+    leaves one out, also of the overall loss.
     """
     total, count = np.zeros(len(labels)), np.zeros(len(labels))
     training = model.training
@@ -423,8 +432,9 @@ def evaluate(
                     f"losses of {len(loss)} rows for {len(rows)} examples",
                     "give an eval_collator that does not pack examples",
                 )
-            total[rows] = loss.double().cpu().numpy()
-            count[rows] = tokens.cpu().numpy()
+            counts = rows >= 0
+            total[rows[counts]] = loss.double().cpu().numpy()[counts]
+            count[rows[counts]] = tokens.cpu().numpy()[counts]
     finally:
         model.train(training)
     device = next(model.parameters()).device
@@ -467,6 +477,50 @@ def length_batches(lengths: np.ndarray[Any, Any], batch_size: int) -> list[np.nd
     """
     order = np.argsort(lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def shuffled_batches(keys: Sequence[str], batch_size: int) -> list[np.ndarray[Any, Any]]:
+    """Row numbers in batches of one size, in the order of their `keys`: for losses in a batch.
+
+    With hashes as keys, of a seed and the content of each row, the batches are random ones, and
+    the same whatever the order of the rows. So each example meets as many others. What the last
+    batch lacks is taken from the first; such rows, whose losses must not count twice, are given as
+    ``~row``, which is negative. Of fewer rows than a batch takes all are in one.
+
+    Examples
+    --------
+    >>> [b.tolist() for b in shuffled_batches(["c", "a", "b"], 2)]
+    [[1, 2], [0, -2]]
+    """
+    order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    filled = np.append(order, ~order[: -len(order) % batch_size])
+    filled = order if len(order) < batch_size else filled
+    return [filled[i : i + batch_size] for i in range(0, len(filled), batch_size)]
+
+
+def examples_meet(loss_of: LossOf, model: Any, batch: dict[str, Any]) -> bool:
+    """Whether the losses of a batch's first half depend on its other half, as contrastive ones do.
+
+    Where that cannot be found out they are taken to.
+
+    Examples
+    --------
+    >>> batch = {"x": torch.tensor([1.0, 2.0])}
+    >>> examples_meet(lambda _, batch: (batch["x"], torch.ones(2)), None, batch)
+    False
+    >>> examples_meet(lambda _, batch: (batch["x"].softmax(0), torch.ones(2)), None, batch)
+    True
+    """
+    whole, _ = loss_of(model, batch)
+    size, first = len(whole), len(whole) // 2
+    if not first:
+        return False
+    rows = {n: v for n, v in batch.items() if isinstance(v, Tensor) and v.ndim and len(v) == size}
+    try:
+        half, _ = loss_of(model, {**batch, **{name: value[:first] for name, value in rows.items()}})
+        return not torch.allclose(whole[:first].float(), half.float(), rtol=1e-3, atol=1e-6)
+    except Exception:  # whatever it is: the function is the user's own
+        return True
 
 
 def shares(plan: list[np.ndarray[Any, Any]]) -> Iterator[tuple[np.ndarray[Any, Any], bool]]:

@@ -1,4 +1,4 @@
-"""Models: a few shapes to train from scratch, any causal LM by id or path, and any given as one."""
+"""Models: a few shapes to train from scratch; any causal LM or CLIP by id, by path, or given."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ import torch
 from datasets import Dataset
 from torch import nn
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    CLIPConfig,
     GPTNeoConfig,
     LlamaConfig,
     PretrainedConfig,
@@ -23,6 +26,9 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     set_seed,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES as DUAL_ENCODERS,
 )
 from transformers.utils import cached_file
 
@@ -225,12 +231,14 @@ class PadCollator:
         return {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
 
 
-# Two shapes for laptops, and that of the R&B paper's experiments. Sizes without biases:
-# tiny 0.9M and small 5.2M at their default vocabularies, gpt-neo-125m 125M.
+# Two shapes for laptops, that of the R&B paper's experiments, and one for images with captions.
+# Sizes without biases: tiny 0.9M and small 5.2M at their default vocabularies, gpt-neo-125m 125M,
+# clip-tiny 1.4M (images of 64 x 64 pixels in patches of 8).
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"layers": 2, "width": 128, "heads": 4, "vocab_size": 4096},
     "small": {"layers": 4, "width": 256, "heads": 8, "vocab_size": 8192},
     "gpt-neo-125m": {"vocab_size": 50257},
+    "clip-tiny": {"layers": 2, "width": 128, "heads": 4, "vocab_size": 4096, "learning_rate": 1e-3},
 }
 
 
@@ -240,7 +248,7 @@ def preset_config(
     """Return the configuration of a preset.
 
     ``tiny`` and ``small`` are Llama shapes with tied embeddings; ``gpt-neo-125m`` is that
-    model's configuration (12 layers of 768, vocabulary 50,257, tied).
+    model's configuration (12 layers of 768, vocabulary 50,257, tied); ``clip-tiny`` is a CLIP.
 
     Examples
     --------
@@ -258,6 +266,21 @@ def preset_config(
             attention_types=[[["global", "local"], 6]],
             bos_token_id=0,
             eos_token_id=0,
+        )
+    if name == "clip-tiny":
+        tower = {
+            "hidden_size": shape["width"],
+            "intermediate_size": 4 * shape["width"],
+            "num_hidden_layers": shape["layers"],
+            "num_attention_heads": shape["heads"],
+        }
+        special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+        return CLIPConfig(
+            text_config=tower
+            | special
+            | {"vocab_size": vocab_size, "max_position_embeddings": context},
+            vision_config=tower | {"image_size": 64, "patch_size": 8},
+            projection_dim=shape["width"],
         )
     return LlamaConfig(
         vocab_size=vocab_size,
@@ -281,7 +304,7 @@ def build_model(
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Return a causal LM: a preset with fresh weights, or a pretrained one by id or path.
+    """Return a causal LM, or a model of images and captions: a preset, or one by id or path.
 
     Weights are float32, whatever the folder holds: steps of AdamW are lost in half precision.
 
@@ -308,9 +331,10 @@ def build_model(
         set_seed(as_seed(seed))
         vocabulary = None if vocab_size is None else as_count("vocab_size", vocab_size, least=1)
         config = preset_config(model, vocabulary, as_count("context", context, least=1))
-        return AutoModelForCausalLM.from_config(config)
+        return _kind_of(config).from_config(config)
     with _loading(model, trust_remote_code) as source:
-        return AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return _kind_of(config).from_pretrained(
             source,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
@@ -318,8 +342,22 @@ def build_model(
         )
 
 
+def _kind_of(config: PretrainedConfig) -> Any:
+    return AutoModel if is_contrastive(config) else AutoModelForCausalLM
+
+
+def is_contrastive(config: Any) -> bool:
+    """Whether a configuration is that of a model that compares images with captions.
+
+    >>> from transformers import CLIPConfig, LlamaConfig
+    >>> is_contrastive(CLIPConfig()), is_contrastive(LlamaConfig())
+    (True, False)
+    """
+    return getattr(config, "model_type", None) in DUAL_ENCODERS
+
+
 def copy_model(model: nn.Module) -> nn.Module:
-    """Return a copy of a causal LM that was given as an object, to be trained in its place.
+    """Return a copy of a model that was given as an object, to be trained in its place.
 
     Runs that are compared must begin with the same weights, and training changes them in place.
 
@@ -331,7 +369,8 @@ def copy_model(model: nn.Module) -> nn.Module:
     Raises
     ------
     InputError
-        For what is not a causal LM of transformers, or cannot be trained as it is.
+        For what is neither a causal LM of transformers nor one of its models of images and
+        captions, or cannot be trained as it is.
 
     Warns
     -----
@@ -354,8 +393,9 @@ def copy_model(model: nn.Module) -> nn.Module:
             f"{name} is not a model of transformers",
             "give a name, a PreTrainedModel or a PeftModel; others train with MixtureTrainer",
         )
-    if getattr(base.config, "is_encoder_decoder", False) or not base.can_generate():
-        what = f"{name} is not a causal LM"
+    causal = not getattr(base.config, "is_encoder_decoder", False) and base.can_generate()
+    if not (causal or name == DUAL_ENCODERS.get(base.config.model_type)):
+        what = f"{name} is not a causal LM, nor a model of images and captions"
         raise InputError("model", what, "load it as one, or train it with MixtureTrainer")
     precisions = {weight.dtype for weight in model.parameters() if weight.requires_grad}
     if not precisions:
@@ -451,6 +491,7 @@ def _pretrained_source(model: str) -> str:
 
 
 def positions(config: PretrainedConfig) -> int | None:
-    """Longest sequence that a model can take, if its configuration gives one."""
+    """Longest sequence of tokens that a model can take, if its configuration gives one."""
+    config = config.text_config if is_contrastive(config) else config
     limit = getattr(config, "max_position_embeddings", None)
     return int(limit) if limit else None

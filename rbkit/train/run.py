@@ -24,6 +24,8 @@ from rbkit.text import one_line
 
 FORMAT = "rbkit-run/1"
 _MOST_METRICS = 4  # named in one line
+# Units of a loss; a run that does not name its own is one of a language model.
+PER_TOKEN, PER_EXAMPLE = "nats per token", "nats per example"
 _REQUIRED = {"status", "parameters", "heartbeat", "pid"}  # of run.json
 _REPLACEABLE = ("path", "info", "history", "domains", "job")
 
@@ -168,6 +170,12 @@ class Run:
         """Mixer of the run, or the folder's name."""
         mixer = (self.info.get("parameters") or {}).get("mixer")
         return self._name or one_line(str(mixer or self.path.name))
+
+    @property
+    def loss_unit(self) -> str:
+        """What the losses are measured in, such as ``nats per token``; safe to show."""
+        unit = re.sub(r"[^\w ./()-]", "", str(self.info.get("loss_unit") or ""))
+        return unit[:40].strip() or PER_TOKEN
 
     @property
     def status(self) -> str:

@@ -255,7 +255,7 @@ class TrackerWatcher:
     """Keep a tracker up to date with a run folder while it is written.
 
     Per step there are ``train/loss``, ``train/learning_rate``, ``train/examples``,
-    ``eval/loss`` (nats per token), ``eval/loss/<domain>``, ``eval/loss_worst``,
+    ``eval/loss`` (in the unit of the run), ``eval/loss/<domain>``, ``eval/loss_worst``,
     ``eval/loss_per_example``, ``eval/<metric>`` and ``eval/<metric>/<domain>``;
     per round, at its last step, ``rb/p/<domain>`` (the proportions
     that the round was made of), ``rb/effective_domains``, ``rb/gram_min_eig``,

@@ -71,12 +71,14 @@ from rbkit.train.losses import (
     VisitSums,
     Window,
     evaluate,
+    examples_meet,
     find_objective,
     fresh_gradients,
     length_batches,
     likely_objectives,
     reference_excess,
     shares,
+    shuffled_batches,
 )
 from rbkit.train.metrics import Metric, Metrics, MetricValues, as_metrics, same_random_state
 from rbkit.train.mixture import DOMAIN, HALF, LENGTH, VISITS, Mixture, MixtureLoader, per_token
@@ -89,6 +91,7 @@ from rbkit.train.recorder import (
     Watcher,
     unwritable,
 )
+from rbkit.train.run import PER_EXAMPLE, PER_TOKEN
 from rbkit.train.side import SideRuns
 from rbkit.train.trackers import watchers as watchers_of
 
@@ -116,7 +119,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     round_steps : int
         K, optimizer steps between two updates of p.
     layer : str or sequence of str, optional
-        Modules whose gradients are tracked; the LM head by default.
+        Modules whose gradients are tracked; by default the LM head, or the last linear layer, or
+        both projections of a model that has ``visual_projection`` and ``text_projection``.
     estimator, buckets, fraction
         As for :class:`~rbkit.balance.gram.GramTracker`.
     eval_rounds : int
@@ -149,8 +153,11 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         Run folder; the trainer's ``output_dir`` by default.
     loss_of : callable, optional
         Losses and token counts of a batch's examples, where those of the model's own loss are
-        not known; see :func:`rbkit.train.losses.example_losses`. Rules that read or weigh
-        training losses train on it.
+        not known; see :func:`rbkit.train.losses.example_losses`, and for images with captions
+        :func:`rbkit.train.contrastive_losses`. Rules that read or weigh training losses train on
+        it. Where examples of a batch meet in it (a few rows show that), eval batches are all of
+        one size and in a random order, the same for any order of the rows: what the last one
+        lacks is taken from the first, and does not count again.
     eval_collator : callable, optional
         Makes eval batches, one row per example; the data collator by default.
     record : mapping, optional
@@ -210,7 +217,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         round_steps = as_count("round_steps", round_steps, least=1, remedy="try 200")
         never = "0 means never"
         self.domains, self.round_steps = domains, round_steps
-        self.layers = (layer,) if isinstance(layer, str) else tuple(layer or ())
+        projections = (name for name in _PROJECTIONS if hasattr(self.model, name))
+        self.layers = (layer,) if isinstance(layer, str) else tuple(layer or projections)
         self.mixer = mixer_by_name(mixer) if isinstance(mixer, str) else mixer
         self.eval_rounds = as_count("eval_rounds", eval_rounds, remedy=never)
         self.fidelity_rounds = as_count("fidelity_rounds", fidelity_rounds, remedy=never)
@@ -221,6 +229,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.loss_of: LossOf | None = loss_of
         self._objective, self._mean_of_step = likely_objectives(self.model, None)[0], True
         self._is_sum = self._is_studied = False
+        self.loss_unit = PER_TOKEN
+        self._meet = False  # whether a loss depends on the other examples of its batch
         self.eval_collator = eval_collator or self.data_collator
         self.bare_model = self.model  # as it was given: not wrapped for several processes
         self._check_loss_arguments()
@@ -374,6 +384,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.metrics is not None:
             with self.compute_loss_context_manager():
                 self.metrics.check(self.bare_model)
+        if self._meet:  # the losses depend on it
+            self.record["parameters"]["eval_batch_size"] = self.args.eval_batch_size
         wait()  # until all have looked for checkpoints
         step = self._begin_record(checkpoint, allow_missing)
         output, final = TrainOutput(step, float("nan"), {}), None
@@ -440,7 +452,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         inputs = dict(inputs)
         domains, halves, lengths = inputs.pop(DOMAIN), inputs.pop(HALF), inputs.pop(LENGTH, None)
         self._domain_ids, self._visits = domains, inputs.pop(VISITS)
-        tokens = int(next(v for v in inputs.values() if isinstance(v, Tensor)).numel())
+        tokens = self._amount(inputs)
         self.ledger.tokens += tokens * self.ledger.processes
         self._step_tokens += tokens
         with ExitStack() as stack:
@@ -457,6 +469,19 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             parts = self._averaging_processes * self._left_undivided(num_items_in_batch)
         self._step_loss = self._step_loss.to(loss.device) + loss / parts
         return loss
+
+    def _amount(self, inputs: Mapping[str, Any]) -> int:
+        """Return the padded tokens of a micro-batch; its examples, where it is not of tokens."""
+        if self.ledger.counts_tokens is None:
+            of_images = any(
+                isinstance(v, Tensor) and v.is_floating_point() and v.ndim > 2
+                for v in inputs.values()
+            )
+            by_token = self.loss_unit == PER_TOKEN or not of_images
+            self.ledger.counts_tokens = "input_ids" in inputs and by_token
+        if self.ledger.counts_tokens:
+            return int(inputs["input_ids"].numel())
+        return len(self._domain_ids)
 
     @contextmanager
     def _tracked(
@@ -588,7 +613,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "step": step,
                 "loss": self.shown_loss,
                 "examples": step * self.examples_per_step,
-                "tokens": self.window.tokens,
+                **({"tokens": self.window.tokens} if self.ledger.counts_tokens else {}),
                 "lr": self.lr_scheduler.get_last_lr()[0],
             }
         )
@@ -711,12 +736,33 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.loss_of = self._own_loss_of or found
         if self.loss_of is None and (reads or self._measures):
             raise _not_by_example(self.model)
+        if self._own_loss_of is not None:
+            self._study_own_loss(self._own_loss_of)
+        else:
+            self.loss_unit = found.unit if isinstance(found, Objective) else "its own unit"
 
-    def _study_batch(self, row: int | None = None) -> dict[str, Any]:
+    def _study_own_loss(self, loss_of: LossOf) -> None:
+        """Find out whether examples meet in a loss that was given, and what it is a mean over."""
+        if self.is_fsdp_enabled:
+            self._meet = True
+            return
+        training = self.model.training
+        self.model.eval()
+        try:
+            with same_random_state(), torch.no_grad(), self.accelerator.autocast():
+                batch = self._study_batch(for_eval=True)
+                self._meet = examples_meet(loss_of, self.model, batch)
+                _, counts = loss_of(self.model, batch)
+        finally:
+            self.model.train(training)
+        self.loss_unit = PER_EXAMPLE if bool((counts == 1).all()) else PER_TOKEN
+
+    def _study_batch(self, row: int | None = None, *, for_eval: bool = False) -> dict[str, Any]:
         """Return the first rows as a batch, or one of them."""
         data, collate = self.train_dataset, self.data_collator
-        if data is None:
-            data, collate = self.eval_dataset, self.eval_collator
+        if data is None or for_eval:
+            collate = self.eval_collator
+            data = data if self.eval_dataset is None else self.eval_dataset
         data = self._used_columns(data, "training")
         rows = range(min(len(data), _STUDIED_ROWS)) if row is None else [row]
         batch: dict[str, Any] = self._prepare_inputs(dict(collate([data[i] for i in rows])))
@@ -890,6 +936,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 self._observation(step),
                 loss_of=self._losses_by_example,
                 rule=rule,
+                mixed=self._meet,
             )
         self.recorder.fidelity(asdict(fidelity))
         return fidelity
@@ -1053,10 +1100,15 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     def _eval_batches(self) -> Iterator[tuple[np.ndarray[Any, Any], dict[str, Any]]]:
         data = self._used_columns(self.eval_dataset, "evaluation")
         if self._eval_plan is None:
-            lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
-            self._eval_plan = length_batches(np.array(lengths), self.args.eval_batch_size)
+            size = self.args.eval_batch_size
+            if self._meet:
+                keys = [fingerprint(str(self.args.seed), _as_text(row, whole=True)) for row in data]
+                self._eval_plan = shuffled_batches(keys, size)
+            else:
+                lengths = [len(row["input_ids"]) if "input_ids" in row else 0 for row in data]
+                self._eval_plan = length_batches(np.array(lengths), size)
         for rows, counts in shares(self._eval_plan):
-            batch = self.eval_collator([data[int(i)] for i in rows])
+            batch = self.eval_collator([data[int(i)] for i in np.where(rows < 0, ~rows, rows)])
             yield rows if counts else rows[:0], self._prepare_inputs(dict(batch))
 
     def _used_columns(self, data: Any, description: str) -> Any:
@@ -1191,6 +1243,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self.recorder.start(
             **self.record,
             device=str(self.args.device),
+            loss_unit=self.loss_unit,
             domains={
                 "names": list(self.domains.names),
                 "sizes": self.domains.sizes,
@@ -1427,7 +1480,23 @@ _SAMPLED_ROWS = 64  # of the training set, that its fingerprint looks at
 
 def _fingerprint_of(dataset: Any) -> str:
     rows = np.linspace(0, len(dataset) - 1, min(_SAMPLED_ROWS, len(dataset))).astype(int)
-    return fingerprint(str(len(dataset)), [str(dataset[int(i)]) for i in rows])
+    return fingerprint(str(len(dataset)), [_as_text(dataset[int(i)]) for i in rows])
+
+
+def _as_text(row: Any, *, whole: bool = False) -> str:
+    """Return a row as text: images by their content, and with `whole` long arrays, too."""
+
+    def content(value: Any) -> Any:
+        if hasattr(value, "tobytes") and hasattr(value, "mode"):  # of PIL
+            return fingerprint(f"{value.mode} {value.size}", value.tobytes())
+        if whole and isinstance(value, Tensor | np.ndarray):
+            array = value.cpu().numpy() if isinstance(value, Tensor) else value
+            return fingerprint(array.tobytes())
+        return value
+
+    if not isinstance(row, Mapping):
+        return str(content(row))
+    return str({name: content(value) for name, value in row.items()})
 
 
 def _by_kind(losses: EvalLosses) -> dict[str, Any]:
@@ -1439,6 +1508,7 @@ def _by_kind(losses: EvalLosses) -> dict[str, Any]:
     }
 
 
+_PROJECTIONS = ("visual_projection", "text_projection")  # of CLIP and its kin
 _STUDIED_ROWS = 8  # that show how the loss divides
 _MAKERS = ("transformers", "trl")  # of arguments that are for trainers of their own
 
@@ -1447,8 +1517,9 @@ def _not_by_example(model: Any) -> InputError:
     return InputError(
         "loss_of",
         f"the loss of {type(model).__name__} cannot be divided among examples",
-        "give a function like rbkit.train.losses.example_losses, or measure none: eval_rounds=0 "
-        "and a rule that does not need them",
+        "give a function like rbkit.train.losses.example_losses, for images with captions "
+        "rbkit.train.contrastive_losses, or measure none: eval_rounds=0 and a rule that does not "
+        "need them",
     )
 
 

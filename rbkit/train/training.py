@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
+    ProcessorMixin,
     TrainerCallback,
     TrainingArguments,
 )
@@ -29,11 +30,18 @@ from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
+from rbkit.data.read import has_images
 from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
 from rbkit.text import nearest
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
+from rbkit.train.contrastive import (
+    PairCollator,
+    caption_rows,
+    contrastive_losses,
+    image_processor,
+)
 from rbkit.train.losses import IGNORED
 from rbkit.train.metrics import GenerationMetric, Metric, as_metrics, described
 from rbkit.train.models import (
@@ -42,6 +50,7 @@ from rbkit.train.models import (
     build_model,
     copy_model,
     freeze_all_but_last,
+    is_contrastive,
     load_tokenizer,
     positions,
     tokenize,
@@ -72,7 +81,7 @@ def train(
     run_dir: str | Path,
     mixer: Mixer | str = "RnB",
     model: str | os.PathLike[str] | torch.nn.Module = "tiny",
-    tokenizer: PreTrainedTokenizerBase | None = None,
+    tokenizer: PreTrainedTokenizerBase | ProcessorMixin | None = None,
     trainable_layers: int | None = None,
     steps: int = 300,
     round_steps: int = 25,
@@ -104,12 +113,13 @@ def train(
     report_to: str | Sequence[str] = "none",
     callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = (),
 ) -> Run:
-    """Train a causal LM on a mixture of domains; record everything in `run_dir`.
+    """Train a causal LM, or a CLIP, on a mixture of domains; record everything in `run_dir`.
 
     Parameters
     ----------
     corpus : datasets.DatasetDict
-        Splits ``train`` and ``eval`` with a column ``text``.
+        Splits ``train`` and ``eval`` with a column ``text``; for a CLIP also ``image``, of which
+        the text is the caption.
     domains : Domains
         Of that corpus.
     run_dir : path
@@ -123,8 +133,13 @@ def train(
         latter is trained in float32, on a GPU under an autocast to bfloat16. Of a model that is
         given as an object a copy is trained, in the dtype that it has: the object stays as it
         is, and ``run_dir/model`` holds the trained one (of a PeftModel, the adapters).
-    tokenizer : PreTrainedTokenizerBase, optional
-        In place of the model's own; a model that is given as an object needs it.
+        Or a model of images and captions: ``clip-tiny`` from scratch, CLIP or SigLIP by id or
+        path, or as an object. Its loss is :func:`rbkit.train.contrastive_losses`, of training and
+        eval batches of `batch_size` pairs; both of its projections are tracked.
+    tokenizer : PreTrainedTokenizerBase or ProcessorMixin, optional
+        In place of the model's own; a model that is given as an object needs it. A processor, such
+        as ``CLIPProcessor``, is a tokenizer and what makes pixels of images; with a tokenizer
+        alone, images of such an object are prepared as CLIP's are.
     trainable_layers : int, optional
         Train only the last so many blocks and the head (with the input embedding, where that
         shares the head's weights); by default all weights, or those that are not frozen.
@@ -133,7 +148,7 @@ def train(
     batch_size, accumulate : int
         Examples per micro-batch of one process; micro-batches per step.
     context : int
-        Tokens per example, at most.
+        Tokens per example, at most; of a caption no more than the model takes.
     completion_only_loss : bool
         Train on the columns ``prompt`` and ``completion`` of the corpus in place of ``text``, with
         the loss of completions only: see :func:`~rbkit.train.models.tokenize_completions`.
@@ -141,7 +156,8 @@ def train(
     vocab_size : int, optional
         Vocabulary of a preset.
     learning_rate : float, optional
-        Peak of a cosine with 5 % warm-up; 3e-3 from scratch, 5e-5 otherwise.
+        Peak of a cosine with 5 % warm-up; 3e-3 from scratch (1e-3 of ``clip-tiny``), 5e-5
+        otherwise.
     training_args : mapping, optional
         More arguments of ``transformers.TrainingArguments``, e.g. ``{"weight_decay": 0.0,
         "max_grad_norm": 0.5, "lr_scheduler_type": "linear", "bf16": True}``. Those that an option
@@ -202,11 +218,14 @@ def train(
     """
     arguments = dict(locals())
     run_dir = Path(run_dir)
+    tokenizer, to_pixels = _parts(tokenizer)
     model = arguments["model"] = os.fspath(model) if isinstance(model, os.PathLike) else model
     _check_tokenizer(model, tokenizer, vocab_size)
     from_scratch = isinstance(model, str) and model in PRESETS
     if learning_rate is None:
-        learning_rate = _FROM_SCRATCH if from_scratch else _FINE_TUNING
+        learning_rate = _FINE_TUNING
+        if from_scratch:
+            learning_rate = PRESETS[str(model)].get("learning_rate", _FROM_SCRATCH)
     at_least_one = {
         "steps": steps,
         "batch_size": batch_size,
@@ -260,6 +279,15 @@ def train(
             lm = build_model(model, vocab_size=len(tokenizer), context=context, seed=seed)
         else:
             lm = copy_model(model)
+        if pairs := is_contrastive(lm.config):
+            _check_pairs(corpus, completion_only_loss)
+            limit = positions(lm.config)
+            context = min(context, limit or context)
+            source = None if from_scratch or not isinstance(model, str) else model
+            to_pixels = image_processor(lm.config, source, to_pixels)
+        elif to_pixels is not None:
+            what = f"{_named(model)} takes no images, but a processor is given"
+            raise InputError("tokenizer", what, "give the tokenizer alone")
         if trainable_layers is not None:
             freeze_all_but_last(lm, trainable_layers)
             _check_layer(lm, layer, trainable_layers)
@@ -269,13 +297,16 @@ def train(
         data = {
             split: tokenize_completions(*_pairs(corpus[split]), tokenizer, context)
             if completion_only_loss
+            else caption_rows(corpus[split], tokenizer, context)
+            if pairs
             else tokenize(rows, tokenizer, context)
             for split, rows in texts.items()
         }
         if completion_only_loss:
             domains = _with_loss(domains, data)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    _check_vocabulary(lm, data, int(pad or 0))
+    pad = int(pad or 0)
+    _check_vocabulary(lm, data, pad)
     library: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "max_steps": steps,
@@ -283,7 +314,9 @@ def train(
         "data_seed": seed,
         "per_device_train_batch_size": batch_size,
         "gradient_accumulation_steps": accumulate,
-        "per_device_eval_batch_size": 4 * batch_size,
+        # A contrastive loss depends on it: that of training and of evaluation then compare.
+        "per_device_eval_batch_size": batch_size if pairs else 4 * batch_size,
+        "remove_unused_columns": not pairs,  # the images, of which pixels are made
         "learning_rate": learning_rate,
         "lr_scheduler_type": "cosine",
         "warmup_steps": max(1, steps // 20),
@@ -312,7 +345,8 @@ def train(
             args,
             train_dataset=data["train"],
             eval_dataset=data["eval"],
-            data_collator=PadCollator(int(pad or 0)),
+            data_collator=PairCollator(pad, to_pixels) if pairs else PadCollator(pad),
+            loss_of=contrastive_losses if pairs else None,
             domains=domains,
             mixer=mixer,
             round_steps=round_steps,
@@ -374,7 +408,7 @@ def train(
         run = Run.open(run_dir)
         if save_model and run.status == "ok":
             try:
-                _save_model(trainer, tokenizer, run_dir / "model")
+                _save_model(trainer, [tokenizer, *([to_pixels] * pairs)], run_dir / "model")
             except Exception as error:
                 if (why := unwritable(error)) is None:
                     raise
@@ -384,13 +418,13 @@ def train(
     return run
 
 
-def _save_model(trainer: MixtureTrainer, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def _save_model(trainer: MixtureTrainer, prepare: Sequence[Any], folder: Path) -> None:
     if trainer.is_fsdp_enabled:
         trainer.save_model(str(folder))  # gathers what is sharded
     elif is_first():
         trainer.bare_model.save_pretrained(str(folder))
-    if is_first():
-        tokenizer.save_pretrained(str(folder))
+    for part in prepare if is_first() else ():  # tokenizer, and what makes pixels
+        part.save_pretrained(str(folder))
 
 
 @contextmanager
@@ -423,6 +457,23 @@ def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
             )
     check_origin(domains, corpus)
     return texts
+
+
+def _check_pairs(corpus: Any, completion_only_loss: bool) -> None:
+    if completion_only_loss:
+        what = "captions have no prompt that could be left out"
+        raise InputError("completion_only_loss", what, "leave it out for this model")
+    for split in ("train", "eval"):
+        if not has_images(corpus[split].features):
+            what = f"the split {split!r} has no column 'image' of images, which the model needs"
+            raise InputError("corpus", what, "load it with rb.load_corpus(..., image=...)")
+
+
+def _parts(given: Any) -> tuple[Any, Any]:
+    """Return the tokenizer of what was given, and what makes pixels of images, if it has both."""
+    if isinstance(given, ProcessorMixin):
+        return getattr(given, "tokenizer", given), getattr(given, "image_processor", None)
+    return given, None
 
 
 def _check_completions(corpus: Any) -> None:

@@ -1,5 +1,7 @@
 import gzip
 import json
+import re
+import sys
 from collections import Counter
 
 import pytest
@@ -120,6 +122,82 @@ def test_docstrings_are_cached_and_a_damaged_cache_is_made_again(cache):
 def test_a_library_that_is_not_installed_is_named(name):
     with pytest.raises(InputError, match="libraries: "):
         builtin.docstrings(libraries=[name])
+
+
+@pytest.fixture
+def drawn(cache, monkeypatch):
+    """A cache with three emoji, one of them in two skin tones, and what draws them."""
+    kind = {"category": "People & Body", "subcategory": "hand-fingers", "short_name": "wave"}
+    tones = {
+        code: {"unified": f"1F44B-{code}", "non_qualified": None} for code in ("1F3FB", "1F3FF")
+    }
+    wave = {"name": "WAVING HAND SIGN", "unified": "1F44B", "non_qualified": None, **kind}
+    flag = {"name": None, "unified": "26F3", "non_qualified": "26F3", "short_name": "golf_flag"}
+    flag |= {"category": "Activities", "subcategory": "sport"}
+    heart = {"name": "RED HEART", "unified": "2764-FE0F", "non_qualified": None, **kind}
+    lost = {"name": "NOT DRAWN", "unified": "1F999", "non_qualified": None, **kind}
+    rows = [{**wave, "skin_variations": tones}, flag, heart, lost]
+    planted(cache, "emoji-names", "emoji.json", rows)
+    folder = assets.asset("openmoji").folder / "svg"
+    folder.mkdir(parents=True)
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="%d"/></svg>'
+    files = {}
+    for i, code in enumerate(["1F44B", "1F44B-1F3FB", "1F44B-1F3FF", "26F3", "2764"], 1):
+        (folder / f"{code}.svg").write_text(svg % i)
+        files[f"svg/{code}.svg"] = {"size": len(svg % i), "sha256": ""}
+    manifest = {"wheel_sha256": assets.asset("openmoji").sha256, "files": files}
+    (folder.parent / "manifest.json").write_text(json.dumps(manifest))
+    return cache
+
+
+def test_emoji_are_images_with_names_and_skin_tones_stay_together(drawn, monkeypatch):
+    from io import BytesIO
+    from types import SimpleNamespace
+
+    from PIL import Image
+
+    def draw(svg_string, width, height, **_):
+        file = BytesIO()
+        shade = int(svg_string.split('height="')[1].split('"')[0])
+        Image.new("RGB", (width, height), (shade, 0, 0)).save(file, "PNG")
+        return file.getvalue()
+
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(InputError, match=r"rbkit\[images\]"):
+        builtin.emoji(progress=False)
+    monkeypatch.setitem(sys.modules, "resvg_py", SimpleNamespace(svg_to_bytes=draw))
+    texts = builtin.emoji(progress=False)
+    assert texts.text == [
+        "waving hand sign (hand fingers)",
+        "waving hand sign, light skin tone (hand fingers)",
+        "waving hand sign, dark skin tone (hand fingers)",
+        "golf flag (sport)",
+        "red heart (hand fingers)",
+    ]
+    assert texts.group == ["1F44B"] * 3 + ["26F3", "2764-FE0F"]
+    assert [credit["licence"] for credit in texts.credits] == ["CC BY-SA 4.0", "MIT"]
+    monkeypatch.setitem(sys.modules, "resvg_py", None)  # what is drawn is kept
+    sides = []
+    for seed in range(20):
+        corpus = load_corpus("emoji", eval_share=0.4, seed=seed, progress=False)
+        waving = ["waving" in text for text in corpus["eval"]["text"]]
+        sides.append(sum(waving))
+        assert corpus["train"][0]["image"].size == (64, 64)
+    assert set(sides) == {0, 3}
+
+
+@pytest.mark.assets
+def test_the_real_emoji_are_all_there(real_asset):
+    pytest.importorskip("resvg_py")
+    real_asset("openmoji"), real_asset("emoji-names")
+    corpus = load_corpus("emoji", progress=False)
+    assert sum(map(len, corpus.values())) == 3778
+    assert len(about(corpus)["sources"]) == 10
+    sides = [
+        {re.sub(r", [\w ]+ skin tone", "", text) for text in corpus[split]["text"]}
+        for split in ("train", "eval")
+    ]
+    assert len(sides[0] & sides[1]) < 5  # a few emoji have one name
 
 
 @pytest.mark.assets

@@ -86,3 +86,10 @@ def test_a_model_that_is_no_clip_is_refused(corpus, tiny_model):
 def test_texts_alone_cannot_be_embedded_as_pictures(make_corpus):
     with pytest.raises(InputError, match="no column 'image'"):
         regroup(make_corpus(20, 10), embedder="pixels", k=2, progress=False)
+
+
+def test_the_folder_of_a_clip_embeds_pictures_and_the_default_reads_captions(corpus, tiny_clip):
+    domains = regroup(corpus, embedder=tiny_clip, k=2, progress=False)
+    assert domains.method["embedder"]["name"] == "ClipEmbedder"
+    by_name = regroup(corpus, embedder="tfidf", k=4, progress=False)
+    assert [len({*by_name.train_labels[i::4]}) for i in range(4)] == [1] * 4

@@ -147,7 +147,9 @@ def _comparisons(comparison: Comparison) -> list[dict[str, Any]]:
                     "mixer": gap.mixer,
                     "baseline": gap.baseline,
                     "metric": f"metric_{metric}" if gap.measure.metric else f"loss_{metric}",
-                    "unit": "difference" if gap.measure.metric else "difference in nats",
+                    "unit": f"difference in {gap.measure.unit}"
+                    if gap.measure.metric is None
+                    else "difference",
                     "pairs": len(gap.values),
                     "reached": None,
                     "mean": gap.mean,

@@ -25,6 +25,7 @@ from rbkit.report.parameters import RunParameters
 from rbkit.show.facts import (
     Measure,
     domain_names,
+    loss_unit,
     measure_of,
     metric_names,
     mixer_of,
@@ -37,7 +38,7 @@ from rbkit.show.facts import (
 )
 from rbkit.show.style import shorten
 from rbkit.text import one_line
-from rbkit.train.run import Run
+from rbkit.train.run import PER_TOKEN, Run
 
 Key = tuple[tuple[str, Hashable], ...]
 Settings = dict[str, Any]
@@ -621,7 +622,7 @@ def _measure(runs: Sequence[Run], metric: str | None, higher_is_better: bool | N
         if higher_is_better is not None:
             what = "is for a metric: a loss is better when it is low"
             raise InputError("higher_is_better", what, "give metric too")
-        return Measure()
+        return measure_of(runs)
     if metric not in (known := metric_names(runs)):
         there = (
             f"they have {', '.join(known)}" if known else "they have none: give rb.train metrics"
@@ -932,6 +933,13 @@ def _not_comparable(comparison: Comparison) -> Iterator[str]:
             "Some runs were timed on another machine or device than the baseline's run of their "
             "seed: their seconds cannot be compared, and cost is given in FLOPs."
         )
+    if len({loss_unit([run]) for run in finished}) > 1:
+        yield f"Losses are in {loss_unit(finished)}: those in different units cannot be compared."
+    elif "eval_batch_size" in comparison.varied:
+        yield (
+            "eval_batch_size varied: a loss in which examples of a batch meet depends on it, so "
+            "losses can be compared only where it is the same."
+        )
     if tokenizers := other_tokenizers(comparison):
         yield (
             f"{' and '.join(tokenizers)} varied: losses per token of different tokenizers are "
@@ -944,6 +952,7 @@ def _not_comparable(comparison: Comparison) -> Iterator[str]:
 
 def other_tokenizers(comparison: Comparison) -> list[str]:
     """Names of the varied parameters that change what a token is, where losses are compared."""
-    if comparison.measure.metric:
+    runs = [run for variant in comparison.variants for run in variant.runs]
+    if comparison.measure.metric or all(loss_unit([run]) != PER_TOKEN for run in runs):
         return []
     return [name for name in ("model", "vocab_size") if name in comparison.varied]

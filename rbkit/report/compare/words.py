@@ -135,7 +135,7 @@ def _other_measures(comparison: Comparison) -> list[Measure]:
     runs = [run for variant in comparison.variants for run in variant.runs]
     measures = [measure_of(runs, name) for name in metric_names(runs)]
     if comparison.measure.metric is not None and not _of_tokenizers(comparison):
-        measures.insert(0, Measure())
+        measures.insert(0, measure_of(runs))
     return [each for each in measures if each.metric != comparison.measure.metric]
 
 

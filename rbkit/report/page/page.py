@@ -36,7 +36,7 @@ from rbkit.report.html import find_browser, html_to_pdf, mathml
 from rbkit.report.page import tables
 from rbkit.report.page.pictures import drawings, frames, names_of, picture
 from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
-from rbkit.show.facts import metric_names, mixer_of
+from rbkit.show.facts import loss_unit, metric_names, mixer_of
 from rbkit.train.run import MAPPINGS, Run, fits_together, orderly_info
 
 NUMBERS = "numbers"  # the folder next to the page index.html
@@ -195,6 +195,7 @@ def _content(
         "variants": tables.variant_rows(comparison, gaps, reach_baseline(comparison)),
         "measure": comparison.measure,
         "metrics": metric_names(runs),
+        "unit": loss_unit(runs),
         "baseline": comparison.baseline_label if len(comparison.variants) > 1 else "",
         "table": table,
         "columns": tables.columns(comparison),

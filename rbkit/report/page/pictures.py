@@ -19,6 +19,7 @@ from rbkit.show.facts import (
     Array,
     Measure,
     domain_names,
+    loss_unit,
     metric_names,
     mixer_of,
     pairs_by_seed,
@@ -226,7 +227,10 @@ def drawings(
         paired = [gap for gap in gaps.values() if gap is not None]
         if paired:
             drawn["forest"] = lambda: difference_forest(
-                paired, baseline=comparison.baseline_label, **_by_measure(comparison)
+                paired,
+                baseline=comparison.baseline_label,
+                unit=loss_unit(runs),
+                **_by_measure(comparison),
             )
         means = comparable(comparison)
         if means.same_seeds and len(means.variants) > 1:

@@ -228,7 +228,7 @@ def variant_rows(
         comparable(replace(comparison, measure=measure_of(comparison.runs, name)))
         for name in metric_names(comparison.runs)
     ]
-    by_loss = comparable(replace(comparison, measure=Measure()))
+    by_loss = comparable(replace(comparison, measure=measure_of(comparison.runs)))
     left_out = {variant.label for variant in means.left_out}
     even = {variant.label: variant.runs for variant in means.variants}
     rows = []

@@ -17,7 +17,7 @@ MODES = {
     "source": "source",
     "distance": "distance to the domain's centre",
     "length": "characters of the text (log scale)",
-    "loss": "eval loss, nats per token",
+    "loss": "eval loss",  # in the unit of the run
     "gram": "alignment of the domain's gradient with the target",
 }
 CATEGORIES = ("domain", "source")  # modes without a continuous scale

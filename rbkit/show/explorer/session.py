@@ -276,7 +276,7 @@ class Session:
                 }
                 for name in self._colour_modes
             ],
-            "title": MODES[mode],
+            "title": MODES[mode] + (f", {self.run.loss_unit}" if mode == "loss" else ""),
             "low": "",
             "high": "",
         }

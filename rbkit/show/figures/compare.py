@@ -22,6 +22,7 @@ from rbkit.show.facts import (
     Unit,
     domain_names,
     loss_series,
+    loss_unit,
     measure_of,
     pairs_by_seed,
     proportions_in_force,
@@ -66,7 +67,7 @@ from rbkit.show.style import (
     tidy,
 )
 from rbkit.text import number
-from rbkit.train.run import Run
+from rbkit.train.run import PER_TOKEN, Run
 
 GREY = "#c3cad2"  # of variants that are not named
 _MOST_NAMED = 12
@@ -198,7 +199,7 @@ def loss_bands(
     metric: str | None = None,
     higher_is_better: bool | None = None,
 ) -> Axes:
-    """Loss per token, or a metric, by step: a line for the mean over seeds, a band for the range.
+    """Loss, or a metric, by step: a line for the mean over seeds, a band for the range.
 
     Parameters
     ----------
@@ -270,12 +271,13 @@ def loss_bands(
         ax.margins(x=0.02)
         several = any(len(variant.runs) > 1 for variant in shown)
         above = title
+        unit = loss_unit(run for variant in shown for run in variant.runs)
         if minus is None:
-            ax.set_ylabel(metric or f"{split} loss (nats per token)")
+            ax.set_ylabel(metric or f"{split} loss ({unit})")
             _leave_out_the_start(ax, [] if metric else highest, len(ends))
         else:
             above += f" minus {shorten(baseline, 24)}"
-            ax.set_ylabel(f"minus {shorten(baseline, 24)} ({metric or 'nats per token'})")
+            ax.set_ylabel(f"minus {shorten(baseline, 24)} ({metric or unit})")
             if highest:
                 ax.axhline(0, color=MUTED, linewidth=1.1, linestyle=DASHED, zorder=2)
         ax.set_title(above + (": mean and range over seeds" if several else ""))
@@ -393,9 +395,10 @@ def difference_forest(
     ax: Axes | None = None,
     *,
     baseline: str = "the baseline",
-    what: str = "final eval loss per token",
+    what: str | None = None,
     metric: str | None = None,
     higher_is_better: bool = False,
+    unit: str = PER_TOKEN,
 ) -> Axes:
     """Mean paired difference of each variant from its baseline, with its 95 % interval.
 
@@ -407,6 +410,8 @@ def difference_forest(
     ax : matplotlib Axes, optional
     baseline : str
         What the line at 0 is.
+    unit : str
+        What the losses are measured in.
     what : str
         What was subtracted.
     metric : str, optional
@@ -419,8 +424,12 @@ def difference_forest(
     matplotlib Axes
         The interval of a filled mark does not include 0, that of a hollow one does.
     """
-    measure = Measure(metric, higher_is_better)
-    what = f"final {metric}" if metric else what
+    measure = Measure(metric, higher_is_better, unit)
+    if metric:
+        what = f"final {metric}"
+    elif what is None:
+        _, per, one = unit.partition(" per ")
+        what = f"final eval loss{per}{one}"
     with rbkit_style():
         rows = _forest_rows(gaps, measure)
         n = len(rows)

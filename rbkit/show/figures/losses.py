@@ -14,6 +14,7 @@ from rbkit.show.facts import (
     domain_names,
     labels,
     loss_series,
+    loss_unit,
     measure_of,
     mixer_of,
     parameter,
@@ -48,7 +49,7 @@ def loss_curves(
     *,
     metric: str | None = None,
 ) -> Axes:
-    """Loss per token, or a metric, against the step; a colour per mixer, named at the line ends.
+    """Loss, or a metric, against the step; a colour per mixer, named at the line ends.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ def loss_curves(
             words.append(f"{name} from {number(values[0], 2)} to {number(values[-1])}")
         tidy(ax)
         ax.set_xlabel("optimizer step")
-        ax.set_ylabel(metric or f"{split} loss (nats per token)")
+        ax.set_ylabel(metric or f"{split} loss ({loss_unit(run for run, *_ in ends)})")
         ax.set_title(metric or f"{split.capitalize()} loss")
         if not ends:
             say_nothing(ax, f"no {what} recorded")
@@ -187,7 +188,7 @@ def loss_by_domain(
         if relative:
             what = f"difference from {baseline}, {measure.better_side} is better"
         ax.set_title(f"Final {measure.title} by domain")
-        ax.set_xlabel(f"{metric or 'nats per token'} ({what})")
+        ax.set_xlabel(f"{metric or loss_unit(shown)} ({what})")
         if len(shown) > 1:
             legend_above(ax, 3)  # the names of domains leave it little room
         if not shown:

@@ -159,7 +159,7 @@ def _grouped(snap: Snapshot) -> Snapshot:
 
 
 def _losses(ax: Axes, snap: Snapshot) -> None:
-    ax.set_title("Loss (nats per token)")
+    ax.set_title(f"Loss ({snap.loss_unit})")
     curves = (
         ("train", snap.train, _TRAIN, ""),
         ("eval", snap.evaluation, _EVAL, "o"),

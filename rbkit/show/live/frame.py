@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from rbkit.show.facts import Array, smooth
 from rbkit.show.gram_layout import Kind, blocks, extremes, short_ids, values
-from rbkit.show.live.snapshot import Scale, Series, Snapshot, noise_text, rate_text
+from rbkit.show.live.snapshot import Scale, Series, Snapshot, noise_text, rate_name, rate_text
 from rbkit.show.style import INK, MUTED, PAPER, RULE, domain_colours, shorten, spread
 from rbkit.text import duration, number, one_line, percent
 
@@ -486,7 +486,7 @@ def _losses(
     snap: Snapshot, x: float, y: float, width: float, height: float, *, steps: bool = True
 ) -> list[str]:
     """Draw the curves at (x, y), each named at its end with its last value."""
-    parts = [text(x, y - 11, "Loss by step, nats per token", size=14, bold=True)]
+    parts = [text(x, y - 11, f"Loss by step, {snap.loss_unit}", size=14, bold=True)]
     train, evaluation, worst = map(_thinned, (snap.train, snap.evaluation, snap.worst))
     bold = Series(train.steps, smooth(train.values, 0.02) if len(train.values) else train.values)
     seen = np.concatenate([series.finite().values for series in (bold, evaluation, worst)])
@@ -561,7 +561,7 @@ def _numbers(snap: Snapshot) -> list[str]:
     row = [
         (22, "effective domains", _effective(snap.effective), target),
         (172, "noise in G's diagonal", noise_text(snap), ""),
-        (318, "tokens per second", rate_text(snap), ""),
+        (318, rate_name(snap), rate_text(snap), ""),
         (446, "time left", duration(snap.eta_seconds), ""),
         (575, "price of adapting p", percent(snap.overhead.seconds), "of time"),
         (715, "", percent(snap.overhead.flops), "of FLOPs"),

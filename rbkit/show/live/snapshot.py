@@ -31,7 +31,7 @@ from rbkit.show.facts import (
 from rbkit.show.gram_layout import Kind, Order, common_scale, domain_order, round_up, values
 from rbkit.show.style import shorten
 from rbkit.text import UNKNOWN, duration, number, one_line, percent
-from rbkit.train.run import Run
+from rbkit.train.run import PER_TOKEN, Run
 
 _MOST_METRICS = 4  # in the list of numbers
 _RECENT = 20  # logged losses that speed is measured over
@@ -65,10 +65,11 @@ class Series(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """Steps and tokens per second of wall-clock time; None if unknown."""
+    """Steps, tokens and examples per second of wall-clock time; None if unknown, or not counted."""
 
     steps: float | None = None
     tokens: float | None = None
+    examples: float | None = None
 
 
 class Number(NamedTuple):
@@ -106,8 +107,8 @@ class Snapshot:
     q : ndarray of shape (m,), or None
         Target proportions.
     train, evaluation, worst : Series
-        Loss per token in nats: training, eval, and eval of the domain `worst_name`, which has
-        the highest one now.
+        Loss, in `loss_unit`: training, eval, and eval of the domain `worst_name`, which has the
+        highest one now.
     metrics : dict of str to Series
         Metrics that were evaluated beside the loss.
     effective, effective_target : float or None
@@ -121,6 +122,10 @@ class Snapshot:
         Share of the seconds that views took.
     error : str or None
         Why it failed.
+    loss_unit : str
+    counted : str
+        What speed is of: tokens, or examples where tokens are not counted.
+    examples_per_second : float or None
     """
 
     name: str
@@ -148,6 +153,9 @@ class Snapshot:
     overhead: Overhead
     watch_percent: float | None
     error: str | None
+    loss_unit: str = PER_TOKEN
+    counted: str = "tokens"
+    examples_per_second: float | None = None
 
     @property
     def m(self) -> int:
@@ -247,6 +255,9 @@ def snapshot(run: Run) -> Snapshot:
         overhead=overhead(run),
         watch_percent=100 * watched / seconds if watched is not None and seconds else None,
         error=None if info.get("error") is None else _safe(str(info["error"])),
+        loss_unit=run.loss_unit,
+        counted=_counted(run.metrics("train")),
+        examples_per_second=pace.examples,
     )
 
 
@@ -254,13 +265,13 @@ def snapshot(run: Run) -> Snapshot:
 
 
 def training_loss(run: Run) -> Series:
-    """Training loss per token."""
+    """Training loss."""
     rows = run.metrics("train")
     return _series(rows, [row.get("loss") for row in rows])
 
 
 def eval_loss(rows: Sequence[Mapping[str, Any]]) -> Series:
-    """Eval loss per token of rows of the kind ``eval``."""
+    """Eval loss, per token or in the run's own unit, of rows of the kind ``eval``."""
     return _series(rows, [row.get("loss_token") for row in rows])
 
 
@@ -308,12 +319,24 @@ def speed(run: Run) -> Speed:
         first, last = since[0], since[-1]
         seconds = timed[last]["seconds"] - timed[first]["seconds"]
         steps = rows[last]["step"] - rows[first]["step"]
-        tokens = (rows[last].get("tokens") or 0) - (rows[first].get("tokens") or 0)
+        tokens, examples = (
+            (rows[last].get(name) or 0) - (rows[first].get(name) or 0)
+            for name in ("tokens", "examples")
+        )
+        examples = 0 if _counted(rows) == "tokens" else examples
     except (KeyError, TypeError):  # not written by rbkit
         return Speed()
     if not (seconds > 0 and steps > 0):
         return Speed()
-    return Speed(steps / seconds, tokens / seconds if tokens > 0 else None)
+    return Speed(
+        steps / seconds,
+        tokens / seconds if tokens > 0 else None,
+        examples / seconds if examples > 0 else None,
+    )
+
+
+def _counted(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "examples" if rows and "examples" in rows[-1] and "tokens" not in rows[-1] else "tokens"
 
 
 # -------------------------------------------------------------------- proportions and matrices
@@ -420,16 +443,16 @@ def numbers(snap: Snapshot) -> list[Number]:
     time = f"{percent(snap.overhead.seconds)} of the time"
     q = number(snap.effective_target, 1)
     rows = [
-        Number("eval loss", number(snap.evaluation.last), "nats per token"),
+        Number("eval loss", number(snap.evaluation.last), snap.loss_unit),
         Number("worst domain", number(snap.worst.last), shorten(snap.worst_name or "", 32)),
-        Number("training loss", number(snap.train.last), "nats per token"),
+        Number("training loss", number(snap.train.last), snap.loss_unit),
         *(
             Number(name, number(curve.last), "on the eval set")
             for name, curve in list(snap.metrics.items())[:_MOST_METRICS]
         ),
         Number("effective domains", number(snap.effective, 1), f"of {snap.m:,}; target {q}"),
         Number("noise floor", noise_text(snap), "of the diagonal of G"),
-        Number("tokens per second", rate_text(snap)),
+        Number(rate_name(snap), rate_text(snap)),
         Number("time", duration(snap.seconds)),
         Number("price of adapting", percent(snap.overhead.flops), f"of the FLOPs; {time}"),
         Number("views", percent(snap.watch_percent), "of the time"),
@@ -442,9 +465,15 @@ def noise_text(snap: Snapshot) -> str:
     return percent(None if snap.noise_share is None else 100 * snap.noise_share)
 
 
+def rate_name(snap: Snapshot) -> str:
+    """Return what the speed of a run is counted in."""
+    return f"{snap.counted} per second"
+
+
 def rate_text(snap: Snapshot) -> str:
-    """Write tokens per second without decimals, with commas."""
-    return UNKNOWN if snap.tokens_per_second is None else f"{snap.tokens_per_second:,.0f}"
+    """Write tokens, or examples, per second without decimals, with commas."""
+    rate = snap.tokens_per_second or snap.examples_per_second
+    return UNKNOWN if rate is None else f"{rate:,.0f}"
 
 
 def _safe(text: str) -> str:

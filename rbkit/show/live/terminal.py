@@ -39,6 +39,7 @@ _ON_ONE_LINE = (
     "eval loss",
     "effective domains",
     "tokens per second",
+    "examples per second",
     "price of adapting",
 )
 
@@ -353,7 +354,7 @@ def _losses(snap: Snapshot, room: Room) -> list[Text]:
     low, high = float(every.min()), float(every.max())
     last = max(float(curve.steps[-1]) for _, _, curve in curves)
     wide = max(8, min(60, room.width - 42))
-    lines = [Text(f"loss, nats per token, {number(low, 2)} to {number(high, 2)}", _DIM)]
+    lines = [Text(f"loss, {snap.loss_unit}, {number(low, 2)} to {number(high, 2)}", _DIM)]
     for name, colour, curve in curves:
         line = Text.assemble(f"{name:<6}", (spark(curve, last, low, high, wide), colour))
         line.append(f" {number(curve.last)}", _BOLD)

@@ -62,7 +62,7 @@ class Rounds:
     effective_target : float or None
         ``exp(H(q))``, if all domains are shown.
     train, evaluation : array of shape (3, N) and (2, E)
-        Steps, losses (and smoothed losses), in nats per token.
+        Steps, losses (and smoothed losses), in the unit of the run.
     by_domain : array of shape (E, m)
         Eval losses, NaN where unknown.
     notes : tuple of str
@@ -273,6 +273,7 @@ def run_payload(rounds: Rounds, label: str, ids: Sequence[int]) -> dict[str, Any
     arrays = {name: getattr(rounds, name) for name in names}
     return {
         "label": label,
+        "unit": rounds.run.loss_unit,
         "ids": list(ids),
         "total": rounds.total,
         "gram": rounds.has_gram,

@@ -56,6 +56,7 @@ class RunData {
     const floats = (name) => typed(run[name], Float32Array);
     this.index = index;
     this.label = String(run.label);
+    this.unit = String(run.unit || "nats per token");
     this.ids = run.ids || [];
     this.m = this.ids.length;
     this.total = run.total;
@@ -926,13 +927,13 @@ class MixtureView extends StepPanel {
 class LossView extends StepPanel {
   constructor(store, height) {
     super(store, { test: "losses", title: "Losses", height });
-    this.when.textContent = "nats per token";
     this.key = el("div", { class: "rbs-key", test: "loss-key" });
     this.plot.box.before(this.key);
   }
 
   update(changed) {
     if (!touched(changed, "runs", "at", "selected", "theme", "size")) return;
+    setText(this.when, [...new Set(this.store.runs.map((run) => run.unit))].join(" or "));
     this.legend();
     this.draw();
   }
@@ -1187,7 +1188,7 @@ class NumbersView {
     } else {
       const aligned = "Score: alignment with the eval set, Gq divided by its norm";
       columns.push(number("Gq", aligned, score));
-      columns.push(number("loss", "Eval loss at the last evaluation, nats per token", loss(a)));
+      columns.push(number("loss", `Eval loss at the last evaluation, ${a.unit}`, loss(a)));
     }
     return columns;
   }
