@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from rbkit.data.corpus import load_corpus
 from rbkit.errors import InputError
 from rbkit.regroup import Editor, prepare
 from rbkit.report.engine import execute
-from rbkit.report.job import load_inputs
+from rbkit.report.job import load_inputs, train_options
 from rbkit.report.notebooks import find_notebook
-from rbkit.report.parameters import RunParameters
+from rbkit.report.parameters import RUN_HINTS, RunParameters
 from rbkit.train import Run
+from rbkit.train.metrics import SCORES
+from rbkit.train.training import train
 
 TOPICS = [
     "oak elm pine birch leaf",
@@ -84,3 +87,42 @@ def test_papermill_reproduces_a_regroup_made_by_hand(texts, edits, tmp_path):
     assert run.status == "ok"
     assert np.array_equal(run.domains.train_labels, labels)
     assert run.domains.edits["ops"][1]["op"] == "merge"
+
+
+def test_a_run_evaluates_metrics_by_name_where_the_corpus_has_answers(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "text": " ".join(rng.choice(TOPICS[at % 3].split(), 8)) + f" {at}",
+            "prompt": "oak",
+            "completion": "elm",
+        }
+        for at in range(80)
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    params = RunParameters.from_mapping(
+        {
+            "corpus": str(path),
+            "embedder": "tfidf",
+            "k": 2,
+            "metrics": '["exact_match", "token_f1"]',
+            "metric_examples": 5,
+            "vocab_size": 270,
+            "context": 48,
+            "steps": 2,
+            "round_steps": 2,
+            "batch_size": 4,
+            "run_dir": str(tmp_path / "run"),
+        }
+    )
+    corpus, domains = load_inputs(params, progress=False)
+    run = train(corpus, domains, **train_options(params), progress=False, device="cpu")
+    assert run.info["final"]["metrics"].keys() == {"exact_match", "token_f1"}
+    assert run.info["final"]["metrics"]["token_f1"]["rows"] == 5
+    with pytest.raises(InputError, match="metric_examples: decides nothing without metrics"):
+        RunParameters.from_mapping({"metric_examples": 5})
+
+
+def test_metrics_by_name_are_those_of_training():
+    assert get_args(get_args(RUN_HINTS["metrics"])[0]) == tuple(SCORES)

@@ -336,6 +336,16 @@ def test_ids_that_lead_out_of_the_folder_are_refused(plan, id):
         folder.read_sweep("out")
 
 
+def test_a_metric_that_no_run_will_have_is_refused(tmp_path):
+    with pytest.raises(InputError, match="metric: no run evaluates 'exact_match'; give the param"):
+        pipeline.sweep("90_run", "seed=0,1", tmp_path / "out", metric="exact_match", dry_run=True)
+    given = {"metrics": ["exact_match"]}
+    made = pipeline.sweep(
+        "90_run", "seed=0,1", tmp_path / "out", metric="exact_match", parameters=given, dry_run=True
+    )
+    assert made.counts == {"queued": 2}
+
+
 def test_a_dry_run_shows_the_runs_and_writes_nothing(plan, tmp_path, capsys):
     plan("seed=0")
     result = pipeline.sweep("try.ipynb", "mixer=target,rnb", dry_run=True)
