@@ -661,9 +661,11 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
             (images if _suffix(file) in IMAGE_FILES else data).append(file)
     texts = [file for file in data if _READERS[_suffix(file)] == "text"]
     captions = [file for file in data if file.name in CAPTION_FILES]
-    if images and len(captions) + len(texts) == len(data):
-        splits = _document_splits(images, root)
-        return _open_images(splits, root, path.name, progress, options, captions, home)
+    stems = {file.with_suffix("") for file in images}
+    documents = [file for file in texts if file.with_suffix("") not in stems]
+    if (captions or len(images) > len(documents)) and len(captions) + len(texts) == len(data):
+        by_split = _document_splits(images, root)
+        return _open_images(by_split, root, path.name, progress, options, captions, home)
     if len(texts) < len(data):  # then texts are licences and the like
         data = [file for file in data if file not in texts]
     elif _are_documents(texts, path, options):

@@ -275,3 +275,11 @@ def test_the_fingerprint_is_of_texts_and_images():
     some = DatasetDict(train=corpus["train"].select(range(3)), eval=corpus["eval"])
     assert about(some)["fingerprint"] != about(corpus)["fingerprint"]
     assert len(image_keys([{"bytes": None, "path": None}], "x", check=False)) == 1
+
+
+def test_a_folder_of_documents_with_a_few_images_stays_one_of_documents(folder):
+    for i in range(2 * N):
+        (folder / f"chapter {i}.txt").write_text(f"The story of chapter {i}.")
+    with pytest.warns(RbkitWarning, match="24 text files is one example"):
+        corpus = load_corpus(folder, progress=False)
+    assert "image" not in corpus["train"].column_names
