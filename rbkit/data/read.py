@@ -774,7 +774,7 @@ def _open_images(
             }
         path = {"bytes": None, "path": str(file)}
         place = {"source": folder_of[file], "file": str(file.relative_to(root))}
-        return {IMAGE: path, **place, **about}
+        return {**place, **about, IMAGE: path}
 
     lost = 0
     splits = {}
@@ -784,6 +784,8 @@ def _open_images(
             group = [file for file in group if file.resolve() in described]
         if group:
             splits[split] = _from_stream(map(row, group), name, None, progress)
+    if not splits:
+        raise InputError(str(captions[0]), "names no image", "give a line for each image")
     if lost or named:
         what = f"{named:,} of its images are captioned by their names, which"
         what += f" a {CAPTION_FILES[0]} with file_name and caption would replace"
