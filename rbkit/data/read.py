@@ -661,9 +661,11 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
             (images if _suffix(file) in IMAGE_FILES else data).append(file)
     texts = [file for file in data if _READERS[_suffix(file)] == "text"]
     captions = [file for file in data if file.name in CAPTION_FILES]
-    if images and len(captions) + len(texts) == len(data):
-        splits = _document_splits(images, root)
-        return _open_images(splits, root, path.name, progress, options, captions, home)
+    stems = {file.with_suffix("") for file in images}
+    documents = [file for file in texts if file.with_suffix("") not in stems]
+    if (captions or len(images) > len(documents)) and len(captions) + len(texts) == len(data):
+        by_split = _document_splits(images, root)
+        return _open_images(by_split, root, path.name, progress, options, captions, home)
     if len(texts) < len(data):  # then texts are licences and the like
         data = [file for file in data if file not in texts]
     elif _are_documents(texts, path, options):
@@ -772,7 +774,7 @@ def _open_images(
             }
         path = {"bytes": None, "path": str(file)}
         place = {"source": folder_of[file], "file": str(file.relative_to(root))}
-        return {IMAGE: path, **place, **about}
+        return {**place, **about, IMAGE: path}
 
     lost = 0
     splits = {}
@@ -782,6 +784,8 @@ def _open_images(
             group = [file for file in group if file.resolve() in described]
         if group:
             splits[split] = _from_stream(map(row, group), name, None, progress)
+    if not splits:
+        raise InputError(str(captions[0]), "names no image", "give a line for each image")
     if lost or named:
         what = f"{named:,} of its images are captioned by their names, which"
         what += f" a {CAPTION_FILES[0]} with file_name and caption would replace"

@@ -124,8 +124,9 @@ def measure_fidelity(
             with ExitStack() as watching:
                 for tracker in (trackers[half], trackers[2]):
                     watching.enter_context(tracker.batch(ids))
+                batch: Any = batches.collated(some)
                 with torch.enable_grad():
-                    losses, _ = loss_of(model, batches.collated(some))
+                    losses, _ = loss_of(model, batch)
                     torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
         estimates = [tracker.estimate() for tracker in trackers]
     finally:
@@ -156,7 +157,7 @@ def _mixed_batches(
 ) -> Iterator[tuple[int, IntArray, Tensor]]:
     """Yield this process' batches of all domains: their half, rows, and domains."""
     m = len(batches.members)
-    drawn = [batches.rows(round_, i, examples) if len(batches.members[i]) else [] for i in range(m)]
+    drawn = [batches.rows(round_, i, examples) for i in range(m)]
     rng = np.random.default_rng([batches.seed, _MIXED, round_])
     for half in (0, 1):
         rows = np.concatenate([some[half::2] for some in drawn]).astype(np.int64)

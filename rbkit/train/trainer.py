@@ -217,8 +217,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         round_steps = as_count("round_steps", round_steps, least=1, remedy="try 200")
         never = "0 means never"
         self.domains, self.round_steps = domains, round_steps
-        projections = (name for name in _PROJECTIONS if hasattr(self.model, name))
-        self.layers = (layer,) if isinstance(layer, str) else tuple(layer or projections)
+        paired = all(hasattr(self.model, name) for name in _PROJECTIONS)
+        by_default = _PROJECTIONS if paired else ()
+        self.layers = (layer,) if isinstance(layer, str) else tuple(layer or by_default)
         self.mixer = mixer_by_name(mixer) if isinstance(mixer, str) else mixer
         self.eval_rounds = as_count("eval_rounds", eval_rounds, remedy=never)
         self.fidelity_rounds = as_count("fidelity_rounds", fidelity_rounds, remedy=never)

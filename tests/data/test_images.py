@@ -154,7 +154,7 @@ def test_captions_and_other_columns_come_from_metadata(folder, suffix):
         {"file_name": str(file.relative_to(folder)), "caption": f"no. {file.stem}", "id": str(i)}
         for i, file in enumerate(files)
     ]
-    frame = pd.DataFrame(rows[1:])
+    frame = pd.DataFrame(rows[1:]).assign(image="a column of their own")
     if suffix == ".csv":
         frame.to_csv(folder / "metadata.csv", index=False)
     else:
@@ -164,6 +164,10 @@ def test_captions_and_other_columns_come_from_metadata(folder, suffix):
     assert any("1 of its images are not in metadata" in str(w.message) for w in told)
     found = {row["id"]: row["text"] for split in corpus.values() for row in split}
     assert found == {row["id"]: row["caption"] for row in rows[1:]}
+    file = folder / f"metadata{suffix}"
+    file.write_text("file_name,caption\n" if suffix == ".csv" else "\n")
+    with pytest.raises(InputError, match="names no image"):
+        load_corpus(folder, progress=False)
 
 
 def test_a_webdataset_is_read_from_its_archive(tmp_path):
@@ -275,3 +279,11 @@ def test_the_fingerprint_is_of_texts_and_images():
     some = DatasetDict(train=corpus["train"].select(range(3)), eval=corpus["eval"])
     assert about(some)["fingerprint"] != about(corpus)["fingerprint"]
     assert len(image_keys([{"bytes": None, "path": None}], "x", check=False)) == 1
+
+
+def test_a_folder_of_documents_with_a_few_images_stays_one_of_documents(folder):
+    for i in range(2 * N):
+        (folder / f"chapter {i}.txt").write_text(f"The story of chapter {i}.")
+    with pytest.warns(RbkitWarning, match="24 text files is one example"):
+        corpus = load_corpus(folder, progress=False)
+    assert "image" not in corpus["train"].column_names
