@@ -22,15 +22,9 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.data.read import (
-    Columns,
-    Ints,
-    Opened,
-    Rows,
-    Scan,
-    UInt64s,
-    open_data,
-)
+from rbkit.data.columns import Columns, Ints, Rows, Scan, UInt64s
+from rbkit.data.files import Opened
+from rbkit.data.read import open_data
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.text import listed
 

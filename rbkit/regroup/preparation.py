@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
+from rbkit.data.columns import ORIGINAL_ROW
 from rbkit.data.corpus import about, load_corpus
-from rbkit.data.read import ORIGINAL_ROW
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
 from rbkit.regroup.embedders import AnyEmbedder, make_embedder, params_of

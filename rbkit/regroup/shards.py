@@ -43,7 +43,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from rbkit.data.corpus import about
-from rbkit.data.read import quiet
+from rbkit.data.files import quiet
 from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, regular, write_json
 from rbkit.regroup.embedding import Embedder, embed

@@ -656,7 +656,7 @@ def test_splits_in_hand_are_kept(make, name):
 
 
 def test_a_stream_longer_than_a_chunk_is_read_whole(monkeypatch):
-    monkeypatch.setattr("rbkit.data.read._CHUNK", 7)
+    monkeypatch.setattr("rbkit.data.memory._CHUNK", 7)
     # the first chunk lacks what the later ones have
     rows = [{"text": text} if i < 9 else {**NOTES[i], "n": i} for i, text in enumerate(TEXTS)]
     corpus = load_corpus(iter(rows), eval_size=4)

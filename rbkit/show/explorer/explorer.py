@@ -17,7 +17,7 @@ from datasets import DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.corpus import about
-from rbkit.data.read import quiet
+from rbkit.data.files import quiet
 from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import inside
 from rbkit.regroup.domains import Domains
