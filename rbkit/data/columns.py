@@ -21,7 +21,21 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rbkit.data.files import Opened, quiet, reason
-from rbkit.data.shapes import TEXTS, chat, field_of, item_of, kind_of, steps, turn_of, usual_columns
+from rbkit.data.shapes import (
+    TEXTS,
+    Shape,
+    chat,
+    field_of,
+    is_text,
+    item_of,
+    joined,
+    kind_of,
+    last_answer,
+    messages_of,
+    steps,
+    turn_of,
+    usual_shape,
+)
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import fingerprint
 from rbkit.text import listed, truncate, value_text
@@ -31,6 +45,8 @@ Ints = NDArray[np.int64]
 
 UNKNOWN = "unknown"
 ORIGINAL_ROW = "original_row"
+CORPUS_FORMAT = "rbkit-corpus/1"
+PAIR = ("prompt", "completion")
 _BATCH = 1000
 _ALLOWED = {"text": TEXTS, "source": (*TEXTS, "integer", "label"), "id": ("string", "integer")}
 _STRINGS = datasets.Features({"text": datasets.Value("string"), "source": datasets.Value("string")})
@@ -59,6 +75,7 @@ class Columns:
     source: str | None
     reads: str | None = None  # the column that the function reads; by default, all of them
     id: str | None = None  # the column that tells rows apart, for whoever made the data
+    shape: Shape | None = None  # of which prompts and completions are made
 
     @classmethod
     def find(
@@ -72,21 +89,31 @@ class Columns:
     ) -> Columns:
         """Find the requested columns in a split; by default, also those of usual data sets."""
         features = opened.splits[split].features
-        by_default = source == "source" and "source" not in features
+        there = features.keys() | opened.unread.keys()
+        by_default = source == "source" and "source" not in there
         category = None  # the default requires nothing
         if messages is not None and text != "text":
             raise InputError("messages", "is given beside text", "give one of the two")
-        unnamed = messages is None and text == "text" and "text" not in features
-        if unnamed and (shape := usual_columns(features)) is not None:
-            kind, text, messages, category = shape
+        shape = usual_shape(features)
+        if messages is None and text == "text" and "text" not in there and shape is not None:
+            text, messages, category = shape.text or "text", shape.messages, shape.source
             used = f"text={text!r}" if messages is None else f"messages={messages!r}"
             used += f", source={category!r}" if by_default and category else ""
             warnings.warn(
-                f"{opened.name}: has no column 'text', but those of {kind}: read with {used}",
+                f"{opened.name}: has no column 'text', but those of {shape.name}: read with {used}",
                 RbkitWarning,
                 stacklevel=3,
             )
         columns = cls([], category if by_default else source, id=id)
+        if messages is not None:
+            columns.shape = Shape("a chat", messages=messages)
+        elif shape is not None and isinstance(text, Sequence) and shape.text == tuple(text):
+            columns.shape = shape
+        if columns.shape is not None and (own := [n for n in PAIR if n in there]):
+            if shape is None or shape.text != PAIR:
+                what = f"has a column {own[0]!r} of its own: none are made of {columns.shape.name}"
+                warnings.warn(f"{opened.name}: {what}", RbkitWarning, stacklevel=3)
+            columns.shape = None
         if messages is not None:
             columns.text, columns.reads = partial(chat, messages), messages
         elif callable(text):
@@ -111,7 +138,8 @@ class Columns:
             if not isinstance(name, str):
                 raise InputError(role, f"{name!r:.60} is not a column's name", "give a string")
             if (feature := field_of(data.features, name)) is None:
-                raise _no_column(data, where, role, name)
+                column = steps(name, [*data.features, *opened.unread])[0]
+                raise opened.unread.get(column) or no_column(data, where, role, name)
             kind = kind_of(feature)
             if role == "messages":
                 if turn_of(feature) is None and "Json" not in (kind, kind_of(item_of(feature))):
@@ -125,7 +153,7 @@ class Columns:
                 odd = next(((at, k) for at, k in enumerate(kinds) if k not in ("str", "NoneType")))
                 what = f"row {odd[0]} of column {name!r} holds {odd[1]}, not a text"
                 raise InputError(where, what, "make all of it text, or leave the row out")
-            if kind not in _ALLOWED[role]:
+            if kind not in _ALLOWED[role] and not (role == "text" and is_text(feature)):
                 remedy = f"choose another {role}="
                 if role == "text" and turn_of(feature) is not None:
                     remedy = f"give messages={name!r}"
@@ -200,19 +228,24 @@ class Columns:
         rows: Ints,
         progress: bool,
         key: str,
-        keep: bool | Sequence[str] = (),
+        kept: Mapping[str, str],
     ) -> datasets.Dataset:
-        """Return these rows: text, source, row in `data`, id, and those to `keep`.
+        """Return these rows: text, source, row in `data`, id, and those that are `kept`.
 
         `key` is of texts and sources.
         """
         keys = {ORIGINAL_ROW: pa.array(np.arange(len(data)))}
+        if _has_rows(data):
+            known = data.select_columns([ORIGINAL_ROW]).with_format("arrow")
+            keys[ORIGINAL_ROW] = known[:].column(0)
         if self.id is not None:
             column = steps(self.id, data.column_names)[:1]
             keys["id"] = _column(data.select_columns(column).with_format("arrow")[:], self.id)
         table = pa.table(keys)
-        others = data.select_columns(self._kept(data, keep, ["text", "source", *keys]))
+        others = data.select_columns([n for n in kept if n in data.column_names])
+        others = others.rename_columns({n: kept[n] for n in others.column_names})
         chosen = data.select(rows)
+        pair = [name for name in PAIR if self.shape is not None and name in kept]
         source, text = self.source, self.text
         # If nothing has to be joined, converted or filled in, no text is copied.
         if (
@@ -242,28 +275,80 @@ class Columns:
                 )
                 .with_format(None)
             )
-            return _beside(made, table.take(pa.array(rows)), others.select(rows))
+            further = [others.select(rows)]
+            if pair:
+                assert self.shape is not None
+                of_pairs = fingerprint(key, rows.tobytes(), repr(self.shape))
+                pairs = _pairs(chosen, self.shape, of_pairs)
+                further.append(pairs.select_columns(pair))
+            return _beside(made, table.take(pa.array(rows)), *further)
 
-    @staticmethod
-    def _kept(
-        data: datasets.Dataset, keep: bool | Sequence[str], taken: Sequence[str]
-    ) -> list[str]:
+    def kept(self, opened: Opened, split: str, keep: bool | Sequence[str]) -> dict[str, str]:
+        """Return the further columns of a corpus, by their names in the data.
+
+        A column with the name of one that every corpus has gets another.
+        """
+        data = opened.splits[split]
+        own = ["text", "source", ORIGINAL_ROW, *(["id"] if self.id is not None else [])]
+        made = PAIR if self.shape is not None else ()
+        names = [*data.column_names, *made]
         if isinstance(keep, bool):
-            return [name for name in data.column_names if keep and name not in taken]
+            same = {"text": self.text == ["text"], "source": self.source == "source"}
+            same |= {ORIGINAL_ROW: _has_rows(data), "id": self.id == "id"}
+            kept = [n for n in names if keep and not (n in own and same[n])]
+            free = {n: f"given_{n}" for n in own}
+            while taken := [n for n in own if free[n] in names]:
+                free |= {n: f"given_{free[n]}" for n in taken}
+            return {n: free.get(n, n) for n in kept}
         if isinstance(keep, str):
             raise InputError("keep", f"{keep!r} is one name", f"give a list, [{keep!r}]")
         for name in keep:
-            if name in taken:
+            if name in own:
                 raise InputError("keep", f"{name!r} is a column of every corpus", "leave it out")
-            if name not in data.column_names:
-                raise _no_column(data, "corpus", "keep", name)
-        return list(dict.fromkeys(keep))
+            if name not in names:
+                raise opened.unread.get(name) or no_column(data, "corpus", "keep", name)
+        return dict(zip(keep, keep, strict=True))
 
 
-def _beside(data: datasets.Dataset, table: pa.Table, others: datasets.Dataset) -> datasets.Dataset:
+def _has_rows(data: datasets.Dataset) -> bool:
+    """Whether a corpus was given, which knows the rows of the data that it was made from."""
+    is_corpus = CORPUS_FORMAT in (data.info.description or "")
+    return is_corpus and kind_of(data.features.get(ORIGINAL_ROW)) == "integer"
+
+
+def _pairs(data: datasets.Dataset, shape: Shape, key: str) -> datasets.Dataset:
+    """Return the prompts and completions of all rows: texts, or messages of a chat."""
+    columns = list(shape.text) if shape.messages is None else [shape.messages]
+    columns = list(dict.fromkeys(steps(name, data.column_names)[0] for name in columns))
+    part: Any = datasets.Value("string")
+    if shape.messages is not None:
+        part = [{"role": datasets.Value("string"), "content": datasets.Value("string")}]
+    chosen: datasets.Dataset = data.select_columns(columns).with_format(None)
+    return chosen.map(
+        _pair,
+        remove_columns=columns,
+        fn_kwargs={"shape": shape},
+        features=datasets.Features(dict.fromkeys(PAIR, part)),
+        new_fingerprint=key,
+    )
+
+
+def _pair(row: dict[str, Any], shape: Shape) -> dict[str, Any]:
+    if shape.messages is not None:
+        turns = messages_of(field_of(row, shape.messages))
+        return dict(zip(PAIR, last_answer(turns), strict=True))
+    prompt, completion = (
+        joined([joined(field_of(row, name)) for name in names])
+        for names in (shape.prompt, shape.completion)
+    )
+    # So that the two together are the text.
+    return {"prompt": prompt + "\n\n" * bool(prompt and completion), "completion": completion}
+
+
+def _beside(data: datasets.Dataset, table: pa.Table, *others: datasets.Dataset) -> datasets.Dataset:
     """Put columns in memory, and further ones, beside those of a data set."""
     parts = [data, datasets.Dataset(table)]
-    parts += [others.with_format(None)] if others.column_names else []
+    parts += [other.with_format(None) for other in others if other.column_names]
     return datasets.concatenate_datasets(parts, axis=1)
 
 
@@ -287,13 +372,8 @@ def _texts(
     if callable(text):
         rows = enumerate(_rows(batch, features, where), start)
         return [_called(text, row, where, at) for at, row in rows]
-    parts = [_values(batch, name) for name in text]
-    if len(parts) == 1:
-        return [value or "" for value in parts[0]]
-    return [
-        "\n\n".join(part for part in row if part and part.strip())
-        for row in zip(*parts, strict=True)
-    ]
+    parts = [map(joined, _values(batch, name)) for name in text]
+    return list(parts[0]) if len(parts) == 1 else list(map(joined, zip(*parts, strict=True)))
 
 
 def _sources(batch: pa.Table, source: str | None, labels: list[str] | None) -> list[str]:
@@ -345,7 +425,7 @@ def _values(batch: pa.Table, name: str) -> list[Any]:
 # ------------------------------------------------------------------------ no such column
 
 
-def _no_column(data: datasets.Dataset, where: str, role: str, name: str) -> InputError:
+def no_column(data: datasets.Dataset, where: str, role: str, name: str) -> InputError:
     """Return the error, with the columns, the likeliest one and the first row."""
     names = data.column_names
     remedy = f"name the column by {role}=..."
@@ -465,8 +545,11 @@ class Rows:
         )
 
     def fingerprint(self, train: Ints, held: Ints) -> str:
-        """Hash the texts and sources of two splits, in order."""
+        """Hash the texts and sources of two splits, in order; sources of no row do not count."""
+        present = np.unique(self.codes[np.concatenate([train, held])])
+        codes = np.searchsorted(present, self.codes)
         parts: list[NDArray[Any]] = []
         for chosen in (train, held):
-            parts += [self.exact[chosen].astype("<u8"), self.codes[chosen].astype("<i8")]
-        return fingerprint(*(part.tobytes() for part in parts), self.names)
+            parts += [self.exact[chosen].astype("<u8"), codes[chosen].astype("<i8")]
+        names = [self.names[code] for code in present]
+        return fingerprint(*(part.tobytes() for part in parts), names)

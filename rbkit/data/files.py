@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import glob
 import inspect
+import itertools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class Opened:
 
     splits: dict[str, datasets.Dataset]
     name: str
-    credits: list[dict[str, str]]
+    credits: list[dict[str, str]] = field(default_factory=list)
+    unread: dict[str, InputError] = field(default_factory=dict)  # columns left out, and why
 
 
 def checked_path(where: str | Path) -> Path:
@@ -227,6 +229,18 @@ def check_lines(file: Path, is_json: bool) -> None:
         raise
     except Exception:  # damaged or unknown compression: reading it says more
         return
+
+
+def json_rows(files: Sequence[Path]) -> Iterator[Any]:
+    """Yield what Python reads of JSON files, row by row."""
+    for file in files:
+        with fsspec.open(str(file), "rt", compression="infer", encoding="utf-8") as lines:
+            first = next((line for line in lines if line.strip()), "")
+            if first.lstrip()[:1] == "[":
+                yield from json.loads(first + lines.read())
+            else:
+                rows = itertools.chain([first], lines)
+                yield from (json.loads(line) for line in rows if line.strip())
 
 
 def _bad_json(file: Path) -> str | None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import glob
 import inspect
+import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from rbkit.data.files import (
     csv_options,
     diagnose,
     files_at,
+    json_rows,
     load_files,
     looks_like_files,
     matches,
@@ -35,8 +39,9 @@ from rbkit.data.files import (
     reason,
     suffix,
 )
-from rbkit.data.memory import from_stream, in_memory
-from rbkit.errors import InputError, RbkitWarning
+from rbkit.data.memory import Unread, from_stream, in_memory
+from rbkit.data.shapes import read_task
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import CACHE_REMEDY, cache_dir, inside, read_json, regular
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -82,7 +87,7 @@ def open_data(
     if split not in opened.splits:
         what = f"{opened.name} has no split {split!r}"
         raise InputError("split", what, f"it has {', '.join(opened.splits)}")
-    return Opened({"train": opened.splits[split]}, opened.name, opened.credits)
+    return replace(opened, splits={"train": opened.splits[split]})
 
 
 def _open_local(where: Any, path: Path | None, progress: bool, options: dict[str, Any]) -> Opened:
@@ -141,6 +146,8 @@ def _open_files(
     if reader != "parquet" and "encoding" not in options:
         for file in everything:
             check_lines(file, reader == "json")
+    if kinds == {".json"} and _task_of(everything[0]) is not None:
+        return _open_tasks(files, name, progress, options)
     try:
         if reader == "csv":
             options = csv_options(everything, options)
@@ -160,14 +167,72 @@ def _open_files(
             remedy = CACHE_REMEDY
         if "zstandard" in what:
             what, remedy = "is compressed with zstd", "pip install zstandard"
+        if reader == "json" and remedy != CACHE_REMEDY and not set(options) - {"download_mode"}:
+            with suppress(Exception):  # a column of several types, perhaps, which may be idle
+                return _open_rows(files, name, progress, bad)
         raise InputError(str(culprit), what, remedy) from error
-    return Opened(dict(loaded), name, [])
+    return Opened(dict(loaded), name)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 # -------------------------------------------------------------------- folders and the hub
+
+
+def _task_of(file: Path) -> dict[str, Any] | None:
+    """Return an original task file of Super-NaturalInstructions; None if it is another file."""
+    try:
+        with fsspec.open(str(file), "rb", compression="infer") as content:
+            head = content.read(100_000)
+            if head.lstrip()[:1] != b"{" or b'"Definition"' not in head:
+                return None
+            facts = json.loads(head + content.read())
+    except Exception:  # damaged, or of one object per line
+        return None
+    return facts if isinstance(facts, dict) and {"Definition", "Instances"} <= set(facts) else None
+
+
+def _open_tasks(
+    files: Mapping[str, list[Path]], name: str, progress: bool, options: Mapping[str, Any]
+) -> Opened:
+    """Read task files of Super-NaturalInstructions, each instance as one example."""
+    if unknown := [option for option in options if option != "positive_examples"]:
+        raise InputError(unknown[0], "is not an option for tasks", "they take positive_examples")
+    number = as_count("positive_examples", options.get("positive_examples", 0))
+
+    def rows(group: list[Path]) -> Iterator[dict[str, Any]]:
+        for file in group:
+            if (facts := _task_of(file)) is None:
+                raise InputError(str(file), "is not a task file, as others are", "leave it out")
+            task = file.name.removesuffix("".join(file.suffixes))
+            try:
+                yield from read_task(task, facts, number)
+            except (KeyError, TypeError) as error:
+                what = f"an example lacks what it should have ({type(error).__name__}: {error})"
+                raise InputError(str(file), what, "repair it or leave it out") from error
+
+    unread: Unread = {}
+    splits = {
+        split: from_stream(rows(group), name, None, progress, unread)
+        for split, group in files.items()
+    }
+    return Opened(splits, name, unread=unread)
+
+
+def _open_rows(
+    files: Mapping[str, list[Path]], name: str, progress: bool, bad: tuple[Path, str] | None
+) -> Opened:
+    """Read JSON row by row, into memory; columns of several types are left out."""
+    unread: Unread = {}
+    splits = {
+        split: from_stream(json_rows(group), name, None, progress, unread)
+        for split, group in files.items()
+    }
+    for column, error in unread.items():
+        if bad is not None and f"in {column!r}" in bad[1]:  # that has the line
+            unread[column] = InputError(str(bad[0]), bad[1], error.remedy)
+    return Opened(splits, name, unread=unread)
 
 
 def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
@@ -179,7 +244,7 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
         except Exception as error:
             raise InputError(str(path), reason(error), "save the data set again") from error
         splits = dict(saved) if isinstance(saved, datasets.DatasetDict) else {"train": saved}
-        return Opened(splits, path.name, [])
+        return Opened(splits, path.name)
     root = path.resolve()
     # A snapshot in the hub's cache is made of links to the files of its own repository.
     home = root.parents[1] if root.parent.name == "snapshots" else root
@@ -197,6 +262,8 @@ def _open_folder(path: Path, progress: bool, options: dict[str, Any]) -> Opened:
         return _open_documents(_document_splits(texts, root), root, path.name, progress, options)
     if not data:
         raise InputError(str(path), "no data file in it", f"put in one of {', '.join(READERS)}")
+    if {suffix(file) for file in data} == {".json"} and _task_of(data[0]) is not None:
+        return _open_files(_document_splits(data, root), path.name, progress, options)
     groups: dict[str, list[Path]] = {}
     for file in data:
         groups.setdefault(_split_of(file.relative_to(root)), []).append(file)
@@ -248,10 +315,10 @@ def _open_documents(
         return {"text": _document(file, options), "source": source, "file": str(inner[file])}
 
     splits = {
-        split: from_stream(map(row, group), name, _DOCUMENTS, progress)
+        split: from_stream(map(row, group), name, _DOCUMENTS, progress, {})
         for split, group in files.items()
     }
-    return Opened(splits, name, [])
+    return Opened(splits, name)
 
 
 _DOCUMENTS = datasets.Features(dict.fromkeys(("text", "source", "file"), datasets.Value("string")))

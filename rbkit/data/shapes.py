@@ -5,7 +5,8 @@ Instructions, questions and chats come in a few shapes, each with columns of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -46,26 +47,57 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-# The columns that make the text, in order, and the one that is the source.
-_USUAL = {
-    "Dolly": (("instruction", "context", "response"), "category"),
-    "Alpaca": (("instruction", "input", "output"), None),
-    "prompts and completions": (("prompt", "completion"), None),
-    "questions and answers": (("question", "answer"), None),
-}
+@dataclass(frozen=True)
+class Shape:
+    """Where a usual data set has its prompts, their completions, and its sources.
+
+    >>> shape = Shape("Dolly", ("instruction", "context"), ("response",), "category")
+    >>> shape.text
+    ('instruction', 'context', 'response')
+    """
+
+    name: str
+    prompt: tuple[str, ...] = ()
+    completion: tuple[str, ...] = ()
+    source: str | None = None
+    messages: str | None = None  # the column of chats, which hold both
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The columns that make the text, in order."""
+        return (*self.prompt, *self.completion)
+
+
+TASKS = "Super-NaturalInstructions"
+_USUAL = [
+    Shape("Dolly", ("instruction", "context"), ("response",), "category"),
+    Shape(TASKS, ("Definition", "input"), ("output",), "task"),  # as `read_task` gives them
+    Shape(TASKS, ("definition", "inputs"), ("targets",), "task_name"),  # as on the hub
+    Shape("Alpaca", ("instruction", "input"), ("output",)),
+    Shape("S1", ("question",), ("thinking_trajectories", "attempt"), "source_type"),
+    Shape("S1", ("question",), ("deepseek_thinking_trajectory", "deepseek_attempt"), "source_type"),
+    Shape("prompts and completions", ("prompt",), ("completion",)),
+    Shape("questions and answers", ("question",), ("answer",)),
+]
 _TURNS = {"OpenAI's chats": ("role", "content"), "ShareGPT": ("from", "value")}
 _ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
 
 
-def usual_columns(features: Mapping[str, Any]) -> tuple[str, Any, str | None, str | None] | None:
-    """Return the name of the shape, and text, messages and source in it; None if there is none."""
+def usual_shape(features: Mapping[str, Any]) -> Shape | None:
+    """Return the shape that the columns are those of; None if there is none."""
     for column in ("messages", "conversations"):
         if (kind := turn_of(features.get(column))) is not None:
-            return kind, "text", column, None
-    for kind, (text, source) in _USUAL.items():
-        if all(kind_of(features.get(name)) in TEXTS for name in text):
-            return kind, text, None, source if source in features else None
+            return Shape(kind, messages=column)
+    for shape in _USUAL:
+        if all(is_text(features.get(name)) for name in shape.text):
+            there = shape.source in features
+            return shape if there else replace(shape, source=None)
     return None
+
+
+def is_text(feature: Any) -> bool:
+    """Whether a column holds texts, or lists of them, which are joined by blank lines."""
+    return kind_of(feature) in TEXTS or kind_of(item_of(feature)) in TEXTS
 
 
 def turn_of(feature: Any) -> str | None:
@@ -86,29 +118,96 @@ def item_of(feature: Any) -> Any:
     return getattr(feature, "feature", None)
 
 
+def joined(value: Any) -> str:
+    r"""Return a text, or texts joined by blank lines; missing and blank ones are left out.
+
+    >>> joined(["one", None, " ", "two"])
+    'one\n\ntwo'
+    """
+    if value is None or isinstance(value, str):
+        return value or ""
+    return "\n\n".join(part for part in value if part and part.strip())
+
+
 def chat(column: str, row: dict[str, Any]) -> str:
-    r"""Return a chat as a text.
+    r"""Return the chat in a column of a row as a text.
 
     >>> turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
     >>> chat("messages", {"messages": turns})
     'User: Why?\n\nAssistant: Because.'
     """
-    turns = field_of(row, column) or []
+    return chat_text(messages_of(field_of(row, column)))
+
+
+def chat_text(messages: Iterable[Mapping[str, str]]) -> str:
+    """Return messages as a text, with blank lines between them."""
+    pairs = ((each["role"].capitalize(), each["content"].strip()) for each in messages)
+    return "\n\n".join(f"{who}: {text}" if who else text for who, text in pairs)
+
+
+def messages_of(turns: Any) -> list[dict[str, str]]:
+    """Return the turns of a chat that have a text, each as ``{"role", "content"}``.
+
+    >>> messages_of([{"from": "human", "value": "Why?"}, {"from": "gpt", "value": None}])
+    [{'role': 'user', 'content': 'Why?'}]
+    """
     if isinstance(turns, Mapping):
         turns = [dict(zip(turns, turn, strict=True)) for turn in zip(*turns.values(), strict=True)]
-    return "\n\n".join(filter(None, map(_turn_text, turns)))
+    made = []
+    for turn in turns or []:
+        if not isinstance(turn, Mapping):
+            raise TypeError(f"a turn is {type(turn).__name__}, not a dict")
+        given = (fields for fields in _TURNS.values() if turn.get(fields[1]) is not None)
+        role, content = next(given, ("", ""))
+        text = turn.get(content)
+        if isinstance(text, list):  # parts, of which pictures and calls of tools have no text
+            text = "\n".join(part["text"] for part in text if part.get("text"))
+        if text is not None and text.strip():
+            who = str(turn.get(role) or "")
+            made.append({"role": _ROLES.get(who, who), "content": text})
+    return made
 
 
-def _turn_text(turn: Any) -> str:
-    if not isinstance(turn, Mapping):
-        raise TypeError(f"a turn is {type(turn).__name__}, not a dict")
-    given = (fields for fields in _TURNS.values() if turn.get(fields[1]) is not None)
-    role, content = next(given, ("", ""))
-    said = turn.get(content)
-    if isinstance(said, list):  # parts, of which pictures and calls of tools have no text
-        said = "\n".join(part["text"] for part in said if part.get("text"))
-    if said is None or not said.strip():
-        return ""
-    who = str(turn.get(role) or "")
-    who = _ROLES.get(who, who).capitalize()
-    return f"{who}: {said.strip()}" if who else said.strip()
+def last_answer(messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], ...]:
+    """Divide a chat into the prompt and its completion: the assistant's last message.
+
+    >>> last_answer([{"role": "user", "content": "Why?"}])
+    ([{'role': 'user', 'content': 'Why?'}], [])
+    """
+    answers = [at for at, each in enumerate(messages) if each["role"] == "assistant"]
+    at = answers[-1] if answers else len(messages)
+    return messages[:at], messages[at : at + 1]
+
+
+_OF_TASK = ("Categories", "Domains", "Source", "Reasoning", "Input_language", "Output_language")
+
+
+def read_task(name: str, facts: Mapping[str, Any], examples: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the instances of an original task file of Super-NaturalInstructions as rows.
+
+    ``output`` is the first of an instance's ``outputs``; `examples` is the number of the task's
+    positive examples that are written between its definition and the input. What is said of the
+    task comes with each row, lists joined by commas.
+
+    >>> facts = {"Definition": ["Add."], "Instances": [{"input": "1 1", "output": ["2", "two"]}]}
+    >>> row = next(read_task("task7_add", facts))
+    >>> row["task"], row["Definition"], row["output"], row["outputs"]
+    ('task7_add', 'Add.', '2', ['2', 'two'])
+    """
+    of_task = {key: facts.get(key) for key in _OF_TASK}
+    of_task = {k: ", ".join(map(str, v)) if isinstance(v, list) else v for k, v in of_task.items()}
+    shown = list(facts.get("Positive Examples") or [])[:examples]
+    parts = [joined(facts["Definition"])]
+    parts += [f"Input: {each['input']}\nOutput: {joined(each['output'])}" for each in shown]
+    for instance in facts["Instances"]:
+        outputs = instance["output"]
+        outputs = [outputs] if isinstance(outputs, str) else list(outputs)
+        yield {
+            "task": name,
+            "id": instance.get("id"),
+            "Definition": joined(parts),
+            "input": instance["input"],
+            "output": outputs[0] if outputs else None,
+            "outputs": outputs,
+            **of_task,
+        }

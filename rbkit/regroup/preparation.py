@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Image
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.columns import ORIGINAL_ROW
 from rbkit.data.corpus import about, load_corpus
+from rbkit.data.shapes import kind_of
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
 from rbkit.regroup.embedders import AnyEmbedder, make_embedder, params_of
@@ -81,7 +82,8 @@ class Material:
     def texts(self, split: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """Return the texts of some rows, in their order."""
         at = np.asarray(rows, dtype=np.int64)
-        return [str(text) for text in self.corpus[split][at]["text"]] if len(at) else []
+        texts = self.corpus[split].select_columns(["text"])  # no picture beside them is read
+        return [str(text) for text in texts[at]["text"]] if len(at) else []
 
     def sources(self, split: str) -> list[str]:
         """Return the source of every example; "unknown" where the corpus has no sources."""
@@ -103,17 +105,20 @@ class Material:
     @property
     def has_images(self) -> bool:
         """Whether the examples are images."""
-        return "image" in self.corpus["train"].column_names
+        return isinstance(self.corpus["train"].features.get("image"), Image)
 
     def image(self, split: str, row: int) -> Any:
         """Return the picture of one example: a :class:`PIL.Image.Image`, or None."""
-        return self.corpus[split][int(row)]["image"] if self.has_images else None
+        images = self.corpus[split].select_columns(["image"]) if self.has_images else None
+        return None if images is None else images[int(row)]["image"]
 
     @cached_property
     def keys(self) -> pa.Table | None:
         """What joins train and eval, in this order, to the data they came from; None if nothing."""
         both = [self.corpus[split] for split in ("train", "eval")]
-        names = [n for n in (ORIGINAL_ROW, "id") if all(n in data.column_names for data in both)]
+        kinds = [{n: kind_of(data.features.get(n)) for n in (ORIGINAL_ROW, "id")} for data in both]
+        known = ("integer", "string")  # other ids join nothing
+        names = [n for n, kind in kinds[0].items() if kind == kinds[1][n] and kind in known]
         parts = [data.select_columns(names).with_format("arrow")[:] for data in both if names]
         return pa.concat_tables(parts, promote_options="permissive") if names else None
 

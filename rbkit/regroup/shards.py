@@ -389,7 +389,8 @@ class ShardWork:
             len(dataset),
             rows_per_shard,
         )
-        return cls(dataset, column, embedder, ShardFolder.claim(folder, header))
+        texts = dataset.select_columns([column])  # no other column travels to a worker
+        return cls(texts, column, embedder, ShardFolder.claim(folder, header))
 
     def __call__(self, shard: int) -> int:
         """Embed and write one shard, if it is missing or damaged; return its number of rows."""

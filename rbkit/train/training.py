@@ -32,7 +32,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
-from rbkit.text import nearest
+from rbkit.text import listed, nearest
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.losses import IGNORED
 from rbkit.train.models import (
@@ -400,6 +400,9 @@ def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
                 "corpus", f"row {blank} of {split!r} has no text", "load it with rb.load_corpus"
             )
     check_origin(domains, corpus)
+    if own := [name for name in ("input_ids", "labels") if name in corpus["train"].column_names]:
+        message = f"corpus: its columns {listed(own)} are not used: texts are tokenised anew"
+        warnings.warn(message, RbkitWarning, stacklevel=3)
     return texts
 
 
