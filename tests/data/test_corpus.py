@@ -1239,7 +1239,7 @@ def test_columns_with_the_names_of_a_corpuss_own_are_renamed_and_told():
 ODD = {
     "numbers and texts": (5, "five"),
     "lists": ([1], {"a": 1}),
-    "half a character": (5, "half \ud800"),
+    "half": (5, "half \ud800"),
 }
 
 
