@@ -28,6 +28,7 @@ eval_sources: dict[str, float] | None = None  # share of each source in the eval
 max_examples: int | None = None  # use at most this many examples
 eval_size: int | None = None  # examples held out for evaluation
 embedder: str = "minilm"  # minilm, tfidf, or a sentence-transformers id or path
+embed: str = "text"  # column that the embedder reads: text, prompt, ...
 max_tokens: int = 64  # tokens of a text that the embedder reads
 cluster: Literal["kmeans", "ward", "hdbscan", "sources"] = "kmeans"  # how to make domains
 k: tuple[int, ...] | int = (8, 12, 16, 20)  # number of domains, or a grid to choose from

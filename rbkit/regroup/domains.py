@@ -271,7 +271,10 @@ class Domains:
         """
         from rbkit.regroup.preparation import prepare  # it brings scikit-learn
 
-        options.setdefault("embedder", self.method.get("embedder") or "minilm")
+        described = self.method.get("embedder") or {}
+        options.setdefault("embedder", described or "minilm")
+        if "vectors" not in options:
+            options.setdefault("embed", described.get("embed"))
         material, _ = prepare(corpus, **options)
         self._check_origin(material.origin)
         self.material = material

@@ -21,7 +21,7 @@ from rbkit.regroup.editor import Editor
 from rbkit.regroup.embedders import AnyEmbedder, params_of
 from rbkit.regroup.noise import warn_of_shape
 from rbkit.regroup.operations import EditLog, pack_labels
-from rbkit.regroup.preparation import as_corpus, check_columns, prepare
+from rbkit.regroup.preparation import as_corpus, check_columns, prepare, texts_of
 from rbkit.regroup.sources import SourceLabels, by_source
 
 
@@ -29,6 +29,7 @@ def regroup(
     corpus: Any,
     *,
     embedder: AnyEmbedder = "minilm",
+    embed: str | None = None,
     cluster: Any = "kmeans",
     k: int | Sequence[int] | Literal["auto"] | None = None,
     rule: str = "silhouette",
@@ -60,6 +61,11 @@ def regroup(
         A SentenceTransformer, or a function from a list of texts to (n, d) numbers, will do; they
         are run each time, the others' vectors are kept. Not used (and not run) with
         ``cluster="sources"``.
+    embed : str, optional
+        Column that the embedder reads in place of ``text``: ``"prompt"`` is the prompt alone of
+        data that has one (:func:`~rbkit.data.load_corpus` makes it of usual shapes), and any
+        other column may hold texts, lists of them, or chats. Terms and quotes are of the text.
+        Recorded in ``method["embedder"]``, and so obeyed by whatever embeds for these domains.
     cluster : {"kmeans", "ward", "hdbscan", "sources"} or estimator
         k-means is the paper's; ``ward`` is a hierarchy that can be cut again at any k;
         ``hdbscan`` finds dense groups on a UMAP, and noise. An estimator has scikit-learn's
@@ -131,6 +137,8 @@ def regroup(
         elif cluster not in ("kmeans", "ward", "hdbscan"):
             remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
             raise InputError("cluster", f"{cluster!r} is unknown", remedy)
+    if embed is not None:  # also where nothing is embedded, in the end
+        texts_of(corpus["train"].select([0]), embed, "train")
     if isinstance(cluster, SourceLabels) and edits is None:
         return by_source(corpus, cluster, unseen, seed)
     log = None
@@ -138,9 +146,10 @@ def regroup(
         log = edits if isinstance(edits, EditLog) else EditLog.load(edits)
         if embedder == "minilm" and log.embedder:  # the default: then the log's own
             embedder = log.embedder
-    material, seconds = prepare(
-        corpus, embedder, vectors=vectors, cache=cache, num_proc=num_proc, progress=progress
-    )
+        if vectors is None:
+            embed = embed or log.embedder.get("embed")
+    options: dict[str, Any] = {"cache": cache, "num_proc": num_proc, "progress": progress}
+    material, seconds = prepare(corpus, embedder, embed=embed, vectors=vectors, **options)
     editor = Editor(material)
     began = perf_counter()
     quality: dict[str, Any] = {"silhouette": None, "grid": []}

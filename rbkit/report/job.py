@@ -50,6 +50,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     domains = regroup(
         corpus,
         embedder=embedder,
+        embed=None if params.embed == "text" else params.embed,
         cluster=params.cluster,
         k=grid,
         min_cluster_size=params.min_cluster_size,

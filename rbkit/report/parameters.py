@@ -394,6 +394,7 @@ class RunParameters(Parameters):
     max_examples: int | None = declare(None, "use at most this many examples")
     eval_size: int | None = declare(None, "examples held out for evaluation")
     embedder: str = declare("minilm", "minilm, tfidf, or a sentence-transformers id or path")
+    embed: str = declare("text", "column that the embedder reads: text, prompt, ...")
     max_tokens: int = declare(64, "tokens of a text that the embedder reads")
     cluster: Literal["kmeans", "ward", "hdbscan", "sources"] = declare(
         "kmeans", "how to make domains"

@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from rbkit.data import load_corpus
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import Domains, EditLog, TfidfEmbedder, regroup
+from rbkit.regroup import Domains, EditLog, TfidfEmbedder, assign_new, regroup
 
 TFIDF = {"embedder": TfidfEmbedder(dim=4), "progress": False}
 
@@ -353,3 +353,68 @@ def test_no_file_chooses_a_model_but_the_users_own_call_may(corpus, tiny_model, 
         with pytest.raises(InputError, match="which is not loaded by itself; pass embedder="):
             call()
         call(embedder=tiny_model)
+
+
+# --- what is embedded ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def answered(make_corpus):
+    """Prompts of one topic, answers of another: what is embedded decides the domains."""
+    corpus, other = make_corpus(), make_corpus()
+    made = DatasetDict()
+    for split in corpus:
+        prompts, topics = corpus[split]["text"][:], corpus[split]["source"][:]
+        answers = other[split]["text"][::-1]
+        made[split] = Dataset.from_dict(
+            {
+                "text": [f"{p} {a} {a}" for p, a in zip(prompts, answers, strict=True)],
+                "prompt": prompts,
+                "chat": [[{"from": "human", "value": p}] for p in prompts],
+                "parts": [p.split() for p in prompts],
+                "source": topics,
+                "n": range(len(topics)),
+            }
+        )
+    return made
+
+
+@pytest.mark.parametrize("column", ["prompt", "chat", "parts"])
+def test_what_is_embedded_can_be_chosen_and_is_recorded(answered, column, tmp_path):
+    domains = regroup(answered, k=3, embed=column, **TFIDF)
+    view = DatasetDict({s: answered[s].remove_columns("text") for s in answered})
+    view = DatasetDict({s: data.rename_column("prompt", "text") for s, data in view.items()})
+    if column == "prompt":  # as a corpus of the prompts alone
+        expected = regroup(view, k=3, **TFIDF)
+        np.testing.assert_array_equal(domains.centroids, expected.centroids)
+        np.testing.assert_array_equal(domains.train_labels, expected.train_labels)
+    assert adjusted_rand_score(domains.train_labels, answered["train"]["source"]) > 0.9
+    of_texts = regroup(answered, k=3, **TFIDF)
+    assert adjusted_rand_score(of_texts.train_labels, answered["train"]["source"]) < 0.5
+    assert domains.method["embedder"]["embed"] == column
+    assert "embed" not in of_texts.method["embedder"]
+    # loaded, replayed and new examples: the same column
+    loaded = Domains.load(domains.save(tmp_path)).attach(answered, progress=False)
+    np.testing.assert_array_equal(loaded.material.train, domains.material.train)
+    assert loaded.material.embedder == domains.material.embedder
+    again = regroup(answered, edits=tmp_path, progress=False)
+    np.testing.assert_array_equal(again.train_labels, domains.train_labels)
+    placed = assign_new(loaded, answered["eval"])
+    np.testing.assert_array_equal(placed.labels, domains.eval_labels)
+    with pytest.raises(InputError, match=f"embed: no column {column!r}; it has 'text'"):
+        assign_new(loaded, answered["eval"].select_columns(["text"]))
+    with pytest.raises(InputError, match="learnt from the corpus, which is not at hand; attach"):
+        assign_new(Domains.load(tmp_path), answered["eval"])
+
+
+def test_a_column_that_cannot_be_embedded_is_named(answered):
+    for options in ({}, {"cluster": "sources"}):
+        with pytest.raises(InputError, match=r"embed: no column 'promt'.*; it has 'text', 'prompt'"):
+            regroup(answered, k=3, embed="promt", **TFIDF, **options)
+        with pytest.raises(InputError, match="embed: the column 'n' holds integer, not texts"):
+            regroup(answered, k=3, embed="n", **TFIDF, **options)
+    vectors = {split: np.eye(3)[np.arange(len(answered[split])) % 3] for split in answered}
+    with pytest.raises(InputError, match="embed: decides nothing where vectors are given"):
+        regroup(answered, k=3, embed="prompt", vectors=vectors, progress=False)
+    with pytest.raises(InputError, match=r"embed: 'prompt', but PixelEmbedder reads .* 'image'"):
+        regroup(answered, k=3, embed="prompt", embedder="pixels", progress=False)

@@ -56,6 +56,7 @@ _FOLLOWS = {"vocab_size": "seed", "layer": "mixer", "buckets": "mixer"}
 _OF_CORPUS = {"corpus", "text_column", "source_column", "eval_sources", "max_examples", "eval_size"}
 _OF_DOMAINS = {
     "embedder",
+    "embed",
     "max_tokens",
     "cluster",
     "k",
