@@ -55,7 +55,7 @@ seed: int = 0  # seed of everything random
 resume: bool = False  # continue from the last checkpoint of an unfinished run
 overwrite: bool = False  # replace the run that the run folder holds
 run_dir: str = ""  # run folder; a new one under reports/ if empty
-profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
+profile: Literal["full", "smoke"] = "full"  # smoke: seconds, on a part of the corpus
 
 # %% [markdown]
 # ## Parameters

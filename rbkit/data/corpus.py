@@ -258,6 +258,45 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
     }
 
 
+def part_of(
+    corpus: datasets.DatasetDict,
+    sizes: Mapping[str, int],
+    seed: int = 0,
+    labels: Mapping[str, Ints] | None = None,
+) -> dict[str, Ints]:
+    """Choose rows of both splits, at most `sizes`, each source (or label) in proportion.
+
+    Each is there at least once, if there is room; of those that train has, the eval part has only
+    such as the train part has, too.
+
+    >>> corpus = load_corpus([{"text": f"{i}", "source": "ab"[i > 90]} for i in range(99)])
+    >>> rows = part_of(corpus, {"train": 9, "eval": 3})
+    >>> sorted(set(corpus["train"][rows["train"]]["source"]))
+    ['a', 'b']
+    """
+    sourced = all("source" in corpus[split].column_names for split in ("train", "eval"))
+    columns = Columns(["text"], "source" if sourced else None)
+    splits = [columns.scan(corpus[split], False, keep_empty=True) for split in ("train", "eval")]
+    rows = Rows.of(splits)
+    n = len(corpus["train"])
+    codes = rows.codes
+    if labels is not None:  # -1 is a group as well
+        codes = np.concatenate([labels["train"], labels["eval"]]).astype(np.int64) + 1
+    train = subsample(np.arange(n), codes, rows.hashes, sizes["train"], seed)
+    held = np.arange(n, len(codes))
+    held = held[np.isin(codes[held], codes[train]) | ~np.isin(codes[held], codes[:n])]
+    if not len(held):
+        held = np.arange(n, len(codes))
+    return {"train": train, "eval": subsample(held, codes, rows.hashes, sizes["eval"], seed) - n}
+
+
+def corpus_of(
+    corpus: datasets.DatasetDict, rows: Mapping[str, Sequence[int] | Ints]
+) -> datasets.DatasetDict:
+    """Return the corpus of some rows of both splits."""
+    return datasets.DatasetDict({split: corpus[split].select(rows[split]) for split in rows})
+
+
 def _attach(corpus: datasets.DatasetDict, facts: dict[str, Any]) -> datasets.DatasetDict:
     description = json.dumps({**facts, "stamps": _stamps(corpus)}, ensure_ascii=False)
     for data in corpus.values():

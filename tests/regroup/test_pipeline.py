@@ -409,7 +409,7 @@ def test_what_is_embedded_can_be_chosen_and_is_recorded(answered, column, tmp_pa
 
 def test_a_column_that_cannot_be_embedded_is_named(answered):
     for options in ({}, {"cluster": "sources"}):
-        with pytest.raises(InputError, match=r"embed: no column 'promt'.*; it has 'text', 'prompt'"):
+        with pytest.raises(InputError, match=r"embed: no column 'promt'.*it has 'text', 'prompt'"):
             regroup(answered, k=3, embed="promt", **TFIDF, **options)
         with pytest.raises(InputError, match="embed: the column 'n' holds integer, not texts"):
             regroup(answered, k=3, embed="n", **TFIDF, **options)
