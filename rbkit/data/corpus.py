@@ -206,6 +206,7 @@ def load_corpus(
         "sources": [rows.names[i] for i in np.unique(rows.codes[train])],
         "seed": seed,
         "fingerprint": rows.fingerprint(train, held),
+        **({"in_memory": True} if opened.in_memory else {}),
     }
     return _attach(corpus, facts)
 
@@ -220,7 +221,8 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
         ``n_eval`` : int; ``duplicates`` : training examples that are also in the eval split;
         ``dropped`` : rows without text; ``held_back`` : rows in neither split (see
         `eval_sources`); ``sources`` : list of str; ``seed`` : int; ``fingerprint`` : hash of all
-        texts and sources. For a corpus that rbkit did not load, or that has been changed since,
+        texts and sources; ``in_memory`` : True for data without a place to be loaded from. For a
+        corpus that rbkit did not load, or that has been changed since,
         counts and fingerprint are computed again.
 
     Examples

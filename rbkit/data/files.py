@@ -55,6 +55,7 @@ class Opened:
     name: str
     credits: list[dict[str, str]] = field(default_factory=list)
     unread: dict[str, InputError] = field(default_factory=dict)  # columns left out, and why
+    in_memory: bool = False  # so that its name loads nothing
 
 
 def checked_path(where: str | Path) -> Path:

@@ -39,7 +39,7 @@ def in_memory(where: Any, progress: bool) -> Any:
     if not isinstance(data, datasets.Dataset):
         return _checked_places(data)
     unit = "texts" if isinstance(where, _COLUMN) and data.column_names == ["text"] else "rows"
-    return Opened({"train": data}, f"{kind} of {len(data):,} {unit}", unread=unread)
+    return Opened({"train": data}, f"{kind} of {len(data):,} {unit}", unread=unread, in_memory=True)
 
 
 def _mapping(where: Mapping[Any, Any], kind: str, progress: bool, unread: Unread) -> Any:
@@ -53,13 +53,15 @@ def _mapping(where: Mapping[Any, Any], kind: str, progress: bool, unread: Unread
                 what = f"{numbers} in {short!r}"
                 raise InputError(kind, what, "give columns of one length")
             data = _from_columns(columns, kind, unread)
-            return Opened({"train": data}, f"{kind} of {len(data):,} rows", unread=unread)
+            return Opened(
+                {"train": data}, f"{kind} of {len(data):,} rows", unread=unread, in_memory=True
+            )
     splits = {str(n): _table(given, f"{kind}, {n}", progress, unread) for n, given in where.items()}
     rows = {n: data for n, data in splits.items() if isinstance(data, datasets.Dataset)}
     if rows and (others := [name for name in splits if name not in rows]):
         what = f"{next(iter(rows))!r} is rows in memory, {others[0]!r} is not"
         raise InputError(kind, what, "give rows of each split, files of each, or columns")
-    return Opened(rows, kind, unread=unread) if rows else _checked_places(splits)
+    return Opened(rows, kind, unread=unread, in_memory=True) if rows else _checked_places(splits)
 
 
 def _table(given: Any, kind: str, progress: bool, unread: Unread) -> Any:

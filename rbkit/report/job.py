@@ -16,7 +16,6 @@ from rbkit.regroup.operations import EditLog
 from rbkit.regroup.pipeline import regroup
 from rbkit.report.parameters import SMOKE_SIZES, RunParameters
 from rbkit.train.models import PRESETS
-from rbkit.train.training import check_origin
 
 
 def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, Domains]:
@@ -41,7 +40,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     smoke = params.profile == "smoke"
     if params.domains:
         domains = Domains.load(params.domains)
-        check_origin(domains, corpus)
+        domains.check_origin(corpus)
         return _part_of(corpus, domains, params.seed) if smoke else (corpus, domains)
     if smoke:
         corpus = corpus_of(corpus, part_of(corpus, SMOKE_SIZES, params.seed))
@@ -63,6 +62,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         noise=params.noise,
         max_noise=params.max_noise,
         far=params.far,
+        unseen=params.unseen,
         edits=params.edits or None,
         seed=params.seed,
         progress=progress,

@@ -408,7 +408,12 @@ class RunParameters(Parameters):
         None, "what becomes of hdbscan's noise"
     )
     max_noise: float | None = declare(None, "at most this share of the examples stays noise")
-    far: Literal["keep", "apart"] = declare("keep", "far eval examples: in q, or apart")
+    far: Literal["keep", "apart", "outside"] = declare(
+        "keep", "far eval examples: in q, apart, or outside"
+    )
+    unseen: Literal["error", "drop", "nearest", "outside"] = declare(
+        "error", "eval sources that train lacks"
+    )
     edits: str = declare("", "log of edits made by hand, to be repeated")
     domains: str = declare("", "folder of saved domains; new ones if empty")
     mixer: str = declare("RnB", "rule that sets the proportions", check=known_mixer)

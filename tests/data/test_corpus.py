@@ -449,6 +449,7 @@ def test_a_hub_id_goes_to_load_dataset_and_its_licence_is_kept(monkeypatch):
     assert "trust_remote_code" not in asked
     assert about(corpus)["licences"][0]["licence"] == "cc-by-sa-3.0"
     assert about(corpus)["name"] == "owner/name"
+    assert "in_memory" not in about(corpus)
 
 
 def test_the_users_logging_and_bars_are_left_as_they_were(tmp_path):
@@ -612,6 +613,7 @@ def test_texts_in_hand_are_a_corpus(given):
     corpus = load_corpus(given, eval_size=4)
     assert contents(corpus) == contents(expected)
     assert about(corpus)["name"].startswith(f"{type(given).__name__} of 30 ")
+    assert about(corpus)["in_memory"] is True
 
 
 def frame_of(rows):

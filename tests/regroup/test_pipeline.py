@@ -12,7 +12,15 @@ from sklearn.metrics import adjusted_rand_score
 
 from rbkit.data import load_corpus
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import Domains, EditLog, TfidfEmbedder, assign_new, regroup
+from rbkit.regroup import (
+    Domains,
+    EditLog,
+    Editor,
+    TfidfEmbedder,
+    assign_new,
+    embed_corpus,
+    regroup,
+)
 
 TFIDF = {"embedder": TfidfEmbedder(dim=4), "progress": False}
 
@@ -139,6 +147,75 @@ def test_or_are_dropped_on_request(corpus):
     assert (domains.eval_labels == -1).sum() == 10
     assert domains.eval_sizes.sum() == 30
     assert domains.quality["eval_dropped_share"] == 0.25
+
+
+def of_elsewhere(corpus):
+    """Eval examples of a source that training lacks, of the topic of one that it has."""
+    kitchen = [row["text"] for row in corpus["train"] if row["source"] == "kitchen"][:10]
+    rows = {"text": [*kitchen, "oak elm"], "source": ["bakery"] * 10 + ["garden"]}
+    evals = [*corpus["eval"], *Dataset.from_dict(rows)]
+    return DatasetDict(train=corpus["train"], eval=Dataset.from_list(evals))
+
+
+def test_or_go_to_the_nearest_source_that_training_has(corpus, tmp_path):
+    options = {"cluster": "sources", "unseen": "nearest", **TFIDF}
+    domains = regroup(of_elsewhere(corpus), **options)
+    assert domains.quality["unseen"] == {"bakery": "kitchen", "garden": "forest"}
+    named = np.array(domains.names)[domains.eval_labels]
+    assert named.tolist() == [*corpus["eval"]["source"], *["kitchen"] * 10, "forest"]
+    assert domains.q.sum() == 1
+    assert domains.method["params"]["unseen"] == "nearest"
+    assert domains.method["embedder"]["name"] == "TfidfEmbedder"
+    assert domains.quality["eval_dropped_share"] == 0
+    # against brute force: the distances between means
+    of = of_elsewhere(corpus)
+    vectors = embed_corpus(of, TfidfEmbedder(dim=4), progress=False)
+    theirs = vectors["eval"][np.array(of["eval"]["source"]) == "bakery"].mean(axis=0)
+    train = np.array(of["train"]["source"])
+    gaps = [np.linalg.norm(vectors["train"][train == n].mean(0) - theirs) for n in domains.names]
+    assert domains.names[int(np.argmin(gaps))] == "kitchen"
+    only = DatasetDict(train=of["train"], eval=of["eval"].select(range(30, 40)))
+    assert regroup(only, **options).q[domains.names.index("kitchen")] == 1
+    # nothing is embedded where training has all sources
+    plain = regroup(corpus, **{**options, "embedder": "not there"})
+    assert plain.method["embedder"] is None
+    assert Domains.load(domains.save(tmp_path)).quality["unseen"] == domains.quality["unseen"]
+
+
+def test_or_count_in_the_overall_loss_without_a_domain(corpus, tmp_path):
+    domains = regroup(with_unseen(corpus), cluster="sources", unseen="outside", progress=False)
+    assert domains.outside == (domains.eval_labels == -1).sum() == 10
+    assert domains.eval_sizes.sum() == 30
+    assert domains.quality["eval_dropped_share"] == 0
+    loaded = Domains.load(domains.save(tmp_path / "a"))
+    assert loaded.count_outside
+    for shown in (repr(loaded), loaded._repr_html_()):
+        assert "outside" in shown
+        assert "10 eval examples, in the overall loss alone" in shown
+    dropped = regroup(with_unseen(corpus), cluster="sources", unseen="drop", progress=False)
+    assert dropped.outside == 0
+    assert "outside" not in (dropped.save(tmp_path / "b") / "domains.json").read_text()
+    only = DatasetDict(train=corpus["train"], eval=with_unseen(corpus)["eval"].select([35]))
+    with pytest.raises(InputError, match="all of its examples"):
+        regroup(only, cluster="sources", unseen="outside", progress=False)
+
+
+def test_far_eval_examples_may_count_outside(corpus):
+    strange = Dataset.from_dict({"text": ["oak flour"] * 9, "source": ["mail"] * 9})
+    strange = DatasetDict(
+        train=corpus["train"], eval=Dataset.from_list([*corpus["eval"], *strange])
+    )
+    rng = np.random.default_rng(0)
+    vectors = {split: rng.normal(size=(len(strange[split]), 3)) for split in strange}
+    vectors["eval"][30:] += 50
+    made = {far: regroup(strange, k=3, vectors=vectors, far=far, progress=False)
+            for far in ("apart", "outside")}  # fmt: skip
+    assert (made["outside"].eval_labels[30:] == -1).all()
+    np.testing.assert_array_equal(made["outside"].eval_labels, made["apart"].eval_labels)
+    assert made["apart"].outside == 0 < 9 <= made["outside"].outside
+    np.testing.assert_array_equal(made["outside"].q, made["apart"].q)
+    editor = Editor(made["outside"].material, made["outside"])
+    assert editor.domains().count_outside
 
 
 def test_an_eval_set_of_unseen_sources_alone_cannot_be_dropped(corpus):

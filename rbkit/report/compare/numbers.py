@@ -20,6 +20,7 @@ from rbkit.report.compare.variants import Comparison, is_finished
 from rbkit.show.facts import (
     as_floats,
     domain_names,
+    finite,
     losses,
     overhead,
     parameter,
@@ -210,10 +211,16 @@ def _by_domain(run: Run) -> _Columns:
         "loss_example": as_floats(final.get("by_domain_example") or []),
     }
     missing = np.full(len(names), np.nan)
-    return {"domain": names} | {
+    columns = {
         name: values if values is not None and len(values) == len(names) else missing
         for name, values in columns.items()
     }
+    if finite(final.get("outside_token")) is not None:  # which only the overall loss counts
+        outside = {"loss_token": "outside_token", "loss_example": "outside_example"}
+        last = {name: as_floats([final.get(outside.get(name, ""))]) for name in columns}
+        columns = {name: np.append(values, last[name]) for name, values in columns.items()}
+        names = [*names, "outside"]
+    return {"domain": names} | columns
 
 
 def _proportions(run: Run) -> _Columns:

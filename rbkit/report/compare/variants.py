@@ -64,6 +64,7 @@ _OF_DOMAINS = {
     "noise",
     "max_noise",
     "far",
+    "unseen",
     "edits",
 }
 _OF_NOTEBOOK = frozenset({"corpus", "embedder", "k"})  # who records these is the run notebook

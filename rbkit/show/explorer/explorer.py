@@ -128,7 +128,8 @@ def explore(
             what.attach(corpus, progress=progress, **options)
         assert what.material is not None
         editor = Editor(what.material, what)
-        far = "apart" if what.quality.get("far_eval", {}).get("apart") else "keep"
+        if what.quality.get("far_eval", {}).get("apart"):
+            far = "outside" if what.count_outside else "apart"
     if log is not None:
         editor.replay(log)
     return Explorer(editor, display=display, seed=seed, far=far)
@@ -143,7 +144,7 @@ class Explorer:
     display : {"live", "batch", "final", "off"}, optional
     seed : int
         Of the map and of cuts.
-    far : {"keep", "apart"}
+    far : {"keep", "apart", "outside"}
         Eval examples that lie far from all domains: as in :func:`rbkit.regroup`.
 
     Attributes
