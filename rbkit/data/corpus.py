@@ -264,7 +264,7 @@ def part_of(
     corpus: datasets.DatasetDict,
     sizes: Mapping[str, int],
     seed: int = 0,
-    labels: Mapping[str, Ints] | None = None,
+    labels: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, Ints]:
     """Choose rows of both splits, at most `sizes`, each source (or label) in proportion.
 

@@ -204,7 +204,7 @@ def _metrics(run: Run) -> _Columns:
 def _by_domain(run: Run) -> _Columns:
     names, (p, _) = domain_names(run), proportions_in_force(run)
     final = run.info.get("final") or {}
-    columns = {
+    columns: dict[str, Any] = {
         "q": target(run),
         "p": p[-1] if len(p) else None,
         "loss_token": losses(run).by_domain,

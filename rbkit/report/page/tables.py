@@ -611,8 +611,8 @@ def by_domain_note(comparison: Comparison) -> str:
     parts += [f"at {', '.join(held)}"] if held else []
     text = ", ".join(parts)
     text = f"{text[0].upper()}{text[1:]}." if text else ""
-    outside = [(v.label, [final_outside(run) for run in v.runs]) for v in shown]
-    means = [f"{name} {np.mean(each):.4f}" for name, each in outside if None not in each]
+    outside = [(v.label, [x for x in map(final_outside, v.runs) if x is not None]) for v in shown]
+    means = [f"{name} {np.mean(each):.4f}" for name, each in outside if each]
     if means:  # in no domain, so in no row of the figure
         text += f" Outside all domains, in the overall loss alone: {', '.join(means)}."
     return text.strip()
