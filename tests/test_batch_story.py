@@ -88,6 +88,8 @@ def story(out, runs, say=print):
         2,
         "--profile",
         "smoke",
+        "-p",
+        "corpus=docstrings",
         "--baseline",
         "mixer=Target",
     ]

@@ -140,7 +140,11 @@ def test_run_and_report_make_offline_pages(tmp_path):
     runner, out = CliRunner(), tmp_path / "runs"
     for mixer in ("Target", "RnB"):
         done = runner.invoke(
-            app, ["run", "--out", str(out / mixer), "-p", "profile=smoke", "-p", f"mixer={mixer}"]
+            app,
+            [
+                *("run", "--out", str(out / mixer), "-p", "profile=smoke"),
+                *("-p", f"mixer={mixer}", "-p", "corpus=docstrings"),
+            ],
         )
         assert done.exit_code == 0, done.output
         assert (out / mixer / "run.html").exists()

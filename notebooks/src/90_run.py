@@ -28,13 +28,15 @@ eval_sources: dict[str, float] | None = None  # share of each source in the eval
 max_examples: int | None = None  # use at most this many examples
 eval_size: int | None = None  # examples held out for evaluation
 embedder: str = "minilm"  # minilm, tfidf, or a sentence-transformers id or path
+embed: str = "text"  # column that the embedder reads: text, prompt, ...
 max_tokens: int = 64  # tokens of a text that the embedder reads
 cluster: Literal["kmeans", "ward", "hdbscan", "sources"] = "kmeans"  # how to make domains
 k: tuple[int, ...] | int = (8, 12, 16, 20)  # number of domains, or a grid to choose from
 min_cluster_size: int | None = None  # least examples of a domain, with hdbscan
 noise: Literal["nearest", "own", "drop"] | None = None  # what becomes of hdbscan's noise
 max_noise: float | None = None  # at most this share of the examples stays noise
-far: Literal["keep", "apart"] = "keep"  # far eval examples: in q, or apart
+far: Literal["keep", "apart", "outside"] = "keep"  # far eval examples: in q, apart, or outside
+unseen: Literal["error", "drop", "nearest", "outside"] = "error"  # eval sources that train lacks
 edits: str = ""  # log of edits made by hand, to be repeated
 domains: str = ""  # folder of saved domains; new ones if empty
 mixer: str = "RnB"  # rule that sets the proportions
@@ -56,7 +58,7 @@ seed: int = 0  # seed of everything random
 resume: bool = False  # continue from the last checkpoint of an unfinished run
 overwrite: bool = False  # replace the run that the run folder holds
 run_dir: str = ""  # run folder; a new one under reports/ if empty
-profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
+profile: Literal["full", "smoke"] = "full"  # smoke: seconds, on a part of the corpus
 
 # %% [markdown]
 # ## Parameters

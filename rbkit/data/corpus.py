@@ -22,21 +22,22 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from rbkit.data.read import (
+from rbkit.data.columns import (
+    CORPUS_FORMAT,
+    ORIGINAL_ROW,
     Columns,
     Ints,
-    Opened,
     Rows,
     Scan,
     UInt64s,
     has_images,
-    open_data,
 )
+from rbkit.data.files import Opened
+from rbkit.data.read import open_data
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.text import listed
 
 _EVAL_NAMES = ("eval", "validation", "valid", "val", "dev", "test")
-_FORMAT = "rbkit-corpus/1"
 
 
 def load_corpus(
@@ -47,7 +48,7 @@ def load_corpus(
     source: str | None = "source",
     id: str | None = None,
     image: str | None = "image",
-    keep: bool | Sequence[str] = (),
+    keep: bool | Sequence[str] = True,
     eval_share: float = 0.1,
     eval_size: int | None = None,
     eval_sources: Mapping[str, float] | None = None,
@@ -73,9 +74,12 @@ def load_corpus(
         TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
-        In a folder of several ``.txt`` and ``.md`` files, and in a list with ``.md``, each file
-        is one example, and its source the subfolder; lines are examples in other ``.txt``
-        files. ``sample_by="document"`` or ``"line"`` asks for one of the two.
+        Original task files of Super-NaturalInstructions (``tasks/task001_....json``) have the
+        source ``task``; ``source="Categories"`` or ``"Domains"`` takes what they say of it, and
+        ``positive_examples=2`` puts so many into the prompt; of several outputs the first is
+        the completion. In a folder of several ``.txt`` and ``.md`` files, and in a list with
+        ``.md``, each file is one example, and its source the subfolder; lines are examples in
+        other ``.txt`` files. ``sample_by="document"`` or ``"line"`` asks for one of the two.
         In a folder of images (``.png``, ``.jpg``, ...) each is one example; its caption is the
         file's name, or stands in ``metadata.csv`` or ``.jsonl`` (``file_name`` and ``caption``)
         or in a text file of the same name; its source is the subfolder. A ``.tar`` is read as a
@@ -88,13 +92,17 @@ def load_corpus(
     text : str, sequence of str, or callable
         Column of the texts, or a field of one (``"doc.body"``). Several are joined by a blank
         line; empty ones are left out. A callable gets each row as a dict, and returns its text
-        or None; it is called twice, and its text must depend on the row alone. If there is no
-        column ``text``, those of Dolly, Alpaca, prompts and completions, questions and answers,
-        ShareGPT or OpenAI's chats are taken, with a warning that says so. Of images it is the
-        caption: ``caption``, or ``txt`` of a WebDataset.
+        or None; it is called twice, and its text must depend on the row alone. A column of lists
+        of texts is joined, too. If there is no column ``text``, those of Dolly, Alpaca,
+        Super-NaturalInstructions, S1, prompts and completions, questions and answers, ShareGPT or
+        OpenAI's chats are taken, with a warning that says so. Of images it is the caption:
+        ``caption``, or ``txt`` of a WebDataset.
     messages : str, optional
         Column of chats, instead of `text`: lists of ``{role, content}`` or ``{from, value}``,
-        written as ``User: ...`` and ``Assistant: ...`` with a blank line between turns.
+        written as ``User: ...`` and ``Assistant: ...`` with a blank line between turns. As data
+        of the shapes above, they get columns ``prompt`` and ``completion``, unless the data has
+        one of these: texts that make up the text, or, of a chat, the messages up to the
+        assistant's last one, and this.
     source : str or None
         Column of the human labels, or a field of one. If there is none, every source is
         ``"unknown"``.
@@ -105,8 +113,11 @@ def load_corpus(
         folder of the data, or anywhere if the data are in memory. It is kept as ``image``, and
         decides the side of the split in place of the text. By default a column ``image``, or the
         only one of images, if there is one; None: images are not read.
-    keep : sequence of str or bool
-        Further columns to keep beside the text, such as ``["prompt", "completion"]``; True: all.
+    keep : bool or sequence of str
+        Further columns to keep beside the text, ``prompt`` and ``completion`` included; True: all
+        of them, () or False: none. Those that are called ``text``, ``source``, ``original_row``
+        or, with `id`, ``id``, and are not the corpus's own, are kept as ``given_text`` and so on.
+        A column that Arrow cannot hold is left out, with a warning, unless it is asked for.
     eval_share : float
         Share of the texts to hold out, in (0, 1).
     eval_size : int, optional
@@ -134,8 +145,9 @@ def load_corpus(
     datasets.DatasetDict
         Splits ``train`` and ``eval``, each with string columns ``text`` and ``source``, and
         ``original_row``: the row in the data as given, from 0, before rows were left out; if
-        the data has an eval split of its own, the row in that split. And ``id``, if asked for,
-        and ``image``, if there are images: an image without a text is left out.
+        the data has an eval split of its own, the row in that split; if it is a corpus that was
+        saved, what was its ``original_row``. And ``id``, if asked for, further columns, and
+        ``image``, if there are images: an image without a text is left out.
 
     Raises
     ------
@@ -162,9 +174,12 @@ def load_corpus(
     opened = opened.with_images(image)
     train_name, eval_name = _split_names(opened)
     columns = Columns.find(opened, train_name, text, source, messages, id)
-    scans = [columns.scan(opened.splits[train_name], progress, where=opened.name)]
     if eval_name:
         columns.check(opened, eval_name)
+    kept = {name: columns.kept(opened, name, keep) for name in (train_name, eval_name) if name}
+    _warn_of_columns(opened, columns, kept[train_name], keep)
+    scans = [columns.scan(opened.splits[train_name], progress, where=opened.name)]
+    if eval_name:
         scans.append(columns.scan(opened.splits[eval_name], progress, where=opened.name))
     rows = Rows.of(scans)
     if len(rows.hashes) == 0:
@@ -199,12 +214,12 @@ def load_corpus(
 
     corpus = datasets.DatasetDict()
     for name, chosen in (("train", train), ("eval", held)):
-        own = eval_name if name == "eval" else None
-        data = opened.splits[own or train_name]
+        own = (eval_name if name == "eval" else None) or train_name
         key = rows.fingerprint(chosen, chosen[:0])
-        corpus[name] = columns.take(data, rows.position[chosen], progress, key, keep)
+        at = rows.position[chosen]
+        corpus[name] = columns.take(opened.splits[own], at, progress, key, kept[own])
     facts = {
-        "format": _FORMAT,
+        "format": CORPUS_FORMAT,
         "name": opened.name,
         "licences": opened.credits,
         "n_train": len(train),
@@ -215,6 +230,7 @@ def load_corpus(
         "sources": [rows.names[i] for i in np.unique(rows.codes[train])],
         "seed": seed,
         "fingerprint": rows.fingerprint(train, held),
+        **({"in_memory": True} if opened.in_memory else {}),
     }
     return _attach(corpus, facts)
 
@@ -229,7 +245,8 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
         ``n_eval`` : int; ``duplicates`` : training examples that are also in the eval split;
         ``dropped`` : rows without text; ``held_back`` : rows in neither split (see
         `eval_sources`); ``sources`` : list of str; ``seed`` : int; ``fingerprint`` : hash of all
-        texts and sources. For a corpus that rbkit did not load, or that has been changed since,
+        texts and sources; ``in_memory`` : True for data without a place to be loaded from. For a
+        corpus that rbkit did not load, or that has been changed since,
         counts and fingerprint are computed again.
 
     Examples
@@ -268,6 +285,45 @@ def about(corpus: datasets.DatasetDict) -> dict[str, Any]:
     }
 
 
+def part_of(
+    corpus: datasets.DatasetDict,
+    sizes: Mapping[str, int],
+    seed: int = 0,
+    labels: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, Ints]:
+    """Choose rows of both splits, at most `sizes`, each source (or label) in proportion.
+
+    Each is there at least once, if there is room; of those that train has, the eval part has only
+    such as the train part has, too.
+
+    >>> corpus = load_corpus([{"text": f"{i}", "source": "ab"[i > 90]} for i in range(99)])
+    >>> rows = part_of(corpus, {"train": 9, "eval": 3})
+    >>> sorted(set(corpus["train"][rows["train"]]["source"]))
+    ['a', 'b']
+    """
+    sourced = all("source" in corpus[split].column_names for split in ("train", "eval"))
+    columns = Columns(["text"], "source" if sourced else None)
+    splits = [columns.scan(corpus[split], False, keep_empty=True) for split in ("train", "eval")]
+    rows = Rows.of(splits)
+    n = len(corpus["train"])
+    codes = rows.codes
+    if labels is not None:  # -1 is a group as well
+        codes = np.concatenate([labels["train"], labels["eval"]]).astype(np.int64) + 1
+    train = subsample(np.arange(n), codes, rows.hashes, sizes["train"], seed)
+    held = np.arange(n, len(codes))
+    held = held[np.isin(codes[held], codes[train]) | ~np.isin(codes[held], codes[:n])]
+    if not len(held):
+        held = np.arange(n, len(codes))
+    return {"train": train, "eval": subsample(held, codes, rows.hashes, sizes["eval"], seed) - n}
+
+
+def corpus_of(
+    corpus: datasets.DatasetDict, rows: Mapping[str, Sequence[int] | Ints]
+) -> datasets.DatasetDict:
+    """Return the corpus of some rows of both splits."""
+    return datasets.DatasetDict({split: corpus[split].select(rows[split]) for split in rows})
+
+
 def _attach(corpus: datasets.DatasetDict, facts: dict[str, Any]) -> datasets.DatasetDict:
     description = json.dumps({**facts, "stamps": _stamps(corpus)}, ensure_ascii=False)
     for data in corpus.values():
@@ -280,7 +336,7 @@ def _attached(data: datasets.Dataset) -> dict[str, Any]:
         facts = json.loads(data.info.description or "{}")
     except json.JSONDecodeError:
         return {}  # a data set's own description: prose
-    return facts if isinstance(facts, dict) and facts.get("format") == _FORMAT else {}
+    return facts if isinstance(facts, dict) and facts.get("format") == CORPUS_FORMAT else {}
 
 
 def _stamps(corpus: datasets.DatasetDict) -> list[str]:
@@ -296,6 +352,20 @@ def _split_names(opened: Opened) -> tuple[str, str | None]:
             opened.name, f"has the splits {', '.join(names)} and no train", "choose one by split="
         )
     return train, next((name for name in _EVAL_NAMES if name in names and name != train), None)
+
+
+def _warn_of_columns(
+    opened: Opened, columns: Columns, kept: Mapping[str, str], keep: bool | Sequence[str]
+) -> None:
+    """Tell of columns that are left out, or kept under another name."""
+    for error in opened.unread.values() if keep is True else ():
+        message = f"{error.where}: left out, for it {error.what}"
+        warnings.warn(message, RbkitWarning, stacklevel=3)
+    read = set(columns.names(next(iter(opened.splits.values())))) - {ORIGINAL_ROW}
+    for old, new in kept.items():
+        if old != new and old not in read:  # what the corpus's own is made of is no surprise
+            message = f"its column {old!r} is kept as {new!r}, for a corpus has its own {old!r}"
+            warnings.warn(f"{opened.name}: {message}", RbkitWarning, stacklevel=3)
 
 
 def _warn_of_dropped_rows(name: str, scans: Sequence[Scan]) -> None:

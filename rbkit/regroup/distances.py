@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from rbkit.regroup.domains import Domains
 
 Floats = NDArray[np.float64]
@@ -184,15 +186,16 @@ class Placed(NamedTuple):
     far: NDArray[np.bool_] | None
 
 
-def assign_new(domains: Domains, vectors: ArrayLike) -> Placed:
+def assign_new(domains: Domains, vectors: ArrayLike | Dataset) -> Placed:
     """Place new examples in existing domains, without refitting: the nearest prototype decides.
 
     Parameters
     ----------
     domains : Domains
         With centroids; with ``quality["distances"]`` for `far`.
-    vectors : array of shape (n, d)
-        From the embedder of the domains.
+    vectors : array of shape (n, d), or datasets.Dataset
+        From the embedder of the domains. Or rows, which it then embeds: the column that it read
+        of the corpus. One that learns from the corpus needs :meth:`Domains.attach`.
 
     Returns
     -------
@@ -207,7 +210,8 @@ def assign_new(domains: Domains, vectors: ArrayLike) -> Placed:
     Raises
     ------
     InputError
-        Domains that were not made from vectors, or vectors of another length.
+        Domains that were not made from vectors, vectors of another length, or rows without the
+        column that was embedded.
 
     Examples
     --------
@@ -221,6 +225,10 @@ def assign_new(domains: Domains, vectors: ArrayLike) -> Placed:
         raise InputError("domains", what, "regroup with an embedder and a clusterer")
     centroids = _matrix("centroids", domains.centroids).astype(np.float32)
     owners = _owners(centroids, domains.centroid_domains)
+    if hasattr(vectors, "column_names"):
+        from rbkit.regroup.preparation import embed_new  # it brings scikit-learn
+
+        vectors = embed_new(vectors, domains.method.get("embedder") or {}, domains.material)
     prototypes, gaps = nearest_prototypes(_matrix("vectors", vectors), centroids)
     labels, distances = owners[prototypes[:, 0]].astype(np.int32), gaps[:, 0]
     profile = domains.quality.get("distances")

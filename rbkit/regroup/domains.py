@@ -90,7 +90,7 @@ class Domains:
     names : list of str, length m
         Unique.
     train_labels, eval_labels : ndarray of int32, shapes (n_train,) and (n_eval,)
-        Domain of every example, 0 to m - 1; -1 for an example that was dropped.
+        Domain of every example, 0 to m - 1; -1 for an example in none, which is left out.
     centroids : ndarray of float32, shape (P, d), or None
         An example belongs to the domain of the nearest one. One per domain (P = m) where
         domains come straight from k-means; more after a merge or a move by hand. None where
@@ -108,6 +108,9 @@ class Domains:
         Columns ``original_row`` and, if the corpus has it, ``id``; train first, then eval.
         None if the corpus does not come from :func:`rbkit.data.load_corpus`, and for domains of
         packed rows.
+    count_outside : bool
+        Whether eval examples in no domain count in the overall eval loss, and in metrics. They are
+        never in q, nor in the loss of a domain.
 
     Raises
     ------
@@ -131,6 +134,7 @@ class Domains:
     centroid_domains: NDArray[np.int32] | None = None
     material: Material | None = None
     keys: pa.Table | None = None
+    count_outside: bool = False
 
     def __post_init__(self) -> None:
         self.names = [str(name) for name in self.names]
@@ -174,7 +178,7 @@ class Domains:
         train_labels, eval_labels : array of int
             From 0 to m - 1; -1 leaves an example out.
         **more
-            `centroids`, `method`, `quality`, `cards`, `keys`.
+            `centroids`, `method`, `quality`, `cards`, `keys`, `count_outside`.
         """
         more.setdefault("method", {"name": "by hand", "params": {}, "embedder": None, "seed": None})
         domains = cls(list(names), np.asarray(train_labels), np.asarray(eval_labels), **more)
@@ -201,6 +205,11 @@ class Domains:
     def eval_sizes(self) -> NDArray[np.int64]:
         """Eval examples per domain: int64, shape (m,)."""
         return np.bincount(self.eval_labels[self.eval_labels >= 0], minlength=self.m)
+
+    @property
+    def outside(self) -> int:
+        """Eval examples that count in the overall loss without a domain."""
+        return int((self.eval_labels < 0).sum()) if self.count_outside else 0
 
     @property
     def q(self) -> NDArray[np.float64]:
@@ -271,17 +280,31 @@ class Domains:
         """
         from rbkit.regroup.preparation import prepare  # it brings scikit-learn
 
-        options.setdefault("embedder", self.method.get("embedder") or "minilm")
+        described = self.method.get("embedder") or {}
+        options.setdefault("embedder", described or "minilm")
+        if "vectors" not in options:
+            options.setdefault("embed", described.get("embed"))
         material, _ = prepare(corpus, **options)
-        self._check_origin(material.origin)
+        self.check_origin(material.origin)
         self.material = material
         return self
 
-    def _check_origin(self, given: str) -> None:
+    def check_origin(self, corpus: DatasetDict | str) -> None:
+        """Refuse another corpus, or its fingerprint, than the one that the domains were made from.
+
+        Domains that do not know theirs, as of those made by hand, refuse none.
+        """
         origin = self.method.get("corpus")
-        if origin not in (None, "", given):
-            what = f"made from the corpus {origin}, not from this one ({given})"
-            raise InputError("domains", what, "load that corpus, with the same seed and sizes")
+        if origin in (None, ""):
+            return
+        if not isinstance(corpus, str):
+            from rbkit.data.corpus import about  # it brings datasets
+
+            corpus = str(about(corpus)["fingerprint"])
+        if origin != corpus:
+            what = f"made from the corpus {origin}, not from this one ({corpus})"
+            remedy = "regroup this corpus, or load that one with the same seed and sizes as before"
+            raise InputError("domains", what, remedy)
 
     def split(self, data: Dataset | DatasetDict, which: str = "train") -> dict[str, Dataset]:
         """Divide the rows that were regrouped by domain.
@@ -318,9 +341,7 @@ class Domains:
         if which not in both:
             raise InputError("which", f"{which!r} is unknown", 'use "train" or "eval"')
         if isinstance(data, dict):
-            from rbkit.data.corpus import about  # it brings datasets
-
-            self._check_origin(about(data)["fingerprint"])
+            self.check_origin(data)
             data = data[which]
         labels = both[which]
         if not (hasattr(data, "select") and hasattr(data, "__len__")):
@@ -377,6 +398,8 @@ class Domains:
             "cards": [asdict(card) for card in self.cards],
             "sha256": {name: sha256_of_file(folder / name) for name in tables},
         }
+        if self.count_outside:
+            facts["count_outside"] = True
         write_json(folder / _HEADER, json_ready(facts))
 
     @classmethod
@@ -422,6 +445,7 @@ class Domains:
                 quality=facts["quality"],
                 cards=[Card(**card) for card in facts["cards"]],
                 keys=keys,
+                count_outside=facts.get("count_outside", False),
             )
         except InputError as error:
             where = error.where if str(folder) in error.where else f"{folder}, {error.where}"
@@ -465,7 +489,7 @@ class Domains:
             where = NOISE_POLICIES.get(str(noise.get("policy")), "")
             parts.append(f"noise {noise['share']:.1%} {where}".rstrip())
         far = self.quality.get("far_eval", {})
-        if far.get("apart"):
+        if far.get("apart") and not self.count_outside:
             parts.append(f"{far['far']:,} far eval examples kept apart")
         return parts
 
@@ -480,6 +504,8 @@ class Domains:
         for name, size, (p, q) in zip(self.names, self.sizes, self._shares(), strict=True):
             shown = one_line(name)[:width]
             lines.append(f"{shown:<{width}}  {size:>8,}  {p:>6.1%}  {q:>6.1%}")
+        if self.outside:
+            lines.append(f"outside: {self.outside:,} eval examples, in the overall loss alone")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -496,6 +522,11 @@ class Domains:
             rows.append(
                 f'<tr><td>{escape(name)}</td><td class="n">{self.sizes[at]:,}</td>{bars}'
                 f"<td>{card}</td></tr>"
+            )
+        if self.outside:
+            about = f"{self.outside:,} eval examples, in the overall loss alone"
+            rows.append(
+                f'<tr><td>outside</td><td class="n">0</td><td></td><td></td><td>{about}</td>'
             )
         columns = ("domain", "train", "share", "eval share q", "about")
         head = "".join(f"<th>{column}</th>" for column in columns)
@@ -552,6 +583,7 @@ _DAMAGE += (ArithmeticError, OSError, MemoryError)
 def _check_header(facts: dict[str, Any]) -> None:
     """Refuse a header of other types than :meth:`Domains.save` writes."""
     kinds: dict[str, Any] = {"names": list, "method": dict, "quality": dict, "cards": list}
+    kinds["count_outside"] = bool
     kinds |= {"name": str, "size": int, "eval_size": int, "sources": dict}
     kinds |= dict.fromkeys(("terms", "nearest", "strangest"), list)
     for part in (facts, *facts["cards"]):

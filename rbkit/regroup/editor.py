@@ -326,6 +326,7 @@ class Editor:
         clusterings: Clusterings | None = None,
     ) -> None:
         self.material = material
+        self.count_outside = domains is not None and domains.count_outside
         self.clusterings = clusterings or Clusterings(material)
         self.maker = CardMaker(material)
         self._done: list[tuple[dict[str, Any], Grouping]] = []  # operations and their outcomes
@@ -518,6 +519,7 @@ class Editor:
             cards=cards,
             material=self.material,
             keys=self.material.keys,
+            count_outside=self.count_outside,
         )
 
     def replay(self, log: EditLog) -> Editor:

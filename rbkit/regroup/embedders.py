@@ -519,7 +519,7 @@ def make_embedder(embedder: AnyEmbedder) -> Embedder:
             remedy = "give a name, a function, or an object with scikit-learn's fit and transform"
             raise InputError("embedder", f"{str(embedder)[:40]!r} has no {missing[0]}", remedy)
         return cast(Embedder, embedder)
-    params = {key: value for key, value in embedder.items() if key != "name"}
+    params = {key: value for key, value in embedder.items() if key not in ("name", "embed")}
     name = str(embedder.get("name"))
     if name not in _BY_CLASS:
         what = f"{name!r} cannot be made from its name"

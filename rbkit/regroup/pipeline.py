@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from rbkit.regroup.editor import Editor
 from rbkit.regroup.embedders import AnyEmbedder, params_of
 from rbkit.regroup.noise import warn_of_shape
 from rbkit.regroup.operations import EditLog, pack_labels
-from rbkit.regroup.preparation import as_corpus, check_columns, prepare
+from rbkit.regroup.preparation import as_corpus, check_columns, prepare, texts_of
 from rbkit.regroup.sources import SourceLabels, by_source
 
 
@@ -29,6 +30,7 @@ def regroup(
     corpus: Any,
     *,
     embedder: AnyEmbedder = "minilm",
+    embed: str | None = None,
     cluster: Any = "kmeans",
     k: int | Sequence[int] | Literal["auto"] | None = None,
     rule: str = "silhouette",
@@ -59,8 +61,14 @@ def regroup(
     embedder : {"minilm", "tfidf", "pixels"}, hub id, folder, Embedder, model or callable
         A SentenceTransformer, or a function from a list of texts to (n, d) numbers, will do; they
         are run each time, the others' vectors are kept. Not used (and not run) with
-        ``cluster="sources"``. Of images the captions are embedded by default; ``"pixels"`` looks
-        at colours and outlines, a folder of a CLIP or a :class:`ClipEmbedder` at what they show.
+        ``cluster="sources"``, but for ``unseen="nearest"``. Of images the captions are embedded by
+        default; ``"pixels"`` looks at colours and outlines, a folder of a CLIP or a
+        :class:`ClipEmbedder` at what they show.
+    embed : str, optional
+        Column that the embedder reads in place of ``text``: ``"prompt"`` is the prompt alone of
+        data that has one (:func:`~rbkit.data.load_corpus` makes it of usual shapes), and any
+        other column may hold texts, lists of them, or chats. Terms and quotes are of the text.
+        Recorded in ``method["embedder"]``, and so obeyed by whatever embeds for these domains.
     cluster : {"kmeans", "ward", "hdbscan", "sources"} or estimator
         k-means is the paper's; ``ward`` is a hierarchy that can be cut again at any k;
         ``hdbscan`` finds dense groups on a UMAP, and noise. An estimator has scikit-learn's
@@ -80,15 +88,19 @@ def regroup(
     max_noise : float, optional
         At most this share of all examples stays noise: the nearest ones join their domain
         first, the rest follow `noise`.
-    far : {"keep", "apart"}
-        Eval examples that lie far from all domains: in q, or apart (label -1).
+    far : {"keep", "apart", "outside"}
+        Eval examples that lie far from all domains: in q; apart (label -1), and not evaluated; or
+        outside (label -1), in the overall eval loss alone.
     edits : EditLog or path, optional
         A log of edits made by hand, to be repeated, with its first cut and its embedder.
     vectors : mapping, optional
         ``{"train": (n_train, d), "eval": (n_eval, d)}``, instead of an embedder's.
     seed : int
-    unseen : {"error", "drop"}
-        With ``cluster="sources"``: what to do with eval examples whose source training lacks.
+    unseen : {"error", "drop", "nearest", "outside"}
+        With ``cluster="sources"``, of eval examples whose source training lacks: an error; left
+        out; each such source to the train source whose mean vector is nearest to its own
+        (``quality["unseen"]``), for which the corpus is embedded; or in the overall eval loss
+        without a domain.
     cache : path, bool or None
         Where embeddings are kept (:func:`embed`).
     num_proc : int
@@ -124,24 +136,33 @@ def regroup(
     check_columns(corpus := as_corpus(corpus, seed=seed, progress=progress))
     automatic = k is None or (isinstance(k, str) and k == "auto")
     grid = None if automatic else _as_grid(k)
-    if far not in ("keep", "apart"):
-        raise InputError("far", f"{far!r} is unknown", 'use "keep" or "apart"')
+    if far not in ("keep", "apart", "outside"):
+        raise InputError("far", f"{far!r} is unknown", 'use "keep", "apart" or "outside"')
+    if unseen not in ("error", "drop", "nearest", "outside"):
+        remedy = 'use "error", "drop", "nearest" or "outside"'
+        raise InputError("unseen", f"{unseen!r} is unknown", remedy)
     if isinstance(cluster, str):
         if cluster == "sources":
             cluster = SourceLabels()
         elif cluster not in ("kmeans", "ward", "hdbscan"):
             remedy = 'use "kmeans", "ward", "hdbscan", "sources" or an estimator'
             raise InputError("cluster", f"{cluster!r} is unknown", remedy)
+    if embed is not None:  # also where nothing is embedded, in the end
+        texts_of(corpus["train"].select([0]), embed, "train")
+    options: dict[str, Any] = {"cache": cache, "num_proc": num_proc, "progress": progress}
+    options |= {"embed": embed, "vectors": vectors}
     if isinstance(cluster, SourceLabels) and edits is None:
-        return by_source(corpus, cluster, unseen, seed)
+        return by_source(
+            corpus, cluster, unseen, seed, partial(prepare, corpus, embedder, **options)
+        )
     log = None
     if edits is not None:
         log = edits if isinstance(edits, EditLog) else EditLog.load(edits)
         if embedder == "minilm" and log.embedder:  # the default: then the log's own
             embedder = log.embedder
-    material, seconds = prepare(
-        corpus, embedder, vectors=vectors, cache=cache, num_proc=num_proc, progress=progress
-    )
+        if vectors is None:
+            options["embed"] = embed or log.embedder.get("embed")
+    material, seconds = prepare(corpus, embedder, **options)
     editor = Editor(material)
     began = perf_counter()
     quality: dict[str, Any] = {"silhouette": None, "grid": []}
@@ -287,12 +308,13 @@ def measured_domains(
     domains.quality["eval_far_share"] = examples.share
     if warn and far == "keep":
         examples.warn(stacklevel=3)
-    if far == "apart":
+    if far != "keep":
         labels = examples.apart()
         sizes = np.bincount(labels[labels >= 0], minlength=domains.m)
         cards = [
             replace(card, eval_size=int(n)) for card, n in zip(domains.cards, sizes, strict=True)
         ]
-        domains = replace(domains, eval_labels=labels, cards=cards)
+        outside = domains.count_outside or far == "outside"
+        domains = replace(domains, eval_labels=labels, cards=cards, count_outside=outside)
         domains.quality["far_eval"]["apart"] = True
     return domains

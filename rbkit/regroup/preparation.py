@@ -12,17 +12,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Image
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import NotFittedError
 
+from rbkit.data.columns import ORIGINAL_ROW
 from rbkit.data.corpus import about, load_corpus
-from rbkit.data.read import ORIGINAL_ROW
+from rbkit.data.shapes import chat_text, is_text, joined, kind_of, messages_of, turn_of
 from rbkit.errors import InputError, as_count
 from rbkit.files import json_ready
 from rbkit.regroup.embedders import AnyEmbedder, make_embedder, params_of
+from rbkit.regroup.embedding import embed as embed_texts
 from rbkit.regroup.embedding import embed_corpus, embedding_seconds
 from rbkit.regroup.kmeans import vectors_of
 from rbkit.regroup.shards import embed_corpus_sharded
+from rbkit.text import listed
 
 _BATCH = 10_000
 _IN_MEMORY = 200_000  # examples; the vectors of more stay on disk
@@ -81,7 +85,8 @@ class Material:
     def texts(self, split: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """Return the texts of some rows, in their order."""
         at = np.asarray(rows, dtype=np.int64)
-        return [str(text) for text in self.corpus[split][at]["text"]] if len(at) else []
+        texts = self.corpus[split].select_columns(["text"])  # no picture beside them is read
+        return [str(text) for text in texts[at]["text"]] if len(at) else []
 
     def sources(self, split: str) -> list[str]:
         """Return the source of every example; "unknown" where the corpus has no sources."""
@@ -103,17 +108,20 @@ class Material:
     @property
     def has_images(self) -> bool:
         """Whether the examples are images."""
-        return "image" in self.corpus["train"].column_names
+        return isinstance(self.corpus["train"].features.get("image"), Image)
 
     def image(self, split: str, row: int) -> Any:
         """Return the picture of one example: a :class:`PIL.Image.Image`, or None."""
-        return self.corpus[split][int(row)]["image"] if self.has_images else None
+        images = self.corpus[split].select_columns(["image"]) if self.has_images else None
+        return None if images is None else images[int(row)]["image"]
 
     @cached_property
     def keys(self) -> pa.Table | None:
         """What joins train and eval, in this order, to the data they came from; None if nothing."""
         both = [self.corpus[split] for split in ("train", "eval")]
-        names = [n for n in (ORIGINAL_ROW, "id") if all(n in data.column_names for data in both)]
+        kinds = [{n: kind_of(data.features.get(n)) for n in (ORIGINAL_ROW, "id")} for data in both]
+        known = ("integer", "string")  # other ids join nothing
+        names = [n for n, kind in kinds[0].items() if kind == kinds[1][n] and kind in known]
         parts = [data.select_columns(names).with_format("arrow")[:] for data in both if names]
         return pa.concat_tables(parts, promote_options="permissive") if names else None
 
@@ -138,6 +146,7 @@ def prepare(
     corpus: DatasetDict,
     embedder: AnyEmbedder = "minilm",
     *,
+    embed: str | None = None,
     vectors: Mapping[str, ArrayLike] | None = None,
     cache: Path | str | bool | None = True,
     num_proc: int = 1,
@@ -147,9 +156,9 @@ def prepare(
 
     Parameters
     ----------
-    corpus, embedder, vectors, cache, num_proc, progress
+    corpus, embedder, embed, vectors, cache, num_proc, progress
         As in :func:`rbkit.regroup.regroup`; an embedder may also be given by its description
-        in ``domains.method["embedder"]``.
+        in ``domains.method["embedder"]``, which has the column that it read.
 
     Examples
     --------
@@ -164,6 +173,8 @@ def prepare(
     num_proc = as_count("num_proc", num_proc, least=1)
     origin = about(corpus)["fingerprint"]
     if vectors is not None:
+        if embed is not None:
+            raise InputError("embed", "decides nothing where vectors are given", "leave it out")
         train, eval_ = (_checked_vectors(vectors, split) for split in ("train", "eval"))
         if train.shape[1] != eval_.shape[1]:
             what = f"{train.shape[1]} numbers for train and {eval_.shape[1]} for eval"
@@ -172,20 +183,69 @@ def prepare(
         return Material(corpus, train, eval_, embedder=description, origin=origin), {}
     tool = make_embedder(embedder)
     column = getattr(tool, "reads", "text")
+    if embed is None and isinstance(embedder, Mapping):
+        embed = embedder.get("embed")
+    view = corpus
+    if embed not in (None, column):
+        if column != "text":
+            what = f"{embed!r}, but {type(tool).__name__} reads the column {column!r}"
+            raise InputError("embed", what, "leave it out, or use an embedder of texts")
+        view = DatasetDict({s: texts_of(corpus[s], str(embed), s) for s in ("train", "eval")})
     both: Mapping[str, Any]
     if cache and column == "text" and (num_proc > 1 or len(corpus["train"]) > _IN_MEMORY):
         folder = Path(cache) if isinstance(cache, str | Path) else None
-        shards = embed_corpus_sharded(corpus, tool, folder, num_proc=num_proc, progress=progress)
+        shards = embed_corpus_sharded(view, tool, folder, num_proc=num_proc, progress=progress)
         both, seconds = shards, shards["train"].seconds + shards["eval"].seconds
     else:
         began = perf_counter()
-        both = embed_corpus(corpus, tool, cache=cache, progress=progress)
+        both = embed_corpus(view, tool, cache=cache, progress=progress)
         seconds = perf_counter() - began
-        items = [item for split in ("train", "eval") for item in corpus[split][column]]
+        items = [item for split in ("train", "eval") for item in view[split][column]]
         seconds = max(seconds, embedding_seconds(items, tool, cache=cache))
     description = json_ready({"name": type(tool).__name__, **params_of(tool)})
+    if view is not corpus:
+        description["embed"] = embed
     material = Material(corpus, both["train"], both["eval"], embedder=description, origin=origin)
     return material, {"embed": seconds}
+
+
+def embed_new(
+    data: Dataset, described: Mapping[str, Any], material: Material | None
+) -> NDArray[np.float32]:
+    """Embed new rows as the examples of domains were: by the same embedder, of the same column."""
+    tool, reads = make_embedder(described), described.get("embed", "text")
+    if getattr(tool, "reads", "text") != "text":
+        what = f"{type(tool).__name__} reads no texts"
+        raise InputError("vectors", what, "embed these examples yourself, and give their vectors")
+    if material is not None:
+        tool.fit(texts_of(material.corpus["train"], reads)["text"][:])
+    try:
+        return embed_texts(texts_of(data, reads)["text"][:], tool, progress=False)
+    except NotFittedError as error:
+        what = f"their {type(tool).__name__} learnt from the corpus, which is not at hand"
+        raise InputError("domains", what, "attach it: domains.attach(corpus)") from error
+
+
+def texts_of(data: Dataset, column: str, split: str = "") -> Dataset:
+    """Return what is embedded of each row as a column ``text``: texts, lists of them, or chats.
+
+    >>> rows = Dataset.from_dict({"prompt": [[{"role": "user", "content": "Why?"}]]})
+    >>> texts_of(rows, "prompt")["text"][:]
+    ['User: Why?']
+    """
+    if column not in data.column_names:
+        where = f" in the split {split!r}" if split else ""
+        what = f"no column {column!r}{where}; it has {listed(data.column_names)}"
+        raise InputError("embed", what, "name one of these, or keep it when the corpus is loaded")
+    feature, bare = data.features[column], data.select_columns([column]).with_format(None)
+    if kind_of(feature) == "string":
+        return bare.rename_column(column, "text") if column != "text" else bare
+    if turn_of(feature) is None and not is_text(feature):
+        what = f"the column {column!r} holds {kind_of(feature)}, not texts or chats"
+        raise InputError("embed", what, "name another column")
+    write = joined if turn_of(feature) is None else lambda turns: chat_text(messages_of(turns))
+    texts = [write(value) for batch in bare.iter(_BATCH) for value in batch[column]]
+    return Dataset.from_dict({"text": texts})
 
 
 def as_corpus(given: Any, *, seed: int = 0, progress: bool = True) -> DatasetDict:

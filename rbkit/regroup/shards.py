@@ -43,7 +43,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from rbkit.data.corpus import about
-from rbkit.data.read import quiet
+from rbkit.data.files import quiet
 from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, regular, write_json
 from rbkit.regroup.embedding import Embedder, embed
@@ -389,7 +389,8 @@ class ShardWork:
             len(dataset),
             rows_per_shard,
         )
-        return cls(dataset, column, embedder, ShardFolder.claim(folder, header))
+        texts = dataset.select_columns([column])  # no other column travels to a worker
+        return cls(texts, column, embedder, ShardFolder.claim(folder, header))
 
     def __call__(self, shard: int) -> int:
         """Embed and write one shard, if it is missing or damaged; return its number of rows."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 from datasets import DatasetDict
@@ -15,6 +15,8 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.regroup.cards import CardMaker
 from rbkit.regroup.domains import Domains
+from rbkit.regroup.grouping import means
+from rbkit.regroup.kmeans import assign
 from rbkit.regroup.preparation import Material, check_columns, label_column
 
 
@@ -80,26 +82,43 @@ class SourceLabels(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             unseen = sorted({str(s) for s, at in zip(sources or [], labels, strict=True) if at < 0})
             shown = ", ".join(map(repr, unseen[:8])) + (", ..." if len(unseen) > 8 else "")
             what = f"{(labels < 0).mean():.1%} of its examples come from sources that training"
-            remedy = 'pass unseen="drop" to leave them out, or regroup with KMeans, '
-            remedy += "which places every example"
+            remedy = 'pass unseen="drop" to leave them out, unseen="nearest" or "outside" to '
+            remedy += "evaluate them, or regroup with KMeans, which places every example"
             raise InputError("eval", f"{what} lacks ({shown})", remedy)
         return labels
 
 
-def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int) -> Domains:
-    """Make a domain of every label; eval examples follow their own label."""
-    if unseen not in ("error", "drop"):
-        raise InputError("unseen", f"{unseen!r} is unknown", 'use "error" or "drop"')
+def by_source(
+    corpus: DatasetDict,
+    cluster: SourceLabels,
+    unseen: str,
+    seed: int,
+    embed: Callable[[], tuple[Material, dict[str, float]]],
+) -> Domains:
+    """Make a domain of every label; eval examples follow their own label.
+
+    `embed` gives the vectors by which sources that training lacks find the nearest that it has.
+    """
     check_columns(corpus)
     train, eval_ = (label_column(corpus, split, cluster.column) for split in ("train", "eval"))
     clusters = SourceLabels(cluster.column).fit(sources=train)
-    if unseen == "error":
-        eval_labels = clusters.predict(sources=eval_)
-    else:
-        eval_labels = clusters.match(eval_)
-        if (eval_labels < 0).all():
-            what = "all of its examples come from sources that training lacks"
-            raise InputError("eval", what, "regroup with KMeans, which places every example")
+    eval_labels = clusters.predict(sources=eval_) if unseen == "error" else clusters.match(eval_)
+    lost = eval_labels < 0
+    nearest: dict[str, str] = {}
+    made: dict[str, Any] = {"embedder": None}
+    if unseen == "nearest" and lost.any():
+        vectors, seconds = embed()
+        made = {"embedder": vectors.embedder, "seconds": seconds}
+        names, codes = np.unique(np.asarray(eval_, dtype=str)[lost], return_inverse=True)
+        theirs = means(np.asarray(vectors.eval)[lost], codes, len(names))
+        ours = means(vectors.train, clusters.labels_, len(clusters.sources_))
+        places = assign(theirs, ours)[0]
+        eval_labels[lost] = places[codes]
+        nearest = {str(n): clusters.sources_[at] for n, at in zip(names, places, strict=True)}
+    elif lost.all():
+        what = "all of its examples come from sources that training lacks"
+        remedy = 'pass unseen="nearest", or regroup with KMeans, which places every example'
+        raise InputError("eval", what, remedy)
     m = len(clusters.sources_)
     origin = about(corpus)["fingerprint"]
     no_vectors = (np.zeros((len(corpus[split]), 0)) for split in ("train", "eval"))
@@ -119,15 +138,17 @@ def by_source(corpus: DatasetDict, cluster: SourceLabels, unseen: str, seed: int
         method={
             "name": "SourceLabels",
             "params": params,
-            "embedder": None,
+            **made,
             "seed": seed,
             "corpus": origin,
         },
         quality={
             "silhouette": None,
             "grid": [],
-            "eval_dropped_share": float((eval_labels < 0).mean()),
+            "eval_dropped_share": float(unseen != "outside" and (eval_labels < 0).mean()),
+            **({"unseen": nearest} if nearest else {}),
         },
         cards=cards,
         keys=material.keys,
+        count_outside=unseen == "outside",
     )

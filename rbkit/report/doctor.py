@@ -101,7 +101,8 @@ def _smoke(say: Callable[..., None]) -> bool:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="rbkit-doctor-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        params = RunParameters(profile="smoke", run_dir=folder, overwrite=True).resolved()
+        given = RunParameters(corpus="docstrings", profile="smoke", run_dir=folder, overwrite=True)
+        params = given.resolved()
         corpus, domains = load_inputs(params, progress=False)
         run = rb.train(corpus, domains, **train_options(params), progress=False)
         loss, rounds = run.info["final"]["loss_token"], len(run.history["step"])

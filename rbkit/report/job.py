@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from rbkit.balance.mixers.registry import mixer_by_name
-from rbkit.data.corpus import load_corpus
+from rbkit.data.corpus import about, corpus_of, load_corpus, part_of
 from rbkit.files import free_name
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.embedders import TransformerEmbedder
 from rbkit.regroup.operations import EditLog
 from rbkit.regroup.pipeline import regroup
-from rbkit.report.parameters import RunParameters
+from rbkit.report.parameters import SMOKE_SIZES, RunParameters
 from rbkit.train.models import PRESETS
-from rbkit.train.training import check_origin
 
 
 def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, Domains]:
@@ -36,10 +38,13 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         seed=params.seed,
         progress=progress,
     )
+    smoke = params.profile == "smoke"
     if params.domains:
         domains = Domains.load(params.domains)
-        check_origin(domains, corpus)
-        return corpus, domains
+        domains.check_origin(corpus)
+        return _part_of(corpus, domains, params.seed) if smoke else (corpus, domains)
+    if smoke:
+        corpus = corpus_of(corpus, part_of(corpus, SMOKE_SIZES, params.seed))
     embedder: Any = params.embedder
     if embedder != "tfidf":
         embedder = TransformerEmbedder(embedder, max_tokens=params.max_tokens)
@@ -51,17 +56,35 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     domains = regroup(
         corpus,
         embedder=embedder,
+        embed=None if params.embed == "text" else params.embed,
         cluster=params.cluster,
         k=grid,
         min_cluster_size=params.min_cluster_size,
         noise=params.noise,
         max_noise=params.max_noise,
         far=params.far,
+        unseen=params.unseen,
         edits=params.edits or None,
         seed=params.seed,
         progress=progress,
     )
     return corpus, domains
+
+
+def _part_of(corpus: Any, domains: Domains, seed: int) -> tuple[Any, Domains]:
+    """Return a part of a corpus for a smoke run, each domain in proportion, and its domains."""
+    labels = {"train": domains.train_labels, "eval": domains.eval_labels}
+    rows = part_of(corpus, SMOKE_SIZES, seed, labels)
+    part = corpus_of(corpus, rows)
+    both = np.concatenate([rows["train"], rows["eval"] + len(domains.train_labels)])
+    return part, replace(
+        domains,
+        train_labels=domains.train_labels[rows["train"]],
+        eval_labels=domains.eval_labels[rows["eval"]],
+        method={**domains.method, "corpus": about(part)["fingerprint"], "edits": None},
+        keys=None if domains.keys is None else domains.keys.take(both),
+        cards=[],
+    )
 
 
 def train_options(params: RunParameters) -> dict[str, Any]:

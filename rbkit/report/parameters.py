@@ -17,6 +17,7 @@ import re
 import tokenize
 import types
 import typing
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -34,7 +35,7 @@ from pydantic import (
 )
 
 from rbkit.balance.mixers.registry import known_mixer, mixer_by_name
-from rbkit.errors import InputError, as_count
+from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import json_ready
 from rbkit.report.notebooks import read_notebook
 
@@ -394,6 +395,7 @@ class RunParameters(Parameters):
     max_examples: int | None = declare(None, "use at most this many examples")
     eval_size: int | None = declare(None, "examples held out for evaluation")
     embedder: str = declare("minilm", "minilm, tfidf, or a sentence-transformers id or path")
+    embed: str = declare("text", "column that the embedder reads: text, prompt, ...")
     max_tokens: int = declare(64, "tokens of a text that the embedder reads")
     cluster: Literal["kmeans", "ward", "hdbscan", "sources"] = declare(
         "kmeans", "how to make domains"
@@ -406,7 +408,12 @@ class RunParameters(Parameters):
         None, "what becomes of hdbscan's noise"
     )
     max_noise: float | None = declare(None, "at most this share of the examples stays noise")
-    far: Literal["keep", "apart"] = declare("keep", "far eval examples: in q, or apart")
+    far: Literal["keep", "apart", "outside"] = declare(
+        "keep", "far eval examples: in q, apart, or outside"
+    )
+    unseen: Literal["error", "drop", "nearest", "outside"] = declare(
+        "error", "eval sources that train lacks"
+    )
     edits: str = declare("", "log of edits made by hand, to be repeated")
     domains: str = declare("", "folder of saved domains; new ones if empty")
     mixer: str = declare("RnB", "rule that sets the proportions", check=known_mixer)
@@ -432,11 +439,20 @@ class RunParameters(Parameters):
     resume: bool = declare(False, "continue from the last checkpoint of an unfinished run")
     overwrite: bool = declare(False, "replace the run that the run folder holds")
     run_dir: str = declare("", "run folder; a new one under reports/ if empty")
-    profile: Literal["full", "smoke"] = declare("full", "smoke: a few seconds, to test")
+    profile: Literal["full", "smoke"] = declare("full", "smoke: seconds, on a part of the corpus")
 
     def resolved(self) -> RunParameters:
-        """Return the parameters that will be run: small ones with ``profile="smoke"``."""
-        return replace(self, **_SMOKE) if self.profile == "smoke" else self
+        """Return the parameters that will be run: small ones with ``profile="smoke"``.
+
+        Corpus, eval set, sources and clusterer stay the given ones, and saved domains too;
+        :func:`rbkit.report.job.load_inputs` cuts them. Edits made by hand do not fit a part.
+        """
+        if self.profile != "smoke":
+            return self
+        if self.edits:
+            message = "edits: not repeated with profile='smoke', which has a part of the examples"
+            warnings.warn(message, RbkitWarning, stacklevel=2)
+        return replace(self, **_SMOKE)
 
     def validate(self) -> None:
         """Refuse numbers that cannot work, by name."""
@@ -454,22 +470,15 @@ class RunParameters(Parameters):
             )
 
 
+SMOKE_SIZES = {"train": 240, "eval": 40}  # examples
 _POSITIVE = ["max_examples", "eval_size", "max_tokens", "vocab_size", "context", "steps"]
 _POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction", "metric_examples"]
-# A run of seconds that touches every part: no download, no model but a tiny one.
+# A run of seconds that touches every part of the given data, with a tiny model.
 _SMOKE: dict[str, Any] = {
-    "corpus": "docstrings",
-    "text_column": "text",
-    "source_column": "source",
-    "eval_sources": None,
-    "max_examples": 240,
-    "eval_size": 40,
     "embedder": "tfidf",
-    "cluster": "kmeans",
     "k": (3, 4),
     "min_cluster_size": None,
     "edits": "",
-    "domains": "",
     "model": "tiny",
     "vocab_size": 512,
     "context": 32,

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from transformers import AutoImageProcessor, CLIPImageProcessorPil, PreTrainedTokenizerBase
 
 from rbkit.data.images import IMAGE
-from rbkit.data.read import quiet
+from rbkit.data.files import quiet
 from rbkit.errors import InputError
 from rbkit.regroup.embedders import on_white
 from rbkit.train.losses import unwrapped

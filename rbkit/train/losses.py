@@ -392,6 +392,8 @@ class EvalLosses:
         The same within each domain; NaN for a domain without eval examples.
     per_example : ndarray of shape (n,)
         Mean loss per token of each example, in the order of the eval set.
+    outside_token, outside_example : float
+        The same of examples that count in the overall loss without a domain; NaN if there are none.
     """
 
     token: float
@@ -399,6 +401,8 @@ class EvalLosses:
     by_domain_token: FloatArray
     by_domain_example: FloatArray
     per_example: FloatArray
+    outside_token: float = float("nan")
+    outside_example: float = float("nan")
 
 
 @torch.no_grad()
@@ -409,6 +413,7 @@ def evaluate(
     n_domains: int,
     *,
     loss_of: LossOf = example_losses,
+    count_outside: bool = False,
     progress: bool = False,
 ) -> EvalLosses:
     """Evaluate `model` on batches of (row numbers, inputs), by domain.
@@ -416,7 +421,7 @@ def evaluate(
     Each row is in one batch of one process. A batch without row numbers is run and forgotten:
     sharded models need all processes to run as many batches. A negative row number is that of an
     example whose loss does not count. `labels` (n,) are the domains of the eval examples; -1
-    leaves one out, also of the overall loss.
+    leaves one out, also of the overall loss unless `count_outside`.
     """
     total, count = np.zeros(len(labels)), np.zeros(len(labels))
     training = model.training
@@ -439,11 +444,16 @@ def evaluate(
         model.train(training)
     device = next(model.parameters()).device
     total, count = all_sum(np.stack([total, count]), device)
-    return summarise(total, count, labels, n_domains)
+    return summarise(total, count, labels, n_domains, count_outside=count_outside)
 
 
 def summarise(
-    total: FloatArray, count: FloatArray, labels: np.ndarray[Any, Any], n_domains: int
+    total: FloatArray,
+    count: FloatArray,
+    labels: np.ndarray[Any, Any],
+    n_domains: int,
+    *,
+    count_outside: bool = False,
 ) -> EvalLosses:
     """Average summed losses `total` over `count` tokens, overall and by domain.
 
@@ -462,9 +472,11 @@ def summarise(
             return float("nan"), float("nan")
         return float(total[rows].sum() / count[rows].sum()), float(mean[rows].mean())
 
-    overall = averages(labels >= 0)  # examples left out of all domains count nowhere
+    # Examples left out of all domains count nowhere, unless they are to.
+    overall = averages(labels >= (-1 if count_outside else 0))
+    outside = averages((labels < 0) & count_outside)
     by_domain = np.array([averages(labels == i) for i in range(n_domains)]).reshape(-1, 2)
-    return EvalLosses(*overall, by_domain[:, 0], by_domain[:, 1], mean)
+    return EvalLosses(*overall, by_domain[:, 0], by_domain[:, 1], mean, *outside)
 
 
 def length_batches(lengths: np.ndarray[Any, Any], batch_size: int) -> list[np.ndarray[Any, Any]]:

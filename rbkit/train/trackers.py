@@ -31,6 +31,7 @@ DOMAINS_BY_NAME = 100  # of more domains the largest: a list of a thousand curve
 _LONGEST = 80  # characters of a name; some trackers refuse more than 250 in all
 _TRAIN = {"loss": "train/loss", "lr": "train/learning_rate", "examples": "train/examples"}
 _EVAL = {"loss_token": "eval/loss", "loss_example": "eval/loss_per_example"}
+_EVAL["outside_token"] = "eval/loss_outside"  # of eval examples in no domain that count
 _FIDELITY = {"correlation": "rb/fidelity", "tv": "rb/fidelity_distance"}
 
 

@@ -951,7 +951,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             self._used_columns(self.train_dataset, "training"),
             self._used_columns(self.eval_dataset, "evaluation"),
             self.sampler.members,
-            self._eval_rows,
+            np.flatnonzero(self.domains.eval_labels >= 0),
             collate,
             self.examples_per_step,
             self.args.seed,
@@ -968,7 +968,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Evaluate by domain; log and return ``eval_loss`` (per token), its parts and metrics.
 
         Metrics are those of ``compute_metrics``, which takes a second pass. Examples that are in
-        no domain count nowhere. Another `eval_dataset` is evaluated as the library does.
+        no domain count nowhere, or in the overall loss and metrics if ``domains.count_outside``.
+        Another `eval_dataset` is evaluated as the library does.
         """
         prefix = metric_key_prefix
         if eval_dataset is not None and eval_dataset is not self.eval_dataset:
@@ -979,6 +980,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         metrics |= {f"{prefix}_loss": losses.token, f"{prefix}_loss_example": losses.example}
         for name, value in zip(self.domains.names, losses.by_domain_token, strict=True):
             metrics[f"{prefix}_loss/{name}"] = float(value)
+        if self.domains.outside:
+            metrics[f"{prefix}_loss_outside"] = losses.outside_token
         number = len(self._eval_rows)
         per_step = self.args.eval_batch_size * self.args.world_size
         steps = -(-number // per_step)
@@ -1005,8 +1008,8 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     @property
     def _eval_rows(self) -> np.ndarray[Any, Any]:
-        """Rows of the eval set that are in a domain."""
-        return np.flatnonzero(np.asarray(self.domains.eval_labels) >= 0)
+        """Rows of the eval set that count: those in a domain, and those outside if they do."""
+        return np.flatnonzero(self.domains.eval_labels >= (-1 if self.domains.count_outside else 0))
 
     def evaluate_domains(self, step: int, name: str | None = None) -> EvalLosses:
         """Evaluate as part of the run: once per step, recorded, and paid for by `name`."""
@@ -1045,6 +1048,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 np.asarray(self.domains.eval_labels),
                 self.domains.m,
                 loss_of=self._losses_by_example,
+                count_outside=self.domains.count_outside,
             )
 
     # ------------------------------------------------------------------------ metrics
@@ -1250,6 +1254,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "sizes": self.domains.sizes,
                 "eval_sizes": self.domains.eval_sizes,
                 "q": self.domains.q,
+                **({"outside": self.domains.outside} if self.domains.outside else {}),
                 "method": {name: self.domains.method.get(name) for name in made_by},
             },
             ledger=self.ledger.to_json(),
@@ -1309,7 +1314,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         labels = np.asarray(domains.train_labels), np.asarray(domains.eval_labels)
         return {
             "domains": fingerprint(
-                list(domains.names), *(x.astype(np.int64).tobytes() for x in labels)
+                list(domains.names),
+                *(x.astype(np.int64).tobytes() for x in labels),
+                *(["outside"] if domains.outside else []),
             ),
             "train_dataset": _fingerprint_of(self.train_dataset),
             "round_steps": self.round_steps,
@@ -1501,11 +1508,13 @@ def _as_text(row: Any, *, whole: bool = False) -> str:
 
 
 def _by_kind(losses: EvalLosses) -> dict[str, Any]:
+    outside = {"token": losses.outside_token, "example": losses.outside_example}
     return {
         "loss_token": losses.token,
         "loss_example": losses.example,
         "by_domain_token": losses.by_domain_token,
         "by_domain_example": losses.by_domain_example,
+        **{f"outside_{per}": loss for per, loss in outside.items() if np.isfinite(loss)},
     }
 
 
@@ -1585,8 +1594,8 @@ def _check_domains(domains: Domains) -> None:
         raise InputError(
             "domains",
             f"{lost:.0%} of the eval set lies in domains without training data ({names})",
-            "regroup with KMeans (eval examples go to the nearest train domain), or leave those "
-            "examples out with SourceLabels(unseen='drop')",
+            "regroup with KMeans (eval examples go to the nearest train domain), or by sources "
+            "with unseen='nearest', 'outside' or 'drop'",
         )
 
 

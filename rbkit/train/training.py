@@ -30,11 +30,11 @@ from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
 from rbkit.data.corpus import about
-from rbkit.data.read import has_images
+from rbkit.data.columns import has_images
 from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
-from rbkit.text import nearest
+from rbkit.text import listed, nearest
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.contrastive import (
     PairCollator,
@@ -455,7 +455,10 @@ def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
             raise InputError(
                 "corpus", f"row {blank} of {split!r} has no text", "load it with rb.load_corpus"
             )
-    check_origin(domains, corpus)
+    domains.check_origin(corpus)
+    if own := [name for name in ("input_ids", "labels") if name in corpus["train"].column_names]:
+        message = f"corpus: its columns {listed(own)} are not used: texts are tokenised anew"
+        warnings.warn(message, RbkitWarning, stacklevel=3)
     return texts
 
 
@@ -530,17 +533,6 @@ def _with_loss(domains: Domains, data: Mapping[str, Any]) -> Domains:
         )
     labels = np.where(bare["train"], -1, domains.train_labels)
     return replace(domains, train_labels=labels, material=None) if bare["train"].any() else domains
-
-
-def check_origin(domains: Domains, corpus: Any) -> None:
-    """Refuse domains that were made from another corpus, or from another split of it."""
-    made_from, given = domains.method.get("corpus"), about(corpus)["fingerprint"]
-    if made_from is not None and made_from != given:
-        raise InputError(
-            "domains",
-            f"made from the corpus {made_from}, not from this one ({given})",
-            "regroup this corpus, or load it with the same seed and sizes as before",
-        )
 
 
 def _check_device(device: str | None) -> None:

@@ -4,8 +4,10 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import threading
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 
 import datasets
@@ -267,6 +269,19 @@ def test_max_examples_keeps_the_mix():
     assert corpus["eval"]["text"][:] == skewed()["eval"]["text"][:]
 
 
+def test_the_fingerprint_survives_saving_where_sources_were_dropped(tmp_path):
+    rows = [{"text": text, "source": f"s{i}"} for i, text in enumerate(TEXTS)]
+    corpus = load_corpus(rows, eval_size=3, max_examples=5)
+    assert len(about(corpus)["sources"]) == 5
+    corpus.save_to_disk(str(tmp_path / "saved"))
+    for again in (
+        datasets.load_from_disk(str(tmp_path / "saved")),
+        load_corpus(tmp_path / "saved"),
+        datasets.DatasetDict({name: Dataset.from_list(list(corpus[name])) for name in corpus}),
+    ):
+        assert about(again)["fingerprint"] == about(corpus)["fingerprint"]
+
+
 def test_about_a_foreign_or_changed_corpus_is_counted_anew():
     corpus = skewed()
     changed = datasets.DatasetDict(train=corpus["train"].select(range(10)), eval=corpus["eval"])
@@ -434,6 +449,7 @@ def test_a_hub_id_goes_to_load_dataset_and_its_licence_is_kept(monkeypatch):
     assert "trust_remote_code" not in asked
     assert about(corpus)["licences"][0]["licence"] == "cc-by-sa-3.0"
     assert about(corpus)["name"] == "owner/name"
+    assert "in_memory" not in about(corpus)
 
 
 def test_the_users_logging_and_bars_are_left_as_they_were(tmp_path):
@@ -597,6 +613,7 @@ def test_texts_in_hand_are_a_corpus(given):
     corpus = load_corpus(given, eval_size=4)
     assert contents(corpus) == contents(expected)
     assert about(corpus)["name"].startswith(f"{type(given).__name__} of 30 ")
+    assert about(corpus)["in_memory"] is True
 
 
 def frame_of(rows):
@@ -656,7 +673,7 @@ def test_splits_in_hand_are_kept(make, name):
 
 
 def test_a_stream_longer_than_a_chunk_is_read_whole(monkeypatch):
-    monkeypatch.setattr("rbkit.data.read._CHUNK", 7)
+    monkeypatch.setattr("rbkit.data.memory._CHUNK", 7)
     # the first chunk lacks what the later ones have
     rows = [{"text": text} if i < 9 else {**NOTES[i], "n": i} for i, text in enumerate(TEXTS)]
     corpus = load_corpus(iter(rows), eval_size=4)
@@ -731,8 +748,8 @@ def test_strings_in_a_list_are_files_or_texts_and_never_both(tmp_path, monkeypat
         ([["a"], ["b"]], r"where: \['a'\] is not a place to load from; give texts, rows, a path"),
         (5, "where: 5 is not a place to load from"),
         (
-            {"text": ["a", "b"], "n": [1, 2], "odd": ["half \ud800", "x"]},
-            "dict, column 'odd': could not be read",
+            {"n": [1, 2], "text": ["x", "half \ud800"], "odd": [1, "half \ud800"]},
+            "dict, column 'text': could not be read .*, row 1; make it of one type",
         ),
         (["same", "same"], "needs at least two different texts"),
         (["", " "], "list of 2 texts: no example with a text in it"),
@@ -798,7 +815,8 @@ def nested(i):
 def test_text_and_source_may_be_fields_of_columns(make, tmp_path):
     given = make([nested(i) for i in range(30)])
     given = write(tmp_path / "a.jsonl", given) if isinstance(given, str) else given
-    corpus = load_corpus(given, text=("doc.body", "a.b"), source="doc.meta.topic", eval_size=4)
+    options = {"text": ("doc.body", "a.b"), "source": "doc.meta.topic", "keep": ()}
+    corpus = load_corpus(given, **options, eval_size=4)
     expected = load_corpus([{"text": f"{t}\n\ndotted {i}", "source": "ab"[i % 2]}
                             for i, t in enumerate(TEXTS)], eval_size=4)  # fmt: skip
     assert contents(corpus) == contents(expected)
@@ -877,6 +895,21 @@ SHAPES = {
         lambda i: {"messages": [{"role": r, "content": c.format(i)} for r, c in CHAT]},
         SAID, {"unknown"}, {"messages": "messages"}, "messages='messages'",
     ),
+    "Super-NaturalInstructions": (
+        lambda i: {"task_name": f"task{i % 2}", "id": f"x-{i}", "definition": "Do it.",
+                   "inputs": f"Do {i}.", "targets": f"Done {i}."},
+        "Do it.\n\nDo 3.\n\nDone 3.", {"task0", "task1"},
+        {"text": ["definition", "inputs", "targets"], "source": "task_name"},
+        "source='task_name'",
+    ),
+    "S1": (
+        lambda i: {"solution": "7", "question": f"Do {i}.", "cot_type": "math", "cot": None,
+                   "source_type": f"of {i % 2}", "metadata": "{}", "attempt": f"Done {i}.",
+                   "thinking_trajectories": [f"First {i}.", "Then."]},
+        "Do 3.\n\nFirst 3.\n\nThen.\n\nDone 3.", {"of 0", "of 1"},
+        {"text": ["question", "thinking_trajectories", "attempt"], "source": "source_type"},
+        r"text=\('question', 'thinking_trajectories', 'attempt'\), source='source_type'",
+    ),
     "ShareGPT": (
         lambda i: {"id": str(i), "conversations": [
             {"from": {"user": "human", "assistant": "gpt"}[r], "value": c.format(i)}
@@ -902,6 +935,95 @@ def test_usual_shapes_are_recognised_and_said(tmp_path, shape, kind):
     assert text in rows_of(corpus)
     assert set(corpus["train"]["source"]) == sources
     assert contents(load_corpus(given, eval_size=4, **options)) == contents(corpus)
+    for data in corpus.values():
+        for at, example in enumerate(data):
+            if "messages" in options:
+                assert [turn["role"] for turn in example["prompt"]] == ["user"]
+                assert example["completion"] == [
+                    {"role": "assistant", "content": f"Because of {example['original_row']}."}
+                ]
+            elif shape != "prompts and completions":  # which has its own
+                assert example["prompt"] + example["completion"] == data[at]["text"]
+                assert example["completion"].endswith(f"Done {example['original_row']}.")
+    without = load_corpus(given, eval_size=4, keep=(), **options)
+    assert without["train"].column_names == ["text", "source", "original_row"]
+    with_pairs = load_corpus(given, eval_size=4, keep=["completion"], **options)
+    assert with_pairs["train"].column_names == [*without["train"].column_names, "completion"]
+
+
+def task(number, *, definition=True):
+    said = f"Do number {number}."
+    return {
+        "Contributors": ["A B"], "Source": ["x", "y"], "URL": ["http"],
+        "Categories": ["Question Generation"], "Domains": ["News", f"Wiki {number % 2}"],
+        **({"Definition": [said] if number % 2 else said} if definition else {}),
+        "Input_language": ["English"],
+        "Positive Examples": [{"input": "p", "output": "q", "explanation": "so"}] * 3,
+        "Negative Examples": [],
+        "Instances": [
+            {"id": f"task{number}-{i}", "input": f"Input {number} {i}", "output": [f"Out {i}", "o"]}
+            for i in range(9)
+        ],
+    }  # fmt: skip
+
+
+def tasks(root, numbers=(1, 2, 3)):
+    for number in numbers:  # a name of which `datasets` would make an eval split
+        write(root / f"task{number:03}_test_evaluation.json", json.dumps(task(number), indent=1))
+    return root
+
+
+def test_task_files_of_natural_instructions_are_read_as_instances(tmp_path):
+    folder = tasks(tmp_path / "tasks")
+    write(folder / "README.md", "about the tasks")
+    for given in (folder, str(folder / "*.json"), sorted(folder.glob("*.json"))):
+        with pytest.warns(RbkitWarning, match="those of Super-NaturalInstructions: .*'task'"):
+            corpus = load_corpus(given, eval_size=4)
+        assert sum(map(len, corpus.values())) == 27
+    assert set(corpus["train"]["source"]) == {f"task00{i}_test_evaluation" for i in (1, 2, 3)}
+    row = next(row for data in corpus.values() for row in data if row["id"] == "task2-5")
+    assert row["text"] == "Do number 2.\n\nInput 2 5\n\nOut 5"
+    assert (row["prompt"], row["completion"]) == ("Do number 2.\n\nInput 2 5\n\n", "Out 5")
+    assert row["outputs"] == ["Out 5", "o"]
+    assert row["Domains"] == "News, Wiki 0"
+    options = {"source": "Domains", "positive_examples": 1}
+    with pytest.warns(RbkitWarning, match="Natural"):
+        corpus = load_corpus(folder, eval_size=4, **options)
+    assert set(corpus["train"]["source"]) == {"News, Wiki 0", "News, Wiki 1"}
+    assert "\n\nInput: p\nOutput: q\n\nInput 2 5\n\nOut 5" in "".join(corpus["train"]["text"])
+    own = {split: tasks(tmp_path / split, n) for split, n in (("train", (1, 2)), ("test", (7,)))}
+    own = {split: sorted(root.glob("*.json")) for split, root in own.items()}
+    for given in (own, tmp_path):
+        if given is tmp_path:
+            shutil.rmtree(folder)
+        with pytest.warns(RbkitWarning, match="Natural"):
+            corpus = load_corpus(given)
+        assert set(corpus["eval"]["source"]) == {"task007_test_evaluation"}
+
+
+def test_task_files_that_cannot_be_read_are_named(tmp_path):
+    folder = tasks(tmp_path / "tasks")
+    with pytest.raises(InputError, match="sep: is not an option for tasks; they take positive"):
+        load_corpus(folder, sep=";")
+    with pytest.raises(InputError, match="positive_examples: -1"):
+        load_corpus(folder, positive_examples=-1)
+    write(folder / "task004.json", json.dumps(task(4, definition=False)))
+    with pytest.raises(InputError, match=r"task004\.json: is not a task file, as others are"):
+        load_corpus(folder)
+    bad = task(4)
+    del bad["Instances"][3]["output"]
+    write(folder / "task004.json", json.dumps(bad))
+    with pytest.raises(InputError, match=r"task004\.json: .*lacks .*KeyError: 'output'"):
+        load_corpus(folder)
+
+
+def test_a_prompt_of_the_datas_own_is_left_as_it_is():
+    rows = [{**SHAPES["Dolly"][0](i), "prompt": "mine"} for i in range(30)]
+    with pytest.warns(RbkitWarning, match="Dolly") as told:
+        corpus = load_corpus(rows, eval_size=4)
+    assert "has a column 'prompt' of its own: none are made of Dolly" in str(told[-1].message)
+    assert set(corpus["train"]["prompt"]) == {"mine"}
+    assert "completion" not in corpus["train"].column_names
 
 
 def test_a_chat_is_written_so_that_it_can_be_read():
@@ -1023,7 +1145,7 @@ def test_every_example_knows_its_original_row_and_id(tmp_path, kind):
         given = write(tmp_path / "a.jsonl", jsonl([{"of": row} for row in rows]))
         options = {"text": ["of.text"], "source": "of.source", "id": "of.n"}
     elif kind == "label":
-        options = {"source": "n"}
+        options = {"source": "n", "keep": ["key"]}
     for more in ({"eval_size": 4}, {"max_examples": 10}, {"eval_sources": {"a": 1}}):
         if kind == "label" and "eval_sources" in more:
             continue
@@ -1058,6 +1180,108 @@ def test_ids_that_are_asked_for_later_are_not_missed_in_the_cache(tmp_path):
         load_corpus(own, text="a", id="key")
     with pytest.raises(InputError, match="column 'l' holds List, not an id; choose"):
         load_corpus([{"text": text, "l": [1]} for text in TEXTS], id="l")
+
+
+def further(i):
+    picture = {"bytes": b"\x89PNG", "path": f"{i}.png"}
+    return {"text": TEXTS[i], "n": i, "messages": [{"role": "user", "content": str(i)}],
+            "picture": picture, "meta": {"tags": ["x"] * (i % 3)}}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["as it is", "made"])
+@pytest.mark.parametrize("kind", ["list", "frame", "parquet", "stream", "hub"])
+def test_no_column_is_lost(tmp_path, monkeypatch, kind, made):
+    rows = [further(i) for i in range(30)]
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), given := tmp_path / "a.parquet")
+    elif kind == "hub":
+        hub = datasets.DatasetDict(train=Dataset.from_list(rows))
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: hub)
+        given = "owner/name"
+    else:
+        given = {"list": list, "frame": pd.DataFrame, "stream": iter}[kind](rows)
+    options = {"text": lambda row: row["text"].upper()} if made else {}
+    corpus = load_corpus(given, eval_size=4, **options)
+    saved = str(tmp_path / "saved")
+    corpus.save_to_disk(saved)
+    for data in (corpus, datasets.load_from_disk(saved)):
+        for row in (row for split in data.values() for row in split):
+            given_row = rows[row["original_row"]]
+            assert {n: row[n] for n in given_row if n != "text"} == {
+                n: given_row[n] for n in given_row if n != "text"
+            }
+            assert row["text"] == (given_row["text"].upper() if made else given_row["text"])
+            assert row.get("given_text", given_row["text"]) == given_row["text"]
+    if kind == "parquet":  # an iterator is read once
+        assert load_corpus(given, eval_size=4, keep=(), **options)["eval"].column_names == [
+            "text", "source", "original_row"
+        ]  # fmt: skip
+
+
+def test_columns_with_the_names_of_a_corpuss_own_are_renamed_and_told():
+    rows = [{"body": f"b {i}", "text": f"t {i}", "topic": "x", "source": f"s {i}",
+             "original_row": -i, "id": i, "key": f"k{i}", "given_id": 0, "labels": [i],
+             "input_ids": [i]} for i in range(30)]  # fmt: skip
+    with pytest.warns(RbkitWarning) as told:
+        corpus = load_corpus(rows, text="body", source="topic", id="key", eval_size=4)
+    said = [str(each.message) for each in told]
+    assert len(said) == 4
+    assert any("'original_row' is kept as 'given_original_row', for a" in each for each in said)
+    for row in corpus["train"]:
+        i = row["original_row"]
+        own = {"text": f"b {i}", "source": "x", "original_row": i, "id": f"k{i}", "labels": [i]}
+        given = {"given_text": f"t {i}", "given_source": f"s {i}", "given_original_row": -i,
+                 "given_id": 0, "given_given_id": i, "input_ids": [i]}  # fmt: skip
+        assert {**row, **own, **given} == row
+    # a corpus that is loaded again knows the rows of the data that it was made from
+    again = load_corpus(corpus)
+    assert again["train"]["original_row"][:] == corpus["train"]["original_row"][:]
+
+
+ODD = {
+    "numbers and texts": (5, "five"),
+    "lists": ([1], {"a": 1}),
+    "half": (5, "half \ud800"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("kind", ["list", "frame", "columns", "stream", "jsonl", "json"])
+def test_an_idle_column_of_several_types_fails_no_load(tmp_path, monkeypatch, kind, odd):
+    monkeypatch.setattr("rbkit.data.memory._CHUNK", 12)  # those of files are of 10 MB
+    one, other = ODD[odd]
+    rows = [{"text": text, "odd": other if i == 20 else one} for i, text in enumerate(TEXTS)]
+    if "json" in kind:
+        if odd == "half":  # Arrow's reader of JSON takes it for another character
+            return
+        whole = datasets.load_dataset
+        monkeypatch.setattr(  # as if the rows were far apart
+            datasets, "load_dataset", lambda *a, **k: whole(*a, **k).cast_column("odd", None)
+        )
+        text = jsonl(rows) if kind == "jsonl" else json.dumps(rows)
+        given = write(tmp_path / f"a.{kind}", text)
+    elif kind == "columns":
+        given = {name: [row[name] for row in rows] for name in rows[0]}
+    else:
+        given = {"list": list, "frame": pd.DataFrame, "stream": iter}[kind](rows)
+    held = kind in ("list", "frame", "columns") and odd != "half"
+    with (
+        nullcontext()
+        if held
+        else pytest.warns(RbkitWarning, match=r"(?=.*(row 20|line 21)\b).*'odd'")
+    ):
+        corpus = load_corpus(given, eval_size=4)
+    assert rows_of(corpus) == sorted(TEXTS)
+    assert ("odd" in corpus["train"].column_names) == held
+    if kind in ("columns", "json", "jsonl"):
+        for option in ({"source": "odd"}, {"id": "odd"}, {"text": "odd"}, {"keep": ["odd"]}):
+            with (
+                pytest.raises(InputError, match="odd")
+                if not (held and "keep" in option)
+                else nullcontext()
+            ):
+                load_corpus(given, **option)
+        assert rows_of(load_corpus(given, keep=())) == sorted(TEXTS)
 
 
 def test_further_columns_are_kept_row_by_row():

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbkit.data.columns import content_hash
 from rbkit.data.corpus import apportion, draw_sources, hold_out, subsample, uniform
-from rbkit.data.read import content_hash
 from rbkit.errors import InputError
 
 words = st.lists(

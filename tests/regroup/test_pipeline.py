@@ -12,7 +12,15 @@ from sklearn.metrics import adjusted_rand_score
 
 from rbkit.data import load_corpus
 from rbkit.errors import InputError, RbkitWarning
-from rbkit.regroup import Domains, EditLog, TfidfEmbedder, regroup
+from rbkit.regroup import (
+    Domains,
+    EditLog,
+    Editor,
+    TfidfEmbedder,
+    assign_new,
+    embed_corpus,
+    regroup,
+)
 
 TFIDF = {"embedder": TfidfEmbedder(dim=4), "progress": False}
 
@@ -139,6 +147,75 @@ def test_or_are_dropped_on_request(corpus):
     assert (domains.eval_labels == -1).sum() == 10
     assert domains.eval_sizes.sum() == 30
     assert domains.quality["eval_dropped_share"] == 0.25
+
+
+def of_elsewhere(corpus):
+    """Eval examples of a source that training lacks, of the topic of one that it has."""
+    kitchen = [row["text"] for row in corpus["train"] if row["source"] == "kitchen"][:10]
+    rows = {"text": [*kitchen, "oak elm"], "source": ["bakery"] * 10 + ["garden"]}
+    evals = [*corpus["eval"], *Dataset.from_dict(rows)]
+    return DatasetDict(train=corpus["train"], eval=Dataset.from_list(evals))
+
+
+def test_or_go_to_the_nearest_source_that_training_has(corpus, tmp_path):
+    options = {"cluster": "sources", "unseen": "nearest", **TFIDF}
+    domains = regroup(of_elsewhere(corpus), **options)
+    assert domains.quality["unseen"] == {"bakery": "kitchen", "garden": "forest"}
+    named = np.array(domains.names)[domains.eval_labels]
+    assert named.tolist() == [*corpus["eval"]["source"], *["kitchen"] * 10, "forest"]
+    assert domains.q.sum() == 1
+    assert domains.method["params"]["unseen"] == "nearest"
+    assert domains.method["embedder"]["name"] == "TfidfEmbedder"
+    assert domains.quality["eval_dropped_share"] == 0
+    # against brute force: the distances between means
+    of = of_elsewhere(corpus)
+    vectors = embed_corpus(of, TfidfEmbedder(dim=4), progress=False)
+    theirs = vectors["eval"][np.array(of["eval"]["source"]) == "bakery"].mean(axis=0)
+    train = np.array(of["train"]["source"])
+    gaps = [np.linalg.norm(vectors["train"][train == n].mean(0) - theirs) for n in domains.names]
+    assert domains.names[int(np.argmin(gaps))] == "kitchen"
+    only = DatasetDict(train=of["train"], eval=of["eval"].select(range(30, 40)))
+    assert regroup(only, **options).q[domains.names.index("kitchen")] == 1
+    # nothing is embedded where training has all sources
+    plain = regroup(corpus, **{**options, "embedder": "not there"})
+    assert plain.method["embedder"] is None
+    assert Domains.load(domains.save(tmp_path)).quality["unseen"] == domains.quality["unseen"]
+
+
+def test_or_count_in_the_overall_loss_without_a_domain(corpus, tmp_path):
+    domains = regroup(with_unseen(corpus), cluster="sources", unseen="outside", progress=False)
+    assert domains.outside == (domains.eval_labels == -1).sum() == 10
+    assert domains.eval_sizes.sum() == 30
+    assert domains.quality["eval_dropped_share"] == 0
+    loaded = Domains.load(domains.save(tmp_path / "a"))
+    assert loaded.count_outside
+    for shown in (repr(loaded), loaded._repr_html_()):
+        assert "outside" in shown
+        assert "10 eval examples, in the overall loss alone" in shown
+    dropped = regroup(with_unseen(corpus), cluster="sources", unseen="drop", progress=False)
+    assert dropped.outside == 0
+    assert "outside" not in (dropped.save(tmp_path / "b") / "domains.json").read_text()
+    only = DatasetDict(train=corpus["train"], eval=with_unseen(corpus)["eval"].select([35]))
+    with pytest.raises(InputError, match="all of its examples"):
+        regroup(only, cluster="sources", unseen="outside", progress=False)
+
+
+def test_far_eval_examples_may_count_outside(corpus):
+    strange = Dataset.from_dict({"text": ["oak flour"] * 9, "source": ["mail"] * 9})
+    strange = DatasetDict(
+        train=corpus["train"], eval=Dataset.from_list([*corpus["eval"], *strange])
+    )
+    rng = np.random.default_rng(0)
+    vectors = {split: rng.normal(size=(len(strange[split]), 3)) for split in strange}
+    vectors["eval"][30:] += 50
+    made = {far: regroup(strange, k=3, vectors=vectors, far=far, progress=False)
+            for far in ("apart", "outside")}  # fmt: skip
+    assert (made["outside"].eval_labels[30:] == -1).all()
+    np.testing.assert_array_equal(made["outside"].eval_labels, made["apart"].eval_labels)
+    assert made["apart"].outside == 0 < 9 <= made["outside"].outside
+    np.testing.assert_array_equal(made["outside"].q, made["apart"].q)
+    editor = Editor(made["outside"].material, made["outside"])
+    assert editor.domains().count_outside
 
 
 def test_an_eval_set_of_unseen_sources_alone_cannot_be_dropped(corpus):
@@ -353,3 +430,68 @@ def test_no_file_chooses_a_model_but_the_users_own_call_may(corpus, tiny_model, 
         with pytest.raises(InputError, match="which is not loaded by itself; pass embedder="):
             call()
         call(embedder=tiny_model)
+
+
+# --- what is embedded ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def answered(make_corpus):
+    """Prompts of one topic, answers of another: what is embedded decides the domains."""
+    corpus, other = make_corpus(), make_corpus()
+    made = DatasetDict()
+    for split in corpus:
+        prompts, topics = corpus[split]["text"][:], corpus[split]["source"][:]
+        answers = other[split]["text"][::-1]
+        made[split] = Dataset.from_dict(
+            {
+                "text": [f"{p} {a} {a}" for p, a in zip(prompts, answers, strict=True)],
+                "prompt": prompts,
+                "chat": [[{"from": "human", "value": p}] for p in prompts],
+                "parts": [p.split() for p in prompts],
+                "source": topics,
+                "n": range(len(topics)),
+            }
+        )
+    return made
+
+
+@pytest.mark.parametrize("column", ["prompt", "chat", "parts"])
+def test_what_is_embedded_can_be_chosen_and_is_recorded(answered, column, tmp_path):
+    domains = regroup(answered, k=3, embed=column, **TFIDF)
+    view = DatasetDict({s: answered[s].remove_columns("text") for s in answered})
+    view = DatasetDict({s: data.rename_column("prompt", "text") for s, data in view.items()})
+    if column == "prompt":  # as a corpus of the prompts alone
+        expected = regroup(view, k=3, **TFIDF)
+        np.testing.assert_array_equal(domains.centroids, expected.centroids)
+        np.testing.assert_array_equal(domains.train_labels, expected.train_labels)
+    assert adjusted_rand_score(domains.train_labels, answered["train"]["source"]) > 0.9
+    of_texts = regroup(answered, k=3, **TFIDF)
+    assert adjusted_rand_score(of_texts.train_labels, answered["train"]["source"]) < 0.5
+    assert domains.method["embedder"]["embed"] == column
+    assert "embed" not in of_texts.method["embedder"]
+    # loaded, replayed and new examples: the same column
+    loaded = Domains.load(domains.save(tmp_path)).attach(answered, progress=False)
+    np.testing.assert_array_equal(loaded.material.train, domains.material.train)
+    assert loaded.material.embedder == domains.material.embedder
+    again = regroup(answered, edits=tmp_path, progress=False)
+    np.testing.assert_array_equal(again.train_labels, domains.train_labels)
+    placed = assign_new(loaded, answered["eval"])
+    np.testing.assert_array_equal(placed.labels, domains.eval_labels)
+    with pytest.raises(InputError, match=f"embed: no column {column!r}; it has 'text'"):
+        assign_new(loaded, answered["eval"].select_columns(["text"]))
+    with pytest.raises(InputError, match="learnt from the corpus, which is not at hand; attach"):
+        assign_new(Domains.load(tmp_path), answered["eval"])
+
+
+def test_a_column_that_cannot_be_embedded_is_named(answered):
+    for options in ({}, {"cluster": "sources"}):
+        with pytest.raises(InputError, match=r"embed: no column 'promt'.*it has 'text', 'prompt'"):
+            regroup(answered, k=3, embed="promt", **TFIDF, **options)
+        with pytest.raises(InputError, match="embed: the column 'n' holds integer, not texts"):
+            regroup(answered, k=3, embed="n", **TFIDF, **options)
+    vectors = {split: np.eye(3)[np.arange(len(answered[split])) % 3] for split in answered}
+    with pytest.raises(InputError, match="embed: decides nothing where vectors are given"):
+        regroup(answered, k=3, embed="prompt", vectors=vectors, progress=False)
+    with pytest.raises(InputError, match=r"embed: 'prompt', but PixelEmbedder reads .* 'image'"):
+        regroup(answered, k=3, embed="prompt", embedder="pixels", progress=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from rbkit.data.corpus import load_corpus
-from rbkit.errors import InputError
+from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup import Editor, prepare
 from rbkit.report.engine import execute
 from rbkit.report.job import load_inputs, train_options
@@ -68,6 +70,54 @@ def test_hdbscan_takes_no_grid_and_a_policy_for_noise(texts):
 def test_an_edit_log_that_is_not_there_is_named(texts):
     with pytest.raises(InputError, match="no such file"):
         load_inputs(RunParameters(corpus=texts, edits="nowhere.json"), progress=False)
+
+
+def named(i):
+    return {"body": f"{TOPICS[i % 3]} {i}", "topic": "rare" if i % 50 == 7 else "abc"[i % 3]}
+
+
+def test_a_smoke_run_is_of_a_part_of_the_given_corpus(tmp_path):
+    rows = [named(i) for i in range(2000)]
+    (path := tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = {"corpus": str(path), "text_column": "body", "source_column": "topic"}
+    given |= {"profile": "smoke", "cluster": "sources", "eval_sources": {"a": 0.75, "rare": 0.25}}
+    params = RunParameters.from_mapping({**given, "eval_sources": None}).resolved()
+    corpus, domains = load_inputs(params, progress=False)
+    assert (len(corpus["train"]), len(corpus["eval"])) == (240, 40)
+    assert all(set(data["topic"]) == {"a", "b", "c", "rare"} for data in corpus.values())
+    assert sorted(domains.names) == ["a", "b", "c", "rare"]
+    assert all(row["text"] == rows[row["original_row"]]["body"] for row in corpus["train"])
+    again, _ = load_inputs(params, progress=False)
+    other, _ = load_inputs(replace(params, seed=1), progress=False)
+    assert again["train"]["original_row"][:] == corpus["train"]["original_row"][:]
+    assert other["train"]["original_row"][:] != corpus["train"]["original_row"][:]
+    with_target, _ = load_inputs(RunParameters.from_mapping(given).resolved(), progress=False)
+    assert Counter(with_target["eval"]["source"])["a"] == 3 * len(with_target["eval"]) / 4
+
+
+def test_a_smoke_run_has_a_part_of_saved_domains(tmp_path):
+    (path := tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps(named(i)) for i in range(900))
+    )
+    params = RunParameters(corpus=str(path), text_column="body", embedder="tfidf", k=3)
+    _, domains = load_inputs(params, progress=False)
+    domains.save(tmp_path / "domains")
+    params = replace(params, domains=str(tmp_path / "domains"), profile="smoke")
+    part, kept = load_inputs(params.resolved(), progress=False)
+    assert (len(part["train"]), len(part["eval"])) == (240, 40)
+    assert kept.names == domains.names
+    assert kept.sizes / 240 == pytest.approx(domains.sizes / domains.sizes.sum(), abs=0.02)
+    assert kept.q == pytest.approx(domains.q, abs=0.06)
+    whole = domains.to_pandas().set_index(["split", "original_row"])["domain"]
+    for row in kept.to_pandas().itertuples():
+        assert whole.loc[row.split, row.original_row] == row.domain
+        assert part[row.split][row.row]["original_row"] == row.original_row
+    assert kept.split(part)  # they are of this corpus
+
+
+def test_a_smoke_run_repeats_no_edits_and_tells(texts, edits):
+    with pytest.warns(RbkitWarning, match="edits: not repeated with profile='smoke'"):
+        RunParameters(corpus=texts, edits=str(edits[0]), profile="smoke").resolved()
 
 
 @pytest.mark.slow

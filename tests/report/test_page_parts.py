@@ -323,6 +323,21 @@ def test_a_run_trained_from_python_is_repeated_in_python(grid):
     assert """mixer_by_name('R"nB', {})""" in source
 
 
+def test_a_run_on_data_in_memory_says_so_and_how_to_save_them(grid):
+    recorded = {"mixer": "RnB", "steps": 10}
+    corpus = {"name": "DataFrame of 30\nrows", "in_memory": True}
+    info = {"parameters": recorded, "corpus": corpus}
+    source = command_of(grid.runs[2].with_(info=info))
+    compile(source, "again", "exec")
+    said = (
+        "# the data was in memory ('DataFrame of 30\\nrows'): there, corpus.save_to_disk('corpus')"
+    )
+    assert said in source.splitlines()
+    assert "corpus = rb.load_corpus('corpus')" in source
+    info = {"parameters": recorded, "corpus": {"name": "wiki"}}
+    assert "rb.load_corpus('wiki')" in command_of(grid.runs[2].with_(info=info))
+
+
 def test_a_run_of_a_model_object_is_not_repeated_with_its_name(grid):
     recorded = {"mixer": "RnB", "steps": 10, "model": "PeftModel(my\nmodel)", "trainable_layers": 2}
     info = {"parameters": recorded, "model": {"class": "PeftModel"}}

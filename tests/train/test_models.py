@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -441,6 +442,32 @@ def test_the_loss_of_completions_is_that_of_the_model_itself(tmp_path, tokenizer
     assert run.info["parameters"]["completion_only_loss"] is True
     assert run.metrics("eval")[-1]["loss_token"] < first["loss_token"]
     assert np.isfinite(run.history["gram"]).all()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda i: {"Definition": "Answer.", "input": TEXTS[i % 60], "output": f"zyx {i}"},
+        lambda i: {"question": TEXTS[i % 60], "thinking_trajectories": ["zyx"], "attempt": f"{i}"},
+        lambda i: {"instruction": TEXTS[i % 60], "input": "", "output": f"zyx {i}", "labels": [i]},
+        lambda i: {"messages": [{"role": "user", "content": TEXTS[i % 60]},
+                                {"role": "assistant", "content": f"zyx {i}"}]},
+    ],
+    ids=["Natural Instructions", "S1", "Alpaca, with labels", "chats"],
+)  # fmt: skip
+def test_data_of_usual_shapes_trains_on_its_completions(tmp_path, shape):
+    with pytest.warns(RbkitWarning, match="no column 'text', but those of"):
+        corpus = rb.load_corpus([shape(i) for i in range(80)], eval_size=20, progress=False)
+    tokenizer = chatting() if "messages" in shape(0) else words()
+    pairs = (corpus["eval"][name][:] for name in ("prompt", "completion"))
+    rows = tokenize_completions(*pairs, tokenizer, 16)
+    expected = sum(label != -100 for row in rows["labels"] for label in row[1:])
+    assert 20 <= expected < sum(map(len, rows["input_ids"]))
+    options = {"completion_only_loss": True, "context": 16, "tokenizer": tokenizer}
+    unused = "its columns 'labels' are not used: texts are tokenised anew"
+    with pytest.warns(RbkitWarning, match=unused) if "labels" in shape(0) else nullcontext():
+        run = given(tmp_path, llama(), corpus, **options)
+    assert run.status == "ok"
 
 
 def test_examples_without_a_completion_are_counted_once_and_never_drawn(tmp_path):

@@ -10,6 +10,7 @@ import json
 import math
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -593,6 +594,54 @@ def test_examples_left_out_of_all_domains_count_nowhere():
 
     one = np.ones(2)
     assert summarise(np.array([1.0, 100.0]), one, np.array([0, -1]), 1).token == 1.0
+
+
+def test_or_those_outside_count_in_the_overall_loss_alone():
+    from rbkit.train.losses import summarise
+
+    total, count = np.array([1.0, 100.0, 30.0, 7.0]), np.array([1.0, 5.0, 3.0, 2.0])
+    labels = np.array([0, -1, 1, -1])
+    losses = summarise(total, count, labels, 2, count_outside=True)
+    assert losses.token == total.sum() / count.sum()
+    assert losses.example == (total / count).mean()
+    assert losses.by_domain_token.tolist() == [1.0, 10.0]
+    assert losses.outside_token == 107 / 7
+    assert losses.outside_example == (20 + 3.5) / 2
+    without = summarise(total, count, labels, 2)
+    assert without.token == 31 / 4
+    assert np.isnan(without.outside_token)
+
+
+def test_eval_examples_outside_are_evaluated_recorded_and_in_no_domain(tmp_path):
+    eval_labels = np.arange(30) % 3 - 1  # a third is in no domain
+    domains = Domains.from_labels(["a", "b"], np.arange(90) % 2, eval_labels, count_outside=True)
+    assert domains.q.tolist() == [0.5, 0.5]
+    trainer = make(tmp_path, steps=4, domains=domains, compute_metrics=accuracy)
+    losses, tokens = [], []
+    for row in trainer.eval_dataset:
+        with torch.no_grad():
+            losses.append(trainer.model.eval()(**trainer.data_collator([row])).loss.item())
+        tokens.append(len(row["input_ids"]) - 1)
+    losses, tokens = np.array(losses), np.array(tokens)
+    metrics = trainer.evaluate()
+    assert metrics["eval_rows"] == 30  # in metrics, too
+    assert metrics["eval_loss"] == pytest.approx(np.average(losses, weights=tokens), rel=1e-5)
+    for name, label in (("_loss_outside", -1), ("_loss/a", 0), ("_loss/b", 1)):
+        mine = eval_labels == label
+        expected = np.average(losses[mine], weights=tokens[mine])
+        assert metrics[f"eval{name}"] == pytest.approx(expected, rel=1e-5)
+    trainer.train()
+    run = Run.open(trainer.run_dir)
+    assert run.info["domains"]["outside"] == 10
+    assert run.info["domains"]["eval_sizes"] == [10, 10]
+    first, final = run.metrics("eval")[0], run.info["final"]
+    assert first["loss_token"] == pytest.approx(metrics["eval_loss"])
+    assert first["outside_token"] == pytest.approx(metrics["eval_loss_outside"])
+    assert np.isfinite([final["outside_token"], final["outside_example"]]).all()
+    assert np.isfinite(np.load(run.path / "final.npz")["eval_loss_per_example"]).all()
+    assert run.domains.count_outside
+    with pytest.raises(InputError, match="domains was"):  # they are not those without it
+        make(tmp_path, steps=8, domains=replace(domains, count_outside=False)).train(True)
 
 
 def test_a_broken_run_folder_does_not_stop_the_others(tmp_path, small_run):

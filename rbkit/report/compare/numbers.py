@@ -22,6 +22,7 @@ from rbkit.show.facts import (
     Measure,
     as_floats,
     domain_names,
+    finite,
     losses,
     metric_names,
     overhead,
@@ -212,7 +213,7 @@ def _metrics(run: Run) -> _Columns:
 def _by_domain(run: Run, metrics: Sequence[str]) -> _Columns:
     names, (p, _) = domain_names(run), proportions_in_force(run)
     final = run.info.get("final") or {}
-    columns = {
+    columns: dict[str, Any] = {
         "q": target(run),
         "p": p[-1] if len(p) else None,
         "loss_token": losses(run).by_domain,
@@ -220,10 +221,16 @@ def _by_domain(run: Run, metrics: Sequence[str]) -> _Columns:
         **{f"metric_{name}": Measure(name).by_domain(run) for name in metrics},
     }
     missing = np.full(len(names), np.nan)
-    return {"domain": names} | {
+    columns = {
         name: values if values is not None and len(values) == len(names) else missing
         for name, values in columns.items()
     }
+    if finite(final.get("outside_token")) is not None:  # which only the overall loss counts
+        outside = {"loss_token": "outside_token", "loss_example": "outside_example"}
+        last = {name: as_floats([final.get(outside.get(name, ""))]) for name in columns}
+        columns = {name: np.append(values, last[name]) for name, values in columns.items()}
+        names = [*names, "outside"]
+    return {"domain": names} | columns
 
 
 def _proportions(run: Run) -> _Columns:

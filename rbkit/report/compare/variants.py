@@ -61,6 +61,7 @@ _FOLLOWS = {"vocab_size": "seed", "layer": "mixer", "buckets": "mixer"}
 _OF_CORPUS = {"corpus", "text_column", "source_column", "eval_sources", "max_examples", "eval_size"}
 _OF_DOMAINS = {
     "embedder",
+    "embed",
     "max_tokens",
     "cluster",
     "k",
@@ -68,6 +69,7 @@ _OF_DOMAINS = {
     "noise",
     "max_noise",
     "far",
+    "unseen",
     "edits",
 }
 _OF_NOTEBOOK = frozenset({"corpus", "embedder", "k"})  # who records these is the run notebook

@@ -31,6 +31,7 @@ from rbkit.show.facts import (
     Array,
     Measure,
     domain_names,
+    finite,
     loss_series,
     losses,
     measure_of,
@@ -465,7 +466,8 @@ def _command_line(run: Run) -> str | None:
 
 def _python(run: Run) -> str:
     recorded = run.info.get("parameters") or {}
-    corpus = (run.info.get("corpus") or {}).get("name")
+    corpus = run.info.get("corpus") or {}
+    name = corpus.get("name")
     if "mixer" not in recorded or "steps" not in recorded:
         return "parameters = " + json.dumps(recorded, ensure_ascii=True, sort_keys=True)
     given = {name: recorded[name] for name in _OF_TRAIN if recorded.get(name) is not None}
@@ -479,10 +481,14 @@ def _python(run: Run) -> str:
     as_object = kind is not None and str(recorded.get("model")).split("(")[0] == kind
     if as_object:
         arguments |= {"model": "model", "tokenizer": "tokenizer"}
+    load = f"corpus = rb.load_corpus({name!a})"
+    if corpus.get("in_memory") or name in (None, "unnamed"):
+        load = f"# the data was in memory ({name!a}): there, corpus.save_to_disk('corpus')\n"
+        load += "corpus = rb.load_corpus('corpus')"
     lines = [
         "import rbkit as rb",
         "from rbkit.balance.mixers import mixer_by_name",
-        f"corpus = rb.load_corpus({corpus!a})",
+        load,
         f"domains = rb.Domains.load({str(run.path / 'domains')!a})",
         *([f"model, tokenizer = ...  # objects: {recorded['model']!a}"] if as_object else []),
         f"rb.train(corpus, domains, {', '.join(f'{k}={v}' for k, v in arguments.items())})",
@@ -615,7 +621,17 @@ def by_domain_note(comparison: Comparison) -> str:
         parts = [f"means over {n} of {of} seeds, those that all have with the same domains"]
     parts += [f"at {', '.join(held)}"] if held else []
     text = ", ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    text = f"{text[0].upper()}{text[1:]}." if text else ""
+    outside = [(v.label, [x for x in map(final_outside, v.runs) if x is not None]) for v in shown]
+    means = [f"{name} {np.mean(each):.4f}" for name, each in outside if each]
+    if means:  # in no domain, so in no row of the figure
+        text += f" Outside all domains, in the overall loss alone: {', '.join(means)}."
+    return text.strip()
+
+
+def final_outside(run: Run) -> float | None:
+    """Return the final loss per token of eval examples that count without a domain, if any."""
+    return finite((run.info.get("final") or {}).get("outside_token"))
 
 
 def left_out_note(comparison: Comparison) -> str:

@@ -17,7 +17,7 @@ from datasets import DatasetDict
 from numpy.typing import ArrayLike, NDArray
 
 from rbkit.data.corpus import about
-from rbkit.data.read import quiet
+from rbkit.data.files import quiet
 from rbkit.errors import InputError, RbkitError, as_count
 from rbkit.files import inside
 from rbkit.regroup.domains import Domains
@@ -49,6 +49,7 @@ def explore(
     *,
     k: int | None = None,
     embedder: Any = "minilm",
+    embed: str | None = None,
     vectors: Mapping[str, ArrayLike] | None = None,
     edits: EditLog | str | Path | None = None,
     display: str | None = None,
@@ -70,7 +71,7 @@ def explore(
         The corpus of domains that were loaded from disk.
     k : int, optional
         Domains to begin with, for a corpus. About one for 400 examples, from 8 to 24.
-    embedder, vectors, seed, progress
+    embedder, embed, vectors, seed, progress
         As for :func:`rbkit.regroup`.
     edits : EditLog or path, optional
         Begin where a saved log ends, with the log's embedder unless another one is given.
@@ -106,7 +107,9 @@ def explore(
         what = as_corpus(what, seed=seed, progress=progress)
         if log is not None and log.embedder and embedder == "minilm":  # the default
             embedder = log.embedder
-        material, _ = prepare(what, embedder, vectors=vectors, progress=progress)
+        if log is not None and vectors is None:
+            embed = embed or log.embedder.get("embed")
+        material, _ = prepare(what, embedder, embed=embed, vectors=vectors, progress=progress)
         editor = Editor(material)
         if log is None:
             n = len(material.train)
@@ -114,6 +117,9 @@ def explore(
                 k = min(int(np.clip(n // 400, 8, 24)), editor.clusterings.tree(seed=seed).n_micro_)
             editor.cut("ward", k=min(as_count("k", k, least=1), n), seed=seed)
     else:
+        if embed is not None:
+            what_is = "domains know what was embedded for them"
+            raise InputError("embed", what_is, "leave it out, or regroup the corpus")
         if what.material is None:
             if corpus is None:
                 remedy = "give it: rb.explore(domains, corpus)"
@@ -122,7 +128,8 @@ def explore(
             what.attach(corpus, progress=progress, **options)
         assert what.material is not None
         editor = Editor(what.material, what)
-        far = "apart" if what.quality.get("far_eval", {}).get("apart") else "keep"
+        if what.quality.get("far_eval", {}).get("apart"):
+            far = "outside" if what.count_outside else "apart"
     if log is not None:
         editor.replay(log)
     return Explorer(editor, display=display, seed=seed, far=far)
@@ -137,7 +144,7 @@ class Explorer:
     display : {"live", "batch", "final", "off"}, optional
     seed : int
         Of the map and of cuts.
-    far : {"keep", "apart"}
+    far : {"keep", "apart", "outside"}
         Eval examples that lie far from all domains: as in :func:`rbkit.regroup`.
 
     Attributes

@@ -217,7 +217,7 @@ def mixmin(
         corpus, domains, folder, np.eye(domains.m)[there], options, names=names, progress=progress
     )
     rows = np.flatnonzero(np.asarray(domains.eval_labels) >= 0)
-    texts = [corpus["eval"][int(row)]["text"] for row in rows]
+    texts = corpus["eval"].select_columns(["text"])[rows]["text"]
     bar = tqdm(runs, desc="source models", unit="model", disable=not progress)
     scored = [source_log_probabilities(run, texts) for run in bar]
     log_prob, starts = np.stack([source[0] for source in scored]), scored[0][1]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rbkit.report.compare import compare, differences, write_numbers
 from rbkit.report.compare.numbers import _array, _write_csv, cell
+from rbkit.report.page.tables import by_domain_note
 
 NAMES = ["runs", "metrics", "by_domain", "proportions", "comparisons"]
 HOSTILE = ["=HYPERLINK('x')", "+1", "-2+3", "@SUM(A1)", "\t=1", 'a,"b"\nc', "'quoted", "", "ｅ＝"]
@@ -59,6 +60,21 @@ def test_every_run_is_a_row_also_one_that_was_killed(folder):
     assert rows["RnB0"]["parameter mixer"] == "RnB"
     assert rows["Stratified1"]["is_baseline"] is True
     assert rows["RnB0"]["seconds"] > 40
+
+
+def test_eval_examples_outside_have_a_row_and_a_sentence_of_their_own(comparison, tmp_path):
+    runs = []
+    for i, run in enumerate(comparison.runs[:2]):
+        final = {**run.info["final"], "outside_token": 2.5 + i, "outside_example": 1.5}
+        runs.append(run.with_(info={**run.info, "final": final}))
+    write_numbers(compare(runs), tmp_path)
+    rows = [row for row in read(tmp_path, "by_domain") if row["domain"] == "outside"]
+    assert [(row["loss_token"], row["loss_example"]) for row in rows] == [(2.5, 1.5), (3.5, 1.5)]
+    assert all(row["q"] is None or np.isnan(row["q"]) for row in rows)
+    note = by_domain_note(compare(runs))
+    assert "Outside all domains, in the overall loss alone:" in note
+    assert "3.0000" in note
+    assert "Outside" not in by_domain_note(comparison)
 
 
 def test_losses_and_proportions_are_those_of_the_run(folder, comparison):

@@ -64,6 +64,26 @@ def open_on(corpus, **options):
     return made
 
 
+def test_it_embeds_the_column_that_is_asked_for_and_domains_know_theirs(tmp_path):
+    corpus = corpus_of()
+    prompts = [{"role": "user", "content": "oak"}], [{"role": "user", "content": "valve"}]
+    for split, data in corpus.items():
+        column = [prompts[i % 2] for i in range(len(data))]
+        corpus[split] = data.add_column("prompt", column)
+    explorer = open_on(corpus, k=2, embed="prompt")
+    labels = explorer.domains.train_labels
+    assert set(labels[::2]).isdisjoint(labels[1::2])
+    loaded = rb.Domains.load(explorer.save(tmp_path / "domains"))
+    again = rb.explore(loaded, corpus, display="off", progress=False)
+    np.testing.assert_array_equal(again.editor.material.train, explorer.editor.material.train)
+    again = rb.explore(corpus, edits=explorer.log, display="off", progress=False)
+    np.testing.assert_array_equal(again.domains.train_labels, labels)
+    with pytest.raises(InputError, match="embed: no column 'promt'"):
+        open_on(corpus, embed="promt")
+    with pytest.raises(InputError, match="embed: domains know what was embedded for them"):
+        rb.explore(loaded, corpus, embed="prompt", display="off")
+
+
 def tell(explorer, **message):
     explorer.answer(message)
     explorer.wait(120)
