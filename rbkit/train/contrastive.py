@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, CLIPImageProcessorPil, PreTrainedTokenizerBase
 
-from rbkit.data.images import IMAGE
 from rbkit.data.files import quiet
+from rbkit.data.images import IMAGE
 from rbkit.errors import InputError
 from rbkit.regroup.embedders import on_white
 from rbkit.train.losses import unwrapped

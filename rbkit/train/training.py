@@ -29,8 +29,8 @@ from transformers.utils import logging as hf_logging
 from rbkit.balance.gram import find_layer
 from rbkit.balance.mixers.base import Mixer, effective_number
 from rbkit.balance.signals import FloatArray
-from rbkit.data.corpus import about
 from rbkit.data.columns import has_images
+from rbkit.data.corpus import about
 from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
