@@ -107,7 +107,7 @@ def test_the_example_of_images_goes_from_a_folder_to_a_page(start_script, tmp_pa
     assert "nats per example on the eval set" in page.read_text()
     assert "per token" not in re.sub(r"<(script|style).*?</\1>", "", page.read_text(), flags=re.S)
     assert sorted(run.name for run in list_runs(page.parent)) == ["RnB", "Stratified", "Target"]
-    assert "pixels" in (page.parent / "RnB" / "run.json").read_text().lower()
+    assert "PixelEmbedder" in (page.parent / "RnB" / "run.json").read_text()
 
 
 def changed(before, after):
