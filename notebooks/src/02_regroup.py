@@ -452,12 +452,12 @@ flat = maps[15, 0.1]
 
 # %%
 alt = "Nine maps of HDBSCAN's clusters; grey is noise. More min_samples, more noise."
-with picture(alt, 3, 3, width=8, height=7.6, dpi=100) as axes:
+with picture(alt, 3, 3, width=8, height=8.4, dpi=100) as axes:
     for row, at in zip(axes, dense, strict=True):
         for ax, size in zip(row, least, strict=True):
             labels = fits[at].cut(size)
             shares[at, size] = (labels < 0).mean()
-            title = f"min_samples {at}, min_cluster_size {size}"
+            title = f"min_samples {at}\nmin_cluster_size {size}"
             dots(ax, flat, labels, f"{title}\n{labels.max() + 1} clusters, "
                                    f"{shares[at, size]:.0%} noise")  # fmt: skip
 

@@ -13,6 +13,7 @@ import io
 import os
 import struct
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import Locator
+from matplotlib.text import Text
+from matplotlib.ticker import Locator, LogFormatter
 
 from rbkit.errors import InputError
 from rbkit.text import visible
@@ -130,12 +132,18 @@ def _settings() -> dict[str, Any]:
     }
 
 
-def new_axes(ax: Axes | None, width: float = 6.4, height: float = 3.6) -> Axes:
-    """Return `ax`, or axes of a new figure of the given size in inches, unknown to pyplot."""
+def new_axes(
+    ax: Axes | None, width: float = 6.4, height: float = 3.6, *, square: bool = False
+) -> Axes:
+    """Return `ax`, or axes of a new figure of the given size in inches, unknown to pyplot.
+
+    `square` is for axes of a fixed aspect: the layout leaves no room beside them.
+    """
     if ax is not None:
         return ax
     # Not plt.figure(), which would have to be closed.
-    axes: Axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    layout: Any = "compressed" if square else "constrained"
+    axes: Axes = Figure(figsize=(width, height), layout=layout).subplots()
     return axes
 
 
@@ -274,16 +282,84 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
     return [value + i * gap for i, value in enumerate(flat)]
 
 
-def legend_above(ax: Axes, most: int = 4) -> None:
-    """Legend on the line of the title, at the right: it never covers a mark.
+def legend_above(ax: Axes) -> None:
+    """Legend on the line of the title, at the right; else in rows of its own below the title.
 
-    A legend of more than `most` entries stands below the axes instead, where it has room.
+    It covers neither a mark nor the title. Call it after the title is set.
     """
-    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 4}
-    place["borderaxespad"] = 0.2
-    if len(ax.get_legend_handles_labels()[0]) > most:
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 5}
-    ax.legend(frameon=False, fontsize=9, handletextpad=0.3, columnspacing=1.2, **place)
+    names = ax.get_legend_handles_labels()[1]
+    title, room = _left_title(ax), _room(ax)
+    type_: dict[str, Any] = {"frameon": False, "fontsize": 9, "borderaxespad": 0.2}
+    type_ |= {"handletextpad": 0.3, "columnspacing": 1.2}
+    for columns in range(len(names), 0, -1):
+        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
+        legend = ax.legend(
+            labels=[shorten(name, 34) for name in names], ncols=columns, **place, **type_
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        box = legend.get_window_extent()
+        if box.width + title.get_window_extent().width + 12 <= room:
+            return
+        if box.width <= max(room, 0.9 * _cell(ax)) or columns == 1:
+            break
+    _raise_title(ax, box.height * 72 / ax.figure.dpi + 3)
+
+
+def fit_title(ax: Axes, beside: float = 0.0) -> None:
+    """Break the title of a panel into lines that fit its width, and end the third with "…".
+
+    Parameters
+    ----------
+    ax : Axes
+        With its labels of the y-axis in place.
+    beside : float
+        Points at the right end of the title's line that something else stands on; a title that
+        needs them is raised above it.
+    """
+    title, room = _left_title(ax), _room(ax)
+    text, width = title.get_text(), title.get_window_extent().width
+    if width > room:
+        letters = max(int(len(max(text.split("\n"), key=len)) * room / width), 8)
+        lines = [part for line in text.split("\n") for part in textwrap.wrap(line, letters)]
+        if len(lines) > 3:
+            lines[2:] = [shorten(" ".join(lines[2:]), letters)]
+        title.set_text("\n".join(lines))
+        width = title.get_window_extent().width
+    if beside and width + beside * ax.figure.dpi / 72 > room:
+        _raise_title(ax, 12)
+
+
+def _left_title(ax: Axes) -> Text:
+    # There is no public way to the object, which knows how wide it is.
+    return cast(Text, ax._left_title)  # type: ignore[attr-defined]
+
+
+def _raise_title(ax: Axes, points: float) -> None:
+    title = _left_title(ax)
+    look: dict[str, Any] = {
+        "fontproperties": title.get_fontproperties(),
+        "color": title.get_color(),
+    }
+    ax.set_title(title.get_text(), loc="left", pad=6 + points, **look)
+
+
+def _cell(ax: Axes) -> float:
+    """Width in pixels of the part of the figure that axes have, labels included."""
+    spec, figure = ax.get_subplotspec(), ax.figure
+    if spec is None:
+        return ax.get_window_extent().width
+    # Before the layout, only the share is right: the margins are those of another layout.
+    whole = spec.get_gridspec().figure.subplotpars  # type: ignore[union-attr]
+    share = spec.get_position(figure).width / (whole.right - whole.left)  # type: ignore[arg-type]
+    return float(share * figure.bbox.width)
+
+
+def _room(ax: Axes) -> float:
+    """Width in pixels that axes will have for sure once they are laid out."""
+    labels = [tick.get_window_extent().width for tick in ax.get_yticklabels() if tick.get_visible()]
+    at_the_left = max(labels, default=0.0) + (20 if ax.get_ylabel() else 0)
+    return _cell(ax) - at_the_left - 0.2 * ax.figure.dpi
 
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top, in pixels
@@ -374,9 +450,14 @@ def in_kernel() -> bool:
 
 def png(fig: Figure | Axes, dpi: int = 200) -> bytes:
     """Render a figure (or the figure of some axes) as PNG, the same bytes each time."""
-    buffer = io.BytesIO()
+    buffer, figure = io.BytesIO(), _figure(fig)
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        # Powers of ten are made by matplotlib, as mathematics: no names of a corpus.
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            for tick in axis.get_ticklabels(which="both"):
+                tick.set_parse_math(True)
     with without_glyph_warnings():
-        _figure(fig).savefig(
+        figure.savefig(
             buffer,
             format="png",
             dpi=dpi,

@@ -237,7 +237,7 @@ def drawings(
         drawn["gram"] = lambda: gram_over_time(history, names, panels)[0]
     if domains is not None:
         drawn["sizes"] = lambda: domain_sizes(domains)
-        if domains.quality.get("grid"):
+        if len(domains.quality.get("grid") or ()) > 1:  # else k was given, and not chosen
             drawn["k"] = lambda: k_choice(domains.quality["grid"], chosen=len(domains.names))
     return drawn
 

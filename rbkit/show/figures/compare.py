@@ -49,6 +49,7 @@ from rbkit.show.style import (
     Box,
     alt_text,
     colour_bar,
+    fit_title,
     has_room,
     label_line_ends,
     label_rows,
@@ -724,7 +725,7 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS
         vmax = max(common_scale(panel.mean) for panel in shown)
         columns = _columns(shown)
         side = float(np.clip(0.13 * max(len(names) for names in groups), 2.1, 3.2))
-        figure, axes = _grid(len(shown), columns, side, side + 0.45, 1.7)
+        figure, axes = _grid(len(shown), columns, side, side + 0.45, 2.0)
         colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="#e3e7eb")
         for i, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             ids, m = order[panel.names], len(panel.names)
@@ -743,7 +744,8 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS
                 plain_ticks(ax.yaxis, short_ids(names), fontsize=size)
             elif size > 3.5 and i % columns == 0:
                 plain_ticks(ax.yaxis, [shorten(name, 22) for name in names], fontsize=size)
-            ax.set_title(shorten(panel.variant.label, 30), fontsize=10)
+            ax.set_title(shorten(panel.variant.label, 60), fontsize=10)
+            fit_title(ax)
             ax.set_xlabel(panel.seeds, fontsize=8, color=MUTED)
             set_alt(ax, f"{panel.variant.label}: {extremes(panel.mean, panel.names)}.")
         colour_bar(image, list(axes), "cosine", aspect=26, extend="both")
@@ -793,9 +795,8 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
                 ax,
                 order=range(len(layers[panel.names])),
                 names=named and last,
-                title=shorten(panel.variant.label, 30),
+                title=shorten(panel.variant.label, 60),
             )
-            ax.title.set_fontsize(10)
             below = i + columns >= len(shown)
             ax.set_xlabel(f"optimizer step ({panel.seeds})" if below else panel.seeds, fontsize=8.5)
             if i % columns:

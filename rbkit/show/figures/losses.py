@@ -164,7 +164,7 @@ def loss_by_domain(
         ax.set_title("Final eval loss by domain")
         ax.set_xlabel(f"nats per token ({what})")
         if len(shown) > 1:
-            legend_above(ax, 3)  # the names of domains leave it little room
+            legend_above(ax)
         if not shown:
             say_nothing(ax, "no final losses recorded")
         set_alt(ax, f"Final eval loss of {len(names)} domains, {what}.{words}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from rbkit.balance.mixers.registry import MIXERS
@@ -18,6 +19,7 @@ from rbkit.show.style import (
     INK,
     MUTED,
     domain_colours,
+    fit_title,
     label_line_ends,
     mixer_colour,
     mixer_marker,
@@ -103,6 +105,7 @@ def proportions(
         # No tick under the bar of q, which is not a step.
         ax.set_xticks([tick for tick in ax.get_xticks() if edges[0] <= tick <= edges[-1]])
         ax.set_xlabel("optimizer step")
+        fit_title(ax, 0 if q is None else 14 + names * _width_of_names(ax))
         top = np.argsort(p[-1])[::-1][:3]
         largest = ", ".join(f"{domains[i]} {p[0, i]:.0%} to {p[-1, i]:.0%}" for i in top)
         set_alt(
@@ -143,6 +146,12 @@ def _names(ax: Axes, names: list[str], middles: Array, weight: Array, x: float) 
             annotation_clip=False,
             arrowprops={**line, "relpos": (0, 0.5)},
         )
+
+
+def _width_of_names(ax: Axes) -> float:
+    """Points that the names at the right edge take from the width of the axes."""
+    widths = [Text.get_window_extent(text).width for text in ax.texts]
+    return 72 * max(widths, default=0.0) / ax.figure.dpi
 
 
 def proportions_side_by_side(runs: Sequence[Run]) -> Figure:
@@ -219,6 +228,7 @@ def replays(run: Run, mixers: Sequence[Mixer | str | Replay]) -> Figure:
             # Above the "q" at the right, and options on a line of their own: panels are narrow.
             wrapped = textwrap.fill(options.removesuffix(")"), 30)
             ax.set_title("\n".join(filter(None, [name, wrapped])), fontsize=10, pad=17)
+            fit_title(ax)
             if i % columns:
                 ax.tick_params(labelleft=False)
         replay_distance(made, figure.add_subplot(grid[rows, :]))

@@ -35,6 +35,7 @@ def frozen(
     low = float(np.clip(1.4 + 0.15 * m, 3.4, 6.0))
     size = (max(2.2 * n + 2.6, 4.1 * below + 4.6), (side + 0.7) * len(tracked) + low + 0.9)
     heights = [*[side + 0.7] * len(tracked), low + 0.6]
+    side = min(side, (size[0] - 2.6) / n)  # of a matrix, next to names and scale
     with rbkit_style():
         figure = Figure(figsize=size, layout="constrained")
         parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
