@@ -75,7 +75,6 @@ def dots(ax, xy, labels, title="", size=4):
     """Points by domain; those in none are grey."""
     labels = np.asarray(labels, dtype=int)
     many = np.array(show.domain_colours(max(int(labels.max()) + 1, 1)))
-    many = many[np.random.default_rng(1).permutation(len(many))]  # neighbours differ
     for part, colour in ((labels < 0, "#c9ced4"), (labels >= 0, many[labels[labels >= 0]])):
         ax.scatter(*xy[part].T, s=size, c=colour, lw=0, rasterized=True)
     ax.set(xticks=[], yticks=[])

@@ -44,11 +44,13 @@ from rbkit.show.style import (
     DASHED,
     INK,
     MUTED,
+    OTHERS,
     PAPER,
     RULE,
     Box,
     alt_text,
     colour_bar,
+    domain_colours,
     fit_title,
     has_room,
     label_line_ends,
@@ -60,6 +62,7 @@ from rbkit.show.style import (
     overlap,
     plain_ticks,
     rbkit_style,
+    readable,
     say_nothing,
     set_alt,
     shorten,
@@ -117,10 +120,12 @@ def variant_styles(variants: Sequence[VariantLike]) -> list[VariantStyle]:
         share = i / max(len(kinds) - 1, 1)
         if one_mixer:
             # Without the yellow end, which is too faint on white.
-            colour = ink = to_hex(matplotlib.colormaps["viridis"](0.75 * share))
+            colour = to_hex(matplotlib.colormaps["viridis"](0.75 * share))
+            ink = readable(colour)
         else:
-            ink = mixer_colour(variant.mixer)
-            r, g, b = (c + 0.4 * share * (1 - c) for c in to_rgb(ink))
+            own = mixer_colour(variant.mixer)
+            ink = readable(own)
+            r, g, b = (c + 0.4 * share * (1 - c) for c in to_rgb(own))
             colour = to_hex((r, g, b))
         line = _LINES[i % len(_LINES)]
         styles.append(VariantStyle(colour, ink, mixer_marker(variant.mixer), line))
@@ -753,9 +758,20 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS
     return figure
 
 
+def _mean_cosines(run: Run) -> tuple[Array, Array]:
+    grams = np.asarray(run.history.get("gram", []), dtype=np.float64)
+    tracked = grams.ndim == 3 and grams.size
+    return finite_mean(to_cosine(grams)) if tracked else np.empty((0, 0)), np.empty(0)
+
+
 def _order(panels: Sequence[_Panel]) -> Order:
-    """Order of the domains by similarity of gradients, over panels with the same domains."""
-    return seriate(finite_mean(np.array([panel.mean for panel in panels])))
+    """Order of the domains by similarity of gradients, over panels with the same domains.
+
+    Of all rounds: of one run it is that of :func:`~rbkit.show.domain_order`.
+    """
+    tracked = _panels([panel.variant for panel in panels], _mean_cosines)
+    means = [panel.mean for panel in tracked if panel.names == panels[0].names]
+    return seriate(finite_mean(np.array(means))) if means else np.arange(len(panels[0].names))
 
 
 def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS) -> Figure:
@@ -790,10 +806,12 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
         figure, axes = _grid(len(shown), columns, 2.6, height, 2.3 if named else 0.3)
         for i, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             last = i % columns == columns - 1 or i == len(shown) - 1
+            ids, palette = layers[panel.names], domain_colours(len(panel.names))
             proportions(
-                _mean_run(panel, layers[panel.names]),
+                _mean_run(panel, ids),
                 ax,
-                order=range(len(layers[panel.names])),
+                order=range(len(ids)),
+                colours=[palette[layer[0]] if len(layer) == 1 else OTHERS for layer in ids],
                 names=named and last,
                 title=shorten(panel.variant.label, 60),
             )
@@ -808,14 +826,12 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
 def _layers(panels: Sequence[_Panel]) -> list[list[int]]:
     """Domains from bottom to top; if there are very many, the smaller ones are one layer."""
     m = len(panels[0].names)
-    tracked = _panels([panel.variant for panel in panels], _last_cosines)
-    tracked = [panel for panel in tracked if panel.names == panels[0].names]
-    order = _order(tracked).tolist() if tracked else list(range(m))
+    order = _order(panels)[::-1].tolist()  # from the top down
     if m <= _MOST_LAYERS:
         return [[i] for i in order]
     weight = np.max([panel.mean.mean(axis=0) for panel in panels], axis=0)
     large = set(np.argsort(-weight, kind="stable")[: _MOST_LAYERS - 1].tolist())
-    return [[i] for i in order if i in large] + [[i for i in order if i not in large]]
+    return [[i for i in order if i not in large], *([i] for i in order if i in large)]
 
 
 def _mean_run(panel: _Panel, layers: Sequence[Sequence[int]]) -> Run:

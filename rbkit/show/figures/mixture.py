@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from rbkit.balance.mixers.registry import MIXERS
@@ -30,6 +29,7 @@ from rbkit.show.style import (
     shorten,
     spread,
     tidy,
+    width_of,
 )
 from rbkit.train.run import Run
 
@@ -57,12 +57,13 @@ def proportions(
         A run with a history.
     ax : matplotlib Axes, optional
     order : sequence of int, optional
-        Order of the domains from bottom to top; by similarity of gradients if not given.
+        Order of the domains from bottom to top; if not given, by similarity of gradients, from
+        the top down as the rows of a Gram matrix.
     names : bool
         Whether to write the names of the domains (the biggest, if not all fit) next to q.
     title : str, optional
     colours : sequence of RGB, optional
-        Colours of the domains from bottom to top.
+        Colours of the domains by index, if not those of :func:`domain_colours`.
 
     Returns
     -------
@@ -79,8 +80,9 @@ def proportions(
             return ax
         m = p.shape[1]
         domains = domain_names(run, m)
-        order = list(domain_order(run.history) if order is None else order)
+        order = list(domain_order(run.history)[::-1] if order is None else order)
         colours = domain_colours(m) if colours is None else colours
+        colours = [colours[i] for i in order]
         stacked = np.vstack([np.zeros(len(p)), np.cumsum(p[:, order], axis=1).T])
         for row, colour in enumerate(colours):
             low, high = (np.append(s, s[-1]) for s in (stacked[row], stacked[row + 1]))
@@ -150,8 +152,7 @@ def _names(ax: Axes, names: list[str], middles: Array, weight: Array, x: float) 
 
 def _width_of_names(ax: Axes) -> float:
     """Points that the names at the right edge take from the width of the axes."""
-    widths = [Text.get_window_extent(text).width for text in ax.texts]
-    return 72 * max(widths, default=0.0) / ax.figure.dpi
+    return 72 * max(map(width_of, ax.texts), default=0.0) / ax.figure.dpi
 
 
 def proportions_side_by_side(runs: Sequence[Run]) -> Figure:
@@ -165,7 +166,7 @@ def proportions_side_by_side(runs: Sequence[Run]) -> Figure:
         figure = Figure(figsize=(3.1 * n + 2.6, height), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, n, sharey=True))
         tracked = [run for run in runs if "gram" in run.history] or runs
-        order = domain_order(tracked[0].history) if tracked else np.arange(0)
+        order = domain_order(tracked[0].history)[::-1] if tracked else np.arange(0)
         for i, (run, m, title) in enumerate(zip(runs, sizes, labels(runs), strict=True)):
             same = order if len(order) == m else None
             proportions(run, axes[i], order=same, names=i == n - 1, title=title)
@@ -216,7 +217,7 @@ def replays(run: Run, mixers: Sequence[Mixer | str | Replay]) -> Figure:
         height = max(3.0, 1.2 + 0.15 * m)
         figure = Figure(figsize=(2.5 * columns + 2.4, height * rows + 2.5), layout="constrained")
         grid = figure.add_gridspec(rows + 1, columns, height_ratios=[*[height] * rows, 2.5])
-        order = domain_order(run.history) if "gram" in run.history else np.arange(m)
+        order = domain_order(run.history)[::-1] if "gram" in run.history else np.arange(m)[::-1]
         for i, (title, rule, p) in enumerate(shown):
             ax = figure.add_subplot(grid[divmod(i, columns)])
             name, _, options = title.partition("(")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rbkit.balance.mixers.base import effective_number
+from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.signals import noise_share
 from rbkit.show.facts import (
     Array,
@@ -23,6 +24,7 @@ from rbkit.show.facts import (
     domain_names,
     finite,
     labels,
+    mixer_of,
     overhead,
     target,
 )
@@ -93,6 +95,8 @@ class Snapshot:
         Similar domains side by side; the same for long stretches of a run.
     rounds : int
         Rounds that have ended.
+    tracks : bool
+        Whether there is a Gram matrix, or will be after the first round.
     gram : ndarray of shape (m, m), or None
         Of the last round that has one; rows of domains without an example are NaN.
     p : ndarray of shape (T, m)
@@ -125,6 +129,7 @@ class Snapshot:
     names: tuple[str, ...]
     order: Order
     rounds: int
+    tracks: bool
     gram: Array | None
     p: Array
     edges: Array
@@ -208,6 +213,7 @@ def snapshot(run: Run) -> Snapshot:
         names=tuple(map(_safe, names)),
         order=_order(run, m, whole=not running),
         rounds=len(history.get("step", ())),
+        tracks=gram is not None or _will_track(run),
         gram=gram,
         p=p,
         edges=edges,
@@ -226,6 +232,13 @@ def snapshot(run: Run) -> Snapshot:
         watch_percent=100 * watched / seconds if watched is not None and seconds else None,
         error=None if info.get("error") is None else _safe(str(info["error"])),
     )
+
+
+def _will_track(run: Run) -> bool:
+    """Whether a run that has not ended a round has a rule that needs the Gram matrix."""
+    begins = run.status in ("waiting", "running") and not len(run.history.get("step", ()))
+    rule = MIXERS.get(mixer_of(run))
+    return begins and (rule is None or "gram" in rule.signals)
 
 
 # ------------------------------------------------------------------------------------- curves
