@@ -74,7 +74,8 @@ def picture(alt, rows=1, columns=1, width=6.4, height=3.1, dpi=200, **more):
 def dots(ax, xy, labels, title="", size=4):
     """Points by domain; those in none are grey."""
     labels = np.asarray(labels, dtype=int)
-    many = np.array(show.domain_colours(max(int(labels.max()) + 1, 1)))
+    places = [np.median(xy[labels == at], axis=0) for at in range(labels.max() + 1)]
+    many = np.array(show.map_colours(places or [[0, 0]]))  # neighbours differ
     for part, colour in ((labels < 0, "#c9ced4"), (labels >= 0, many[labels[labels >= 0]])):
         ax.scatter(*xy[part].T, s=size, c=colour, lw=0, rasterized=True)
     ax.set(xticks=[], yticks=[])

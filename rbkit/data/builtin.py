@@ -23,11 +23,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from rbkit.data import assets
 from rbkit.errors import AssetError, InputError
 from rbkit.files import atomic_path, cache_dir, fingerprint, inside, regular
+from rbkit.text import progress_bar
 
 
 @dataclass
@@ -183,7 +183,7 @@ def _collect(roots: dict[str, Path], per_library: int, progress: bool) -> pa.Tab
     texts: list[str] = []
     sources: list[str] = []
     seen: set[str] = set()
-    with tqdm(
+    with progress_bar(
         total=len(roots) * per_library, desc="docstrings", mininterval=1, disable=not progress
     ) as bar:
         for name in sorted(roots):

@@ -37,12 +37,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rbkit.data.builtin import BUILTIN
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import CACHE_REMEDY, cache_dir, fingerprint, inside, read_json, regular
-from rbkit.text import listed, truncate, value_text
+from rbkit.text import listed, progress_bar, truncate, value_text
 
 UInt64s = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -266,7 +265,9 @@ def _from_arrow(given: Any, kind: str) -> datasets.Dataset:
 def _from_stream(rows: Iterable[Any], kind: str, features: Any, progress: bool) -> datasets.Dataset:
     """Put rows that come one by one into Arrow."""
     tables, start = [], 0
-    with tqdm(desc="reading", unit=" rows", mininterval=1, delay=2, disable=not progress) as bar:
+    with progress_bar(
+        desc="reading", unit=" rows", mininterval=1, delay=2, disable=not progress
+    ) as bar:
         while some := list(itertools.islice(rows, _CHUNK)):
             tables.append(_from_rows(some, kind, features, start).data.table)
             start += len(some)
@@ -954,7 +955,7 @@ class Columns:
         codes: list[int] = []
         numbers: dict[str, int] = {}
         start, labels = 0, self.labels(data)
-        with tqdm(
+        with progress_bar(
             total=len(data),
             desc="reading",
             unit=" rows",
