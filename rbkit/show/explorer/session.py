@@ -408,11 +408,16 @@ class Session:
             "max_noise": policy.get("max_noise"),
             "n_neighbors": self.n_neighbors,
             "min_dist": self.min_dist,
-            "recommended": self._advised,
+            "recommended": self._advised if self._has_k else None,
             "noise_share": noise_share,
             "noise_text": self._noise_effect() if noise_share else "",
             "by_hand": self.editor.log.by_hand,
         }
+
+    @property
+    def _has_k(self) -> bool:
+        """Whether the number of domains is chosen, not found by density or given by sources."""
+        return self.editor.ops[0]["method"] not in ("hdbscan", "sources")
 
     def notices(self) -> list[dict[str, str]]:
         """Return what a person should know before training on these domains."""
@@ -432,7 +437,7 @@ class Session:
                 notes.append(f"with a new cut {replaced}")
             else:
                 warnings.append(replaced)
-        notes.append(self._no_advice)
+        notes.append(self._no_advice if self._has_k else "")
         if self.sampled:
             n = len(self.editor.material.train)
             notes.append(f"the map shows {len(self.shown):,} of {n:,} examples")

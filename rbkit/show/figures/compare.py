@@ -245,7 +245,8 @@ def loss_bands(
             steps, values = _on_common_steps(of)
             if not len(steps):
                 continue
-            _draw_band(ax, steps, values, style, full, split == "eval", len(shown) <= 4)
+            few, name = len(shown) <= 4, shorten(variant.label, 40)
+            _draw_band(ax, steps, values, style, full, split == "eval", few, name)
             start = steps[0] + (steps[-1] - steps[0]) / 8  # the highest after the first eighth
             highest.append(float(np.interp(start, steps, values.max(axis=0))))
             if full:
@@ -312,7 +313,14 @@ def _on_common_steps(curves: Sequence[_Curve]) -> tuple[Array, Array]:
 
 
 def _draw_band(
-    ax: Axes, steps: Array, values: Array, style: VariantStyle, full: bool, marks: bool, few: bool
+    ax: Axes,
+    steps: Array,
+    values: Array,
+    style: VariantStyle,
+    full: bool,
+    marks: bool,
+    few: bool,
+    label: str,
 ) -> None:
     """Draw the mean of `values` (runs, n), and if `full` the range, marks and line style."""
     mean = values.mean(axis=0)
@@ -331,6 +339,7 @@ def _draw_band(
         color=style.colour,
         linestyle=style.line,
         marker=style.marker if marks or len(steps) == 1 else "",  # a point has no line
+        label=label,
         markersize=4.5,
         markeredgecolor="white",
         markevery=max(1, len(steps) // 10),
@@ -526,7 +535,8 @@ def pareto(
             mark: dict[str, Any] = {"color": colour, "ms": 8, "zorder": 4}
             if not full:
                 mark = {"color": GREY, "ms": 5.5, "zorder": 1.8}
-            ax.plot([x], [y], point.style.marker, mec="white", **mark)
+            name = shorten(point.variant.label, 40)
+            ax.plot([x], [y], point.style.marker, mec="white", label=name, **mark)
         _cost_axis(ax, points, cost)
         _name_points(ax, named)
         best = ", ".join(

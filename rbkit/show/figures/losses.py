@@ -77,6 +77,7 @@ def loss_curves(
                 marker=mixer_marker(mixer_of(run)) if split == "eval" or len(steps) == 1 else "",
                 markersize=4.5,
                 markeredgecolor="white",
+                label=name,
                 markevery=max(1, len(steps) // 14),  # one per evaluation while they have room
             )
             ends.append((run, name, float(steps[-1]), float(values[-1])))
