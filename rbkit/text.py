@@ -9,6 +9,7 @@ follows, and halves of characters, which no file can hold.
 from __future__ import annotations
 
 import difflib
+import functools
 import io
 import json
 import math
@@ -290,3 +291,58 @@ def say(text: str) -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stderr.fileno())
             os.close(nowhere)
+
+
+def progress_bar(*args: Any, **how: Any) -> Any:
+    """Return a bar of tqdm: a widget in a notebook that someone looks at, else text on stderr.
+
+    A notebook that is run unattended (``$RBKIT_DISPLAY``) has text: the tools that run it read
+    how far it is. When a widget ends, its last line stands in its place, so that a saved notebook
+    never shows half a widget.
+
+    Examples
+    --------
+    >>> list(progress_bar([1, 2], disable=True))
+    [1, 2]
+    """
+    if not how.get("disable") and os.environ.get("RBKIT_DISPLAY", "") in ("", "live"):
+        # Only a process that has IPython already can be a kernel.
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        if getattr(shell, "kernel", None) is not None:
+            return _widget_bar()(*args, **how)
+    from tqdm import tqdm
+
+    return tqdm(*args, **how)
+
+
+@functools.cache
+def _widget_bar() -> Any:
+    from IPython.display import DisplayHandle
+    from tqdm.notebook import tqdm_notebook
+
+    class Bar(tqdm_notebook):  # type: ignore[misc]
+        """A widget that gives way to its last line."""
+
+        _handle: Any = None
+
+        def __init__(self, *args: Any, **how: Any) -> None:
+            super().__init__(*args, **how, display=False)
+            if not self.disable and self.delay <= 0:
+                self.display()
+
+        def display(self, *args: Any, check_delay: bool = True, **how: Any) -> None:
+            super().display(*args, **how, check_delay=False)
+            if check_delay and self._handle is None:
+                self._handle = DisplayHandle()  # type: ignore[no-untyped-call]
+                self._handle.display(self.container)
+
+        def close(self) -> None:
+            if self.disable:
+                return
+            super().close()
+            if self._handle is not None:
+                line = self.format_meter(**self.format_dict) if self.leave else ""
+                self._handle.update({"text/plain": line}, raw=True)
+                self.container.close()
+
+    return Bar

@@ -58,6 +58,7 @@ domains
 # **Balance**: the same model, seed and budget under three mixers. `Stratified` gives each domain
 # the same share; `Target` copies the shares of the eval set; `RnB` adapts. A run that is there is
 # never replaced unasked: with `resume=True` one that has ended is read, so the cell can run twice.
+# `live=True` shows the third while it trains, and ends in one figure.
 
 # %%
 size = {"steps": steps, "round_steps": round_steps}
@@ -66,8 +67,14 @@ size |= {"context": 32, "vocab_size": 512} if smoke else {}
 # %%
 runs = [
     rb.train(corpus, domains, mixer=mixer, run_dir=f"{folder}/{mixer}", resume=True, **size)
-    for mixer in ("Stratified", "Target", "RnB")
+    for mixer in ("Stratified", "Target")
 ]
+
+# %%
+rnb = rb.train(
+    corpus, domains, mixer="RnB", run_dir=f"{folder}/RnB", resume=True, live=True, **size
+)
+runs.append(rnb)
 
 # %%
 show.show(show.loss_curves(runs, split="eval"))
@@ -87,6 +94,12 @@ for run in runs:
 # %%
 show.show(show.domain_sizes(domains))
 
+# %% [markdown]
+# A map to walk in: lasso, search, cut finer or coarser, merge, rename. (In a batch run, a picture.)
+
+# %%
+rb.explore(domains)
+
 # %%
 card = max(domains.cards, key=lambda card: card.eval_size)
 print(card.name, "|", ", ".join(card.terms[:8]))
@@ -101,23 +114,17 @@ print(mixed.name, "|", ", ".join(f"{s} {share:.0%}" for s, share in mixed.source
 
 # %% [markdown]
 # ## What Balance did
-# The mixture of the adaptive run, round by round, with the target at the right.
+# Move through the rounds of the adaptive run: the mixture, with the target $q$ beside it, follows
+# from one matrix per round, the inner products of the domains' mean gradients at the last layer.
+# Training computes those gradients anyway; they are only added up by domain.
 
 # %%
-rnb = runs[-1]
-show.show(show.proportions(rnb))
-
-# %% [markdown]
-# It follows from one matrix per round: the inner products of the domains' mean gradients at the
-# last layer. Training computes those gradients anyway; they are only added up by domain.
+rb.scrub(rnb)
 
 # %%
 history = rnb.history
 G, q, p = history["gram"], history["q"], history["p"]
 G.shape, q.shape, p.shape
-
-# %%
-show.show(show.gram_over_time(history, domains.names)[0])
 
 # %% [markdown]
 # ## The formula, by hand

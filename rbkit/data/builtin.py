@@ -23,11 +23,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from rbkit.data import assets
 from rbkit.errors import AssetError, InputError, as_count
 from rbkit.files import atomic_path, cache_dir, fingerprint, inside, regular
+from rbkit.text import progress_bar
 
 
 @dataclass
@@ -223,7 +223,7 @@ def _drawn(rows: list[dict[str, Any]], folder: Path, side: int, progress: bool) 
         what = "its images are drawn by resvg_py, which is not installed"
         raise InputError("emoji", what, 'pip install "rbkit[images]"') from error
     kept: dict[str, list[Any]] = {name: [] for name in ("text", "source", "group", "image")}
-    for row in tqdm(rows, desc="drawing emoji", mininterval=1, disable=not progress):
+    for row in progress_bar(rows, desc="drawing emoji", mininterval=1, disable=not progress):
         files = [inside(folder, f"{code}.svg") for code in row["codes"]]
         file = next((file for file in files if file.is_file()), None)
         if file is None:
@@ -254,7 +254,7 @@ def _collect(roots: dict[str, Path], per_library: int, progress: bool) -> pa.Tab
     texts: list[str] = []
     sources: list[str] = []
     seen: set[str] = set()
-    with tqdm(
+    with progress_bar(
         total=len(roots) * per_library, desc="docstrings", mininterval=1, disable=not progress
     ) as bar:
         for name in sorted(roots):

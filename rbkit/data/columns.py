@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rbkit.data.files import Opened, quiet, reason
 from rbkit.data.images import IMAGE, image_keys
@@ -40,7 +39,7 @@ from rbkit.data.shapes import (
 )
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.files import fingerprint
-from rbkit.text import listed, truncate, value_text
+from rbkit.text import listed, progress_bar, truncate, value_text
 
 UInt64s = NDArray[np.uint64]
 Ints = NDArray[np.int64]
@@ -196,7 +195,7 @@ class Columns:
         codes: list[int] = []
         numbers: dict[str, int] = {}
         start, labels = 0, self.labels(data)
-        with tqdm(
+        with progress_bar(
             total=len(data),
             desc="reading",
             unit=" rows",

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from tqdm import tqdm
 
 from rbkit.errors import InputError
 from rbkit.files import atomic_folder, write_json
+from rbkit.text import progress_bar
 
 # types of metadata values, as struct spells them
 _SCALARS = dict(zip([*range(8), 10, 11, 12], "BbHhIif?Qqd", strict=True))
@@ -132,7 +132,7 @@ def _tensors(
         raise InputError(str(file.path), f"has unknown tensors ({min(unknown)})", "use llama")
     shapes = _shapes(file, config)
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
-    for theirs, ours in tqdm(
+    for theirs, ours in progress_bar(
         names.items(), desc="converting", unit=" tensors", mininterval=1, disable=not progress
     ):
         part = theirs.split(".")[-2]

@@ -18,10 +18,10 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from tqdm import tqdm
 
 from rbkit.data.files import KNOWN, Opened, checked_path, reason, suffix
 from rbkit.errors import InputError
+from rbkit.text import progress_bar
 
 Unread = dict[str, InputError]  # columns that had to be left out, and why
 
@@ -168,7 +168,9 @@ def from_stream(
 ) -> datasets.Dataset:
     """Put rows that come one by one into Arrow."""
     tables, start = [], 0
-    with tqdm(desc="reading", unit=" rows", mininterval=1, delay=2, disable=not progress) as bar:
+    with progress_bar(
+        desc="reading", unit=" rows", mininterval=1, delay=2, disable=not progress
+    ) as bar:
         while some := list(itertools.islice(rows, _CHUNK)):
             tables.append(_from_rows(some, kind, unread, features, start).data.table)
             start += len(some)

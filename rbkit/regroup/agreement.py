@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_mutual_info_score
-from tqdm import tqdm
 
 from rbkit.errors import InputError, as_count
 from rbkit.regroup.kmeans import KMeans
 from rbkit.regroup.regret_bound import QUANTILE, alignments, regret
+from rbkit.text import progress_bar
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def gradient_agreement(
         return [between / total, pairs.bound, pairs.exact]
 
     rng = np.random.default_rng(seed)
-    rounds = tqdm(
+    rounds = progress_bar(
         range(permutations), desc="random domains", unit="draw", mininterval=1, disable=not progress
     )
     random = np.array([measures(rng.permutation(own)) for _ in rounds])

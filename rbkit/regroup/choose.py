@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.metrics import adjusted_rand_score, davies_bouldin_score, pairwise_distances_chunked
-from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.regroup.kmeans import Copies, KMeans, vectors_of
 from rbkit.regroup.regret_bound import alignments, regret
+from rbkit.text import progress_bar
 
 Labels = NDArray[np.integer[Any]]
 
@@ -417,7 +417,9 @@ def _cut_by_kmeans(
     cuts: Cuts = {k: [] for k in ks}
     what = "choose k" if len(ks) > 1 else "cluster"
     jobs = [(k, seed) for k in ks for seed in seeds]
-    for k, seed in tqdm(jobs, desc=what, unit="fit", delay=1, mininterval=1, disable=not progress):
+    for k, seed in progress_bar(
+        jobs, desc=what, unit="fit", delay=1, mininterval=1, disable=not progress
+    ):
         fit = KMeans(k, seed=seed, **options).fit(X)
         cuts[k].append((fit.labels_, fit.inertia_))
     return cuts
@@ -427,7 +429,7 @@ def _cut_by_tree(
     X: NDArray[Any], ks: list[int], seeds: list[int], progress: bool, tree: Any
 ) -> Cuts:
     trees, what = [tree], "choose k" if len(ks) > 1 else "cluster"
-    for seed in tqdm(
+    for seed in progress_bar(
         seeds[1:], desc=what, unit="fit", delay=1, mininterval=1, disable=not progress
     ):
         trees.append(clone(tree).set_params(seed=seed).fit(X))

@@ -13,10 +13,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 from datasets import DatasetDict
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rbkit.errors import InputError
 from rbkit.files import atomic_path, cache_dir, fingerprint, keeping, regular, write_json
+from rbkit.text import progress_bar
 
 _KEY_BYTES = 16  # 128 bits: among 10^9 texts two agree by chance with probability 10^-21
 # Texts given to the embedder at once: many full batches, yet a bar that moves.
@@ -225,9 +225,10 @@ def embed(
     todo = missing[np.argsort(-lengths[missing], kind="stable")]
     pending: list[NDArray[np.float16]] = []
     saved, written, spent = 0, time.monotonic(), 0.0
-    with tqdm(
+    model = None if hasattr(embedder, "_loaded") else getattr(embedder, "model", None)
+    with progress_bar(
         total=len(todo),
-        desc="embed",
+        desc=f"loading {Path(str(model)).name}" if model and len(todo) else "embed",
         unit="doc",
         mininterval=1,
         disable=not (progress and len(todo)),
@@ -238,6 +239,7 @@ def embed(
             made = embedder.transform([items[at] for at in chunk])
             fresh = _as_float16(made, embedder, len(chunk))
             spent += time.monotonic() - began
+            bar.set_description("embed", refresh=False)
             if vectors is None:
                 vectors = np.zeros((len(keys), fresh.shape[1]), dtype=np.float32)
             if fresh.shape[1] != vectors.shape[1]:

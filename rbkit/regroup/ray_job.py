@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rbkit.errors import InputError, as_count
 from rbkit.ray_cluster import connected_ray, quiet_ray_data
 from rbkit.regroup.embedding import Embedder
 from rbkit.regroup.shards import ROWS_PER_SHARD, ShardedVectors, ShardWork
+from rbkit.text import progress_bar
 
 
 def embed_shards_on_ray(
@@ -70,7 +70,9 @@ def embed_shards_on_ray(
     with (
         connected_ray(address, cpus=workers * num_cpus + 1, gpus=workers * num_gpus) as ray,
         quiet_ray_data(ray),
-        tqdm(total=rows, desc=f"embed, {workers} workers", unit="doc", disable=not progress) as bar,
+        progress_bar(
+            total=rows, desc=f"embed, {workers} workers", unit="doc", disable=not progress
+        ) as bar,
     ):
         shards = ray.data.from_items(
             [{"shard": shard} for shard in todo], override_num_blocks=len(todo)

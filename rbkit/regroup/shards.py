@@ -40,13 +40,13 @@ from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from tqdm import tqdm
 
 from rbkit.data.corpus import about
 from rbkit.data.files import quiet
 from rbkit.errors import InputError, RbkitWarning, as_count
 from rbkit.files import atomic_path, cache_dir, fingerprint, read_json, regular, write_json
 from rbkit.regroup.embedding import Embedder, embed
+from rbkit.text import progress_bar
 
 _FORMAT = "rbkit-shards/1"
 _AGAIN = "embed again: this shard is then recomputed, the others are kept"
@@ -587,7 +587,7 @@ def _do_all(work: ShardWork, num_proc: int = 1, progress: bool = True) -> None:
         _in_processes(work, todo, min(num_proc, len(todo)), progress)
         return
     rows = work.rows_of(todo)
-    with tqdm(total=rows, desc="embed", unit="doc", disable=not (progress and todo)) as bar:
+    with progress_bar(total=rows, desc="embed", unit="doc", disable=not (progress and todo)) as bar:
         for shard in todo:
             bar.update(work(shard))
 

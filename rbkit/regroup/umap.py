@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_matrix, csr_matrix
 from sklearn.decomposition import PCA
-from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 from rbkit.files import atomic_path, cache_dir, fingerprint, keeping, read_npz
 from rbkit.regroup.kmeans import vectors_of
+from rbkit.text import progress_bar
 
 Report = Callable[[float, str], None]
 
@@ -148,7 +148,7 @@ def project(
         path = cache_dir() / "projections" / f"umap-{name}.npz"
         if (cached := _read(path, (len(X), n_components))) is not None:
             return cached
-    with tqdm(total=100, desc="umap", unit="%", delay=2, disable=not progress) as bar:
+    with progress_bar(total=100, desc="umap", unit="%", delay=2, disable=not progress) as bar:
 
         def report(done: float, what: str) -> None:
             bar.set_postfix_str(what, refresh=False)

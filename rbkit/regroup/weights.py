@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from tqdm import tqdm
 
 from rbkit.errors import InputError, RbkitWarning, as_count, as_number, by_name, domain_numbers
 from rbkit.files import atomic_path, fingerprint, read_json, regular, saving, write_json
-from rbkit.text import one_line
+from rbkit.text import one_line, progress_bar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -439,7 +438,9 @@ def token_counts(
         lengths: list[int] = []
         total = len(texts) if isinstance(texts, Sequence) else None
         rest = iter(texts)
-        with tqdm(total=total, desc="counting tokens", disable=not progress, delay=2) as bar:
+        with progress_bar(
+            total=total, desc="counting tokens", disable=not progress, delay=2
+        ) as bar:
             while piece := list(islice(rest, 1000)):
                 rows = tokenizer(piece, add_special_tokens=False)["input_ids"]
                 lengths += [len(row) + end for row in rows]

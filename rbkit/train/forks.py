@@ -35,6 +35,7 @@ from rbkit.balance.signals import FloatArray
 from rbkit.errors import InputError, as_count, as_number
 from rbkit.files import read_json, write_json
 from rbkit.regroup.domains import Domains
+from rbkit.text import progress_bar
 from rbkit.train.checkpoint import check_checkpoint, complete_checkpoints
 from rbkit.train.models import PRESETS, load_tokenizer
 from rbkit.train.propose.runs import check_options, cost_of, train_once
@@ -297,9 +298,10 @@ def headroom(
     mixtures = {name: tilt(p, way, shift) for name, way in ways.items()}
     jobs = [("p", p, s) for s in range(2 * streams)]
     jobs += [(name, each, s) for name, each in mixtures.items() for s in range(streams)]
-    bar = tqdm(total=len(jobs) + streams, desc="headroom", unit="fork", disable=not progress)
+    number = len(jobs) + streams
     if progress:
-        tqdm.write(_price(run, len(jobs) + streams, steps, options))
+        tqdm.write(_price(run, number, steps, options))
+    bar = progress_bar(total=number, desc="headroom", unit="fork", disable=not progress)
     runs: list[Run] = []
 
     def loss_on(name: str, shares: FloatArray, stream: int) -> float:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from tqdm import tqdm
 
 from rbkit.balance.mixers.fixed import Stratified
 from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
@@ -30,6 +29,7 @@ from rbkit.regroup.domains import Domains
 from rbkit.regroup.kmeans import KMeans
 from rbkit.regroup.pipeline import regroup
 from rbkit.regroup.preparation import prepare
+from rbkit.text import progress_bar
 from rbkit.train.propose.runs import check_options, cost_of, train_once
 from rbkit.train.run import Run
 
@@ -189,7 +189,7 @@ def sweep_k(
             Stratified(),
             {**options, "seed": seed},
         )
-        for seed, k in tqdm(jobs, desc="sweep k", unit="run", disable=not progress)
+        for seed, k in progress_bar(jobs, desc="sweep k", unit="run", disable=not progress)
     }
     losses = np.array(
         [[runs[seed, k].info["final"]["loss_token"] for seed in numbers] for k in domains]

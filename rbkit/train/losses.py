@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from rbkit.balance.signals import FloatArray, FreshGradients, TrainLosses, VisitLosses
 from rbkit.errors import InputError
+from rbkit.text import progress_bar
 from rbkit.train.parallel import all_sum, is_first, processes, rank
 from rbkit.train.run import PER_EXAMPLE, PER_TOKEN
 
@@ -427,7 +427,7 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        for rows, batch in tqdm(batches, "evaluating", disable=not progress, mininterval=1):
+        for rows, batch in progress_bar(batches, "evaluating", disable=not progress, mininterval=1):
             loss, tokens = loss_of(model, batch)
             if not len(rows):
                 continue

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from rbkit.balance.gram import find_layer
 from rbkit.balance.sketch import CountSketch
 from rbkit.balance.watched import without_autocast
 from rbkit.errors import InputError, as_count
+from rbkit.text import progress_bar
 from rbkit.train.losses import LossOf, example_losses
 from rbkit.train.models import PadCollator
 
@@ -99,7 +99,7 @@ def gradient_sketches(
     sketches = np.zeros((len(rows), size), dtype=np.float32)
     training = model.training
     model.eval()
-    bar = tqdm(
+    bar = progress_bar(
         total=len(rows),
         desc="gradient sketches",
         unit="example",

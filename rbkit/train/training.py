@@ -16,7 +16,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from tqdm import tqdm
 from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -34,7 +33,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
-from rbkit.text import listed, nearest
+from rbkit.text import listed, nearest, progress_bar
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.contrastive import (
     PairCollator,
@@ -837,7 +836,7 @@ class _ProgressBar(TrainerCallback):  # type: ignore[misc]
         self._mixer, self._loss_and_p = mixer, loss_and_p
 
     def on_train_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-        self.bar = tqdm(
+        self.bar = progress_bar(
             total=state.max_steps,
             initial=state.global_step,
             unit="step",

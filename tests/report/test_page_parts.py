@@ -5,6 +5,7 @@ import io
 import json
 import shlex
 
+import matplotlib.image
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from rbkit.report.page.page import orderly
 from rbkit.report.page.pictures import (
     drawings,
     mean_by_domain,
+    picture,
     side_by_side,
     sparkline,
     thumbnail,
@@ -33,6 +35,7 @@ from rbkit.report.page.tables import (
     variant_rows,
 )
 from rbkit.report.sweep.folder import new_job
+from rbkit.show import domain_sizes, loss_curves
 from rbkit.show.style import alt_text
 from rbkit.text import number
 
@@ -383,3 +386,18 @@ def test_a_record_in_disorder_is_put_in_order(tmp_path, write_run):
     assert info["corpus"] == {}
     assert [entry["name"] for entry in info["ledger"]["entries"]] == ["step"]
     assert info["domains"]["names"][:2] == ["domain 0", "domain 1"]
+
+
+def test_the_values_of_marks_can_be_read_by_pointing_at_them(runs):
+    made = picture(loss_curves(runs))
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(made["src"].partition(",")[2])))
+    losses = runs[-1].metrics("eval")
+    words = {f"RnB: optimizer step {row['step']}, {number(row['loss_token'])}" for row in losses}
+    points = [point for point in made["points"] if point["text"] in words]
+    assert len(points) == len(losses)
+    height, width, _ = pixels.shape
+    for point in points:  # there is a mark, and no paper
+        x, y = (round(float(point[at]) / 1000 * size) for at, size in (("x", width), ("y", height)))
+        assert pixels[y - 2 : y + 3, x - 2 : x + 3, :3].min() < 0.7
+    rows = picture(domain_sizes(runs[-1].domains))["points"]
+    assert any(point["text"].startswith("target q: 00 species") for point in rows)

@@ -1,5 +1,7 @@
 import itertools
+import re
 import sys
+from dataclasses import dataclass, field
 
 import matplotlib
 import numpy as np
@@ -8,12 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+import rbkit as rb
 from rbkit.show import (
     alt_text,
     cost_table,
     costs,
+    domain_colours,
+    domain_map,
     domain_order,
     domain_sizes,
+    final_figure,
     gram,
     gram_over_time,
     k_choice,
@@ -21,9 +27,12 @@ from rbkit.show import (
     loss_curves,
     png,
     proportions,
+    proportions_by_variant,
     proportions_side_by_side,
     to_cosine,
 )
+from rbkit.show.live.frame import frame_svg
+from rbkit.show.live.snapshot import snapshot
 from rbkit.train import Run
 
 LONG = [f"{i:02d} " + "a very long name of a domain, with many terms, " * 3 for i in range(30)]
@@ -217,6 +226,77 @@ def test_runs_side_by_side_have_domains_in_the_same_order(runs):
     figure = proportions_side_by_side(runs)
     faces = [[c.get_facecolor()[0].tolist() for c in ax.collections] for ax in figure.axes]
     assert faces[0] == faces[1] == faces[2]
+
+
+@dataclass
+class Variant:
+    run: Run
+    label: str = "a"
+    mixer: str = "RnB"
+    key: tuple = ()
+    runs: list = field(default_factory=list)
+
+    def __post_init__(self):
+        self.runs = [self.run]
+
+
+def stripes(ax):
+    """Name and colour of each layer of a stack, from the top down."""
+    written = [text.get_text() for text in ax.texts]
+    names = [name for name in written if name != "q" and "Gram" not in name]
+    faces = [matplotlib.colors.to_hex(c.get_facecolor()[0]) for c in ax.collections]
+    return dict(zip(names[::-1], faces[::-1], strict=False))
+
+
+def test_a_domain_has_one_colour_whatever_the_picture_and_however_far_the_run(tmp_path, write_run):
+    names = ["array", "bird", "cake", "drum", "eel"]
+    colours = dict(zip(names, map(matplotlib.colors.to_hex, domain_colours(5)), strict=True))
+    runs = [
+        write_run(tmp_path / "interrupted", names=names, status="interrupted", rounds=1),
+        write_run(tmp_path / "resumed", names=names, rounds=9, seed=3),
+        write_run(tmp_path / "other", "Target", names=names, rounds=3),
+    ]
+    for run in runs:
+        pictures = {
+            "proportions": proportions(run),
+            "final": final_figure(run).axes[-3 if run is runs[2] else 1],
+            "frozen": next(
+                ax
+                for ax in rb.scrub(run, display="off").freeze(2).axes
+                if "proportions" in ax.get_title(loc="left")
+            ),
+            "by variant": proportions_by_variant([Variant(run)]).axes[0],
+        }
+        order = list(stripes(pictures["proportions"]))
+        for name, ax in pictures.items():
+            assert stripes(ax) == colours, name
+            assert list(stripes(ax)) == order, name  # one order in all of them, too
+        sent = rb.scrub(run, display="live").widget.domains
+        assert {d["name"]: d["colour"] for d in sent} == colours
+        bars = re.findall(
+            r'height="[\d.]+" fill="(#\w+)" stroke="#ffffff"', frame_svg(snapshot(run))
+        )
+        assert bars[::-1] == [colours[name] for name in order]
+    xy = np.random.default_rng(0).normal(size=(50, 2))
+    points = domain_map(xy, np.arange(50) % 5, names).collections[0].get_facecolors()
+    assert {matplotlib.colors.to_hex(c) for c in points} == set(colours.values())
+
+
+def test_a_rule_without_gradients_leaves_no_empty_square(runs):
+    tracked, none = (final_figure(run) for run in (runs[-1], runs[0]))
+    assert any(ax.images for ax in tracked.axes)
+    assert not any(ax.images for ax in none.axes)
+    tracked.draw_without_rendering()
+    none.draw_without_rendering()
+    widths = [
+        next(ax for ax in figure.axes if ax.get_title(loc="left").startswith("Proportions"))
+        .get_window_extent()
+        .width
+        for figure in (tracked, none)
+    ]
+    assert widths[1] > 1.8 * widths[0]
+    assert "Gram matrix" in frame_svg(snapshot(runs[-1]))
+    assert "Gram matrix" not in frame_svg(snapshot(runs[0]))
 
 
 def test_proportions_that_were_not_recorded_are_blank_not_an_error(tmp_path, write_run):

@@ -21,7 +21,6 @@ from urllib.parse import quote
 import jinja2
 import numpy as np
 from markupsafe import Markup
-from tqdm import tqdm
 
 import rbkit
 from rbkit import text
@@ -37,6 +36,7 @@ from rbkit.report.page import tables
 from rbkit.report.page.pictures import drawings, frames, names_of, picture
 from rbkit.report.sweep.folder import SWEEP_FILE, read_sweep
 from rbkit.show.facts import loss_unit, metric_names, mixer_of
+from rbkit.text import progress_bar
 from rbkit.train.run import MAPPINGS, Run, fits_together, orderly_info
 
 NUMBERS = "numbers"  # the folder next to the page index.html
@@ -183,7 +183,9 @@ def _content(
     ledger, means = tables.ledger_rows(comparison)
     varied = tables.varied_values(comparison)
     drawn = drawings(comparison, gaps, tracked, domains)
-    bar = tqdm(drawn.items(), desc="figures", disable=not progress, mininterval=1, leave=False)
+    bar = progress_bar(
+        drawn.items(), desc="figures", disable=not progress, mininterval=1, leave=False
+    )
     return {
         "css": asset("page.css"),
         "script": asset("scrubber.js") + "\n" + asset("tables.js"),

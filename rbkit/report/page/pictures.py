@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -42,7 +43,7 @@ from rbkit.show.figures.losses import loss_by_domain, loss_curves
 from rbkit.show.figures.mixture import proportions_side_by_side
 from rbkit.show.gram_layout import blocks, common_scale, domain_order, to_cosine
 from rbkit.show.style import alt_text, png, size_of
-from rbkit.text import script_json, visible
+from rbkit.text import number, script_json, visible
 from rbkit.train.run import Run
 
 # ------------------------------------------------------------------------ pictures in tables
@@ -78,7 +79,7 @@ def sparkline(
     points = " ".join(f"{a:.4g},{b:.3g}" for a, b in zip(x, y, strict=True))
     return (
         f'<svg class="spark" width="{_WIDTH}" height="{_HEIGHT}" '
-        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"><title>{escape(title)}</title>'
         f'<polyline points="{points}" fill="none" stroke="{_hex(colour)}" stroke-width="1.6"/>'
         f'<circle cx="{x[-1]:.4g}" cy="{y[-1]:.3g}" r="2.2" fill="{_hex(colour)}"/></svg>'
     )
@@ -189,6 +190,7 @@ _MOST_METRICS = 4  # with curves on the page
 _LOSS = Measure()
 _LINES = 8  # runs that one pair of axes can hold
 _PANELS = 4  # panels that fit side by side
+_PAD = 0.06  # inches that a saved figure has around it
 _SMALL_PANELS = 12  # and small ones, in rows
 
 Drawing = Callable[[], Any]
@@ -207,7 +209,37 @@ def picture(figure: Any) -> dict[str, Any]:
         "alt": alt_text(figure),
         "width": round(width / 1.8),
         "height": round(height / 1.8),
+        "points": _points(figure),
     }
+
+
+_MOST_OF_A_LINE, _MOST_POINTS = 25, 250  # values that can be read by pointing at them
+
+
+def _points(figure: Any) -> list[dict[str, Any]]:
+    """Return the marks of a figure, in thousandths of the picture, and in words what they are."""
+    frame = figure.get_tightbbox().padded(_PAD)  # as it is cut when it is saved
+    points = []
+    for ax in (ax for whole in figure.axes for ax in (whole, *whole.child_axes)):
+        labels = {round(t.get_position()[1]): t.get_text() for t in ax.get_yticklabels()}
+        rows = labels if any(map(str.isalpha, "".join(labels.values()))) else {}  # of names
+        unit = re.split(r" \(|;|\n", ax.get_xlabel())[0]
+        for line in ax.lines:
+            if line.get_marker() in (None, "None", "", " ", "|"):
+                continue
+            name = "" if str(line.get_label()).startswith("_") else f"{line.get_label()}: "
+            xy = np.asarray(line.get_xydata(), dtype=np.float64)
+            xy = xy[:: -(-len(xy) // _MOST_OF_A_LINE) or 1]
+            for (x, y), at in zip(xy, ax.transData.transform(xy) / figure.dpi, strict=True):
+                if not np.isfinite(at).all() or not ax.viewLim.contains(x, y):
+                    continue
+                what = f"{unit} {x:g}, {number(y)}"
+                if rows:
+                    what = f"{rows.get(round(y), '')} {number(x)}"
+                left, top = (at[0] - frame.x0) / frame.width, 1 - (at[1] - frame.y0) / frame.height
+                here = {"x": f"{1000 * left:.0f}", "y": f"{1000 * top:.0f}"}
+                points.append(here | {"text": visible(f"{name}{what}")})
+    return points[:_MOST_POINTS]
 
 
 def drawings(
@@ -248,7 +280,7 @@ def drawings(
         drawn["gram"] = lambda: gram_over_time(history, names, panels)[0]
     if domains is not None:
         drawn["sizes"] = lambda: domain_sizes(domains)
-        if domains.quality.get("grid"):
+        if len(domains.quality.get("grid") or ()) > 1:  # else k was given, and not chosen
             drawn["k"] = lambda: k_choice(domains.quality["grid"], chosen=len(domains.names))
     return drawn
 

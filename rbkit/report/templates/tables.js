@@ -95,3 +95,15 @@
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll(".filters").forEach(filterable);
 })();
+
+// Dark or light: as the system has it, until someone chooses.
+(() => {
+  const button = document.querySelector(".theme"), root = document.documentElement;
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
+  const name = () => { button.textContent = dark() ? "light" : "dark"; };
+  button.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; name(); });
+  system.addEventListener("change", name);
+  name();
+  button.hidden = false;
+})();

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from rbkit.errors import InputError
@@ -26,10 +27,10 @@ from rbkit.show.explorer.colours import (
     MODES,
     NEED_RUN,
     alignment_by_example,
-    domain_palette,
     loss_by_example,
     to_bytes,
 )
+from rbkit.show.style import domain_colours
 from rbkit.text import truncate
 
 #: Label of a point in no domain (dropped, or noise).
@@ -149,8 +150,7 @@ class Session:
         cards = self.editor.cards(grouping, **({} if final else {"n_shown": 0}))
         eval_sizes = np.bincount(evals[evals >= 0], minlength=m)
         order = self._similarity_order(grouping)
-        colours = np.empty(m, dtype=object)
-        colours[order] = domain_palette(m, sizes[order])
+        colours = [to_hex(colour) for colour in domain_colours(m)]
         ranks = np.argsort(order)
         places = label_places(self.xy[: len(self.shown)], self.labels()[: len(self.shown)], m)
         # About four characters a token in English prose: an estimate, and shown as one.
@@ -183,7 +183,7 @@ class Session:
     def sources(self) -> list[dict[str, str]]:
         """Return name and colour of every source."""
         names = self._sources[0]
-        palette = domain_palette(len(names))
+        palette = [to_hex(colour) for colour in domain_colours(len(names))]
         return [
             {"name": name, "colour": colour} for name, colour in zip(names, palette, strict=True)
         ]
@@ -408,11 +408,16 @@ class Session:
             "max_noise": policy.get("max_noise"),
             "n_neighbors": self.n_neighbors,
             "min_dist": self.min_dist,
-            "recommended": self._advised,
+            "recommended": self._advised if self._has_k else None,
             "noise_share": noise_share,
             "noise_text": self._noise_effect() if noise_share else "",
             "by_hand": self.editor.log.by_hand,
         }
+
+    @property
+    def _has_k(self) -> bool:
+        """Whether the number of domains is chosen, not found by density or given by sources."""
+        return self.editor.ops[0]["method"] not in ("hdbscan", "sources")
 
     def notices(self) -> list[dict[str, str]]:
         """Return what a person should know before training on these domains."""
@@ -432,7 +437,7 @@ class Session:
                 notes.append(f"with a new cut {replaced}")
             else:
                 warnings.append(replaced)
-        notes.append(self._no_advice)
+        notes.append(self._no_advice if self._has_k else "")
         if self.sampled:
             n = len(self.editor.material.train)
             notes.append(f"the map shows {len(self.shown):,} of {n:,} examples")
@@ -508,7 +513,7 @@ class Session:
         """Return the domains along the leaves of the hierarchy: related ones are neighbours.
 
         The leaves do not depend on how the corpus is cut, so that a topic keeps about its
-        colour from one cut to the next.
+        place from one cut to the next.
         """
         inside = grouping.labels >= 0
         labels, places = grouping.labels[inside], self._leaf_places[inside]

@@ -46,11 +46,14 @@ from rbkit.show.style import (
     DASHED,
     INK,
     MUTED,
+    OTHERS,
     PAPER,
     RULE,
     Box,
     alt_text,
     colour_bar,
+    domain_colours,
+    fit_title,
     has_room,
     label_line_ends,
     label_rows,
@@ -61,6 +64,7 @@ from rbkit.show.style import (
     overlap,
     plain_ticks,
     rbkit_style,
+    readable,
     say_nothing,
     set_alt,
     shorten,
@@ -119,10 +123,12 @@ def variant_styles(variants: Sequence[VariantLike]) -> list[VariantStyle]:
         share = i / max(len(kinds) - 1, 1)
         if one_mixer:
             # Without the yellow end, which is too faint on white.
-            colour = ink = to_hex(matplotlib.colormaps["viridis"](0.75 * share))
+            colour = to_hex(matplotlib.colormaps["viridis"](0.75 * share))
+            ink = readable(colour)
         else:
-            ink = mixer_colour(variant.mixer)
-            r, g, b = (c + 0.4 * share * (1 - c) for c in to_rgb(ink))
+            own = mixer_colour(variant.mixer)
+            ink = readable(own)
+            r, g, b = (c + 0.4 * share * (1 - c) for c in to_rgb(own))
             colour = to_hex((r, g, b))
         line = _LINES[i % len(_LINES)]
         styles.append(VariantStyle(colour, ink, mixer_marker(variant.mixer), line))
@@ -255,7 +261,8 @@ def loss_bands(
             steps, values = _on_common_steps(of)
             if not len(steps):
                 continue
-            _draw_band(ax, steps, values, style, full, split == "eval", len(shown) <= 4)
+            few, name = len(shown) <= 4, shorten(variant.label, 40)
+            _draw_band(ax, steps, values, style, full, split == "eval", few, name)
             start = steps[0] + (steps[-1] - steps[0]) / 8  # the highest after the first eighth
             highest.append(float(np.interp(start, steps, values.max(axis=0))))
             if full:
@@ -331,7 +338,14 @@ def _on_common_steps(curves: Sequence[_Curve]) -> tuple[Array, Array]:
 
 
 def _draw_band(
-    ax: Axes, steps: Array, values: Array, style: VariantStyle, full: bool, marks: bool, few: bool
+    ax: Axes,
+    steps: Array,
+    values: Array,
+    style: VariantStyle,
+    full: bool,
+    marks: bool,
+    few: bool,
+    label: str,
 ) -> None:
     """Draw the mean of `values` (runs, n), and if `full` the range, marks and line style."""
     mean = values.mean(axis=0)
@@ -350,6 +364,7 @@ def _draw_band(
         color=style.colour,
         linestyle=style.line,
         marker=style.marker if marks or len(steps) == 1 else "",  # a point has no line
+        label=label,
         markersize=4.5,
         markeredgecolor="white",
         markevery=max(1, len(steps) // 10),
@@ -570,7 +585,8 @@ def pareto(
             mark: dict[str, Any] = {"color": colour, "ms": 8, "zorder": 4}
             if not full:
                 mark = {"color": GREY, "ms": 5.5, "zorder": 1.8}
-            ax.plot([x], [y], point.style.marker, mec="white", **mark)
+            name = shorten(point.variant.label, 40)
+            ax.plot([x], [y], point.style.marker, mec="white", label=name, **mark)
         _cost_axis(ax, points, cost)
         _name_points(ax, named)
         best = ", ".join(
@@ -775,7 +791,7 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS
         vmax = max(common_scale(panel.mean) for panel in shown)
         columns = _columns(shown)
         side = float(np.clip(0.13 * max(len(names) for names in groups), 2.1, 3.2))
-        figure, axes = _grid(len(shown), columns, side, side + 0.45, 1.7)
+        figure, axes = _grid(len(shown), columns, side, side + 0.45, 2.0)
         colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="#e3e7eb")
         for i, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             ids, m = order[panel.names], len(panel.names)
@@ -794,7 +810,8 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS
                 plain_ticks(ax.yaxis, short_ids(names), fontsize=size)
             elif size > 3.5 and i % columns == 0:
                 plain_ticks(ax.yaxis, [shorten(name, 22) for name in names], fontsize=size)
-            ax.set_title(shorten(panel.variant.label, 30), fontsize=10)
+            ax.set_title(shorten(panel.variant.label, 60), fontsize=10)
+            fit_title(ax)
             ax.set_xlabel(panel.seeds, fontsize=8, color=MUTED)
             set_alt(ax, f"{panel.variant.label}: {extremes(panel.mean, panel.names)}.")
         colour_bar(image, list(axes), "cosine", aspect=26, extend="both")
@@ -802,9 +819,20 @@ def gram_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS
     return figure
 
 
+def _mean_cosines(run: Run) -> tuple[Array, Array]:
+    grams = np.asarray(run.history.get("gram", []), dtype=np.float64)
+    tracked = grams.ndim == 3 and grams.size
+    return finite_mean(to_cosine(grams)) if tracked else np.empty((0, 0)), np.empty(0)
+
+
 def _order(panels: Sequence[_Panel]) -> Order:
-    """Order of the domains by similarity of gradients, over panels with the same domains."""
-    return seriate(finite_mean(np.array([panel.mean for panel in panels])))
+    """Order of the domains by similarity of gradients, over panels with the same domains.
+
+    Of all rounds: of one run it is that of :func:`~rbkit.show.domain_order`.
+    """
+    tracked = _panels([panel.variant for panel in panels], _mean_cosines)
+    means = [panel.mean for panel in tracked if panel.names == panels[0].names]
+    return seriate(finite_mean(np.array(means))) if means else np.arange(len(panels[0].names))
 
 
 def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST_PANELS) -> Figure:
@@ -839,14 +867,15 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
         figure, axes = _grid(len(shown), columns, 2.6, height, 2.3 if named else 0.3)
         for i, (panel, ax) in enumerate(zip(shown, axes, strict=True)):
             last = i % columns == columns - 1 or i == len(shown) - 1
+            ids, palette = layers[panel.names], domain_colours(len(panel.names))
             proportions(
-                _mean_run(panel, layers[panel.names]),
+                _mean_run(panel, ids),
                 ax,
-                order=range(len(layers[panel.names])),
+                order=range(len(ids)),
+                colours=[palette[layer[0]] if len(layer) == 1 else OTHERS for layer in ids],
                 names=named and last,
-                title=shorten(panel.variant.label, 30),
+                title=shorten(panel.variant.label, 60),
             )
-            ax.title.set_fontsize(10)
             below = i + columns >= len(shown)
             ax.set_xlabel(f"optimizer step ({panel.seeds})" if below else panel.seeds, fontsize=8.5)
             if i % columns:
@@ -858,14 +887,12 @@ def proportions_by_variant(variants: Sequence[VariantLike], *, most: int = _MOST
 def _layers(panels: Sequence[_Panel]) -> list[list[int]]:
     """Domains from bottom to top; if there are very many, the smaller ones are one layer."""
     m = len(panels[0].names)
-    tracked = _panels([panel.variant for panel in panels], _last_cosines)
-    tracked = [panel for panel in tracked if panel.names == panels[0].names]
-    order = _order(tracked).tolist() if tracked else list(range(m))
+    order = _order(panels)[::-1].tolist()  # from the top down
     if m <= _MOST_LAYERS:
         return [[i] for i in order]
     weight = np.max([panel.mean.mean(axis=0) for panel in panels], axis=0)
     large = set(np.argsort(-weight, kind="stable")[: _MOST_LAYERS - 1].tolist())
-    return [[i] for i in order if i in large] + [[i for i in order if i not in large]]
+    return [[i for i in order if i not in large], *([i] for i in order if i in large)]
 
 
 def _mean_run(panel: _Panel, layers: Sequence[Sequence[int]]) -> Run:

@@ -535,7 +535,7 @@ def _largest(values: Array, most: int = _MOST_ROWS) -> NDArray[np.intp]:
 
 def _hidden(m: int, rows: Sequence[int] | NDArray[Any], which: str) -> str:
     """Say how many of `m` domains have no row, for the end of a label."""
-    return f" ({m - len(rows)} {which} are not shown)" if m > len(rows) else ""
+    return f"\n({m - len(rows)} {which} are not shown)" if m > len(rows) else ""
 
 
 def eval_distances(domains: Any, far: Any, ax: Axes | None = None) -> Axes:

@@ -31,6 +31,9 @@ from rbkit.show.gram_layout import (
 from rbkit.show.style import colour_bar, new_axes, plain_ticks, rbkit_style, set_alt, shorten
 
 _MOST_LINES = 60  # domains between which lines are drawn
+_LETTER = 0.07  # inches of a letter of a name
+_WIDE = 10.4  # inches: of wider figures a page shows the names too small to read
+_LEAST_SIZE = 6.5  # points of a name
 
 
 def gram(
@@ -65,7 +68,10 @@ def gram(
     G = np.asarray(G, dtype=np.float64)
     m = len(G)
     with rbkit_style():
-        ax = new_axes(ax, 3.6 + 0.24 * m, 1.6 + 0.24 * m)
+        # As wide as names, matrix (or the title above it) and scale are together.
+        width = _LETTER * max((len(shorten(name, 30)) for name in names), default=0)
+        side = max(0.24 * m, 2.6)
+        ax = new_axes(ax, width + side + 1.2, 1.3 + side, square=True)
         order = seriate(to_cosine(G)) if order is None else np.asarray(order)
         image = _cells(ax, G[np.ix_(order, order)], common_scale(G) if vmax is None else vmax)
         if m <= _MOST_LINES:
@@ -105,9 +111,9 @@ def gram_over_time(
     rounds, m = len(grams), grams.shape[-1]
     frames = np.unique(np.linspace(0, rounds - 1, min(n_frames, rounds)).round().astype(int))
     with rbkit_style():
-        side = max(2.3, 0.115 * m)
-        label_width = 0.062 * max(len(shorten(name, 26)) for name in names)
-        size = (side * len(frames) + label_width + 0.9, side + 0.55)
+        labels = _LETTER * max(len(shorten(name, 26)) for name in names) + 0.9
+        side = min(max(2.3, 0.115 * m), (_WIDE - labels) / len(frames))
+        size = (side * len(frames) + labels, side + 0.75)
         figure = Figure(figsize=size, layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(frames)))
         order, scale = domain_order(history), common_scale(grams)
@@ -126,10 +132,18 @@ def gram_frames(
     kind: Kind = "cosine",
     side: float = 2.3,
 ) -> None:
-    """Draw matrices (n, m, m) on a row of n axes, `side` inches high; names next to the first."""
+    """Draw matrices (n, m, m) on a row of n axes, `side` inches high; names next to the first.
+
+    Where they would be too small to read, every second, third, ... row is named.
+    """
     m, order = len(names), np.asarray(order, dtype=np.int64)
-    size = min(8.5, 72 * side / m * 0.95)
-    shown = [shorten(names[i], 26) for i in order] if size > 3.5 else []  # else not legible
+    every = int(np.ceil(_LEAST_SIZE / (72 * side / m * 0.95)))
+    size = min(8.5, 72 * side / m * 0.95 * every)
+    named = np.arange(m) % every == every // 2
+    shown = [shorten(names[i], 26) if name else "" for i, name in zip(order, named, strict=True)]
+    if every > 1:
+        remark = f"{named.sum()} of {m:,} domains named"
+        axes[0].set_xlabel(remark, fontsize=8, loc="left")
     for k, (G, step, ax) in enumerate(zip(grams, steps, axes, strict=True)):
         image = _cells(ax, G[np.ix_(order, order)], vmax)
         ax.set_title(f"step {int(step):,}", fontsize=10)

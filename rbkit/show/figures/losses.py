@@ -88,6 +88,7 @@ def loss_curves(
                 marker=mixer_marker(mixer_of(run)) if split == "eval" or len(steps) == 1 else "",
                 markersize=4.5,
                 markeredgecolor="white",
+                label=name,
                 markevery=max(1, len(steps) // 14),  # one per evaluation while they have room
             )
             ends.append((run, name, float(steps[-1]), float(values[-1])))
@@ -190,7 +191,7 @@ def loss_by_domain(
         ax.set_title(f"Final {measure.title} by domain")
         ax.set_xlabel(f"{metric or loss_unit(shown)} ({what})")
         if len(shown) > 1:
-            legend_above(ax, 3)  # the names of domains leave it little room
+            legend_above(ax)
         if not shown:
             say_nothing(ax, f"no final {metric} recorded" if metric else "no final losses recorded")
         set_alt(ax, f"Final {measure.title} of {len(names)} domains, {what}.{words}")

@@ -23,6 +23,7 @@ from rbkit.show.style import (
     PAPER,
     Box,
     colour_bar,
+    domain_colours,
     has_room,
     new_axes,
     rbkit_style,
@@ -242,7 +243,8 @@ def domain_map(
     vmax : float, optional
         End of the scale; the 98th percentile if not given.
     colours : sequence of m colours, optional
-        Such that neighbours differ, if not given.
+        Those of :func:`~rbkit.show.domain_colours`, as in all pictures of these domains, if not
+        given; :func:`map_colours` makes some that differ most where domains are near.
     eval_coordinates : array of shape (n_eval, 2), optional
         Drawn as hollow diamonds.
     selected : int array, optional
@@ -279,7 +281,7 @@ def domain_map(
         if numbers is not None:
             point_colours = _continuous(ax, numbers, value_label, centre, vmax)
         else:
-            palette = list(colours) if colours is not None else map_colours(places)
+            palette = list(colours) if colours is not None else domain_colours(m)
             rgba = np.array([matplotlib.colors.to_rgba(c) for c in palette]).reshape(-1, 4)
             point_colours = rgba[domain.clip(0)] if m else np.zeros((len(domain), 4))
         named = write_names(ax, places, names, sizes, most_names)

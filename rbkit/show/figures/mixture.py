@@ -18,6 +18,7 @@ from rbkit.show.style import (
     INK,
     MUTED,
     domain_colours,
+    fit_title,
     label_line_ends,
     mixer_colour,
     mixer_marker,
@@ -28,6 +29,7 @@ from rbkit.show.style import (
     shorten,
     spread,
     tidy,
+    width_of,
 )
 from rbkit.train.run import Run
 
@@ -55,12 +57,13 @@ def proportions(
         A run with a history.
     ax : matplotlib Axes, optional
     order : sequence of int, optional
-        Order of the domains from bottom to top; by similarity of gradients if not given.
+        Order of the domains from bottom to top; if not given, by similarity of gradients, from
+        the top down as the rows of a Gram matrix.
     names : bool
         Whether to write the names of the domains (the biggest, if not all fit) next to q.
     title : str, optional
     colours : sequence of RGB, optional
-        Colours of the domains from bottom to top.
+        Colours of the domains by index, if not those of :func:`domain_colours`.
 
     Returns
     -------
@@ -77,8 +80,9 @@ def proportions(
             return ax
         m = p.shape[1]
         domains = domain_names(run, m)
-        order = list(domain_order(run.history) if order is None else order)
+        order = list(domain_order(run.history)[::-1] if order is None else order)
         colours = domain_colours(m) if colours is None else colours
+        colours = [colours[i] for i in order]
         stacked = np.vstack([np.zeros(len(p)), np.cumsum(p[:, order], axis=1).T])
         for row, colour in enumerate(colours):
             low, high = (np.append(s, s[-1]) for s in (stacked[row], stacked[row + 1]))
@@ -103,6 +107,7 @@ def proportions(
         # No tick under the bar of q, which is not a step.
         ax.set_xticks([tick for tick in ax.get_xticks() if edges[0] <= tick <= edges[-1]])
         ax.set_xlabel("optimizer step")
+        fit_title(ax, 0 if q is None else 14 + names * _width_of_names(ax))
         top = np.argsort(p[-1])[::-1][:3]
         largest = ", ".join(f"{domains[i]} {p[0, i]:.0%} to {p[-1, i]:.0%}" for i in top)
         set_alt(
@@ -145,6 +150,11 @@ def _names(ax: Axes, names: list[str], middles: Array, weight: Array, x: float) 
         )
 
 
+def _width_of_names(ax: Axes) -> float:
+    """Points that the names at the right edge take from the width of the axes."""
+    return 72 * max(map(width_of, ax.texts), default=0.0) / ax.figure.dpi
+
+
 def proportions_side_by_side(runs: Sequence[Run]) -> Figure:
     """Proportions of several runs in one row, domains in the same order and colour in all."""
     runs = [run for run in runs if len(proportions_in_force(run)[0])]
@@ -156,7 +166,7 @@ def proportions_side_by_side(runs: Sequence[Run]) -> Figure:
         figure = Figure(figsize=(3.1 * n + 2.6, height), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, n, sharey=True))
         tracked = [run for run in runs if "gram" in run.history] or runs
-        order = domain_order(tracked[0].history) if tracked else np.arange(0)
+        order = domain_order(tracked[0].history)[::-1] if tracked else np.arange(0)
         for i, (run, m, title) in enumerate(zip(runs, sizes, labels(runs), strict=True)):
             same = order if len(order) == m else None
             proportions(run, axes[i], order=same, names=i == n - 1, title=title)
@@ -207,7 +217,7 @@ def replays(run: Run, mixers: Sequence[Mixer | str | Replay]) -> Figure:
         height = max(3.0, 1.2 + 0.15 * m)
         figure = Figure(figsize=(2.5 * columns + 2.4, height * rows + 2.5), layout="constrained")
         grid = figure.add_gridspec(rows + 1, columns, height_ratios=[*[height] * rows, 2.5])
-        order = domain_order(run.history) if "gram" in run.history else np.arange(m)
+        order = domain_order(run.history)[::-1] if "gram" in run.history else np.arange(m)[::-1]
         for i, (title, rule, p) in enumerate(shown):
             ax = figure.add_subplot(grid[divmod(i, columns)])
             name, _, options = title.partition("(")
@@ -219,6 +229,7 @@ def replays(run: Run, mixers: Sequence[Mixer | str | Replay]) -> Figure:
             # Above the "q" at the right, and options on a line of their own: panels are narrow.
             wrapped = textwrap.fill(options.removesuffix(")"), 30)
             ax.set_title("\n".join(filter(None, [name, wrapped])), fontsize=10, pad=17)
+            fit_title(ax)
             if i % columns:
                 ax.tick_params(labelleft=False)
         replay_distance(made, figure.add_subplot(grid[rows, :]))

@@ -18,7 +18,9 @@ from rbkit.show.style import (
     INK,
     MUTED,
     alt_text,
+    domain_colours,
     label_line_ends,
+    note,
     rbkit_style,
     say_nothing,
     set_alt,
@@ -59,14 +61,16 @@ def final_figure(run: Run) -> Figure:
         rows = figure.add_gridspec(2, 1, height_ratios=(4.0, 3.0))
         # Separate grids: names at the edge of one row take no room from the other.
         grids = [rows[i].subgridspec(1, 2, width_ratios=(1.05, 1)) for i in (0, 1)]
-        matrix, layers = (figure.add_subplot(grids[0][i]) for i in (0, 1))
+        matrix = figure.add_subplot(grids[0][0]) if snap.gram is not None else None
+        layers = figure.add_subplot(grids[0][:] if matrix is None else grids[0][1])
         # Metrics have an axis of their own below the losses.
         n_curves = 1 + bool(snap.metrics_drawn)
         curves = grids[1][0].subgridspec(n_curves, 1)
         losses, *metrics = (figure.add_subplot(curves[i]) for i in range(n_curves))
         table = figure.add_subplot(grids[1][1])
         headline = _headline(figure, snap)
-        _matrix(matrix, run, snap)
+        if matrix is not None:
+            _matrix(matrix, run, snap)
         _losses(losses, snap)
         for ax in metrics:
             _metrics(ax, snap)
@@ -76,9 +80,15 @@ def final_figure(run: Run) -> Figure:
         _numbers(table, snap)
         with without_glyph_warnings():
             figure.draw_without_rendering()  # names next to layers are placed by their height
-        _layers(layers, run, _grouped(snap))
-    parts = (matrix, layers, losses, *metrics, table)
-    set_alt(figure, " ".join([headline, *map(alt_text, parts)]))
+        _layers(layers, run, snap)
+        if matrix is None:  # a rule without gradients: no empty square
+            missing = "no Gram matrix recorded"
+            note(layers, missing, (1, 1), (0, 9), ha="right", va="bottom", fontsize=9)
+    shown = (matrix, layers, losses, *metrics, table)
+    parts = [alt_text(ax) for ax in shown if ax is not None]
+    if matrix is None:
+        parts.insert(0, "No Gram matrix recorded.")
+    set_alt(figure, " ".join([headline, *parts]))
     return figure
 
 
@@ -108,11 +118,7 @@ def _headline(figure: Figure, snap: Snapshot) -> str:
 
 
 def _matrix(ax: Axes, run: Run, snap: Snapshot) -> None:
-    if snap.gram is None:
-        ax.set_title("Cosines of domain gradients")
-        _leave_empty(ax, "no Gram matrix recorded")
-        set_alt(ax, "No Gram matrix recorded.")
-        return
+    assert snap.gram is not None
     title = f"Cosines of domain gradients, round {snap.rounds:,}"
     scale = Scale("cosine").follow(run.history)  # of all rounds, as in the live view
     names = [shorten(name, 24) for name in snap.names]
@@ -126,7 +132,8 @@ def _matrix(ax: Axes, run: Run, snap: Snapshot) -> None:
         ax.set_xlabel(f"{snap.m:,} domains, similar ones side by side")
 
 
-def _layers(ax: Axes, run: Run, snap: Snapshot) -> None:
+def _layers(ax: Axes, run: Run, whole: Snapshot) -> None:
+    snap, colours = _grouped(whole)
     p, steps = snap.p, snap.edges[1:]
     late = len(p) > 0 and snap.edges[0] > 0
     if late:  # nothing is drawn before the first known proportions
@@ -134,28 +141,35 @@ def _layers(ax: Axes, run: Run, snap: Snapshot) -> None:
     domains = {"names": list(snap.names), "q": None if snap.q is None else snap.q.tolist()}
     # The round in progress is included, which the recorded history does not have.
     shown = run.with_(info={**run.info, "domains": domains}, history={"p": p, "step": steps})
-    proportions(shown, ax, order=snap.order, title="Proportions p, and target q")
+    order = snap.order[::-1]  # from the top down, as the rows of the matrix
+    proportions(shown, ax, order=order, title="Proportions p, and target q", colours=colours)
     if late:
         set_alt(ax, f"{alt_text(ax)} They are unknown before step {snap.edges[0]:g}.")
 
 
-def _grouped(snap: Snapshot) -> Snapshot:
-    """Put neighbours in the order together, where there are too many domains to tell apart."""
+def _grouped(snap: Snapshot) -> tuple[Snapshot, list[tuple[float, float, float]]]:
+    """Put neighbours in the order together, where there are too many domains to tell apart.
+
+    Returned with the colours of the layers: those of their largest domains.
+    """
+    palette = domain_colours(snap.m)
     if snap.m <= _NAMED or not len(snap.p):
-        return snap
+        return snap, palette
     groups = np.array_split(snap.order, _LAYERS)
     weight = snap.p.mean(axis=0)
-    names = []
-    for group in groups:
-        largest = int(group[np.argmax(weight[group])])
-        names.append(f"{shorten(snap.names[largest], 20)} (+{len(group) - 1:,})")
+    largest = [int(group[np.argmax(weight[group])]) for group in groups]
+    names = [
+        f"{shorten(snap.names[i], 20)} (+{len(group) - 1:,})"
+        for i, group in zip(largest, groups, strict=True)
+    ]
 
     def summed(shares: Array) -> Array:
         return np.stack([shares[..., group].sum(axis=-1) for group in groups], axis=-1)
 
     q = None if snap.q is None else summed(snap.q)
     order = np.arange(len(groups))
-    return replace(snap, names=tuple(names), order=order, p=summed(snap.p), q=q)
+    grouped = replace(snap, names=tuple(names), order=order, p=summed(snap.p), q=q)
+    return grouped, [palette[i] for i in largest]
 
 
 def _losses(ax: Axes, snap: Snapshot) -> None:
@@ -214,12 +228,12 @@ def _draw(ax: Axes, curves: Iterable[tuple[str, Series, str, str]], digits: int)
 def _numbers(ax: Axes, snap: Snapshot) -> None:
     ax.axis("off")
     rows = numbers(snap)
-    for i, (name, value, note) in enumerate(rows):
+    for i, (name, value, remark) in enumerate(rows):
         y = 1 - (i + 0.5) / len(rows)
         ax.text(0.33, y, name, color=MUTED, ha="right", va="center", transform=ax.transAxes)
         ax.text(0.36, y, value, fontweight="bold", va="center", transform=ax.transAxes)
-        ax.text(0.56, y, note, color=MUTED, va="center", transform=ax.transAxes)
-    set_alt(ax, "; ".join(f"{name} {value} {note}".strip() for name, value, note in rows) + ".")
+        ax.text(0.56, y, remark, color=MUTED, va="center", transform=ax.transAxes)
+    set_alt(ax, "; ".join(f"{name} {value} {remark}".strip() for name, value, remark in rows) + ".")
 
 
 def _leave_empty(ax: Axes, reason: str) -> None:

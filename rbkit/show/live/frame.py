@@ -20,16 +20,26 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from rbkit.show.facts import Array, smooth
-from rbkit.show.gram_layout import Kind, blocks, extremes, short_ids, values
+from rbkit.show.gram_layout import Kind, Order, blocks, extremes, short_ids, values
 from rbkit.show.live.snapshot import Scale, Series, Snapshot, noise_text, rate_name, rate_text
-from rbkit.show.style import INK, MUTED, PAPER, RULE, domain_colours, shorten, spread
+from rbkit.show.style import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    domain_colours,
+    picture_html,
+    readable,
+    shorten,
+    spread,
+)
 from rbkit.text import duration, number, one_line, percent
 
 WIDTH, HEIGHT = 1040, 520
 FONT = "system-ui,-apple-system,'Segoe UI','Helvetica Neue',Arial,'Liberation Sans',sans-serif"
 _SMALL = 10.5  # size of the text at an axis
 _EMPTY = "#f4f6f8"  # what is still to come
-_STATUS = {
+STATUS = {
     "running": "#0072B2",
     "ok": "#00835F",
     "failed": "#B3403A",
@@ -46,8 +56,7 @@ def frame_html(
     image = base64.b64encode(frame_svg(snap, kind, scale).encode("utf-8")).decode("ascii")
     # Width and height reserve the place of the picture while the next one is decoded: no flicker.
     return (
-        f'<img src="data:image/svg+xml;base64,{image}" alt="{escape(alt(snap, kind))}" '
-        f'width="{WIDTH}" height="{HEIGHT}" style="max-width:100%;height:auto">'
+        f"{picture_html(f'data:image/svg+xml;base64,{image}', alt(snap, kind), WIDTH, HEIGHT)}"
         f'<div style="font-size:12px;min-height:18px">{escape(hint)}</div>'
     )
 
@@ -59,13 +68,12 @@ def frame_svg(snap: Snapshot, kind: Kind = "cosine", scale: float | None = None)
     """
     if scale is None:
         scale = Scale(kind).include([] if snap.gram is None else [snap.gram])
-    body = [
-        *_head(snap),
-        *_gram(snap, kind, scale, 182, 92, 316),
-        *_mixture(snap, 560, 78, 270, 142),
-        *_curves(snap, 560, 276, 270, 146),
-        *_numbers(snap),
-    ]
+    body = [*_head(snap), *_numbers(snap)]
+    if snap.tracks:
+        body += _gram(snap, kind, scale, 182, 92, 316)
+        body += [*_mixture(snap, 560, 78, 270, 142), *_curves(snap, 560, 276, 270, 146)]
+    else:  # a rule without gradients: no empty square, the curves take its place
+        body += [*_mixture(snap, 62, 92, 280, 322), *_curves(snap, 600, 92, 250, 322)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
         f'viewBox="0 0 {WIDTH} {HEIGHT}" font-family="{FONT}">'
@@ -347,15 +355,18 @@ def _mixture(snap: Snapshot, x: float, y: float, width: float, height: float) ->
         starts = np.linspace(0, snap.m, _MOST_LAYERS, endpoint=False).astype(int)
         layers = np.repeat(layers[:_MOST_LAYERS], np.diff(np.append(starts, snap.m)))
     n = int(layers[-1]) + 1
-    colours, stack = _layer_colours(n), _stack(snap.p[:, snap.order], layers, n)
+    order = snap.order[::-1]  # from the top down, as the rows of the matrix
+    first = order[np.searchsorted(layers, np.arange(n))]
+    colours = [_colours_of(snap.m)[i] for i in first]
+    stack = _stack(snap.p[:, order], layers, n)
     parts.append(image((x, y, width, height), _stack_pixels(stack, snap.edges / end), colours))
     for share in (0.0, 0.5, 1.0):
         at = y + height * (1 - share) + 4
         parts.append(text(x - 6, at, f"{share:.0%}", size=_SMALL, anchor="end", colour=MUTED))
     parts += _step_axis(end, x, y + height + 14, width)
-    shares = snap.p[-1][snap.order]  # where the names go
+    shares = snap.p[-1][order]  # where the names go
     if snap.q is not None:
-        shares = snap.q[snap.order]
+        shares = snap.q[order]
         edges = y + height * (1 - _stack(shares[None], layers, n)[0])
         for colour, low, top in zip(colours, edges, edges[1:], strict=False):
             bar = rect(
@@ -363,7 +374,7 @@ def _mixture(snap: Snapshot, x: float, y: float, width: float, height: float) ->
             )
             parts.append(bar)
         parts.append(text(x + width + 20, y - 5, "q", size=12.5, anchor="middle", bold=True))
-    return [*parts, *_mixture_names(snap, shares, x + width + 36, y, height)]
+    return [*parts, *_mixture_names(snap, order, shares, x + width + 36, y, height)]
 
 
 def _stack(p: Array, layers: NDArray[np.int64], n: int) -> Array:
@@ -386,10 +397,12 @@ def _stack_pixels(stack: Array, edges: Array) -> NDArray[np.uint8]:
     return turned
 
 
-def _mixture_names(snap: Snapshot, share: Array, x: float, y: float, height: float) -> list[str]:
+def _mixture_names(
+    snap: Snapshot, order: Order, share: Array, x: float, y: float, height: float
+) -> list[str]:
     """Names of the largest domains next to their layers, with the share each has now."""
     gap = 12.5
-    now = snap.p[-1][snap.order]
+    now = snap.p[-1][order]
     room = max(1, int(height / gap))
     largest = sorted(np.argsort(np.maximum(share, now), kind="stable")[::-1][:room])[::-1]
     middles = 1 - (np.cumsum(share) - share / 2)
@@ -400,7 +413,7 @@ def _mixture_names(snap: Snapshot, share: Array, x: float, y: float, height: flo
     parts = []
     for i, wish, place in zip(largest, wanted, places, strict=True):
         percentage = f"{now[i]:.0%}" if now[i] >= 0.005 else f"{now[i]:.1%}"
-        at, name = place + 3.8, snap.names[snap.order[i]]
+        at, name = place + 3.8, snap.names[order[i]]
         parts += [
             path(f"M{x - 5:g} {wish:.1f}L{x + 3:g} {place:.1f}", "#b4bcc5", 0.8),
             text(x + 30, at, percentage, size=_SMALL, anchor="end", colour=MUTED),
@@ -410,7 +423,7 @@ def _mixture_names(snap: Snapshot, share: Array, x: float, y: float, height: flo
 
 
 @functools.cache
-def _layer_colours(m: int) -> list[str]:
+def _colours_of(m: int) -> list[str]:
     return [to_hex(colour) for colour in domain_colours(m)]
 
 
@@ -479,7 +492,7 @@ def _end_names(ends: list[tuple[float, str, str]], x: float) -> Iterable[str]:
     ends = sorted(ends)
     places = spread([at for at, _, _ in ends], 15)
     for place, (_, label, colour) in zip(places, ends, strict=True):
-        yield text(x, place + 4, label, size=11.5, colour=colour, bold=True)
+        yield text(x, place + 4, label, size=11.5, colour=readable(colour), bold=True)
 
 
 def _losses(
@@ -538,7 +551,7 @@ def _thinned(series: Series) -> Series:
 
 
 def _head(snap: Snapshot) -> list[str]:
-    colour = _STATUS.get(snap.status, INK)
+    colour = STATUS.get(snap.status, INK)
     of = f" of {snap.steps:,}" if snap.steps else ""
     status = snap.status_text
     parts = [
@@ -551,7 +564,7 @@ def _head(snap: Snapshot) -> list[str]:
         parts += [rect(560, 22, 270, 8, RULE, rx=4), rect(560, 22, 270 * done, 8, colour, rx=4)]
         parts.append(text(842, 32, f"{done:.0%}", size=14, colour=MUTED))
     if snap.error:
-        parts.append(text(22, 52, snap.error, size=11.5, colour=_STATUS["failed"], width=90))
+        parts.append(text(22, 52, snap.error, size=11.5, colour=STATUS["failed"], width=90))
     return parts
 
 

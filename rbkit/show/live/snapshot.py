@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rbkit.balance.mixers.base import effective_number
+from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.signals import noise_share
 from rbkit.show.facts import (
     Array,
@@ -25,6 +26,7 @@ from rbkit.show.facts import (
     labels,
     metric_names,
     metric_rows,
+    mixer_of,
     overhead,
     target,
 )
@@ -97,6 +99,8 @@ class Snapshot:
         Similar domains side by side; the same for long stretches of a run.
     rounds : int
         Rounds that have ended.
+    tracks : bool
+        Whether there is a Gram matrix, or will be after the first round.
     gram : ndarray of shape (m, m), or None
         Of the last round that has one; rows of domains without an example are NaN.
     p : ndarray of shape (T, m)
@@ -135,6 +139,7 @@ class Snapshot:
     names: tuple[str, ...]
     order: Order
     rounds: int
+    tracks: bool
     gram: Array | None
     p: Array
     edges: Array
@@ -234,6 +239,7 @@ def snapshot(run: Run) -> Snapshot:
         names=tuple(map(_safe, names)),
         order=_order(run, m, whole=not running),
         rounds=len(history.get("step", ())),
+        tracks=gram is not None or _will_track(run),
         gram=gram,
         p=p,
         edges=edges,
@@ -259,6 +265,13 @@ def snapshot(run: Run) -> Snapshot:
         counted=_counted(run.metrics("train")),
         examples_per_second=pace.examples,
     )
+
+
+def _will_track(run: Run) -> bool:
+    """Whether a run that has not ended a round has a rule that needs the Gram matrix."""
+    begins = run.status in ("waiting", "running") and not len(run.history.get("step", ()))
+    rule = MIXERS.get(mixer_of(run))
+    return begins and (rule is None or "gram" in rule.signals)
 
 
 # ------------------------------------------------------------------------------------- curves

@@ -15,7 +15,15 @@ from rbkit.show.figures.losses import loss_curves
 from rbkit.show.figures.mixture import proportions, replay_labels
 from rbkit.show.gram_layout import Kind, values
 from rbkit.show.scrub.rounds import Rounds, scales
-from rbkit.show.style import alt_text, domain_colours, mixer_colour, rbkit_style, set_alt, shorten
+from rbkit.show.style import (
+    OTHERS,
+    alt_text,
+    domain_colours,
+    mixer_colour,
+    rbkit_style,
+    set_alt,
+    shorten,
+)
 from rbkit.train.counterfactual import Replay
 
 
@@ -35,6 +43,7 @@ def frozen(
     low = float(np.clip(1.4 + 0.15 * m, 3.4, 6.0))
     size = (max(2.2 * n + 2.6, 4.1 * below + 4.6), (side + 0.7) * len(tracked) + low + 0.9)
     heights = [*[side + 0.7] * len(tracked), low + 0.6]
+    side = min(side, (size[0] - 2.6) / n)  # of a matrix, next to names and scale
     with rbkit_style():
         figure = Figure(figsize=size, layout="constrained")
         parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -85,14 +94,14 @@ def _proportions(ax: Axes, rounds: Rounds, p: Array, title: str) -> None:
         history={**run.history, **({"p": p, "step": rounds.edges[1:]} if recorded else {"p": []})},
         info={**run.info, "domains": {"names": names, "q": None if q is None else q.tolist()}},
     )
-    # From the top down, as the rows of the matrices, in the widget's colours.
-    colours = [*domain_colours(max(len(rounds.keys), 1)), (0.6, 0.62, 0.65)][: len(names)]
+    palette = domain_colours(rounds.total)
+    colours = [*(palette[i] for i in rounds.domain_indices), OTHERS][: len(names)]
     proportions(
         shown,
         ax,
-        order=list(range(len(names)))[::-1],
+        order=range(len(names))[::-1],  # from the top down, as the rows of the matrices
         title=shorten(title, 44),
-        colours=colours[::-1],
+        colours=colours,
         names=len(names) <= 40,
     )
 

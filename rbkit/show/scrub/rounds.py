@@ -330,13 +330,14 @@ class Together(NamedTuple):
 
 def together(runs: Sequence[Rounds]) -> Together:
     """Match domains by name and rounds by step."""
-    keys: list[Key] = list(dict.fromkeys(key for rounds in runs for key in rounds.keys))
+    colours: dict[Key, str] = {}
+    for rounds in runs:
+        palette = domain_colours(rounds.total)
+        for key, i in zip(rounds.keys, rounds.domain_indices, strict=True):
+            colours.setdefault(key, to_hex(palette[i]))  # those of the first run that has it
+    keys = list(colours)
     place = {key: i for i, key in enumerate(keys)}
-    colours = domain_colours(max(len(keys), 1))
-    domains = [
-        {"name": name[:_LONGEST_NAME], "colour": to_hex(colour)}
-        for (name, _), colour in zip(keys, colours, strict=False)
-    ]
+    domains = [{"name": key[0][:_LONGEST_NAME], "colour": colours[key]} for key in keys]
     ids = [[place[key] for key in rounds.keys] for rounds in runs]
     stops = np.unique(np.concatenate([rounds.edges[1:] for rounds in runs]))
     return Together(domains, ids, stops, sum(map(len, ids)) - len(keys) if len(runs) > 1 else 0)

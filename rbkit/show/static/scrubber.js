@@ -1584,7 +1584,8 @@ class Scrubber {
     this.body.classList.toggle("rbs-two", Boolean(b));
     if (!a) return;
     const tall = !b && !replay;  // one run leaves the room that a replay would take
-    const grams = runs.map((run) => new GramView(store, run));
+    // Rules without gradients have no matrices: then there is no panel for them.
+    const grams = runs.some((run) => run.hasGram) ? runs.map((run) => new GramView(store, run)) : [];
     const mixtures = runs.map((run) => new MixtureView(store, run, {
       height: tall ? 310 : 210, test: `mixture-${run.index}`,
       title: () => (b ? `Proportions, ${run.label}` : "Proportions"),
@@ -1593,10 +1594,12 @@ class Scrubber {
     const replayed = replay ? [this.replayedMixture(a, b), distanceView(store, a)] : [];
     const sides = b
       ? [
-        [grams[0], mixtures[0], ...replayed, losses, lossGapView(store, runs)],
-        [grams[1], mixtures[1], numbers],
+        [...grams.slice(0, 1), mixtures[0], ...replayed, losses, lossGapView(store, runs)],
+        [...grams.slice(1), mixtures[1], numbers],
       ]
-      : [[grams[0], numbers], [mixtures[0], ...replayed, losses]];
+      : grams.length
+        ? [[grams[0], numbers], [mixtures[0], ...replayed, losses]]
+        : [[mixtures[0], ...replayed, losses], [numbers]];
     this.panels = sides.flat();
     this.body.replaceChildren(...sides.map((side) =>
       el("div", { class: "rbs-side" }, ...side.map((panel) => panel.node))));

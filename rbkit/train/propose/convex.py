@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from scipy.special import logsumexp, softmax
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from rbkit.balance.signals import FloatArray
 from rbkit.errors import InputError, as_count, as_number, as_seed
 from rbkit.files import atomic_path, own, read_npz
 from rbkit.regroup.domains import Domains
+from rbkit.text import progress_bar
 from rbkit.train.losses import length_batches, token_losses
 from rbkit.train.models import PadCollator, build_model, load_tokenizer, tokenize
 from rbkit.train.propose.runs import Proposal, check_options, cost_of, train_all
@@ -218,7 +218,7 @@ def mixmin(
     )
     rows = np.flatnonzero(np.asarray(domains.eval_labels) >= 0)
     texts = corpus["eval"].select_columns(["text"])[rows]["text"]
-    bar = tqdm(runs, desc="source models", unit="model", disable=not progress)
+    bar = progress_bar(runs, desc="source models", unit="model", disable=not progress)
     scored = [source_log_probabilities(run, texts) for run in bar]
     log_prob, starts = np.stack([source[0] for source in scored]), scored[0][1]
     used = _used(len(rows), holdout, seed)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from rbkit.balance.mixers.base import Mixer
 from rbkit.balance.mixers.fixed import Fixed
@@ -23,7 +22,7 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError
 from rbkit.files import fingerprint, read_json, write_json
 from rbkit.regroup.domains import Domains
-from rbkit.text import nearest, one_line
+from rbkit.text import nearest, one_line, progress_bar
 from rbkit.train.run import Run
 from rbkit.train.training import as_recorded, train
 
@@ -191,7 +190,7 @@ def train_all(
 ) -> list[Run]:
     """Train one run per row of `mixtures` (n, m), in ``folder/<name>``; return them in order."""
     runs = []
-    bar = tqdm(names, desc="small runs", unit="run", disable=not progress)
+    bar = progress_bar(names, desc="small runs", unit="run", disable=not progress)
     for name, p in zip(bar, mixtures, strict=True):
         runs.append(train_once(corpus, domains, Path(folder) / name, Fixed(p.tolist()), options))
     return runs

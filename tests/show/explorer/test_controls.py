@@ -175,3 +175,37 @@ def test_after_a_restart_of_the_kernel_it_is_no_longer_connected(open_explorer):
     page.evaluate("model.emit('comm_live_update')")
     page.wait_for_selector("[data-test=error]:has-text('No longer connected')")
     assert page.evaluate("document.querySelector('.rbx-bar').inert")
+
+
+CLIPPED = """() => {
+  const root = document.querySelector('.rbx'), paper = root.getBoundingClientRect(), wrong = [];
+  for (const it of root.querySelectorAll('input, select, button')) {
+    const box = it.getBoundingClientRect(), style = getComputedStyle(it);
+    if (!box.width || style.visibility === 'hidden' || it.closest('.rbx-sr')) continue;
+    for (let at = it.parentElement; at && at !== root; at = at.parentElement) {
+      if (['auto', 'scroll'].includes(getComputedStyle(at).overflowX)) { box.scrolls = true; }
+    }
+    if (!box.scrolls && (box.right > paper.right + 1 || box.left < paper.left - 1)) {
+      wrong.push(`${it.dataset.test || it.textContent}: ${box.left} to ${box.right}`);
+    }
+    const text = it.tagName === 'SELECT' || it.tagName === 'BUTTON';
+    if (text && it.scrollWidth > it.clientWidth + 2 && it.tagName === 'BUTTON') {
+      wrong.push(`${it.dataset.test || it.textContent} is cut`);
+    }
+  }
+  return wrong;
+}"""
+
+
+@pytest.mark.parametrize("width", [320, 380])
+@pytest.mark.parametrize("method", ["ward", "kmeans", "hdbscan"])
+def test_no_input_is_clipped_on_a_narrow_page(open_explorer, width, method):
+    page = open_explorer(width=width + 32)
+    if method != "ward":
+        page.select_option("[data-test=method]", method)
+        page.wait_for_timeout(100)
+    assert page.evaluate(CLIPPED) == []
+    for opener in page.locator(".rbx-anchor > button").all():
+        opener.click()
+        assert page.evaluate(CLIPPED) == []
+        page.keyboard.press("Escape")

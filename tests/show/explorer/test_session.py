@@ -237,6 +237,8 @@ def test_a_run_colours_the_map_by_loss_and_by_its_gram_matrix(explorer, tmp_path
 def test_hdbscan_runs_beside_the_notebook_and_noise_is_a_policy(explorer):
     tell(explorer, type="op", op={"op": "cut", "method": "hdbscan", "min_cluster_size": 12})
     assert explorer.editor.ops[0]["method"] == "hdbscan"
+    explorer.session._advised = {"k": 4, "text": "the silhouette is highest at 4"}
+    assert explorer.session.controls()["recommended"] is None  # here nobody chooses k
     assert explorer.widget.status["busy"] is False
     assert explorer.widget.controls["method"] == "hdbscan"
     share = explorer.widget.controls["noise_share"]
