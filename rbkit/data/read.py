@@ -1177,7 +1177,7 @@ _USUAL = {
     "questions and answers": (("question", "answer"), None),
 }
 _TURNS = {"OpenAI's chats": ("role", "content"), "ShareGPT": ("from", "value")}
-_ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
+ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
 
 
 def _usual_columns(features: Mapping[str, Any]) -> tuple[str, Any, str | None, str | None] | None:
@@ -1233,7 +1233,7 @@ def _turn_text(turn: Any) -> str:
     if said is None or not said.strip():
         return ""
     who = str(turn.get(role) or "")
-    who = _ROLES.get(who, who).capitalize()
+    who = ROLES.get(who, who).capitalize()
     return f"{who}: {said.strip()}" if who else said.strip()
 
 

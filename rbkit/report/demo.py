@@ -147,4 +147,15 @@ def _check_own(run_dir: Path, mixer: str, shared: RunParameters) -> None:
             )
 
 
-_OF_TRAINING = ("model", "steps", "round_steps", "seed", "context", "batch_size", "learning_rate")
+_OF_TRAINING = (
+    "training_args",
+    "packing",
+    "completion_only_loss",
+    "model",
+    "steps",
+    "round_steps",
+    "seed",
+    "context",
+    "batch_size",
+    "learning_rate",
+)

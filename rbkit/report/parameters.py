@@ -388,8 +388,13 @@ class RunParameters(Parameters):
     """
 
     corpus: str = declare("demo", "built-in name, file, glob or hub id")
-    text_column: str = declare("text", "column with the text of an example")
+    text_column: tuple[str, ...] | str = declare(
+        "text", "column with the text of an example, or several"
+    )
+    messages: str | None = declare(None, "column with chats, in place of text_column")
     source_column: str = declare("source", "column with its human label")
+    prompt: tuple[str, ...] | str = declare("prompt", "column of prompts, or several")
+    completion: str = declare("completion", "column of the answers to them")
     eval_sources: dict[str, float] | None = declare(None, "share of each source in the eval set")
     max_examples: int | None = declare(None, "use at most this many examples")
     eval_size: int | None = declare(None, "examples held out for evaluation")
@@ -413,11 +418,15 @@ class RunParameters(Parameters):
     mixer_options: dict[str, Any] = declare({}, "options of the mixer")
     model: str = declare("tiny", "preset, or a causal LM by id or path")
     vocab_size: int = declare(4096, "tokens of the tokenizer trained for a preset")
+    trainable_layers: int | None = declare(None, "last blocks that are trained; all if None")
     context: int = declare(96, "tokens of a training example")
+    completion_only_loss: bool = declare(False, "train on the answers to prompts, or in chats")
+    packing: bool = declare(False, "pack several examples into a row of the context")
     steps: int = declare(300, "optimizer steps")
     round_steps: int = declare(25, "steps between two updates of p")
     batch_size: int = declare(16, "examples in a step")
     learning_rate: float | None = declare(None, "peak rate; if None 3e-3 from scratch, else 5e-5")
+    training_args: dict[str, Any] = declare({}, "more arguments of transformers' trainer")
     estimator: Literal["sketch", "exact", "grouped"] = declare(
         "sketch", "how domain gradients are kept"
     )
@@ -441,6 +450,10 @@ class RunParameters(Parameters):
             if value is not None and not value > 0:
                 raise InputError(name, f"{value} is not positive", "give a number above 0")
         mixer_by_name(self.mixer, self.mixer_options)
+        if self.training_args:  # the library that knows them takes seconds to load
+            from rbkit.train.training import check_training_args
+
+            check_training_args(self.training_args)
         ks = self.k if isinstance(self.k, tuple) else (self.k,)
         if not ks or min(ks) < 1:
             raise InputError(
@@ -454,6 +467,7 @@ _POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction"]
 _SMOKE: dict[str, Any] = {
     "corpus": "docstrings",
     "text_column": "text",
+    "messages": None,
     "source_column": "source",
     "eval_sources": None,
     "max_examples": 240,
@@ -466,6 +480,8 @@ _SMOKE: dict[str, Any] = {
     "domains": "",
     "model": "tiny",
     "vocab_size": 512,
+    "trainable_layers": None,
+    "completion_only_loss": False,
     "context": 32,
     "steps": 8,
     "round_steps": 4,

@@ -223,7 +223,7 @@ def train(
     if trainable_layers is not None:
         trainable_layers = as_count("trainable_layers", trainable_layers, remedy="0: the head only")
         arguments["trainable_layers"] = trainable_layers
-    given = arguments["training_args"] = _training_args(training_args)
+    given = arguments["training_args"] = check_training_args(training_args)
     callbacks = arguments["callbacks"] = _callbacks(callbacks)
     _check_device(device)
     watching = watchers(live, report_to)
@@ -609,8 +609,8 @@ _NEEDS = {
 }
 
 
-def _training_args(given: Any) -> dict[str, Any]:
-    """Return the arguments that are given for ``TrainingArguments``, checked by name and type."""
+def check_training_args(given: Any) -> dict[str, Any]:
+    """Return the `training_args` of :func:`train`, checked by name and type."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):

@@ -11,10 +11,10 @@ from rbkit.data.corpus import load_corpus
 from rbkit.errors import InputError
 from rbkit.regroup import Editor, prepare
 from rbkit.report.engine import execute
-from rbkit.report.job import load_inputs
+from rbkit.report.job import load_inputs, train_options
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.parameters import RunParameters
-from rbkit.train import Run
+from rbkit.train import Run, train
 
 TOPICS = [
     "oak elm pine birch leaf",
@@ -60,6 +60,70 @@ def test_hdbscan_takes_no_grid_and_a_policy_for_noise(texts):
     }
     _, domains = load_inputs(RunParameters.from_mapping(given), progress=False)
     assert domains.quality["noise"]["policy"] == "drop"
+
+
+def lines(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+DOLLY = [
+    {"instruction": f"what is {i}", "context": "sums" * (i % 2), "response": f"{i} {word}"}
+    | {"category": word}
+    for i in range(20)
+    for word in ("oak", "elm")
+]
+SMALL = {"embedder": "tfidf", "cluster": "sources", "steps": 2, "round_steps": 1, "context": 24}
+SMALL |= {"vocab_size": 280, "eval_size": 8, "completion_only_loss": True}
+
+
+def test_columns_become_prompts_and_answers(tmp_path):
+    given = {
+        **SMALL,
+        "corpus": lines(tmp_path / "dolly.jsonl", DOLLY),
+        "text_column": ["instruction", "context", "response"],
+        "source_column": "category",
+        "prompt": ["instruction", "context"],
+        "completion": "response",
+        "training_args": {"weight_decay": 0.25},
+        "run_dir": str(tmp_path / "run"),
+    }
+    params = RunParameters.from_mapping(given)
+    corpus, domains = load_inputs(params, progress=False)
+    assert domains.names == ["elm", "oak"]
+    for row in corpus["train"]:
+        at = DOLLY[row["original_row"]]
+        parts = [at["instruction"], at["context"]] if at["context"] else [at["instruction"]]
+        assert row["prompt"] == "\n\n".join(parts) + "\n\n"
+        assert row["completion"] == at["response"]
+        assert set(row) == {"text", "source", "original_row", "prompt", "completion"}
+    run = train(corpus, domains, **train_options(params), progress=False, save_model=False)
+    assert run.info["parameters"]["training_args"] == {"weight_decay": 0.25}
+    assert run.info["arguments"]["completion_only_loss"] is True
+
+
+@pytest.mark.parametrize(
+    ("role", "content", "you", "me"),
+    [("role", "content", "user", "assistant"), ("from", "value", "human", "gpt")],
+)
+def test_the_last_answer_of_a_chat_is_what_is_trained(tmp_path, role, content, you, me):
+    chats = [
+        [
+            {role: who, content: f"{word} {i}"}
+            for who, word in ((you, "oak"), (me, "elm"), (you, "ash"), (me, "fir"), (you, "ok"))
+        ]
+        for i in range(20)
+    ]
+    path = lines(tmp_path / "chats.jsonl", [{"chat": chat, "source": "a"} for chat in chats])
+    given = {**SMALL, "corpus": path, "messages": "chat"}
+    row = load_inputs(RunParameters.from_mapping(given), progress=False)[0]["train"][0]
+    number = row["original_row"]
+    assert row["prompt"] == [
+        {"role": "user", "content": f"oak {number}"},
+        {"role": "assistant", "content": f"elm {number}"},
+        {"role": "user", "content": f"ash {number}"},
+    ]
+    assert row["completion"] == [{"role": "assistant", "content": f"fir {number}"}]
 
 
 def test_an_edit_log_that_is_not_there_is_named(texts):
