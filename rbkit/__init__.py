@@ -61,6 +61,7 @@ __getattr__, __dir__, _public = lazy(
         "UPGrad": ".balance.mixers.torchjd",
         "replay": ".train.counterfactual",
         "check_mixer": ".balance.mixers.check",
+        "Mixture": ".train.trainer",
         "MixtureTrainer": ".train.trainer",
         "train": ".train",
         "Run": ".train.run",

@@ -116,6 +116,7 @@ def train_options(params: RunParameters) -> dict[str, Any]:
         "round_steps": params.round_steps,
         "batch_size": params.batch_size,
         "learning_rate": params.learning_rate,
+        "packing": params.packing,
         "training_args": params.training_args,
         "estimator": params.estimator,
         "fraction": params.fraction,

@@ -23,9 +23,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -68,7 +69,10 @@ from rbkit.train.losses import (
     LossOf,
     Objective,
     StepLosses,
+    Total,
     Window,
+    by_example,
+    by_row,
     evaluate,
     find_objective,
     fresh_gradients,
@@ -77,7 +81,7 @@ from rbkit.train.losses import (
     reference_excess,
     shares,
 )
-from rbkit.train.mixture import DOMAIN, HALF, LENGTH, Mixture, MixtureLoader, per_token
+from rbkit.train.mixture import DOMAIN, EXAMPLE, HALF, MixtureLoader, MixtureState, per_token
 from rbkit.train.parallel import all_sum, any_of, is_first, refused_together, wait
 from rbkit.train.recorder import (
     MAKE_ROOM,
@@ -95,8 +99,19 @@ class TrainingError(RbkitError):
     """Training cannot continue: says at which step, why, and what to try."""
 
 
-class MixtureTrainer(Trainer):  # type: ignore[misc]
-    """A ``transformers.Trainer`` whose batches come from domains in changing proportions.
+if TYPE_CHECKING:  # of which it uses what Trainer has
+    _Trainer = Trainer
+else:
+    _Trainer = object
+
+
+class Mixture(_Trainer):  # type: ignore[misc]
+    """What makes any subclass of ``transformers.Trainer`` draw from a mixture that adapts.
+
+    ``class Mine(Mixture, SFTTrainer): pass`` takes the arguments of both. The other trainer's
+    way to prepare rows, to collate them and to compute a loss stays. If its loss goes past the
+    tracked layer, as that of a fused head does, the same loss is computed from the model's
+    logits, if it is the same; what the other trainer measures along with its own is then missing.
 
     Runs in one process, or in several under ``torchrun`` or ``accelerate launch`` (DDP,
     FSDP): the examples of a step, and so p, are the same for the same global batch.
@@ -104,7 +119,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     Parameters
     ----------
     *args, **kwargs
-        As for ``transformers.Trainer``. ``train_dataset`` and ``eval_dataset`` must be
+        As for the other trainer. ``train_dataset`` and ``eval_dataset`` must be
         map-style and in the order of `domains`' labels; or, if examples are packed into rows,
         have the column of :func:`rbkit.regroup.add_domain_ids`.
     domains : Domains
@@ -151,7 +166,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     Attributes
     ----------
-    mixture : Mixture
+    mixture : MixtureState
         The proportions in force, and the sampler that draws by them.
     tracker : GramTracker or None
         None if the mixer does not ask for the signal ``gram``.
@@ -196,7 +211,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         # of a step rather than of a micro-batch: :meth:`_study_loss` finds out.
         self.loss_of: LossOf | None = loss_of
         self._objective, self._mean_of_step = likely_objectives(self.model, None)[0], True
-        self._is_sum = self._is_studied = False
+        self._is_sum = self._is_studied = self._goes_past_layer = False
         self.eval_collator = eval_collator or self.data_collator
         self.bare_model = self.model  # as it was given: not wrapped for several processes
         self._check_loss_arguments()
@@ -207,7 +222,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.args.max_steps <= 0:
             examples = self.args.num_train_epochs * len(domains.train_labels)
             self.args.max_steps = max(1, int(np.ceil(examples / self.examples_per_step)))
-        self.mixture = Mixture(
+        self.mixture = MixtureState(
             self.mixer,
             domains,
             round_steps=round_steps,
@@ -259,6 +274,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._step_loss, self._step_tokens = torch.zeros(()), 0
         self._weight_of_step = 1.0
         self._domain_ids = torch.zeros(0, dtype=torch.int64)
+        self._examples: Tensor | None = None  # of which each token is, where they are packed
         self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
@@ -392,8 +408,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.mixer.acts == "loss" and self.mixer.normalise_loss:
             weights = self.mixture.weights
-            counts = self._objective.counts
-            here = sum(float((weights(b[DOMAIN]) * counts(b)).sum()) for b in batches)
+            counts = [self._objective.counts(b, self._total(b)) for b in batches]
+            pairs = zip(batches, counts, strict=True)
+            here = sum(float((weights(b[DOMAIN]) * count).sum()) for b, count in pairs)
             self._weight_of_step = float(all_sum(np.array([here]), self.args.device)[0])
         return batches, items
 
@@ -402,15 +419,15 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """Train on one micro-batch, tracked if the mixer needs the Gram matrix."""
         inputs = dict(inputs)
-        domains, halves, lengths = inputs.pop(DOMAIN), inputs.pop(HALF), inputs.pop(LENGTH, None)
-        self._domain_ids = domains
+        domains, halves = inputs.pop(DOMAIN), inputs.pop(HALF)
+        self._domain_ids, self._examples = domains, inputs.pop(EXAMPLE, None)
         tokens = int(next(v for v in inputs.values() if isinstance(v, Tensor)).numel())
         self.ledger.tokens += tokens * self.ledger.processes
         self._step_tokens += tokens
         with ExitStack() as stack:
             if self.tracker is not None:
                 scale = self._loss_divisor(inputs, num_items_in_batch)
-                stack.enter_context(self._tracked(self.tracker, domains, halves, lengths, scale))
+                stack.enter_context(self._tracked(self.tracker, domains, halves, scale))
             if self._probes(self.state.global_step):
                 stack.enter_context(self.ledger.probe(tokens))
             loss = super().training_step(model, inputs, num_items_in_batch)
@@ -428,15 +445,14 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         tracker: GramTracker,
         domains: Tensor,
         halves: Tensor,
-        lengths: Tensor | None,
         scale: float,
     ) -> Iterator[None]:
         counts = None
-        if lengths is not None:  # packed: ids of tokens, but examples are counted
+        if (examples := self._examples) is not None:  # ids of tokens, but examples are counted
             m, inside = self.domains.m, domains >= 0
             which = halves[inside] * m + domains[inside]
             counts = torch.bincount(which, minlength=2 * m).reshape(2, m).numpy()
-            domains, halves = per_token(domains, lengths), per_token(halves, lengths)
+            domains, halves = per_token(domains, examples), per_token(halves, examples)
         step = self.state.global_step
         with tracker.batch(domains, scale, step=step, halves=halves, counts=counts):
             yield
@@ -447,7 +463,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Return the loss: the library's, unless the mixer needs it by example, or weighs it."""
         weighs = self.mixer.acts == "loss"
         trains = not return_outputs  # else the library evaluates
-        if not trains or (self.step_losses is None and not weighs):
+        if not trains or (self.step_losses is None and not weighs and not self._goes_past_layer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         losses, tokens = self._example_losses(model, inputs, self._domain_ids)
         if weighs:
@@ -462,21 +478,32 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], domains: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return summed losses and tokens of each example, (B,) each; keep them for the mixer."""
-        excess = None
+        excess, loss_of = None, self._losses_by_example
+        total = self._total({DOMAIN: domains, EXAMPLE: self._examples})
         if self.reference is not None:
             losses, tokens, excess = reference_excess(
                 model,
                 self.reference,
                 inputs,
-                self._losses_by_example,
+                loss_of,
                 lambda: self.ledger.within("reference", self.args.device),
+                total,
             )
+        elif isinstance(loss_of, Objective):
+            losses, tokens = map(total, loss_of.by_token(model, inputs))
         else:
-            losses, tokens = self._losses_by_example(model, inputs)
+            losses, tokens = loss_of(model, inputs)
         if self.step_losses is not None:
             step = self.state.global_step - self.mixture.round_began
             self.step_losses.add(step, domains, losses, tokens, excess)
         return losses, tokens
+
+    @staticmethod
+    def _total(batch: Mapping[str, Any]) -> Total:
+        """Return what sums up by example: rows, unless they are packed."""
+        if (examples := batch.get(EXAMPLE)) is None:
+            return by_row
+        return partial(by_example, examples=examples, number=len(batch[DOMAIN]))
 
     def _loss_divisor(self, inputs: Mapping[str, Any], items: Any) -> float:
         """Return what the summed loss of a micro-batch was divided by before ``backward``."""
@@ -605,7 +632,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "would remove seq_lengths, which keeps the documents of packed rows apart",
                 "set it to False",
             )
-        if type(self) is not MixtureTrainer:  # which may obey them
+        if type(self) is not MixtureTrainer:  # others may obey them
             return
         own = TrainingArguments.__dataclass_fields__
         for owner in type(self.args).__mro__:
@@ -682,17 +709,25 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         data = self._used_columns(data, "training")
         rows = range(min(len(data), _STUDIED_ROWS)) if row is None else [row]
         batch: dict[str, Any] = self._prepare_inputs(dict(collate([data[i] for i in rows])))
+        batch.pop(EXAMPLE, None)
         return batch
 
     def _find_objective(self, batch: dict[str, Any], smoothing: float) -> LossOf | None:
         if self.compute_loss_func is not None:
             return None
-        own = self._loss_of_library(batch, None)
+        with ExitStack() as stack:
+            seen: list[bool] = []
+            for name in self.layers or (None,) if self.tracker is not None else ():
+                layer = find_layer(self.bare_model, name)
+                handle = layer.register_forward_hook(lambda *_: seen.append(True))
+                stack.callback(handle.remove)
+            own = self._loss_of_library(batch, None)
         half = torch.is_autocast_enabled(self.args.device.type) or any(
             p.dtype in (torch.float16, torch.bfloat16) for p in self.model.parameters()
         )
         tolerance = 2e-2 if half else 1e-4
         found = find_objective(self.model, batch, own, smoothing, tolerance)
+        self._goes_past_layer = found is not None and self.tracker is not None and not seen
         self._objective = found or self._objective
         return found
 
@@ -878,7 +913,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             return dict(super().evaluate(eval_dataset, ignore_keys, prefix))
         self._memory_tracker.start()
         began, losses = time(), self._measure_losses()
-        metrics = {} if self.compute_metrics is None else self._metrics(ignore_keys, prefix)
+        metrics = {} if self.compute_metrics is None else self._library_metrics(ignore_keys, prefix)
         metrics |= {f"{prefix}_loss": losses.token, f"{prefix}_loss_example": losses.example}
         for name, value in zip(self.domains.names, losses.by_domain_token, strict=True):
             metrics[f"{prefix}_loss/{name}"] = float(value)
@@ -892,7 +927,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._memory_tracker.stop_and_update_metrics(metrics)
         return metrics
 
-    def _metrics(self, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+    def _library_metrics(self, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return what ``compute_metrics`` gives, in the library's own pass."""
         data = self._used_columns(self.eval_dataset, "evaluation")
         collate, self.data_collator = self.data_collator, self.eval_collator
@@ -1274,6 +1309,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 f"its state is damaged ({type(error).__name__}: {error})",
                 "delete the checkpoint's folder and resume from another",
             ) from error
+
+
+class MixtureTrainer(Mixture, Trainer):
+    """A ``transformers.Trainer`` whose batches come from domains in changing proportions.
+
+    For arguments and attributes see :class:`Mixture`.
+    """
 
 
 class _SideRunStopped(Exception):

@@ -37,12 +37,14 @@ from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.losses import IGNORED
 from rbkit.train.models import (
     PRESETS,
+    PackCollator,
     PadCollator,
     build_model,
     copy_model,
     freeze_all_but_last,
     load_tokenizer,
     positions,
+    separates,
     tokenize,
     tokenize_completions,
     train_tokenizer,
@@ -79,6 +81,7 @@ def train(
     accumulate: int = 1,
     context: int = 96,
     completion_only_loss: bool = False,
+    packing: bool = False,
     vocab_size: int | None = None,
     learning_rate: float | None = None,
     training_args: Mapping[str, Any] | None = None,
@@ -127,13 +130,20 @@ def train(
     steps, round_steps : int
         Optimizer steps in all, and between two updates of p.
     batch_size, accumulate : int
-        Examples per micro-batch of one process; micro-batches per step.
+        Examples per micro-batch of one process, packed or not; micro-batches per step.
     context : int
         Tokens per example, at most.
     completion_only_loss : bool
         Train on the columns ``prompt`` and ``completion`` of the corpus in place of ``text``, with
         the loss of completions only: see :func:`~rbkit.train.models.tokenize_completions`.
         Examples without a token to be predicted are not drawn.
+    packing : bool
+        Put the examples of a micro-batch, uncut, into as few rows of `context` tokens as they fit,
+        in place of a padded row each: the same steps with less padding, so that a larger
+        `batch_size` fills the rows. Shares, counts and rounds are of examples as ever. No token
+        is predicted from, or attends to, another example; a model that cannot be kept from the
+        latter (with ALiBi, or a state that is carried on) is trained with a warning.
+        ``run.json`` has the input that separates them. Evaluation is not packed.
     vocab_size : int, optional
         Vocabulary of a preset.
     learning_rate : float, optional
@@ -230,6 +240,10 @@ def train(
     texts = _texts(corpus, domains)
     if _of_type("completion_only_loss", completion_only_loss, bool):
         _check_completions(corpus)
+    packing = arguments["packing"] = bool(_of_type("packing", packing, bool))
+    if packing and given.get("use_cache"):
+        what = "lets tokens attend to the examples that are packed before theirs"
+        raise InputError("use_cache", what, "leave it out, or packing")
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
     # Several processes prepare a run together: the first one's recorder then takes the folder.
@@ -258,6 +272,9 @@ def train(
             domains = _with_loss(domains, data)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     _check_vocabulary(lm, data, int(pad or 0))
+    by = _separated_by(lm, len(tokenizer)) if packing else None
+    pad_collator = PadCollator(int(pad or 0))
+    pack = PackCollator(int(pad or 0), context, masks=by == "attention_mask")
     library: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "max_steps": steps,
@@ -294,7 +311,8 @@ def train(
             args,
             train_dataset=data["train"],
             eval_dataset=data["eval"],
-            data_collator=PadCollator(int(pad or 0)),
+            data_collator=pack if packing else pad_collator,
+            eval_collator=pad_collator,
             domains=domains,
             mixer=mixer,
             round_steps=round_steps,
@@ -317,6 +335,7 @@ def train(
                     "trainable": sum(w.numel() for w in lm.parameters() if w.requires_grad),
                     "vocabulary": len(tokenizer),
                 },
+                **({"packing": {"separated_by": by}} if packing else {}),
                 **(record or {}),
             },
         )
@@ -338,7 +357,7 @@ def train(
         "micro_batch_size": batch_size,
         "accumulate": accumulate,
     }
-    for name in ("trainable_layers", "training_args", "completion_only_loss"):
+    for name in ("trainable_layers", "training_args", "completion_only_loss", "packing"):
         if asked := trainer.record["arguments"][name]:
             trainer.record["parameters"].setdefault(name, asked)
     wait()  # until all processes have looked for checkpoints
@@ -448,6 +467,19 @@ def _with_loss(domains: Domains, data: Mapping[str, Any]) -> Domains:
     return replace(domains, train_labels=labels, material=None) if bare["train"].any() else domains
 
 
+def _separated_by(model: Any, vocabulary: int) -> str | None:
+    """Return the input that keeps packed examples apart, and warn where there is none."""
+    by = separates(model, vocabulary)
+    if by is None and os.environ.get("RANK", "0") == "0":
+        warnings.warn(
+            f"packing: tokens of {type(model).__name__} attend to the examples that are packed "
+            "before theirs: it is kept from that by neither position_ids nor an attention_mask",
+            RbkitWarning,
+            stacklevel=3,
+        )
+    return by
+
+
 def check_origin(domains: Domains, corpus: Any) -> None:
     """Refuse domains that were made from another corpus, or from another split of it."""
     made_from, given = domains.method.get("corpus"), about(corpus)["fingerprint"]
@@ -491,7 +523,7 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool)
 _OF_THE_STATE = ("trainable_layers", "training_args")  # of the optimizer's, in a checkpoint
 _OF_THE_RESULT = (
     *_OF_THE_STATE,
-    *("model", "tokenizer", "completion_only_loss", "steps", "context", "vocab_size"),
+    *("model", "tokenizer", "completion_only_loss", "packing", "steps", "context", "vocab_size"),
     *("learning_rate", "estimator"),
     *("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed"),
 )
