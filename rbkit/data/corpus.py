@@ -66,8 +66,9 @@ def load_corpus(
     Parameters
     ----------
     where : str, path, list, mapping, Dataset, DatasetDict, DataFrame, array, iterator, ...
-        A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``); a CSV,
-        TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
+        A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``; with columns
+        ``prompt`` and ``completion`` also ``instruct``, ``tasks``, ``tasks-ood``, ``reasoning``);
+        a CSV, TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
         In a folder of several ``.txt`` and ``.md`` files, and in a list with ``.md``, each file

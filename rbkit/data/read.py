@@ -357,8 +357,19 @@ def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
         remedy = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
         raise InputError(unknown[0], f"not an option of the corpus {name!r}", remedy)
     texts = reader(progress=progress, **options)
-    table = {"text": texts.text, "source": texts.source}
-    return Opened({"train": datasets.Dataset.from_dict(table)}, name, texts.credits)
+    columns = {"text": texts.text, "source": texts.source, **texts.columns}
+    held = [source in texts.held_out for source in texts.source]
+    splits = {
+        split: datasets.Dataset.from_dict(
+            {
+                k: [x for x, h in zip(v, held, strict=True) if h == is_held]
+                for k, v in columns.items()
+            }
+        )
+        for split, is_held in (("train", False), ("test", True))
+        if is_held in held
+    }
+    return Opened(splits, name, texts.credits)
 
 
 # ---------------------------------------------------------------------------------- files
@@ -1177,7 +1188,7 @@ _USUAL = {
     "questions and answers": (("question", "answer"), None),
 }
 _TURNS = {"OpenAI's chats": ("role", "content"), "ShareGPT": ("from", "value")}
-ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
+_ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's
 
 
 def _usual_columns(features: Mapping[str, Any]) -> tuple[str, Any, str | None, str | None] | None:
@@ -1233,7 +1244,7 @@ def _turn_text(turn: Any) -> str:
     if said is None or not said.strip():
         return ""
     who = str(turn.get(role) or "")
-    who = ROLES.get(who, who).capitalize()
+    who = _ROLES.get(who, who).capitalize()
     return f"{who}: {said.strip()}" if who else said.strip()
 
 

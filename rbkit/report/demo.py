@@ -148,5 +148,7 @@ def _check_own(run_dir: Path, mixer: str, shared: RunParameters) -> None:
             )
 
 
-_OF_TRAINING = ("model", "steps", "round_steps", "seed", "context", "batch_size", "learning_rate")
-_OF_TRAINING += ("training_args", "completion_only_loss", "packing", "trainable_layers")
+_OF_TRAINING = (
+    *("model", "steps", "round_steps", "seed", "context", "batch_size", "learning_rate"),
+    *("training_args", "completion_only_loss", "packing", "trainable_layers"),
+)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.data.corpus import load_corpus
-from rbkit.data.read import ROLES, quiet
 from rbkit.files import free_name
 from rbkit.regroup.domains import Domains
 from rbkit.regroup.embedders import TransformerEmbedder
@@ -32,7 +29,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         params.corpus,
         text=params.text_column,
         messages=params.messages,
-        keep=_columns(params),
+        keep=True,
         source=params.source_column,
         eval_size=params.eval_size,
         eval_sources=params.eval_sources,
@@ -40,19 +37,14 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         seed=params.seed,
         progress=progress,
     )
-    if params.completion_only_loss and _columns(params) != ["prompt", "completion"]:
-        names = _columns(params)
-        pairs = _last_turn if params.messages else _pair
-        made = partial(pairs, prompt=names[:-1], completion=names[-1])
-        with quiet(progress and len(corpus["train"]) > 100_000):
-            corpus = corpus.map(made, remove_columns=names)
     if params.domains:
         domains = Domains.load(params.domains)
         check_origin(domains, corpus)
         return corpus, domains
     embedder: Any = params.embedder
     if embedder != "tfidf":
-        embedder = TransformerEmbedder(embedder, max_tokens=params.max_tokens)
+        prefix = params.embedder_prefix
+        embedder = TransformerEmbedder(embedder, prefix=prefix, max_tokens=params.max_tokens)
     grid: Any = params.k if isinstance(params.k, int) else list(params.k)
     if params.cluster == "hdbscan" and isinstance(grid, list):
         grid = None  # how many there are follows from the data
@@ -72,34 +64,6 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         progress=progress,
     )
     return corpus, domains
-
-
-def _columns(params: RunParameters) -> list[str]:
-    """Return the columns that prompts and answers are made of; none if all of a text is trained."""
-    if not params.completion_only_loss:
-        return []
-    prompt = [params.prompt] if isinstance(params.prompt, str) else list(params.prompt)
-    return [params.messages] if params.messages else [*prompt, params.completion]
-
-
-def _pair(row: dict[str, Any], prompt: Sequence[str], completion: str) -> dict[str, Any]:
-    parts = [row[name] for name in prompt if row[name]]
-    return {"prompt": "\n\n".join(map(str, parts)) + "\n\n", "completion": row[completion]}
-
-
-def _last_turn(row: dict[str, Any], prompt: Sequence[str], completion: str) -> dict[str, Any]:
-    """Return the last turn of an assistant, and those before it: of either kind of chat."""
-    turns = row[completion] or []
-    if isinstance(turns, dict):  # turns of lists, as `datasets` reads some
-        turns = [dict(zip(turns, turn, strict=True)) for turn in zip(*turns.values(), strict=True)]
-    roles = [turn.get("role") or turn.get("from") or "" for turn in turns]
-    chat = [
-        {"role": ROLES.get(role, role), "content": turn.get("content") or turn.get("value") or ""}
-        for role, turn in zip(roles, turns, strict=True)
-    ]
-    answers = [i for i, turn in enumerate(chat) if turn["role"] == "assistant"]
-    last = answers[-1] if answers else len(chat)
-    return {"prompt": chat[:last], "completion": chat[last : last + 1]}
 
 
 def train_options(params: RunParameters) -> dict[str, Any]:

@@ -393,12 +393,11 @@ class RunParameters(Parameters):
     )
     messages: str | None = declare(None, "column with chats, in place of text_column")
     source_column: str = declare("source", "column with its human label")
-    prompt: tuple[str, ...] | str = declare("prompt", "column of prompts, or several")
-    completion: str = declare("completion", "column of the answers to them")
     eval_sources: dict[str, float] | None = declare(None, "share of each source in the eval set")
     max_examples: int | None = declare(None, "use at most this many examples")
     eval_size: int | None = declare(None, "examples held out for evaluation")
     embedder: str = declare("minilm", "minilm, tfidf, or a sentence-transformers id or path")
+    embedder_prefix: str = declare("", "what the embedder wants before each text")
     max_tokens: int = declare(64, "tokens of a text that the embedder reads")
     cluster: Literal["kmeans", "ward", "hdbscan", "sources"] = declare(
         "kmeans", "how to make domains"
@@ -420,7 +419,7 @@ class RunParameters(Parameters):
     vocab_size: int = declare(4096, "tokens of the tokenizer trained for a preset")
     trainable_layers: int | None = declare(None, "last blocks that are trained; all if None")
     context: int = declare(96, "tokens of a training example")
-    completion_only_loss: bool = declare(False, "train on the answers to prompts, or in chats")
+    completion_only_loss: bool = declare(False, "train on column completion, after column prompt")
     packing: bool = declare(False, "pack several examples into a row of the context")
     steps: int = declare(300, "optimizer steps")
     round_steps: int = declare(25, "steps between two updates of p")
@@ -473,6 +472,7 @@ _SMOKE: dict[str, Any] = {
     "max_examples": 240,
     "eval_size": 40,
     "embedder": "tfidf",
+    "embedder_prefix": "",
     "cluster": "kmeans",
     "k": (3, 4),
     "min_cluster_size": None,

@@ -99,8 +99,8 @@ class TrainingError(RbkitError):
     """Training cannot continue: says at which step, why, and what to try."""
 
 
-if TYPE_CHECKING:  # of which it uses what Trainer has
-    _Trainer = Trainer
+if TYPE_CHECKING:  # it uses what each of them has
+    from transformers import Trainer as _Trainer
 else:
     _Trainer = object
 
@@ -1311,7 +1311,7 @@ class Mixture(_Trainer):  # type: ignore[misc]
             ) from error
 
 
-class MixtureTrainer(Mixture, Trainer):
+class MixtureTrainer(Mixture, Trainer):  # type: ignore[misc]
     """A ``transformers.Trainer`` whose batches come from domains in changing proportions.
 
     For arguments and attributes see :class:`Mixture`.

@@ -67,63 +67,36 @@ def lines(path, rows):
     return str(path)
 
 
-DOLLY = [
-    {"instruction": f"what is {i}", "context": "sums" * (i % 2), "response": f"{i} {word}"}
-    | {"category": word}
-    for i in range(20)
-    for word in ("oak", "elm")
-]
-SMALL = {"embedder": "tfidf", "cluster": "sources", "steps": 2, "round_steps": 1, "context": 24}
-SMALL |= {"vocab_size": 280, "eval_size": 8, "completion_only_loss": True}
-
-
-def test_columns_become_prompts_and_answers(tmp_path):
+def test_prompts_chats_and_arguments_of_the_trainer_reach_the_run(tmp_path):
+    rows = [{"prompt": f"what is {i}?\n\n", "completion": f"{i} {word}", "source": word}
+            for i in range(20) for word in ("oak", "elm")]  # fmt: skip
     given = {
-        **SMALL,
-        "corpus": lines(tmp_path / "dolly.jsonl", DOLLY),
-        "text_column": ["instruction", "context", "response"],
-        "source_column": "category",
-        "prompt": ["instruction", "context"],
-        "completion": "response",
+        "corpus": lines(tmp_path / "pairs.jsonl", rows),
+        "text_column": ["prompt", "completion"],
+        "embedder": "tfidf",
+        "cluster": "sources",
+        "steps": 2,
+        "round_steps": 1,
+        "context": 24,
+        "vocab_size": 280,
+        "eval_size": 8,
+        "completion_only_loss": True,
+        "packing": True,
+        "trainable_layers": 1,
         "training_args": {"weight_decay": 0.25},
         "run_dir": str(tmp_path / "run"),
     }
     params = RunParameters.from_mapping(given)
     corpus, domains = load_inputs(params, progress=False)
-    assert domains.names == ["elm", "oak"]
-    for row in corpus["train"]:
-        at = DOLLY[row["original_row"]]
-        parts = [at["instruction"], at["context"]] if at["context"] else [at["instruction"]]
-        assert row["prompt"] == "\n\n".join(parts) + "\n\n"
-        assert row["completion"] == at["response"]
-        assert set(row) == {"text", "source", "original_row", "prompt", "completion"}
     run = train(corpus, domains, **train_options(params), progress=False, save_model=False)
-    assert run.info["parameters"]["training_args"] == {"weight_decay": 0.25}
-    assert run.info["arguments"]["completion_only_loss"] is True
-
-
-@pytest.mark.parametrize(
-    ("role", "content", "you", "me"),
-    [("role", "content", "user", "assistant"), ("from", "value", "human", "gpt")],
-)
-def test_the_last_answer_of_a_chat_is_what_is_trained(tmp_path, role, content, you, me):
-    chats = [
-        [
-            {role: who, content: f"{word} {i}"}
-            for who, word in ((you, "oak"), (me, "elm"), (you, "ash"), (me, "fir"), (you, "ok"))
-        ]
-        for i in range(20)
-    ]
-    path = lines(tmp_path / "chats.jsonl", [{"chat": chat, "source": "a"} for chat in chats])
-    given = {**SMALL, "corpus": path, "messages": "chat"}
-    row = load_inputs(RunParameters.from_mapping(given), progress=False)[0]["train"][0]
-    number = row["original_row"]
-    assert row["prompt"] == [
-        {"role": "user", "content": f"oak {number}"},
-        {"role": "assistant", "content": f"elm {number}"},
-        {"role": "user", "content": f"ash {number}"},
-    ]
-    assert row["completion"] == [{"role": "assistant", "content": f"fir {number}"}]
+    assert run.status == "ok"
+    for name in ("training_args", "completion_only_loss", "packing", "trainable_layers"):
+        assert run.info["arguments"][name] == given[name]
+    turns = [{"role": "user", "content": "oak"}, {"role": "assistant", "content": "elm"}]
+    chats = lines(tmp_path / "chats.jsonl", [{"chat": turns, "source": f"{i}"} for i in range(9)])
+    given = {"corpus": chats, "messages": "chat", "cluster": "sources", "eval_size": 2}
+    with pytest.raises(InputError, match="at least two different texts"):
+        load_inputs(RunParameters.from_mapping(given), progress=False)
 
 
 def test_an_edit_log_that_is_not_there_is_named(texts):
