@@ -22,6 +22,7 @@ from rbkit.report.job import load_inputs, train_options
 
 # %% tags=["parameters"]
 corpus: str = "demo"  # built-in name, file, glob or hub id
+split: str | None = None  # one split of the data, as all of it
 text_column: tuple[str, ...] | str = "text"  # column with the text of an example, or several
 messages: str | None = None  # column with chats, in place of text_column
 source_column: str = "source"  # column with its human label

@@ -27,6 +27,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     """
     corpus = load_corpus(
         params.corpus,
+        split=params.split,
         text=params.text_column,
         messages=params.messages,
         keep=True,

@@ -388,6 +388,7 @@ class RunParameters(Parameters):
     """
 
     corpus: str = declare("demo", "built-in name, file, glob or hub id")
+    split: str | None = declare(None, "one split of the data, as all of it")
     text_column: tuple[str, ...] | str = declare(
         "text", "column with the text of an example, or several"
     )
@@ -465,6 +466,7 @@ _POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction"]
 # A run of seconds that touches every part: no download, no model but a tiny one.
 _SMOKE: dict[str, Any] = {
     "corpus": "docstrings",
+    "split": None,
     "text_column": "text",
     "messages": None,
     "source_column": "source",
