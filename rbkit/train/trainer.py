@@ -1312,10 +1312,10 @@ class Mixture(_Trainer):  # type: ignore[misc]
 
 
 class MixtureTrainer(Mixture, Trainer):  # type: ignore[misc]
-    """A ``transformers.Trainer`` whose batches come from domains in changing proportions.
-
-    For arguments and attributes see :class:`Mixture`.
-    """
+    __doc__ = (
+        "A ``transformers.Trainer`` whose batches come from domains in changing proportions.\n\n"
+        + "".join((Mixture.__doc__ or "").partition("    Runs in one process")[1:])
+    )
 
 
 class _SideRunStopped(Exception):
