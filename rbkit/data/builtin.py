@@ -244,7 +244,8 @@ def tasks(*, per_task: int = 100, progress: bool = True) -> Texts:
     make = partial(_write_tasks, per_task, progress)
     table = _cached(cache_dir() / "tasks" / f"{key}.parquet", make)
     rows = list(zip(*(table.column(name).to_pylist() for name in _PAIR), strict=True))
-    return Texts.of_pairs(rows, [_library_credit("reasoning_gym")])
+    credit = _library_credit("reasoning_gym") | {"asset": f"tasks of reasoning-gym {version}"}
+    return Texts.of_pairs(rows, [credit])
 
 
 def tasks_ood(*, per_task: int = 100, progress: bool = True) -> Texts:

@@ -211,6 +211,8 @@ def test_tasks_have_answers_that_their_writer_accepts():
     gym = pytest.importorskip("reasoning_gym")
     made = builtin.tasks(per_task=3, progress=False)
     assert sorted(set(made.source)) == sorted(builtin.TASKS)
+    assert made.credits[0]["asset"].startswith("tasks of reasoning-gym ")
+    assert made.credits[0]["licence"] == "Apache-2.0"
     for name in ("gcd", "word_sorting"):
         items = gym.create_dataset(name, seed=0, size=3)
         answers = [
