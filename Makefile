@@ -6,8 +6,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 LOWEST := .venv-lowest
+OTHERS := .venv-others
 
-.PHONY: demo test fuzz test-lowest lab doctor lint bench costs notebooks clean help
+.PHONY: demo test fuzz test-lowest test-others lab doctor lint bench costs notebooks clean help
 
 help:       ## show these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +36,12 @@ test-lowest: ## the fast tests with the lowest versions that pyproject.toml decl
 	@# An old release may use what a newer one of another library deprecates.
 	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -W default::DeprecationWarning \
 		-m "not slow and not browser and not notebook"
+
+test-others: ## the tests of what needs TRL, PEFT or reasoning-gym, in an environment of its own
+	$(PYTHON) -m venv --clear $(OTHERS)
+	$(OTHERS)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(OTHERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,tasks]" trl peft
+	$(OTHERS)/bin/python -m pytest tests -k "trl or adapters or tasks or exits"
 
 lab: $(READY)        ## JupyterLab on the notebooks
 	$(BIN)/rbkit lab
@@ -67,4 +74,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:      ## remove the environments and what tools cached
-	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(OTHERS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

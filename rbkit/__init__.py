@@ -64,6 +64,7 @@ __getattr__, __dir__, _public = lazy(
         "replay": ".train.counterfactual",
         "check_mixer": ".balance.mixers.check",
         "headroom": ".train.forks",
+        "Mixture": ".train.trainer",
         "MixtureTrainer": ".train.trainer",
         "train": ".train",
         "Run": ".train.run",

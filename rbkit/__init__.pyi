@@ -39,6 +39,7 @@ from rbkit.show.scrub.scrubber import scrub as scrub
 from rbkit.train.counterfactual import replay as replay
 from rbkit.train.loop import live as live
 from rbkit.train.run import Run as Run
+from rbkit.train.trainer import Mixture as Mixture
 from rbkit.train.trainer import MixtureTrainer as MixtureTrainer
 from rbkit.train.training import train as train
 

@@ -59,6 +59,10 @@ ParameterOption = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Set a parameter; repeatable."),
 ]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Parameters to begin with: see rbkit recipes; or a file."),
+]
 BaselineOption = Annotated[
     str | None,
     typer.Option(metavar="NAME=VALUE", help="What runs are compared with, such as mixer=Target."),
@@ -150,8 +154,11 @@ def lab(
 
 @app.command()
 def run(
-    out: Annotated[Path, typer.Option(help="Run folder.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; of a recipe reports/RECIPE/MIXER.")
+    ] = None,
     parameter: ParameterOption = None,
+    recipe: RecipeOption = None,
     template: Annotated[
         Path | None,
         typer.Option(help="Notebook with typed parameters, or the name of one of rbkit's; 90_run."),
@@ -163,20 +170,24 @@ def run(
     """Execute a notebook with your parameters, and export it as offline HTML.
 
     Example: rbkit run --out reports/mine/rnb -p corpus=my.jsonl -p mixer=RnB -p steps=1000
+    Or: rbkit run --recipe instruct -p steps=100
     """
+    if out is None and recipe is None:
+        raise typer.BadParameter("give --out FOLDER, or a --recipe")
     from rbkit.report.html import run_notebook
     from rbkit.report.notebooks import find_template
     from rbkit.report.parameters import declared
     from rbkit.train.recorder import check_free
 
     need_streams()
-    given = read_parameters(parameter)
+    name, given = _with_recipe(recipe, read_parameters(parameter))
     notebook = find_template(template or "90_run")
     declaration = declared(notebook)
     given |= {"resume": True} if resume else {}
     given |= {"overwrite": True} if overwrite and "overwrite" in declaration else {}
     checked = declaration.check(given)
     label = str(checked.get("mixer") or notebook.stem)
+    out = out or Path("reports") / name / label
     values = {name: checked[name] for name in given}  # defaults are the notebook's own affair
     replace = bool(overwrite or checked.get("resume") or checked.get("overwrite"))
     check_free(out, replace=replace, ways="--resume to continue it, --overwrite to replace it")
@@ -189,12 +200,16 @@ def run(
 
 @app.command()
 def sweep(
-    template: Annotated[Path, typer.Argument(help="Notebook with a typed cell of parameters.")],
+    template: Annotated[
+        Path | None,
+        typer.Argument(help="Notebook with a typed cell of parameters; of a recipe 90_run."),
+    ] = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(help='Values to combine: "mixer=Target,RnB seed=0..4"; repeatable.'),
     ] = None,
     parameter: ParameterOption = None,
+    recipe: RecipeOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the sweep.")] = None,
     jobs: Annotated[int, typer.Option(help="Runs at the same time.")] = 1,
     resume: Annotated[
@@ -223,15 +238,23 @@ def sweep(
     Example: rbkit sweep notebooks/90_run.ipynb --grid "mixer=stratified,target,rnb seed=0..4"
     --jobs 2
     """
+    if template is None and recipe is None:
+        raise typer.BadParameter("give a notebook, such as 90_run, or a --recipe")
+    template = template or Path("90_run")
     if parameters:
         return _list_parameters(template)
+    from rbkit.report.sweep.grid import parse_grid
     from rbkit.report.sweep.pipeline import sweep as launch
 
+    given = read_parameters(parameter)
+    name, values = _with_recipe(recipe, given)
+    varied = parse_grid(grid or []) if recipe else {}  # which the recipe leaves to it
+    values = {n: value for n, value in values.items() if n in given or n not in varied}
     result = launch(
         template,
         grid or [],
-        out,
-        parameters=read_parameters(parameter),
+        out or (Path("reports") / name if name else None),
+        parameters=values,
         jobs=jobs,
         resume=resume,
         timeout=timeout,
@@ -245,6 +268,35 @@ def sweep(
         dry_run=dry_run,
     )
     raise typer.Exit(result.exit_code)
+
+
+def _with_recipe(recipe: str | None, given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of a recipe, if there is one, and its parameters, changed by those given."""
+    if recipe is None:
+        return "", given
+    from rbkit.report.recipe import recipe as read
+
+    found = read(recipe)
+    return found.name, {**found.parameters, **given}
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this one as a whole.")] = None,
+) -> None:
+    """List the recipes of rbkit run --recipe: the paper's experiments, and a small twin of each.
+
+    The twins need no hub and no GPU, and take minutes.
+    """
+    from rbkit.report.recipe import TWINS
+    from rbkit.report.recipe import recipe as read
+
+    if name is not None:
+        return _echo(*read(name).path.read_text(encoding="utf-8").splitlines())
+    cards = {each: read(each).card for pair in TWINS.items() for each in pair}
+    twins = {**TWINS, **{twin: f"of {each}" for each, twin in TWINS.items()}}
+    rows = [(each, twins[each], card["needs"], card["what"]) for each, card in cards.items()]
+    _print_columns(("recipe", "twin", "needs", "data"), rows)
 
 
 def _list_parameters(template: Path) -> None:

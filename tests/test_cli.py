@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +14,9 @@ from typer.testing import CliRunner
 from rbkit.balance.mixers.registry import MIXERS
 from rbkit.balance.signals import SIGNALS
 from rbkit.cli import app, main
+from rbkit.report.parameters import RunParameters
+from rbkit.report.recipe import FOLDER, TWINS, recipe
+from rbkit.train.models import build_model, train_tokenizer
 from rbkit.train.run import Run
 
 COMMANDS = [
@@ -24,6 +28,7 @@ COMMANDS = [
     "watch",
     "report",
     "mixers",
+    "recipes",
     "lab",
     "assets",
     "nb",
@@ -256,3 +261,115 @@ def test_a_path_that_is_no_folder_is_one_line(command, path, tmp_path, monkeypat
     assert stop.value.code == 2
     assert said.startswith("rbkit: ")
     assert "\n" not in said
+
+
+RECIPES = [name for pair in TWINS.items() for name in pair]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_a_card_and_parameters_of_the_template(name):
+    assert sorted(path.stem for path in FOLDER.glob("*.toml")) == sorted(RECIPES)
+    made = recipe(name)
+    assert set(made.card) == {*("what", "examples", "licence", "needs", "time", "paper", "differs")}
+    RunParameters.from_mapping(made.parameters)
+    assert name in CliRunner().invoke(app, ["recipes"]).output
+    shown = CliRunner().invoke(app, ["recipes", name]).output
+    assert shown.splitlines() == made.path.read_text().splitlines()
+
+
+def test_the_papers_settings_are_those_of_its_recipes():
+    for name, k in (("dolly", 7), ("ni", 30), ("ni-ood", 100)):
+        given = RunParameters.from_mapping(recipe(name).parameters)
+        assert (given.model, given.k) == ("EleutherAI/gpt-neo-125m", k)
+        settings = (given.batch_size, given.context, given.learning_rate, given.steps)
+        assert (*settings, given.round_steps) == (16, 512, 5e-5, 2000, 200)
+    given = RunParameters.from_mapping(recipe("s1").parameters)
+    assert (given.model, given.k, given.learning_rate) == ("Qwen/Qwen2-0.5B", 10, 1e-5)
+    assert (given.batch_size, given.context, given.steps) == (4, 8192, 500)
+    assert given.mixer_options == {"lam": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "doly"], "recipe: there is no 'doly'; did you mean dolly?"),
+        (["--recipe", "nowhere.toml"], "recipe: there is no file nowhere.toml"),
+        (["--recipe", "broken.toml"], "broken.toml: is not TOML (Invalid value"),
+        (["--recipe", "outside.toml"], "outside.toml: steps is outside of the table [parameters]"),
+        (["--recipe", "wrong.toml"], "setps: no such parameter; did you mean steps"),
+        (["--recipe", "dolly", "-p", "steps=0"], "steps: 0 is not positive"),
+        ([], "give --out FOLDER, or a --recipe"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_line(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.toml").write_text("steps = ")
+    (tmp_path / "outside.toml").write_text("steps = 3\n[parameters]\nk = 2")
+    (tmp_path / "wrong.toml").write_text("setps = 3")
+    monkeypatch.setattr(sys, "argv", ["rbkit", "run", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("\u2502", "").split())
+    assert not (tmp_path / "reports").exists()
+
+
+WORDS = ["oak elm ash fir", "gear cog cam rod", "salt egg oil rye"]
+SHAPES = {  # rows as those of the hub, and what differs from them here
+    "dolly": lambda i: {
+        "instruction": f"Say {i}",
+        "context": WORDS[i % 3] * (i % 2),
+        "response": f"{WORDS[i % 3]} {i}",
+        "category": "abc"[i % 3],
+    },
+    "ni": lambda i: {
+        "task_name": f"task{i % 3}",
+        "id": str(i),
+        "definition": f"Name {i}.",
+        "inputs": WORDS[i % 3],
+        "targets": f"{WORDS[i % 3][:7]} {i}",
+    },
+    "s1": lambda i: {
+        "question": f"What is {i} {WORDS[i % 3]}?",
+        "thinking_trajectories": f"It is {WORDS[i % 3]}.",
+        "attempt": f"{i}",
+        "source_type": "abc"[i % 3],
+    },
+}
+SHAPES["ni-ood"] = SHAPES["ni"]
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_recipe_of_the_paper_runs_on_a_small_file_of_its_shape(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = [" ".join(map(str, SHAPES[name](i).values())) for i in range(90)]
+    tokenizer = train_tokenizer(texts, 300, progress=False)
+    tokenizer.save_pretrained("model")
+    build_model("tiny", vocab_size=len(tokenizer), context=64).save_pretrained("model")
+    data = Path("data")
+    data.mkdir()
+    for split, rows in (("train", range(90)), ("validation", range(90, 120))):
+        lines = "\n".join(json.dumps(SHAPES[name](i)) for i in rows)
+        (data / f"{split}.jsonl").write_text(lines)
+    small = {"model": "model", "embedder": "tfidf", "embedder_prefix": "", "k": 3, "steps": 4}
+    small |= {"corpus": "data" if "ni" in name else "data/train.jsonl", "eval_size": 9}
+    small |= {"round_steps": 2, "context": 48, "batch_size": 4}
+    given = [f"-p{key}={value}" for key, value in small.items()]
+    done = CliRunner().invoke(app, ["run", "--recipe", name, *given], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    run = Run.open(tmp_path / "reports" / name / "RnB")
+    assert (run.status, run.domains.m) == ("ok", 3)
+    assert sum(run.domains.sizes) == (90 if name == "ni-ood" else 81)
+    assert run.info["arguments"]["learning_rate"] == recipe(name).parameters["learning_rate"]
+
+
+def test_a_sweep_begins_with_a_recipe_and_varies_what_it_likes(tmp_path):
+    (tmp_path / "mine.toml").write_text('corpus = "wiki"\nmixer = "RnB"\nsteps = 7\nk = [2, 3]\n')
+    mine = ["--recipe", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out"), "--dry-run"]
+    done = CliRunner().invoke(app, ["sweep", *mine, "--grid", "mixer=Target,DGA", "-p", "seed=3"])
+    assert [line.split()[-1] for line in done.output.splitlines()[-2:]] == ["Target", "DGA"]
+    assert CliRunner().invoke(app, ["sweep"]).exit_code == 2

@@ -1,8 +1,12 @@
-"""The built-in corpora: ``wiki``, ``recipes``, ``code``, their mix ``demo``, and others.
+"""The built-in corpora: ``wiki``, ``recipes``, ``code``, ``demo``, prompts, and others.
 
 Each reader returns texts, sources and credits. ``docstrings`` needs no download: source files of
 installed libraries are parsed with :mod:`ast`, and no library is imported. The source of an
 example is its library, so the label is provenance and not topic.
+
+Prompts with answers, in columns ``prompt`` and ``completion``: ``instruct`` asks for what is in
+the texts above, ``reasoning`` works sums out step by step, and ``tasks`` and ``tasks-ood`` are
+written by reasoning-gym, if that is installed.
 """
 
 from __future__ import annotations
@@ -14,10 +18,13 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import random
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +46,16 @@ class Texts:
     credits: list[dict[str, str]]
     images: list[bytes] | None = None
     group: list[str] | None = None  # those of one group stay on one side of the split
+    columns: dict[str, list[str]] = field(default_factory=dict)  # more of them
+    held_out: frozenset[str] = frozenset()  # sources that are the eval split
+
+    @classmethod
+    def of_pairs(cls, rows: Sequence[Sequence[str]], credits: list[dict[str, str]]) -> Texts:
+        """Return texts of rows (source, prompt, completion): the two, with a blank line between."""
+        source, prompt, completion = (list(column) for column in zip(*rows, strict=True))
+        text = [f"{p}\n\n{c}" for p, c in zip(prompt, completion, strict=True)]
+        columns = {"prompt": [f"{p}\n\n" for p in prompt], "completion": completion}
+        return cls(text, source, credits, columns=columns)
 
 
 def wiki(*, uncategorized: bool = False, progress: bool = True) -> Texts:
@@ -127,7 +144,7 @@ LIBRARIES = (
     "torch",
     "transformers",
 )
-_DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "reasoning_gym": "reasoning-gym"}
 _MIN_WORDS = 25
 
 
@@ -151,20 +168,8 @@ def docstrings(
         raise InputError("libraries", f"{name!r} is not installed", f"pip install {name}")
     versions = [f"{name}=={_version(name)}@{root}" for name, root in sorted(roots.items())]
     key = fingerprint(versions, [str(per_library), str(_MIN_WORDS), "docstrings/1"])
-    cached = cache_dir() / "docstrings" / f"{key}.parquet"
-    try:
-        table = pq.read_table(cached)
-    except (FileNotFoundError, pa.ArrowInvalid, OSError):  # absent or damaged: made again
-        # Syntax trees are many objects and no cycles: collecting doubles the time for nothing.
-        collecting = gc.isenabled()
-        gc.disable()
-        try:
-            table = _collect(roots, per_library, progress)
-        finally:
-            if collecting:
-                gc.enable()
-        with atomic_path(cached) as tmp:
-            pq.write_table(table, tmp)
+    make = partial(_collect, roots, per_library, progress)
+    table = _cached(cache_dir() / "docstrings" / f"{key}.parquet", make)
     return Texts(
         table.column("text").to_pylist(),
         table.column("source").to_pylist(),
@@ -187,13 +192,10 @@ def emoji(*, side: int = 64, progress: bool = True) -> Texts:
     drawings = inside(assets.get("openmoji", progress=progress), "svg")
     versions = [assets.asset(name).version for name in ("emoji-names", "openmoji")]
     key = fingerprint(versions, [str(side), "emoji/1"])
-    cached = cache_dir() / "emoji" / f"{key}.parquet"
-    try:
-        table = pq.read_table(regular(cached))
-    except (FileNotFoundError, pa.ArrowInvalid, OSError):  # absent or damaged: made again
-        table = _drawn([each for row in rows for each in _variants(row)], drawings, side, progress)
-        with atomic_path(cached) as tmp:
-            pq.write_table(table, tmp)
+    rows = [each for row in rows for each in _variants(row)]
+    table = _cached(
+        cache_dir() / "emoji" / f"{key}.parquet", partial(_drawn, rows, drawings, side, progress)
+    )
     columns = table.to_pydict()
     credits = [_credit("openmoji"), _credit("emoji-names")]
     return Texts(columns["text"], columns["source"], credits, columns["image"], columns["group"])
@@ -240,6 +242,235 @@ def _drawn(rows: list[dict[str, Any]], folder: Path, side: int, progress: bool) 
     return pa.table(kept)
 
 
+def instruct(*, progress: bool = True) -> Texts:
+    """Instructions with answers, of eight kinds: templates over wiki, recipes, code, docstrings.
+
+    An article is used once, by one of four templates; source = the kind. No person has written the
+    instructions: real ones vary more.
+    """
+    articles = _load("wiki", "summaries_en-us.json", progress)
+    topics = ", ".join(sorted({row["topic"] for row in articles.values()} - {"Uncategorized"}))
+    rows = []
+    for number, row in enumerate(articles.values()):
+        title, extract, phrase = (row.get(name) for name in ("title", "extract", "description"))
+        if number % 4 == 0:
+            rows.append(("describe", f"Write a short encyclopaedia entry about {title}.", extract))
+        elif number % 4 == 1 and phrase:
+            rows.append(("define", f"What is {title}? Answer in one phrase.", phrase))
+        elif number % 4 == 2 and phrase:
+            rows.append(
+                ("summarise", f"Say in one phrase what this is about:\n\n{extract}", phrase)
+            )
+        elif number % 4 == 3 and row["topic"] != "Uncategorized":
+            question = f"Which topic is this text on: {topics}?\n\n{extract}"
+            rows.append(("classify", question, row["topic"]))
+    for number, row in enumerate(_load("recipes", "recipes_en-us.json", progress).values()):
+        title, _, rest = _recipe(row).partition("\n\n")
+        needed, _, steps = rest.partition("\n\n")
+        if number % 2:
+            rows.append(("recipe", f"Give me a recipe for {title}.", rest))
+        else:
+            rows.append(("cook", f"How do I make {title} of these?\n\n{needed}", steps))
+    for row in _load("code", "codeio-hq.json.gz", progress):
+        rows.append(("code", row["task_description"].strip(), row["code_sample"].strip()))
+    documented = docstrings(per_library=300, progress=progress)
+    for text, library in zip(documented.text, documented.source, strict=True):
+        first, _, rest = text.partition("\n\n")
+        if rest.strip():
+            rows.append(("document", f"Document what is in {library} for this: {first}", rest))
+    rows = [row for row in rows if row[1].strip() and row[2].strip()]
+    credits = [_credit(name) for name in ("wiki", "recipes", "code")]
+    return Texts.of_pairs(rows, [*credits, *documented.credits])
+
+
+TASKS = (
+    *("ab", "base_conversion", "binary_alternation", "caesar_cipher", "count_primes"),
+    *("cryptarithm", "isomorphic_strings", "letter_counting", "letter_jumble"),
+    *("palindrome_generation", "ransom_note", "sentence_reordering", "spell_backward"),
+    *("word_sequence_reversal", "word_sorting", "calendar_arithmetic", "count_bits", "dice"),
+    *("fraction_simplification", "gcd", "gsm_symbolic", "lcm", "leg_counting"),
+    *("power_function", "prime_factorization", "products", "aiw", "knights_knaves"),
+    *("propositional_logic", "self_reference", "syllogism", "emoji_mystery", "maze"),
+    *("course_schedule", "family_relationships", "graph_color", "simple_geometry"),
+    "color_cube_rotation",
+)
+
+
+def tasks(*, per_task: int = 100, progress: bool = True) -> Texts:
+    """Questions with answers of 38 short tasks of reasoning-gym; source = the task.
+
+    They are written by that package, which has to be installed. Questions of a task are alike.
+    """
+    if per_task < 1:
+        raise InputError("per_task", f"is {per_task}", "give at least 1")
+    version = _version("reasoning-gym")
+    if version == "unknown":
+        remedy = 'pip install "rbkit[tasks]", or pip install reasoning-gym'
+        raise AssetError("tasks", "are written by reasoning-gym, which is not installed", remedy)
+    key = fingerprint([version, str(per_task), "tasks/1"], list(TASKS))
+    make = partial(_write_tasks, per_task, progress)
+    table = _cached(cache_dir() / "tasks" / f"{key}.parquet", make)
+    rows = list(zip(*(table.column(name).to_pylist() for name in _PAIR), strict=True))
+    credit = _library_credit("reasoning_gym") | {"asset": f"tasks of reasoning-gym {version}"}
+    return Texts.of_pairs(rows, [credit])
+
+
+def tasks_ood(*, per_task: int = 100, progress: bool = True) -> Texts:
+    """``tasks``, every third of which is in the eval split only: what is wanted is not trained."""
+    made = tasks(per_task=per_task, progress=progress)
+    made.held_out = frozenset(TASKS[::3])
+    return made
+
+
+_PAIR = ("source", "prompt", "completion")
+
+
+def _write_tasks(per_task: int, progress: bool) -> pa.Table:
+    from reasoning_gym import create_dataset
+
+    rows = []
+    for name in progress_bar(TASKS, desc="tasks", mininterval=1, disable=not progress):
+        made = create_dataset(name, seed=0, size=per_task)
+        items = [made[i] for i in range(per_task)]
+        pairs = {item["question"].strip(): str(item["answer"]).strip() for item in items}
+        rows += [(name, question, answer) for question, answer in pairs.items() if answer]
+    return pa.table(dict(zip(_PAIR, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def reasoning(*, per_procedure: int = 300, progress: bool = True) -> Texts:
+    """Small problems worked out step by step, of ten procedures; source = the procedure.
+
+    They are made here, from a fixed seed: correct, but without the detours of a person's or a
+    large model's thoughts.
+    """
+    if per_procedure < 1:
+        raise InputError("per_procedure", f"is {per_procedure}", "give at least 1")
+    rows: dict[tuple[str, str], str] = {}
+    for name, procedure in PROCEDURES.items():
+        rng = random.Random(f"reasoning/1/{name}")
+        for _ in range(per_procedure):
+            question, steps, answer = procedure(rng)
+            rows[name, question] = "\n".join([*steps, f"Answer: {answer}"])
+    credit = {"asset": "reasoning", "licence": "Apache-2.0", "attribution": "rbkit", "url": ""}
+    return Texts.of_pairs([(*of, answer) for of, answer in rows.items()], [credit])
+
+
+Worked = tuple[str, list[str], object]  # question, steps, answer
+
+
+def _addition(rng: random.Random) -> Worked:
+    a, b = rng.randint(100, 99999), rng.randint(100, 99999)
+    steps, carry = [], 0
+    for place, (x, y) in enumerate(zip(f"{a:05}"[::-1], f"{b:05}"[::-1], strict=True)):
+        total = int(x) + int(y) + carry
+        carried = f" + {carry}" if carry else ""
+        carry, digit = divmod(total, 10)
+        steps.append(
+            f"place {place + 1}: {x} + {y}{carried} = {total}, write {digit}, carry {carry}"
+        )
+    return f"Add {a} and {b}.", [*steps, f"the last carry is {carry}"], a + b
+
+
+def _product(rng: random.Random) -> Worked:
+    a, b = rng.randint(12, 999), rng.randint(12, 999)
+    parts = [int(x) * 10**place for place, x in enumerate(str(b)[::-1]) if x != "0"][::-1]
+    steps = [f"{b} is {' + '.join(map(str, parts))}", *(f"{a} x {x} = {a * x}" for x in parts)]
+    return f"Multiply {a} by {b}.", [*steps, " + ".join(str(a * x) for x in parts)], a * b
+
+
+def _divisor(rng: random.Random) -> Worked:
+    a, b = (rng.randint(2, 40) * rng.randint(2, 60) for _ in range(2))
+    steps, x, y = [], a, b
+    while y:
+        steps.append(f"{x} = {x // y} x {y} + {x % y}")
+        x, y = y, x % y
+    return f"Find the greatest common divisor of {a} and {b}.", steps, x
+
+
+def _binary(rng: random.Random) -> Worked:
+    a = left = rng.randint(9, 1023)
+    steps = []
+    while left:
+        steps.append(f"{left} is 2 x {left // 2} and {left % 2} is left")
+        left //= 2
+    return f"Write {a} in binary.", [*steps, "read what is left from the last line up"], f"{a:b}"
+
+
+def _factors(rng: random.Random) -> Worked:
+    a = left = rng.randint(12, 5000)
+    steps, found, d = [], [], 2
+    while d * d <= left:
+        if left % d:
+            d += 1
+        else:
+            steps.append(f"{d} divides {left}, which leaves {left // d}")
+            found.append(d)
+            left //= d
+    steps.append(f"{left} has no divisor up to its root, so it is prime")
+    return f"Write {a} as a product of primes.", steps, " x ".join(map(str, [*found, left]))
+
+
+def _sorting(rng: random.Random) -> Worked:
+    given = rng.sample(range(10, 100), rng.randint(4, 8))
+    steps: list[str] = []
+    done: list[int] = []
+    for x in given:
+        done = sorted([*done, x])
+        steps.append(f"put {x} in its place: {' '.join(map(str, done))}")
+    return f"Sort by insertion: {' '.join(map(str, given))}", steps, " ".join(map(str, done))
+
+
+def _equation(rng: random.Random) -> Worked:
+    a, x, b = rng.randint(2, 19), rng.randint(-30, 30), rng.randint(1, 99)
+    c = a * x + b
+    steps = [f"take {b} from both sides: {a}x = {c - b}", f"divide both sides by {a}: x = {x}"]
+    return f"Solve {a}x + {b} = {c} for x.", steps, x
+
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def _weekday(rng: random.Random) -> Worked:
+    first, n = rng.randrange(7), rng.randint(8, 400)
+    steps = [f"{n} is {n // 7} whole weeks and {n % 7} days"]
+    steps += [f"{i} later it is {_DAYS[(first + i) % 7]}" for i in range(1, n % 7 + 1)]
+    return f"It is {_DAYS[first]}. Which day is it in {n} days?", steps, _DAYS[(first + n) % 7]
+
+
+def _search(rng: random.Random) -> Worked:
+    low, high, wanted, steps = 1, 1024, rng.randint(1, 1024), []
+    while low < high:
+        middle = (low + high) // 2
+        high, low = (middle, low) if wanted <= middle else (high, middle + 1)
+        steps.append(f"compare with {middle}: now it is from {low} to {high}")
+    return f"Find {wanted} among 1 to 1024 by halving.", steps, f"{len(steps)} comparisons"
+
+
+_NAMES = ("Ada", "Ben", "Cem", "Dora", "Emil", "Fay", "Gus", "Hana", "Ida", "Jon", "Kim", "Leo")
+
+
+def _order(rng: random.Random) -> Worked:
+    line = rng.sample(_NAMES, rng.randint(4, 6))
+    facts = [f"{a} is taller than {b}" for a, b in pairwise(line)]
+    told = rng.sample(facts, len(facts))
+    steps = [f"{fact}: {' > '.join(line[: i + 2])}" for i, fact in enumerate(facts)]
+    return f"{'. '.join(told)}. Who is the second tallest?", steps, line[1]
+
+
+PROCEDURES: dict[str, Callable[[random.Random], Worked]] = {
+    "addition": _addition,
+    "multiplication": _product,
+    "common divisor": _divisor,
+    "binary": _binary,
+    "primes": _factors,
+    "sorting": _sorting,
+    "equation": _equation,
+    "weekday": _weekday,
+    "search": _search,
+    "order": _order,
+}
+
+
 BUILTIN: dict[str, Callable[..., Texts]] = {
     "wiki": wiki,
     "recipes": recipes,
@@ -247,7 +478,28 @@ BUILTIN: dict[str, Callable[..., Texts]] = {
     "demo": demo,
     "docstrings": docstrings,
     "emoji": emoji,
+    "instruct": instruct,
+    "tasks": tasks,
+    "tasks-ood": tasks_ood,
+    "reasoning": reasoning,
 }
+
+
+def _cached(path: Path, make: Callable[[], pa.Table]) -> pa.Table:
+    try:
+        return pq.read_table(regular(path))
+    except (FileNotFoundError, pa.ArrowInvalid, OSError):  # absent or damaged: made again
+        # Syntax trees are many objects and no cycles: collecting doubles the time for nothing.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            table = make()
+        finally:
+            if collecting:
+                gc.enable()
+        with atomic_path(path) as tmp:
+            pq.write_table(table, tmp)
+        return table
 
 
 def _collect(roots: dict[str, Path], per_library: int, progress: bool) -> pa.Table:

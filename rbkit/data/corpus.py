@@ -69,9 +69,10 @@ def load_corpus(
     Parameters
     ----------
     where : str, path, list, mapping, Dataset, DatasetDict, DataFrame, array, iterator, ...
-        A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``, and
-        ``emoji``: images with their names); a CSV,
-        TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
+        A built-in corpus (``wiki``, ``recipes``, ``code``, ``demo``, ``docstrings``; with columns
+        ``prompt`` and ``completion`` also ``instruct``, ``tasks``, ``tasks-ood``, ``reasoning``;
+        ``emoji``: images with their names);
+        a CSV, TSV, JSON, JSONL, Parquet or text file, a glob or a list of these, compressed (.gz,
         .bz2, .xz, .zst) or not; a mapping of split name to files; a folder; or a hub id such as
         ``databricks/databricks-dolly-15k``. A local folder called ``wiki`` is ``./wiki``.
         Original task files of Super-NaturalInstructions (``tasks/task001_....json``) have the

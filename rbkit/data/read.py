@@ -21,6 +21,7 @@ from typing import Any
 
 import datasets
 import fsspec
+import numpy as np
 
 from rbkit.data.builtin import BUILTIN
 from rbkit.data.files import (
@@ -113,10 +114,16 @@ def _open_builtin(name: str, progress: bool, options: dict[str, Any]) -> Opened:
         remedy = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
         raise InputError(unknown[0], f"not an option of the corpus {name!r}", remedy)
     texts = reader(progress=progress, **options)
-    table: dict[str, Any] = {"text": texts.text, "source": texts.source}
-    table |= {} if texts.images is None else {IMAGE: texts.images, "group": texts.group}
+    columns: dict[str, Any] = {"text": texts.text, "source": texts.source, **texts.columns}
+    columns |= {} if texts.images is None else {IMAGE: texts.images, "group": texts.group}
     group = None if texts.group is None else "group"
-    return Opened({"train": datasets.Dataset.from_dict(table)}, name, texts.credits, group=group)
+    whole = datasets.Dataset.from_dict(columns)
+    held = np.array([source in texts.held_out for source in texts.source])
+    splits = {"train": whole}
+    if held.any():
+        splits = {"train": whole.select(np.flatnonzero(~held))}
+        splits["test"] = whole.select(np.flatnonzero(held))
+    return Opened(splits, name, texts.credits, group=group)
 
 
 def _name(where: Any) -> str:

@@ -139,6 +139,7 @@ def _check_own(run_dir: Path, mixer: str, shared: RunParameters) -> None:
         return
     recorded = Run.open(run_dir).info["parameters"]
     wanted = {**shared.to_dict(), "mixer": mixer}
+    recorded = {**RunParameters().to_dict(), **recorded}  # an older one has fewer
     for name in ("corpus", "eval_sources", "eval_size", "embedder", "k", "mixer", *_OF_TRAINING):
         if recorded.get(name) != wanted[name]:
             what = f"holds another run, with {name} {value_text(recorded.get(name))}"
@@ -147,4 +148,7 @@ def _check_own(run_dir: Path, mixer: str, shared: RunParameters) -> None:
             )
 
 
-_OF_TRAINING = ("model", "steps", "round_steps", "seed", "context", "batch_size", "learning_rate")
+_OF_TRAINING = (
+    *("model", "steps", "round_steps", "seed", "context", "batch_size", "learning_rate"),
+    *("training_args", "completion_only_loss", "packing", "trainable_layers"),
+)

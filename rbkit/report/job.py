@@ -29,12 +29,13 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     """
     corpus = load_corpus(
         params.corpus,
+        split=params.split,
         text=params.text_column,
+        messages=params.messages,
         source=params.source_column,
         eval_size=params.eval_size,
         eval_sources=params.eval_sources,
         max_examples=params.max_examples,
-        keep=("prompt", "completion") if params.metrics else (),
         seed=params.seed,
         progress=progress,
     )
@@ -47,7 +48,8 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         corpus = corpus_of(corpus, part_of(corpus, SMOKE_SIZES, params.seed))
     embedder: Any = params.embedder
     if embedder != "tfidf":
-        embedder = TransformerEmbedder(embedder, max_tokens=params.max_tokens)
+        prefix = params.embedder_prefix
+        embedder = TransformerEmbedder(embedder, prefix=prefix, max_tokens=params.max_tokens)
     grid: Any = params.k if isinstance(params.k, int) else list(params.k)
     if params.cluster == "hdbscan" and isinstance(grid, list):
         grid = None  # how many there are follows from the data
@@ -94,11 +96,15 @@ def train_options(params: RunParameters) -> dict[str, Any]:
         "mixer": mixer_by_name(params.mixer, params.mixer_options),
         "model": params.model,
         "vocab_size": params.vocab_size if params.model in PRESETS else None,
+        "trainable_layers": params.trainable_layers,
         "context": params.context,
+        "completion_only_loss": params.completion_only_loss,
         "steps": params.steps,
         "round_steps": params.round_steps,
         "batch_size": params.batch_size,
         "learning_rate": params.learning_rate,
+        "packing": params.packing,
+        "training_args": params.training_args,
         "estimator": params.estimator,
         "fraction": params.fraction,
         "fidelity_rounds": params.fidelity_rounds,

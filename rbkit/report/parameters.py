@@ -389,13 +389,18 @@ class RunParameters(Parameters):
     """
 
     corpus: str = declare("demo", "built-in name, file, glob or hub id")
-    text_column: str = declare("text", "column with the text of an example")
+    split: str | None = declare(None, "one split of the data, as all of it")
+    text_column: tuple[str, ...] | str = declare(
+        "text", "column with the text of an example, or several"
+    )
+    messages: str | None = declare(None, "column with chats, in place of text_column")
     source_column: str = declare("source", "column with its human label")
     eval_sources: dict[str, float] | None = declare(None, "share of each source in the eval set")
     max_examples: int | None = declare(None, "use at most this many examples")
     eval_size: int | None = declare(None, "examples held out for evaluation")
     embedder: str = declare("minilm", "minilm, tfidf, or a sentence-transformers id or path")
     embed: str = declare("text", "column that the embedder reads: text, prompt, ...")
+    embedder_prefix: str = declare("", "what the embedder wants before each text")
     max_tokens: int = declare(64, "tokens of a text that the embedder reads")
     cluster: Literal["kmeans", "ward", "hdbscan", "sources"] = declare(
         "kmeans", "how to make domains"
@@ -420,11 +425,15 @@ class RunParameters(Parameters):
     mixer_options: dict[str, Any] = declare({}, "options of the mixer")
     model: str = declare("tiny", "preset, or a causal LM by id or path")
     vocab_size: int = declare(4096, "tokens of the tokenizer trained for a preset")
+    trainable_layers: int | None = declare(None, "last blocks that are trained; all if None")
     context: int = declare(96, "tokens of a training example")
+    completion_only_loss: bool = declare(False, "train on column completion, after column prompt")
+    packing: bool = declare(False, "pack several examples into a row of the context")
     steps: int = declare(300, "optimizer steps")
     round_steps: int = declare(25, "steps between two updates of p")
     batch_size: int = declare(16, "examples in a step")
     learning_rate: float | None = declare(None, "peak rate; if None 3e-3 from scratch, else 5e-5")
+    training_args: dict[str, Any] = declare({}, "more arguments of transformers' trainer")
     estimator: Literal["sketch", "exact", "grouped"] = declare(
         "sketch", "how domain gradients are kept"
     )
@@ -463,6 +472,10 @@ class RunParameters(Parameters):
         mixer_by_name(self.mixer, self.mixer_options)
         if self.metric_examples is not None and not self.metrics:
             raise InputError("metric_examples", "decides nothing without metrics", "leave it out")
+        if self.training_args:  # the library that knows them takes seconds to load
+            from rbkit.train.training import check_training_args
+
+            check_training_args(self.training_args)
         ks = self.k if isinstance(self.k, tuple) else (self.k,)
         if not ks or min(ks) < 1:
             raise InputError(
@@ -476,11 +489,14 @@ _POSITIVE += ["round_steps", "batch_size", "learning_rate", "fraction", "metric_
 # A run of seconds that touches every part of the given data, with a tiny model.
 _SMOKE: dict[str, Any] = {
     "embedder": "tfidf",
+    "embedder_prefix": "",
     "k": (3, 4),
     "min_cluster_size": None,
     "edits": "",
     "model": "tiny",
     "vocab_size": 512,
+    "trainable_layers": None,
+    "completion_only_loss": False,
     "context": 32,
     "steps": 8,
     "round_steps": 4,

@@ -1,6 +1,7 @@
 """Train: from proportions to a trained model and a run folder.
 
-``MixtureTrainer`` is ``transformers.Trainer`` with a mixture that adapts; :func:`train` is
+``MixtureTrainer`` is ``transformers.Trainer`` with a mixture that adapts, and ``Mixture`` its parts
+for other trainers; :func:`train` is
 the whole way from a corpus and its domains to a run folder in one call, which is also
 ``rbkit.train(...)``; ``Run`` reads the folder.
 """
@@ -11,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy(
     __name__,
     {
         "MixtureTrainer": ".trainer",
+        "Mixture": ".trainer",
         "train": ".training",
         "contrastive_losses": ".contrastive",
         "Run": ".run",

@@ -28,6 +28,32 @@ LossOf = Callable[[Any, dict[str, Any]], tuple[Tensor, Tensor]]
 IGNORED = -100  # the label of what is not predicted
 
 
+Total = Callable[[Tensor], Tensor]  # sums values of tokens, (B, T), by example
+
+
+def by_row(values: Tensor) -> Tensor:
+    """Sum values of tokens, (B, T), where each row is an example."""
+    return values.sum(1)
+
+
+def by_example(values: Tensor, examples: Tensor, number: int) -> Tensor:
+    """Sum values of tokens, (R, T), where rows hold several examples, of `number` in all.
+
+    `examples` says which one each token belongs to, -1 none. Where the values are those of
+    predictions, which a causal LM makes of all tokens but a row's first, the last columns count.
+
+    Examples
+    --------
+    >>> examples = torch.tensor([[0, 0, 2, 2], [1, 1, 1, -1]])
+    >>> by_example(torch.tensor([[5, 0, 7], [1, 2, 0]]), examples, 3)
+    tensor([5, 3, 7])
+    """
+    at = examples[:, -values.shape[1] :].to(values.device)
+    kind = torch.int64 if values.dtype == torch.bool else values.dtype
+    sums = torch.zeros(number + 1, dtype=kind, device=values.device)
+    return sums.index_add(0, at.flatten() % (number + 1), values.flatten().to(kind))[:number]
+
+
 Kind = Literal["next token", "token", "class", "values", "labels"]
 
 
@@ -92,13 +118,12 @@ class Objective:
         )
         return losses.view(targets.shape), targets != IGNORED
 
-    def counts(self, batch: Mapping[str, Any]) -> Tensor:
-        """Return the number of predictions in each row of a batch, (B,)."""
+    def counts(self, batch: Mapping[str, Any], total: Total | None = None) -> Tensor:
+        """Return the number of predictions of each row, (B,), or of what `total` sums up."""
         if "labels" not in batch or self.kind in ("values", "labels"):
             rows = next(len(value) for value in batch.values() if isinstance(value, Tensor))
             return torch.ones(rows, dtype=torch.int64)
-        counts: Tensor = (self._targets(batch) != IGNORED).sum(1).cpu()
-        return counts
+        return (total or by_row)(self._targets(batch) != IGNORED).cpu()
 
     @property
     def unit(self) -> str:
@@ -220,12 +245,13 @@ def reference_excess(
     batch: dict[str, Any],
     loss_of: LossOf,
     watch: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    total: Total = by_row,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (B,) each: summed loss, tokens, and summed ``max(loss - reference loss, 0)``.
 
     Clipped token by token, as DoReMi (arXiv 2305.10429) does; example by example for a
-    custom `loss_of`, which gives no losses of tokens. The reference's pass runs inside
-    ``watch()``.
+    custom `loss_of`, which gives no losses of tokens. `total` sums up by example. The reference's
+    pass runs inside ``watch()``.
     """
     of_tokens = isinstance(loss_of, Objective)
     losses = loss_of.by_token if isinstance(loss_of, Objective) else loss_of
@@ -234,7 +260,7 @@ def reference_excess(
         theirs, _ = losses(reference, batch)
     excess = (mine.detach() - theirs).clamp(min=0)
     if of_tokens:
-        return mine.sum(1), count.sum(1), excess.sum(1)
+        return total(mine), total(count), total(excess)
     return mine, count, excess
 
 

@@ -20,7 +20,7 @@ from rbkit.train.parallel import from_first, processes, rank
 DOMAIN = "rbkit_domain"  # key under which a batch carries the domain of each example
 HALF = "rbkit_half"  # ... and the half of the round that each example belongs to
 VISITS = "rbkit_visits"  # ... and how often each example was drawn before
-LENGTH = "rbkit_length"  # ... and, if examples are packed into one row, their lengths and padding's
+EXAMPLE = "rbkit_example"  # ... and, if examples are packed, which of them each token belongs to
 
 
 class MixtureLoader:
@@ -36,8 +36,8 @@ class MixtureLoader:
     processes there are.
 
     `batch_size` is that of this process; `until` gives the position in the sequence up to which
-    p stays as it is. A `collate` that packs all rows into a single one, as transformers'
-    ``DataCollatorWithFlattening``, is recognised.
+    p stays as it is. A `collate` that packs says so by :data:`EXAMPLE`; one that puts all rows into
+    a single one, as transformers' ``DataCollatorWithFlattening``, is recognised.
     """
 
     def __init__(
@@ -96,21 +96,25 @@ class MixtureLoader:
             padding = ids.shape[1] - len(flat)
             # One after the other, and as they were, but for some tokens that may be masked.
             if padding >= 0 and (ids[0, : len(flat)] == flat).float().mean() > 0.5:
-                batch[LENGTH] = torch.tensor([*map(len, texts), padding])
+                lengths = torch.tensor([*map(len, texts), padding])
+                which = torch.tensor([*range(len(texts)), -1])
+                batch[EXAMPLE] = which.repeat_interleave(lengths)[None]
         return batch
 
 
-def per_token(values: Tensor, lengths: Tensor) -> Tensor:
-    """Return values of packed examples, (B,), as values of their tokens, (1, T).
+def per_token(values: Tensor, examples: Tensor) -> Tensor:
+    """Return values of packed examples, (B,), as values of their tokens, (R, T).
 
-    The last of the `lengths`, (B + 1,), is that of the padding, whose value is -1.
+    `examples`, (R, T), says which of the B a token belongs to; that of padding, and its value, is
+    -1.
 
     Examples
     --------
-    >>> per_token(torch.tensor([7, 8]), torch.tensor([2, 1, 3]))
-    tensor([[ 7,  7,  8, -1, -1, -1]])
+    >>> per_token(torch.tensor([7, 8]), torch.tensor([[0, 0, -1], [1, -1, -1]]))
+    tensor([[ 7,  7, -1],
+            [ 8, -1, -1]])
     """
-    return F.pad(values, (0, 1), value=-1).repeat_interleave(lengths)[None]
+    return F.pad(values, (0, 1), value=-1)[examples]
 
 
 class _WithIndex(Dataset[tuple[list[int], Any]]):
@@ -124,7 +128,7 @@ class _WithIndex(Dataset[tuple[list[int], Any]]):
         return plan, self.dataset[plan[0]]
 
 
-class Mixture:
+class MixtureState:
     """Proportions, the sampler that they set, and the round that they hold for.
 
     Parameters

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -36,6 +36,7 @@ from rbkit.errors import InputError, RbkitWarning, as_count, as_seed
 from rbkit.files import CACHE_REMEDY, atomic_path, cache_dir, fingerprint, saving
 from rbkit.regroup.embedders import refuse_code
 from rbkit.train.losses import IGNORED
+from rbkit.train.mixture import EXAMPLE
 
 _END = "<|endoftext|>"
 
@@ -229,6 +230,118 @@ class PadCollator:
             if "labels" in row:
                 labels[i, : lengths[i]] = torch.as_tensor(row["labels"])
         return {"input_ids": ids, "attention_mask": mask.long(), "labels": labels}
+
+
+class PackCollator:
+    """Pack token rows into as few rows of `context` tokens as they fit, none of them cut.
+
+    No first token of an example is predicted, and positions begin again in each, by which most
+    models let tokens attend to their own example only; with `masks`, an attention mask of four
+    dimensions says it too. The entry :data:`~rbkit.train.mixture.EXAMPLE` has the number of each
+    token's example.
+
+    Examples
+    --------
+    >>> collate = PackCollator(pad_id=0, context=5)
+    >>> batch = collate([{"input_ids": [5, 6]}, {"input_ids": [7, 8, 9, 7]}, {"input_ids": [4, 3]}])
+    >>> batch["input_ids"].tolist()  # three examples
+    [[7, 8, 9, 7], [5, 6, 4, 3]]
+    >>> batch["labels"].tolist()
+    [[-100, 8, 9, 7], [-100, 6, -100, 3]]
+    >>> batch["position_ids"].tolist()
+    [[0, 1, 2, 3], [0, 1, 0, 1]]
+    """
+
+    def __init__(self, pad_id: int, context: int, masks: bool = False) -> None:
+        self.pad_id, self.context, self.masks = pad_id, context, masks
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return ``input_ids``, ``labels``, ``position_ids``, ``rbkit_example``, (R, T) each."""
+        lengths = [len(row["input_ids"]) for row in rows]
+        packs = _packs(lengths, self.context)
+        shape = (len(packs), max(sum(lengths[i] for i in pack) for pack in packs))
+        ids = torch.full(shape, self.pad_id, dtype=torch.long)
+        labels, examples = torch.full_like(ids, IGNORED), torch.full_like(ids, -1)
+        places = torch.zeros_like(ids)
+        for at, pack in enumerate(packs):
+            start = 0
+            for i in pack:
+                part, start = slice(start, start + lengths[i]), start + lengths[i]
+                ids[at, part] = torch.as_tensor(rows[i]["input_ids"])
+                labels[at, part] = torch.as_tensor(rows[i].get("labels", rows[i]["input_ids"]))
+                labels[at, part.start] = IGNORED  # it follows the last token of another example
+                examples[at, part] = i
+                places[at, part] = torch.arange(lengths[i])
+            places[at, start:] = torch.arange(shape[1] - start)  # padding keeps to itself, too
+        batch = {"input_ids": ids, "labels": labels, "position_ids": places, EXAMPLE: examples}
+        if self.masks:
+            batch["attention_mask"] = block_mask(examples)
+        return batch
+
+
+def _packs(lengths: Sequence[int], context: int) -> list[list[int]]:
+    """Return which examples go into which row: few rows first, and then short ones."""
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    filled: list[int] = []
+    packs: list[list[int]] = []
+    for i in longest_first:  # each into the first row that has room
+        at = next((at for at, n in enumerate(filled) if n + lengths[i] <= context), len(packs))
+        if at == len(packs):
+            packs.append([])
+            filled.append(0)
+        packs[at].append(i)
+        filled[at] += lengths[i]
+    even: list[list[int]] = [[] for _ in packs]
+    level = [0] * len(packs)
+    for i in longest_first:  # as many rows, each example into the shortest
+        at = level.index(min(level))
+        even[at].append(i)
+        level[at] += lengths[i]
+    return even if max(level) <= max(filled) else packs
+
+
+def block_mask(examples: Tensor) -> Tensor:
+    """Return the mask, (R, 1, T, T), that is added to the attention of packed examples, (R, T)."""
+    n = examples.shape[1]
+    seen = (examples[:, :, None] == examples[:, None]) & torch.ones(n, n, dtype=torch.bool).tril()
+    hidden = torch.finfo(torch.float32).min
+    return torch.zeros(seen.shape).masked_fill(~seen, hidden)[:, None]
+
+
+@torch.no_grad()
+def separates(model: nn.Module, vocabulary: int) -> str | None:
+    """Return the input by which a model keeps packed examples apart; None if none does.
+
+    Tokens of an example are replaced: those of the next one in the row must not notice.
+
+    Examples
+    --------
+    >>> separates(build_model("tiny", vocab_size=300), 300)
+    'position_ids'
+    """
+    device = next(model.parameters()).device
+    n, random = 4, torch.Generator().manual_seed(0)
+    first, other, second = torch.randint(vocabulary, (3, n), generator=random)
+    other = torch.where(other == first, (other + 1) % vocabulary, other)
+    examples = torch.tensor([[0] * n + [1] * n])
+    inputs = {"position_ids": torch.arange(n).repeat(2)[None]}
+    training = model.training
+    model.eval()
+    try:
+        for name in ("position_ids", "attention_mask"):
+            if name == "attention_mask":
+                inputs[name] = block_mask(examples)
+            inputs = {name: value.to(device) for name, value in inputs.items()}
+            with suppress(Exception):  # what a model does not take, it refuses in any way
+                rows = [torch.cat([one, second])[None].to(device) for one in (first, other)]
+                seen = [model(input_ids=row, use_cache=False, **inputs) for row in rows]
+                one, two = (each.logits[:, n:].double() for each in seen)
+                # Experts multiply as many tokens at once as come to them: nearly equal, then.
+                if float((one - two).abs().max()) <= 1e-5 * float(one.abs().max()):
+                    return name
+    finally:
+        model.train(training)
+    return None
 
 
 # Two shapes for laptops, that of the R&B paper's experiments, and one for images with captions.

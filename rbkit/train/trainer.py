@@ -22,9 +22,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -68,8 +69,11 @@ from rbkit.train.losses import (
     LossOf,
     Objective,
     StepLosses,
+    Total,
     VisitSums,
     Window,
+    by_example,
+    by_row,
     evaluate,
     examples_meet,
     find_objective,
@@ -81,7 +85,15 @@ from rbkit.train.losses import (
     shuffled_batches,
 )
 from rbkit.train.metrics import Metric, Metrics, MetricValues, as_metrics, same_random_state
-from rbkit.train.mixture import DOMAIN, HALF, LENGTH, VISITS, Mixture, MixtureLoader, per_token
+from rbkit.train.mixture import (
+    DOMAIN,
+    EXAMPLE,
+    HALF,
+    VISITS,
+    MixtureLoader,
+    MixtureState,
+    per_token,
+)
 from rbkit.train.parallel import all_sum, any_of, is_first, refused_together, wait
 from rbkit.train.recorder import (
     MAKE_ROOM,
@@ -100,8 +112,19 @@ class TrainingError(RbkitError):
     """Training cannot continue: says at which step, why, and what to try."""
 
 
-class MixtureTrainer(Trainer):  # type: ignore[misc]
-    """A ``transformers.Trainer`` whose batches come from domains in changing proportions.
+if TYPE_CHECKING:  # it uses what each of them has
+    from transformers import Trainer as _Trainer
+else:
+    _Trainer = object
+
+
+class Mixture(_Trainer):  # type: ignore[misc]
+    """What makes any subclass of ``transformers.Trainer`` draw from a mixture that adapts.
+
+    ``class Mine(Mixture, SFTTrainer): pass`` takes the arguments of both. The other trainer's
+    way to prepare rows, to collate them and to compute a loss stays. If its loss goes past the
+    tracked layer, as that of a fused head does, the same loss is computed from the model's
+    logits, if it is the same; what the other trainer measures along with its own is then missing.
 
     Runs in one process, or in several under ``torchrun`` or ``accelerate launch`` (DDP,
     FSDP): the examples of a step, and so p, are the same for the same global batch.
@@ -109,7 +132,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     Parameters
     ----------
     *args, **kwargs
-        As for ``transformers.Trainer``. ``train_dataset`` and ``eval_dataset`` must be
+        As for the other trainer. ``train_dataset`` and ``eval_dataset`` must be
         map-style and in the order of `domains`' labels; or, if examples are packed into rows,
         have the column of :func:`rbkit.regroup.add_domain_ids`.
     domains : Domains
@@ -178,7 +201,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
 
     Attributes
     ----------
-    mixture : Mixture
+    mixture : MixtureState
         The proportions in force, and the sampler that draws by them.
     tracker : GramTracker or None
         None if the mixer does not ask for the signal ``gram``.
@@ -229,7 +252,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         # of a step rather than of a micro-batch: :meth:`_study_loss` finds out.
         self.loss_of: LossOf | None = loss_of
         self._objective, self._mean_of_step = likely_objectives(self.model, None)[0], True
-        self._is_sum = self._is_studied = False
+        self._is_sum = self._is_studied = self._goes_past_layer = False
         self.loss_unit = PER_TOKEN
         self._meet = False  # whether a loss depends on the other examples of its batch
         self.eval_collator = eval_collator or self.data_collator
@@ -246,7 +269,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         if self.args.max_steps <= 0:
             examples = self.args.num_train_epochs * len(domains.train_labels)
             self.args.max_steps = max(1, int(np.ceil(examples / self.examples_per_step)))
-        self.mixture = Mixture(
+        self.mixture = MixtureState(
             self.mixer,
             domains,
             steps=self.args.max_steps,
@@ -303,6 +326,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._step_loss, self._step_tokens = torch.zeros(()), 0
         self._weight_of_step = 1.0
         self._domain_ids = self._visits = torch.zeros(0, dtype=torch.int64)
+        self._examples: Tensor | None = None  # of which each token is, where they are packed
         self._eval_plan: list[np.ndarray[Any, Any]] | None = None  # rows of each eval batch
         self._stop = StopRequest(self.run_dir)
         self.control: TrainerControl
@@ -441,8 +465,9 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.mixer.acts == "loss" and self.mixer.normalise_loss:
             weights = self.mixture.weights
-            counts = self._objective.counts
-            here = sum(float((weights(b[DOMAIN]) * counts(b)).sum()) for b in batches)
+            counts = [self._objective.counts(b, self._total(b)) for b in batches]
+            pairs = zip(batches, counts, strict=True)
+            here = sum(float((weights(b[DOMAIN]) * count).sum()) for b, count in pairs)
             self._weight_of_step = float(all_sum(np.array([here]), self.args.device)[0])
         return batches, items
 
@@ -451,15 +476,16 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """Train on one micro-batch, tracked if the mixer needs the Gram matrix."""
         inputs = dict(inputs)
-        domains, halves, lengths = inputs.pop(DOMAIN), inputs.pop(HALF), inputs.pop(LENGTH, None)
-        self._domain_ids, self._visits = domains, inputs.pop(VISITS)
+        domains, halves = inputs.pop(DOMAIN), inputs.pop(HALF)
+        self._domain_ids, self._examples = domains, inputs.pop(EXAMPLE, None)
+        self._visits = inputs.pop(VISITS)
         tokens = self._amount(inputs)
         self.ledger.tokens += tokens * self.ledger.processes
         self._step_tokens += tokens
         with ExitStack() as stack:
             if self.tracker is not None:
                 scale = self._loss_divisor(inputs, num_items_in_batch)
-                stack.enter_context(self._tracked(self.tracker, domains, halves, lengths, scale))
+                stack.enter_context(self._tracked(self.tracker, domains, halves, scale))
             if self._probes(self.state.global_step):
                 stack.enter_context(self.ledger.probe(tokens))
             loss = super().training_step(model, inputs, num_items_in_batch)
@@ -490,15 +516,14 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         tracker: GramTracker,
         domains: Tensor,
         halves: Tensor,
-        lengths: Tensor | None,
         scale: float,
     ) -> Iterator[None]:
         counts = None
-        if lengths is not None:  # packed: ids of tokens, but examples are counted
+        if (examples := self._examples) is not None:  # ids of tokens, but examples are counted
             m, inside = self.domains.m, domains >= 0
             which = halves[inside] * m + domains[inside]
             counts = torch.bincount(which, minlength=2 * m).reshape(2, m).numpy()
-            domains, halves = per_token(domains, lengths), per_token(halves, lengths)
+            domains, halves = per_token(domains, examples), per_token(halves, examples)
         step = self.state.global_step
         with tracker.batch(domains, scale, step=step, halves=halves, counts=counts):
             yield
@@ -509,7 +534,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         """Return the loss: the library's, unless the mixer needs it by example, or weighs it."""
         weighs = self.mixer.acts == "loss"
         trains = not return_outputs  # else the library evaluates
-        if not trains or (self.step_losses is None and not weighs):
+        if not trains or (self.step_losses is None and not weighs and not self._goes_past_layer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         losses, tokens = self._example_losses(model, inputs, self._domain_ids)
         if weighs:
@@ -524,23 +549,34 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], domains: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return summed losses and tokens of each example, (B,) each; keep them for the mixer."""
-        excess = None
+        excess, loss_of = None, self._losses_by_example
+        total = self._total({DOMAIN: domains, EXAMPLE: self._examples})
         if self.reference is not None:
             losses, tokens, excess = reference_excess(
                 model,
                 self.reference,
                 inputs,
-                self._losses_by_example,
+                loss_of,
                 lambda: self.ledger.within("reference", self.args.device),
+                total,
             )
+        elif isinstance(loss_of, Objective):
+            losses, tokens = map(total, loss_of.by_token(model, inputs))
         else:
-            losses, tokens = self._losses_by_example(model, inputs)
+            losses, tokens = loss_of(model, inputs)
         if self.step_losses is not None:
             step = self.state.global_step - self.mixture.round_began
             self.step_losses.add(step, domains, losses, tokens, excess)
         if self.visit_sums is not None:
             self.visit_sums.add(domains, self._visits, losses, tokens)
         return losses, tokens
+
+    @staticmethod
+    def _total(batch: Mapping[str, Any]) -> Total:
+        """Return what sums up by example: rows, unless they are packed."""
+        if (examples := batch.get(EXAMPLE)) is None:
+            return by_row
+        return partial(by_example, examples=examples, number=len(batch[DOMAIN]))
 
     def _loss_divisor(self, inputs: Mapping[str, Any], items: Any) -> float:
         """Return what the summed loss of a micro-batch was divided by before ``backward``."""
@@ -669,7 +705,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 "would remove seq_lengths, which keeps the documents of packed rows apart",
                 "set it to False",
             )
-        if type(self) is not MixtureTrainer:  # which may obey them
+        if type(self) is not MixtureTrainer:  # others may obey them
             return
         own = TrainingArguments.__dataclass_fields__
         for owner in type(self.args).__mro__:
@@ -767,17 +803,25 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         data = self._used_columns(data, "training")
         rows = range(min(len(data), _STUDIED_ROWS)) if row is None else [row]
         batch: dict[str, Any] = self._prepare_inputs(dict(collate([data[i] for i in rows])))
+        batch.pop(EXAMPLE, None)
         return batch
 
     def _find_objective(self, batch: dict[str, Any], smoothing: float) -> LossOf | None:
         if self.compute_loss_func is not None:
             return None
-        own = self._loss_of_library(batch, None)
+        with ExitStack() as stack:
+            seen: list[bool] = []
+            for name in self.layers or (None,) if self.tracker is not None else ():
+                layer = find_layer(self.bare_model, name)
+                handle = layer.register_forward_hook(lambda *_: seen.append(True))
+                stack.callback(handle.remove)
+            own = self._loss_of_library(batch, None)
         half = torch.is_autocast_enabled(self.args.device.type) or any(
             p.dtype in (torch.float16, torch.bfloat16) for p in self.model.parameters()
         )
         tolerance = 2e-2 if half else 1e-4
         found = find_objective(self.model, batch, own, smoothing, tolerance)
+        self._goes_past_layer = found is not None and self.tracker is not None and not seen
         self._objective = found or self._objective
         return found
 
@@ -976,7 +1020,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
             return dict(super().evaluate(eval_dataset, ignore_keys, prefix))
         self._memory_tracker.start()
         began, losses = time(), self._measure_losses()
-        metrics = {} if self.compute_metrics is None else self._metrics(ignore_keys, prefix)
+        metrics = {} if self.compute_metrics is None else self._library_metrics(ignore_keys, prefix)
         metrics |= {f"{prefix}_loss": losses.token, f"{prefix}_loss_example": losses.example}
         for name, value in zip(self.domains.names, losses.by_domain_token, strict=True):
             metrics[f"{prefix}_loss/{name}"] = float(value)
@@ -992,7 +1036,7 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
         self._memory_tracker.stop_and_update_metrics(metrics)
         return metrics
 
-    def _metrics(self, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
+    def _library_metrics(self, ignore_keys: list[str] | None, prefix: str) -> dict[str, float]:
         """Return what ``compute_metrics`` gives, in the library's own pass."""
         data = self._used_columns(self.eval_dataset, "evaluation")
         collate, self.data_collator = self.data_collator, self.eval_collator
@@ -1456,6 +1500,13 @@ class MixtureTrainer(Trainer):  # type: ignore[misc]
                 f"its state is damaged ({type(error).__name__}: {error})",
                 "delete the checkpoint's folder and resume from another",
             ) from error
+
+
+class MixtureTrainer(Mixture, Trainer):  # type: ignore[misc]
+    __doc__ = (
+        "A ``transformers.Trainer`` whose batches come from domains in changing proportions.\n\n"
+        + "".join((Mixture.__doc__ or "").partition("    Runs in one process")[1:])
+    )
 
 
 class _SideRunStopped(Exception):

@@ -45,6 +45,7 @@ from rbkit.train.losses import IGNORED
 from rbkit.train.metrics import GenerationMetric, Metric, as_metrics, described
 from rbkit.train.models import (
     PRESETS,
+    PackCollator,
     PadCollator,
     build_model,
     copy_model,
@@ -52,6 +53,7 @@ from rbkit.train.models import (
     is_contrastive,
     load_tokenizer,
     positions,
+    separates,
     tokenize,
     tokenize_completions,
     train_tokenizer,
@@ -88,6 +90,7 @@ def train(
     accumulate: int = 1,
     context: int = 96,
     completion_only_loss: bool = False,
+    packing: bool = False,
     vocab_size: int | None = None,
     learning_rate: float | None = None,
     training_args: Mapping[str, Any] | None = None,
@@ -145,13 +148,20 @@ def train(
     steps, round_steps : int
         Optimizer steps in all, and between two updates of p.
     batch_size, accumulate : int
-        Examples per micro-batch of one process; micro-batches per step.
+        Examples per micro-batch of one process, packed or not; micro-batches per step.
     context : int
         Tokens per example, at most; of a caption no more than the model takes.
     completion_only_loss : bool
         Train on the columns ``prompt`` and ``completion`` of the corpus in place of ``text``, with
         the loss of completions only: see :func:`~rbkit.train.models.tokenize_completions`.
         Examples without a token to be predicted are not drawn.
+    packing : bool
+        Put the examples of a micro-batch, uncut, into as few rows of `context` tokens as they fit,
+        in place of a padded row each: the same steps with less padding, so that a larger
+        `batch_size` fills the rows. Shares, counts and rounds are of examples as ever. No token
+        is predicted from, or attends to, another example; a model that cannot be kept from the
+        latter (with ALiBi, or a state that is carried on) is trained with a warning.
+        ``run.json`` has the input that separates them. Evaluation is not packed.
     vocab_size : int, optional
         Vocabulary of a preset.
     learning_rate : float, optional
@@ -258,7 +268,7 @@ def train(
         name = "metric_examples" if metric_rounds is None else "metric_rounds"
         raise InputError(name, "decides nothing without metrics", "give metrics too")
     named = as_metrics(metrics, "to come" if tokenizer is None else tokenizer)
-    given = arguments["training_args"] = _training_args(training_args)
+    given = arguments["training_args"] = check_training_args(training_args)
     callbacks = arguments["callbacks"] = _callbacks(callbacks)
     _check_device(device)
     watching = watchers(live, report_to)
@@ -266,6 +276,10 @@ def train(
     if _of_type("completion_only_loss", completion_only_loss, bool):
         _check_completions(corpus)
     _check_metric_columns(named, corpus)
+    packing = arguments["packing"] = bool(_of_type("packing", packing, bool))
+    if packing and given.get("use_cache"):
+        what = "lets tokens attend to the examples that are packed before theirs"
+        raise InputError("use_cache", what, "leave it out, or packing")
     checkpoints = run_dir / "checkpoints"
     checkpoint = _checkpoint(run_dir, checkpoints, resume, overwrite)
     # Several processes prepare a run together: the first one's recorder then takes the folder.
@@ -306,6 +320,9 @@ def train(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     pad = int(pad or 0)
     _check_vocabulary(lm, data, pad)
+    by = _separated_by(lm, len(tokenizer)) if packing else None
+    collator: Any = PairCollator(pad, to_pixels) if pairs else PadCollator(pad)
+    pack = PackCollator(pad, context, masks=by == "attention_mask")
     library: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "max_steps": steps,
@@ -344,7 +361,8 @@ def train(
             args,
             train_dataset=data["train"],
             eval_dataset=data["eval"],
-            data_collator=PairCollator(pad, to_pixels) if pairs else PadCollator(pad),
+            data_collator=pack if packing else collator,
+            eval_collator=collator,
             loss_of=contrastive_losses if pairs else None,
             domains=domains,
             mixer=mixer,
@@ -372,6 +390,7 @@ def train(
                     "trainable": sum(w.numel() for w in lm.parameters() if w.requires_grad),
                     "vocabulary": len(tokenizer),
                 },
+                **({"packing": {"separated_by": by}} if packing else {}),
                 **(record or {}),
             },
         )
@@ -393,7 +412,7 @@ def train(
         "micro_batch_size": batch_size,
         "accumulate": accumulate,
     }
-    for name in ("trainable_layers", "training_args", "completion_only_loss"):
+    for name in ("trainable_layers", "training_args", "completion_only_loss", "packing"):
         if asked := trainer.record["arguments"][name]:
             trainer.record["parameters"].setdefault(name, asked)
     wait()  # until all processes have looked for checkpoints
@@ -534,6 +553,19 @@ def _with_loss(domains: Domains, data: Mapping[str, Any]) -> Domains:
     return replace(domains, train_labels=labels, material=None) if bare["train"].any() else domains
 
 
+def _separated_by(model: Any, vocabulary: int) -> str | None:
+    """Return the input that keeps packed examples apart, and warn where there is none."""
+    by = separates(model, vocabulary)
+    if by is None and os.environ.get("RANK", "0") == "0":
+        warnings.warn(
+            f"packing: tokens of {type(model).__name__} attend to the examples that are packed "
+            "before theirs: it is kept from that by neither position_ids nor an attention_mask",
+            RbkitWarning,
+            stacklevel=3,
+        )
+    return by
+
+
 def _check_device(device: str | None) -> None:
     available = {
         "cpu": True,
@@ -566,7 +598,7 @@ def _checkpoint(run_dir: Path, checkpoints: Path, resume: bool, overwrite: bool)
 _OF_THE_STATE = ("trainable_layers", "training_args")  # of the optimizer's, in a checkpoint
 _OF_THE_RESULT = (
     *_OF_THE_STATE,
-    *("model", "tokenizer", "completion_only_loss", "steps", "context", "vocab_size"),
+    *("model", "tokenizer", "completion_only_loss", "packing", "steps", "context", "vocab_size"),
     *("learning_rate", "estimator"),
     *("buckets", "fraction", "eval_rounds", "fidelity_rounds", "seed"),
     *("metrics", "metric_rounds", "metric_examples"),
@@ -685,8 +717,8 @@ _NEEDS = {
 }
 
 
-def _training_args(given: Any) -> dict[str, Any]:
-    """Return the arguments that are given for ``TrainingArguments``, checked by name and type."""
+def check_training_args(given: Any) -> dict[str, Any]:
+    """Return the `training_args` of :func:`train`, checked by name and type."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):

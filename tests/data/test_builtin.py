@@ -1,8 +1,10 @@
 import gzip
 import json
+import math
 import re
 import sys
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 
@@ -213,3 +215,87 @@ def test_the_real_corpora_have_the_sizes_that_the_documentation_says(real_asset)
     facts = about(load_corpus("demo", progress=False))
     assert len(facts["sources"]) == 13
     assert facts["n_train"] + facts["n_eval"] + facts["duplicates"] == 14_912
+
+
+@pytest.mark.usefixtures("planted_cache")
+def test_instructions_are_made_of_each_article_once(monkeypatch):
+    texts = ["Add two numbers.\n\nBoth are integers.", "Only a first line."]
+    documented = builtin.Texts(texts, ["numpy"] * 2, [])
+    monkeypatch.setattr(builtin, "docstrings", lambda **_: documented)
+    corpus = load_corpus("instruct", eval_size=5, progress=False, keep=["prompt", "completion"])
+    rows = [row for split in corpus.values() for row in split]
+    assert all(row["text"] == row["prompt"] + row["completion"] for row in rows)
+    asked = {row["prompt"].strip(): row for row in rows}
+    assert asked["Give me a recipe for Toast 1."]["completion"].startswith("Ingredients\n- 1 slice")
+    cooked = asked["How do I make Toast 2 of these?\n\nIngredients\n- 1 slice"]
+    assert cooked["completion"] == "Steps\n1. Toast it.\n2. Eat it."
+    assert asked["Add 3?"]["completion"] == "x + 3"
+    assert asked["Write a short encyclopaedia entry about 4."]["completion"] == "Article 4."
+    document = asked["Document what is in numpy for this: Add two numbers."]
+    assert (document["completion"], document["source"]) == ("Both are integers.", "document")
+    kinds = Counter(row["source"] for row in rows)  # the planted articles have no descriptions
+    assert kinds == {
+        "describe": 8,
+        "classify": 5,
+        "recipe": 5,
+        "cook": 5,
+        "code": 10,
+        "document": 1,
+    }
+
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+RIGHT = {  # of the numbers in the question, and the question
+    "addition": lambda n, _: sum(n),
+    "multiplication": lambda n, _: n[0] * n[1],
+    "common divisor": lambda n, _: math.gcd(*n),
+    "binary": lambda n, _: f"{n[0]:b}",
+    "sorting": lambda n, _: " ".join(map(str, sorted(n))),
+    "equation": lambda n, _: (n[2] - n[1]) // n[0],
+    "weekday": lambda n, text: DAYS[(DAYS.index(text.split()[2].strip(".")) + n[0]) % 7],
+}
+
+
+def test_what_is_worked_out_is_right():
+    made, again = (builtin.reasoning(per_procedure=40) for _ in range(2))
+    assert (made.text, made.source) == (again.text, again.source)
+    assert set(made.source) == set(builtin.PROCEDURES)
+    for source, prompt, worked in zip(made.source, *made.columns.values(), strict=True):
+        answer = worked.rpartition("Answer: ")[2]
+        numbers = [int(x) for x in re.findall(r"-?\d+", prompt)]
+        if source in RIGHT:
+            assert answer == str(RIGHT[source](numbers, prompt)), prompt
+        elif source == "order":
+            taller = dict(re.findall(r"(\w+) is taller than (\w+)", prompt))
+            assert answer == taller[(taller.keys() - {*taller.values()}).pop()]
+        elif source == "primes":
+            parts = [int(x) for x in answer.split(" x ")]
+            assert math.prod(parts) == numbers[0]
+            assert all(x % d for x in parts for d in range(2, math.isqrt(x) + 1))
+        else:
+            assert f"from {numbers[0]} to {numbers[0]}\nAnswer" in worked
+            assert answer == f"{worked.count('compare')} comparisons"
+
+
+@pytest.mark.skipif(find_spec("reasoning_gym") is not None, reason="it is installed")
+def test_tasks_name_the_package_that_writes_them():
+    with pytest.raises(AssetError, match=r"tasks: are written by reasoning-gym.* pip install"):
+        load_corpus("tasks-ood")
+
+
+@pytest.mark.usefixtures("cache")
+def test_tasks_have_answers_that_their_writer_accepts():
+    gym = pytest.importorskip("reasoning_gym")
+    made = builtin.tasks(per_task=3, progress=False)
+    assert sorted(set(made.source)) == sorted(builtin.TASKS)
+    assert made.credits[0]["asset"].startswith("tasks of reasoning-gym ")
+    assert made.credits[0]["licence"] == "Apache-2.0"
+    for name in ("gcd", "word_sorting"):
+        items = gym.create_dataset(name, seed=0, size=3)
+        answers = [
+            c for s, c in zip(made.source, made.columns["completion"], strict=True) if s == name
+        ]
+        assert [items.score_answer(a, items[i]) for i, a in enumerate(answers)] == [1.0] * 3
+    ood = load_corpus("tasks-ood", per_task=3, progress=False)
+    held, trained = (set(ood[split]["source"]) for split in ("eval", "train"))
+    assert (len(held), len(trained), held & trained) == (13, 25, set())

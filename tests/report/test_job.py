@@ -67,6 +67,43 @@ def test_hdbscan_takes_no_grid_and_a_policy_for_noise(texts):
     assert domains.quality["noise"]["policy"] == "drop"
 
 
+def lines(path, rows):
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_prompts_chats_and_arguments_of_the_trainer_reach_the_run(tmp_path):
+    rows = [{"prompt": f"what is {i}?\n\n", "completion": f"{i} {word}", "source": word}
+            for i in range(20) for word in ("oak", "elm")]  # fmt: skip
+    given = {
+        "corpus": lines(tmp_path / "pairs.jsonl", rows),
+        "text_column": ["prompt", "completion"],
+        "embedder": "tfidf",
+        "cluster": "sources",
+        "steps": 2,
+        "round_steps": 1,
+        "context": 24,
+        "vocab_size": 280,
+        "eval_size": 8,
+        "completion_only_loss": True,
+        "packing": True,
+        "trainable_layers": 1,
+        "training_args": {"weight_decay": 0.25},
+        "run_dir": str(tmp_path / "run"),
+    }
+    params = RunParameters.from_mapping(given)
+    corpus, domains = load_inputs(params, progress=False)
+    run = train(corpus, domains, **train_options(params), progress=False, save_model=False)
+    assert run.status == "ok"
+    for name in ("training_args", "completion_only_loss", "packing", "trainable_layers"):
+        assert run.info["arguments"][name] == given[name]
+    turns = [{"role": "user", "content": "oak"}, {"role": "assistant", "content": "elm"}]
+    chats = lines(tmp_path / "chats.jsonl", [{"chat": turns, "source": f"{i}"} for i in range(9)])
+    given = {"corpus": chats, "messages": "chat", "cluster": "sources", "eval_size": 2}
+    with pytest.raises(InputError, match="at least two different texts"):
+        load_inputs(RunParameters.from_mapping(given), progress=False)
+
+
 def test_an_edit_log_that_is_not_there_is_named(texts):
     with pytest.raises(InputError, match="no such file"):
         load_inputs(RunParameters(corpus=texts, edits="nowhere.json"), progress=False)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbkit.errors import InputError
-from rbkit.report.parameters import Parameters, RunParameters, check, declare
+from rbkit.report.parameters import Parameters, RunParameters, ShellText, check, declare
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,22 @@ def test_a_literal_lists_what_is_allowed():
 def test_numbers_that_cannot_work_are_refused(name):
     with pytest.raises(InputError, match=f"{name}: 0.* is not positive"):
         RunParameters.from_mapping({name: 0})
+
+
+@pytest.mark.parametrize(
+    ("given_", "message"),
+    [
+        ({"weight_decai": 0.1}, "weight_decai: .* did you mean weight_decay"),
+        ({"learning_rate": 0.1}, "learning_rate: cannot be given in training_args"),
+        ({"weight_decay": "much"}, "weight_decay: 'much' is not a number"),
+    ],
+)
+def test_arguments_of_the_trainer_are_checked_before_a_run(given_, message):
+    with pytest.raises(InputError, match=message):
+        RunParameters.from_mapping({"training_args": given_})
+    text = ShellText('{"weight_decay": 0.1, "max_grad_norm": 0.5}')
+    made = RunParameters.from_mapping({"training_args": text}).training_args
+    assert made == {"weight_decay": 0.1, "max_grad_norm": 0.5}
 
 
 def test_no_domains_are_refused():

@@ -14,6 +14,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    BloomConfig,
+    BloomForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoConfig,
@@ -22,6 +24,8 @@ from transformers import (
     LlamaForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
     TrainerCallback,
 )
 
@@ -29,9 +33,13 @@ import rbkit as rb
 from rbkit.balance.mixers.fixed import Stratified
 from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
+from rbkit.train.losses import Objective, by_example
+from rbkit.train.mixture import EXAMPLE
 from rbkit.train.models import (
+    PackCollator,
     build_model,
     freeze_all_but_last,
+    separates,
     tokenize_completions,
     train_tokenizer,
 )
@@ -512,3 +520,98 @@ def test_completions_that_cannot_be_trained_on_are_named(tmp_path, corpus, optio
     with pytest.raises(InputError, match=message):
         given(tmp_path / "run", llama(), corpus(), **{"completion_only_loss": True, **options})
     assert not (tmp_path / "run" / "run.json").exists()
+
+
+def opt():
+    shape = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "vocab_size": 280}
+    return OPTForCausalLM(OPTConfig(**shape, num_hidden_layers=2, num_attention_heads=2))
+
+
+def bloom():
+    return BloomForCausalLM(BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=280))
+
+
+SEPARATED = {name: (make, "position_ids") for name, (make, *_) in FAMILIES.items()}
+SEPARATED |= {"opt": (opt, "attention_mask"), "bloom": (bloom, None)}
+
+
+@pytest.mark.parametrize("family", SEPARATED)
+def test_a_packed_example_has_the_loss_that_it_has_alone(family):
+    """All examples of a batch, in rows of three lengths, against each by itself."""
+    torch.manual_seed(0)
+    make, by = SEPARATED[family]
+    model = make().eval()
+    assert separates(model, 280) == by
+    rng = np.random.default_rng(0)
+    rows = [{"input_ids": rng.integers(1, 280, n).tolist()} for n in (5, 9, 2, 7, 3, 1, 4)]
+    for row in rows[:3]:
+        row["labels"] = [-100, -100, *row["input_ids"][2:]]
+    batch = PackCollator(0, 12, masks=by == "attention_mask")(rows)
+    examples = batch.pop(EXAMPLE)
+    assert batch["input_ids"].shape == (3, 11)  # as even as they can be
+    for i, row in enumerate(rows):  # once, in one piece, in the order that it had
+        assert batch["input_ids"][examples == i].tolist() == row["input_ids"]
+    assert (examples == -1).sum() == 33 - 31
+    losses, valid = Objective("next token").by_token(_uncached(model), batch)
+    mine = by_example(losses * valid, examples, len(rows)).tolist()
+    alone = []
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        labels = torch.tensor([row.get("labels", row["input_ids"])])
+        count = (labels[:, 1:] != -100).sum()
+        alone.append((model(ids, labels=labels).loss * count).item() if count else 0.0)
+    counts = [max(0, (len(row["input_ids"]) - (2 if "labels" in row else 1))) for row in rows]
+    assert by_example(valid, examples, len(rows)).tolist() == counts
+    if by is None:
+        assert mine != pytest.approx(alone, rel=1e-4)
+    else:
+        assert mine == pytest.approx(alone, rel=1e-5)
+
+
+def _uncached(model):
+    model.config.use_cache = False  # as the library has it while training
+    return model
+
+
+@pytest.mark.parametrize("completion_only_loss", [False, True])
+def test_packing_changes_no_number_of_a_run(tmp_path, completion_only_loss):
+    options = {"completion_only_loss": completion_only_loss, "batch_size": 8, "context": 16}
+    options |= {"fraction": 0.5, "learning_rate": 1e-3}
+    corpus = questions(lambda i: "zyxwvutsrq"[: 1 + i % 9])
+    corpus = corpus.map(lambda row, i: {"text": row["text"][: 1 + i % 23]}, with_indices=True)
+    runs = [
+        given(tmp_path / str(packing), llama(), corpus, packing=packing, **options)
+        for packing in (False, True)
+    ]
+    rows = [run.metrics() for run in runs]
+    for one, two in zip(*rows, strict=True):
+        assert one.keys() == two.keys()
+        for name in one.keys() - {"tokens"}:  # of padding, too
+            assert two[name] == (
+                one[name] if name == "kind" else pytest.approx(one[name], rel=1e-3)
+            )
+    tokens = [run.metrics("train")[-1]["tokens"] for run in runs]
+    assert tokens[1] < tokens[0]
+    for name in ("p", "counts"):
+        np.testing.assert_allclose(*(run.history[name] for run in runs), rtol=1e-3, err_msg=name)
+    assert runs[1].info["packing"] == {"separated_by": "position_ids"}
+    assert runs[1].info["parameters"]["packing"] is True
+
+
+def test_a_packed_run_continues_exactly(tmp_path):
+    options = {"packing": True, "batch_size": 8, "context": 16}
+    whole = given(tmp_path / "whole", llama(), **options)
+    stop = StopAt(tmp_path / "parts", 2)
+    assert given(tmp_path / "parts", llama(), **options, callbacks=[stop]).status == "interrupted"
+    parts = given(tmp_path / "parts", llama(), **options, resume=True)
+    assert (parts.status, parts.metrics()) == ("ok", whole.metrics())
+
+
+def test_what_cannot_be_packed_apart_is_said(tmp_path):
+    with pytest.warns(RbkitWarning, match="packing: tokens of BloomForCausalLM attend to the exam"):
+        run = given(tmp_path / "bloom", bloom(), packing=True)
+    assert run.info["packing"] == {"separated_by": None}
+    with pytest.raises(InputError, match="use_cache: lets tokens attend"):
+        given(tmp_path / "cache", llama(), packing=True, training_args={"use_cache": True})
+    with pytest.raises(InputError, match="packing: 'yes' is not a truth value"):
+        given(tmp_path / "word", llama(), packing="yes")

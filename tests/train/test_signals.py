@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -41,8 +42,8 @@ from rbkit.errors import InputError
 from rbkit.regroup import add_domain_ids
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run
-from rbkit.train.losses import Objective, token_losses
-from rbkit.train.models import PadCollator
+from rbkit.train.losses import Objective, example_losses, token_losses
+from rbkit.train.models import PackCollator, PadCollator
 from rbkit.train.trainer import MixtureTrainer
 
 
@@ -542,8 +543,64 @@ def test_packed_rows_that_cannot_be_drawn_by_domain_are_refused(tmp_path):
         make(tmp_path, train_dataset=lengths, **options)
 
 
-def test_packed_batches_cannot_give_losses_of_examples(tmp_path):
-    trainer = make(tmp_path, mixer=Watching("train_losses"), steps=3, eval_collator=PadCollator(0))
+PACKERS = {"flat": DataCollatorWithFlattening(), "pack": PackCollator(0, 32)}
+PACKERS["mask"] = PackCollator(0, 32, masks=True)
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_packed_batches_give_what_padded_ones_do(tmp_path, packer):
+    """Losses of examples, of the step and of the weights after it; the Gram matrix, its halves."""
+    options = {"steps": 6, "round_steps": 3, "dropout": 0.0, "accumulate": 2}
+    options["arguments"] = {"per_device_train_batch_size": 7}
+    options["mixer"] = Watching("train_losses", "gram")
+    made = {}
+    for name, collator in (("padded", PadCollator(0)), ("packed", PACKERS[packer])):
+        one = {**options, "mixer": copy.deepcopy(options["mixer"])}
+        trainer = make(tmp_path / name, **one, eval_collator=PadCollator(0))
+        trainer.data_collator = collator
+        trainer.train()
+        made[name] = trainer
+    padded, packed = made.values()
+    for ours, theirs in zip(packed.mixer.seen, padded.mixer.seen, strict=True):
+        for name in ("loss", "tokens", "examples"):
+            one, two = (getattr(each.train_losses, name) for each in (ours, theirs))
+            np.testing.assert_allclose(one, two, rtol=1e-4, err_msg=name)
+        for name in ("gram", "noise_floor", "diagonal_debiased", "counts"):
+            one, two = (getattr(each.gram, name) for each in (ours, theirs))
+            np.testing.assert_allclose(one, two, rtol=2e-3, atol=1e-4, err_msg=name)
+    for one, two in zip(packed.model.parameters(), padded.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-2, atol=2e-4)
+    losses = [[row["loss"] for row in Run.open(t.run_dir).metrics("train")] for t in made.values()]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", ["GroupDRO", "DoReMi"])
+def test_losses_of_packed_examples_are_weighed_as_those_of_padded_ones(tmp_path, rule):
+    losses = []
+    for name, collator in (("padded", PadCollator(0)), ("packed", PACKERS["pack"])):
+        trainer = make(
+            tmp_path / name,
+            mixer=rule,
+            steps=6,
+            round_steps=3,
+            dropout=0.0,
+            eval_collator=PadCollator(0),
+        )
+        trainer.data_collator = collator
+        trainer.train()
+        run = Run.open(trainer.run_dir)
+        losses.append([*run.history["p"].ravel(), run.info["final"]["loss_token"]])
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+
+def test_a_loss_of_rows_cannot_be_that_of_packed_examples(tmp_path):
+    trainer = make(
+        tmp_path,
+        mixer=Watching("train_losses"),
+        steps=3,
+        eval_collator=PadCollator(0),
+        loss_of=example_losses,
+    )
     trainer.data_collator = DataCollatorWithFlattening()
     with pytest.raises(InputError, match="do not pack"):
         trainer.train()

@@ -10,9 +10,11 @@ import json
 import math
 import resource
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import job
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,7 @@ from job import M, make
 from transformers import (
     EarlyStoppingCallback,
     Seq2SeqTrainingArguments,
+    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
@@ -35,8 +38,8 @@ from rbkit.errors import InputError, RbkitWarning
 from rbkit.regroup.domains import Domains
 from rbkit.train import Run, list_runs, recorder, training
 from rbkit.train.mixture import DOMAIN
-from rbkit.train.models import build_model, load_tokenizer
-from rbkit.train.trainer import MixtureTrainer, TrainingError, _check_arguments
+from rbkit.train.models import build_model, load_tokenizer, train_tokenizer
+from rbkit.train.trainer import Mixture, MixtureTrainer, TrainingError, _check_arguments
 from rbkit.train.training import train
 
 
@@ -1040,3 +1043,118 @@ def test_checkpoints_of_another_run_are_not_written_over(tmp_path):
         with pytest.raises(InputError, match="shared holds checkpoints of another run; give"):
             again.train()
     assert sorted(p.name for p in (tmp_path / "shared").iterdir()) == saved
+
+
+class OfMine(Trainer):
+    """Another trainer: its loss, and what it says of it, are its own."""
+
+    seen = ()
+
+    def compute_loss(self, *args, **kwargs):
+        loss = super().compute_loss(*args, **kwargs)
+        self.seen = [*self.seen, float(loss.detach())] if torch.is_grad_enabled() else self.seen
+        return loss
+
+
+class Mine(Mixture, OfMine):
+    pass
+
+
+class Fused(Trainer):
+    """Computes the loss of a causal LM from its head's weights, past the head itself."""
+
+    factor = 1.0
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        hidden = model.model(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state
+        logits = (hidden @ model.lm_head.weight.T)[:, :-1].flatten(0, 1)
+        labels = inputs["labels"][:, 1:].flatten()
+        total = torch.nn.functional.cross_entropy(logits, labels, reduction="sum") * self.factor
+        return total / (num_items_in_batch or (labels != -100).sum())
+
+
+class MineFused(Mixture, Fused):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Mine, MineFused])
+def test_another_trainer_draws_from_a_mixture_with_its_own_loss(tmp_path, monkeypatch, kind):
+    plain = make(tmp_path / "plain", dropout=0.0, steps=20)
+    plain.train()
+    monkeypatch.setattr(job, "MixtureTrainer", kind)
+    other = make(tmp_path / "other", dropout=0.0, steps=20)
+    assert type(other) is kind
+    other.train()
+    ours, theirs = (Run.open(tmp_path / name) for name in ("other", "plain"))
+    for name in ("p", "gram", "counts"):
+        np.testing.assert_allclose(ours.history[name], theirs.history[name], rtol=1e-3, atol=1e-5)
+    assert len(ours.metrics()) == len(theirs.metrics())
+    assert ours.info["final"]["loss_token"] == pytest.approx(
+        theirs.info["final"]["loss_token"], rel=1e-4
+    )
+    if kind is Mine:
+        assert len(other.seen) == 40  # micro-batches
+    again = make(tmp_path / "other", dropout=0.0, steps=20)
+    again.train(resume_from_checkpoint=True)
+    assert Run.open(tmp_path / "other").metrics() == ours.metrics()
+
+
+def test_another_loss_that_goes_past_the_tracked_layer_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "MixtureTrainer", MineFused)
+    monkeypatch.setattr(Fused, "factor", 3.0)
+    trainer = make(tmp_path, dropout=0.0, eval_rounds=0)
+    with pytest.raises(InputError, match="took no part in the backward pass; watch another"):
+        trainer.train()
+
+
+@pytest.mark.slow
+def test_the_trainer_of_trl_draws_from_a_mixture(tmp_path):
+    """Prompts and completions, as TRL prepares them: the run is that of rb.train on its rows."""
+    trl = pytest.importorskip("trl")
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["ant", "bee", "sum", "root"], 6)) for _ in range(80)]
+    rows = Dataset.from_dict({"prompt": texts, "completion": [f" {text[:9]}" for text in texts]})
+    tokenizer = train_tokenizer(texts, 280, progress=False)
+    model = build_model("tiny", vocab_size=len(tokenizer), context=64)
+
+    class SFTMixture(Mixture, trl.SFTTrainer):
+        pass
+
+    def training(folder, steps=6, **options):
+        args = {"output_dir": str(folder), "max_steps": steps, "learning_rate": 1e-3}
+        args |= {"per_device_train_batch_size": 4, "bf16": False, "use_cpu": True}
+        args |= {"save_steps": 3, "report_to": "none", "disable_tqdm": True, "seed": 0}
+        return SFTMixture(
+            copy.deepcopy(model),
+            args=trl.SFTConfig(**args),
+            train_dataset=rows.select(range(60)),
+            eval_dataset=rows.select(range(60, 80)),
+            processing_class=tokenizer,
+            domains=two_domains(),
+            round_steps=3,
+            **options,
+        )
+
+    with warnings.catch_warnings(action="ignore"):  # of TRL's own
+        trainer = training(tmp_path / "run")
+        shared = vars(trl.SFTTrainer).keys() | vars(trainer).keys()
+        ours = {name for name in vars(Mixture) if not name.startswith("__")}
+        assert ours & shared <= {*vars(trl.SFTTrainer)} & {*dir(Trainer)}
+        trainer.train()
+        run = Run.open(tmp_path / "run")
+        assert run.status == "ok"
+        assert run.history["counts"].sum(axis=1).tolist() == [12, 12]
+        z = np.exp(3 * (v := run.history["gram"][0] @ run.history["q"]) / np.linalg.norm(v))
+        np.testing.assert_allclose(run.history["p"][1], z / z.sum(), rtol=1e-6)
+        rows_of_eval = [trainer.data_collator([row]) for row in trainer.eval_dataset]
+        first = [model.eval()(**row).loss.item() for row in rows_of_eval]
+        tokens = [(row["labels"][:, 1:] != -100).sum().item() for row in rows_of_eval]
+        assert min(tokens) < max(len(row["input_ids"][0]) for row in rows_of_eval) - 5  # no prompts
+        expected = pytest.approx(np.average(first, weights=tokens), rel=1e-4)
+        assert run.metrics("eval")[0]["loss_token"] == expected
+        shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+        before = run.metrics()
+        training(tmp_path / "run").train(resume_from_checkpoint=True)
+        assert Run.open(tmp_path / "run").metrics() == before
+        training(tmp_path / "rule", mixer="GroupDRO").train()
+    assert Run.open(tmp_path / "rule").status == "ok"
