@@ -12,15 +12,14 @@
 
 # %% tags=["setup"]
 import tempfile
-from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pandas import DataFrame, Series
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer
 
@@ -404,8 +403,8 @@ def draw_table(cells):
             at = (i * len(corpora) / len(LOOKS) - 0.48, len(methods) - 0.3)
             text = f" {sign}  {status} "
             ax.text(*at, text, va="top", fontsize=8, family="DejaVu Sans", clip_on=False, bbox=box)
-    counts = Counter(cell["status"] for cell in cells)
-    words = ", ".join(f"{counts[status]} {status}" for status in LOOKS)
+    counts = Series([cell["status"] for cell in cells]).value_counts()
+    words = ", ".join(f"{counts.get(status, 0)} {status}" for status in LOOKS)
     lost = ", ".join(f"{c['method']} on {c['corpus']}" for c in cells if c["slip"] is not None)
     alt = f"{len(cells)} printed overheads: {words}. Not reproducible: {lost or 'none'}."
     label(ax, "Printed overhead, and what the cost model gives", alt=alt)
@@ -597,7 +596,7 @@ prices = {
 }
 
 # %%
-pd.DataFrame(prices).T.map(lambda value: f"{100 * value:.3g} %")
+DataFrame(prices).T.map(lambda value: f"{100 * value:.3g} %")
 
 # %% [markdown]
 # The model of what rbkit does should be near what is counted. **Predict** where the *published*
@@ -636,7 +635,7 @@ show.show(ax)
 # %%
 asked = [{"gram"}, {"eval_losses"}, {"target_gradient"}, {"gram", "eval_losses"}]
 budget = next((b for run, b in zip(runs, budgets, strict=True) if run.name == "RnB"), budgets[0])
-pd.Series({" + ".join(sorted(signals)): f"{signal_overhead(signals, budget):.2%}"
+Series({" + ".join(sorted(signals)): f"{signal_overhead(signals, budget):.2%}"
            for signals in asked}, name="of a run like R&B's")  # fmt: skip
 
 # %%
