@@ -376,7 +376,9 @@ print(f"inertia of the cut into {k}: {loss:+.1%} against k-means")
 
 # %% [markdown]
 # ## 6. How many domains?
-# The paper takes the $k$ with the largest silhouette. rbkit asks more: do two seeds agree
+# The paper has two answers. Its Algorithm 2 takes the $k$ with the largest silhouette; its
+# experiments trained with every $k$ of a grid and took the best eval loss
+# (`rbkit.train.sweep_k`). rbkit asks more of a cut before anything is trained: do two seeds agree
 # (stability), are domains compact (Davies-Bouldin), how small is the smallest; and how much could
 # mixing whole domains lose (the regret bound below). And it says when one should not choose by it.
 

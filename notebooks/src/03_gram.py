@@ -397,7 +397,8 @@ with picture(alt, 2, width=7.4) as axes:
     axes[0].legend(frameon=False, loc="center right", fontsize=9)
 
 # %% [markdown]
-# The averaged diagonal keeps $\mathrm{tr}\,\Sigma / b$ whatever $K$ is; the accumulated one has
+# With $b$ examples of the domain in a step and $\Sigma$ the covariance of their gradients, the
+# averaged diagonal keeps $\mathrm{tr}\,\Sigma / b$ whatever $K$ is; the accumulated one has
 # $\mathrm{tr}\,\Sigma / (bK)$. It is $K$ times more noise.
 
 # %%
@@ -598,9 +599,10 @@ with picture(alt, width=6.4, height=3.0) as ax:
 
 # %% [markdown]
 # ## 7. Sketches: fewer numbers, the same products
-# A head of GPT-Neo-125M has 38.6 million weights; one gradient per domain is 154 MB. But $G$ only
-# wants inner products, and these survive a random projection. The cheapest one is a **count
-# sketch**: give each row a random sign and add up rows $j$, $j + c$, $j + 2c$, ...
+# A head of GPT-Neo-125M has 38.6 million weights; one gradient of a domain is 154 MB, and its two
+# half-rounds are 309 MB. But $G$ only wants inner products, and these survive a random projection.
+# The cheapest one is a **count sketch**: give each row a random sign and add up rows $j$, $j + c$,
+# $j + 2c$, ...
 
 
 # %%
@@ -807,12 +809,13 @@ kept = tracked(H, Delta, ids, buckets=32).bytes
 assert kept == m * 2 * 4 * 32 * H.shape[1]
 
 # %% [markdown]
-# The error depends on the number of numbers, $c\,d$. rbkit keeps about 6,000 by default: 48 buckets
-# here, 8 of them for the head of GPT-Neo-125M. From a hundred and fifty megabytes to fifty kB:
+# The error depends on the number of numbers, $c\,d$. rbkit keeps at most 8,192 by default: 64
+# buckets of this width, 10 of them for the head of GPT-Neo-125M. From three hundred megabytes to
+# sixty kB:
 
 # %%
 width, vocabulary = 768, 50257  # the head of GPT-Neo-125M
-for name, rows in {"exact": vocabulary, "128 buckets": 128, "8 buckets": 8}.items():
+for name, rows in {"exact": vocabulary, "128 buckets": 128, "10 buckets": 10}.items():
     print(f"{name:<12} {2 * 4 * rows * width / 1e6:8.2f} MB per domain")
 
 # %% [markdown]

@@ -115,7 +115,7 @@ finish(ax, "The formula and its error", "learning rate", "fall of the loss", wor
 # %% [markdown]
 # ## 2. Alone, that is a corner
 # $q^\top G p$ is linear in $p$. A linear function on the simplex is largest at a corner: the single
-# best domain, $i^\star = \arg\max_i (Gq)_i$. No other mixture beats it.
+# best domain, $i^\star = \mathrm{argmax}_i\, (Gq)_i$. No other mixture beats it.
 
 # %%
 v = G @ q  # how well a step on each domain serves the eval mix: the alignment
@@ -142,8 +142,8 @@ assert moved < jumps / 3
 print(f"the corner moves {jumps:.0%} of the examples on average, a softmax {moved:.1%}")
 
 # %% [markdown]
-# ## 3. With an entropy: the softmax Add the entropy $H(p) = -\sum_i p_i \log p_i$, weighted by a
-# temperature $\tau$:
+# ## 3. With an entropy: the softmax
+# Add the entropy $H(p) = -\sum_i p_i \log p_i$, weighted by a temperature $\tau$:
 # $$\max_p\; v^\top p + \tau H(p) \quad\text{subject to}\quad \sum_i p_i = 1.$$
 # Lagrange: $v_i - \tau(\log p_i + 1) - \mu = 0$, so $p_i \propto \exp(v_i/\tau)$. The paper weighs
 # the entropy with $\tau = \lVert v \rVert / \lambda$, and out comes
@@ -287,10 +287,10 @@ p = RnB(effective_domains=40).update(observation(many @ many.T, np.full(100, 0.0
 assert np.isclose(effective_number(p), 40)
 
 # %% [markdown]
-# ## 6. Priors: what the mixture is drawn towards The entropy is, up to a constant, minus the
-# divergence from *uniform*. Put another mixture $\pi$ in its place and the maximum is $p \propto
-# \pi \exp(v/\tau)$: uniform (the paper), $\pi = q$, or $\pi = p_{t-1}$, which is multiplicative
-# weights, the family of DoGE and DGA.
+# ## 6. Priors: what the mixture is drawn towards
+# The entropy is, up to a constant, minus the divergence from *uniform*. Put another mixture $\pi$
+# in its place and the maximum is $p \propto \pi \exp(v/\tau)$: uniform (the paper), $\pi = q$, or
+# $\pi = p_{t-1}$, which is multiplicative weights, the family of DoGE and DGA.
 
 # %%
 found = by_optimiser(v / np.linalg.norm(v), 1 / 3.0, q)
@@ -391,9 +391,9 @@ show.show(axes[0])
 # All of it speaks of one SGD step, to first order. Write $a(x) = \langle \nabla \ell(x), \nabla
 # L_q\rangle$ for the *alignment* of an example; that of a domain is the mean over its examples.
 #
-# ### Lemma 2: the best domain beats any fixed mixture, if the step is small With losses of
-# smoothness $L$, $i^\star$ the best-aligned domain and $p''$ any mixture, the step on $i^\star$
-# alone is at least as good if
+# ### Lemma 2: the best domain beats any fixed mixture, if the step is small
+# With losses of smoothness $L$, $i^\star$ the best-aligned domain and $p''$ any mixture, the step
+# on $i^\star$ alone is at least as good if
 # $$\eta \le \frac{1}{L} \cdot \frac{\max_i (Gq)_i - q^\top G p''}
 # {\max_i \left\lVert g_i\right\rVert^2 + \left\lVert g_{p''} \right\rVert^2}.$$
 # In a quadratic world the learning rate at which the advantage ends is known exactly. **Predict**:
@@ -486,9 +486,10 @@ overtakes = (a1[None, :] < a0[:, None]) & (after[:, :, 1] > a0.mean())
 print(f"{overtakes.sum()} of {overtakes.size} swaps worsen D_0 and yet raise the maximum")
 
 # %% [markdown]
-# ### Definitions 1 and 2, Lemma 4: stable domains Domains are *stable* if no swap raises the
-# alignment of the best one. Lemma 4: that is so if and only if each of its members is at least as
-# aligned as every other example. Two programs, one answer:
+# ### Definitions 1 and 2, Lemma 4: stable domains
+# Domains are *stable* if no swap raises the alignment of the best one. Lemma 4: that is so if and
+# only if each of its members is at least as aligned as every other example. Two programs, one
+# answer:
 
 
 # %%
@@ -538,10 +539,11 @@ show.show(axes[0])
 # Grouping by alignment itself would be perfectly stable, but alignments change with every step.
 # Domains must be good in *many* directions. Hence the next statement.
 #
-# ### Lemma 1 (5 in the appendix): regret is bounded by radii and gap The regret of the domains $i,
-# j$: how much better the best set of $|D_i|$ examples out of both would be aligned than $D_i$. For
-# equal sizes, $\mu_i \ge \mu_j$ and radii $r = \max_x |a(x) - \mu|$:
-# $$R \le \max\Big\{0,\; \tfrac{1}{2}\big(r_i + r_j - (\mu_i - \mu_j)\big)\Big\}.$$
+# ### Lemma 1 (5 in the appendix): regret is bounded by radii and gap
+# The regret of the domains $i, j$: how much better the best set of $|D_i|$ examples out of both
+# would be aligned than $D_i$. For equal sizes, $\mu_i \ge \mu_j$ and radii $r = \max_x |a(x) -
+# \mu|$:
+# $$R \le \max\left\{0,\; \tfrac{1}{2}\left(r_i + r_j - (\mu_i - \mu_j)\right)\right\}.$$
 
 
 # %%
@@ -641,10 +643,10 @@ show.show(left)
 # corpus.
 
 # %% [markdown]
-# ## 9. Collapse, and how a floor prevents it Now train. Twelve domains share some features of a
-# softmax regression and each has some of its own, which nobody else can teach. Examples are drawn
-# from $p$; `RnB` sees the sums of gradients of the round, as in a real run, and the noise that
-# comes with few examples.
+# ## 9. Collapse, and how a floor prevents it
+# Now train. Twelve domains share some features of a softmax regression and each has some of its
+# own, which nobody else can teach. Examples are drawn from $p$; `RnB` sees the sums of gradients of
+# the round, as in a real run, and the noise that comes with few examples.
 
 
 # %%

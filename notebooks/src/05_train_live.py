@@ -99,6 +99,16 @@ print("stopped after step", stopped_at, "| checkpoints:",
 run = rb.train(corpus, domains, mixer="RnB", run_dir=folder / "RnB", resume=True, live=True,
                **options)  # fmt: skip
 
+# %% [markdown]
+# Is it? The same run once more, without a stop and without looking: every recorded loss must be the
+# same number.
+
+# %%
+whole = rb.train(corpus, domains, mixer="RnB", run_dir=folder / "RnB-whole", overwrite=True,
+                 progress=False, **options)  # fmt: skip
+assert whole.metrics() == run.metrics(), "a stopped and resumed run is another run"
+assert np.array_equal(whole.history["p"], run.history["p"])
+
 # %%
 assert run.status == "ok"
 written = [row["step"] for row in run.metrics("train")]
@@ -116,8 +126,8 @@ print("rounds:", len(run.history["step"]), "| all of them from one folder")
 rb.attach(run)
 
 # %% [markdown]
-# What did looking cost? Frames are spaced such that they stay below 1 % of the time, and the record
-# says what they really took.
+# What did looking cost? Frames are spaced so that they take about 1 % of the time, beside the last
+# picture, which is always drawn. The record says what they really took.
 
 # %%
 spent, seconds = run.info["watch"]["seconds"], run.info["seconds"]

@@ -12,7 +12,6 @@
 
 # %% tags=["setup"]
 import tempfile
-from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pandas import DataFrame, Series
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer
 
@@ -403,8 +403,8 @@ def draw_table(cells):
             at = (i * len(corpora) / len(LOOKS) - 0.48, len(methods) - 0.3)
             text = f" {sign}  {status} "
             ax.text(*at, text, va="top", fontsize=8, family="DejaVu Sans", clip_on=False, bbox=box)
-    counts = Counter(cell["status"] for cell in cells)
-    words = ", ".join(f"{counts[status]} {status}" for status in LOOKS)
+    counts = Series([cell["status"] for cell in cells]).value_counts()
+    words = ", ".join(f"{counts.get(status, 0)} {status}" for status in LOOKS)
     lost = ", ".join(f"{c['method']} on {c['corpus']}" for c in cells if c["slip"] is not None)
     alt = f"{len(cells)} printed overheads: {words}. Not reproducible: {lost or 'none'}."
     label(ax, "Printed overhead, and what the cost model gives", alt=alt)
@@ -466,12 +466,12 @@ assert lines["forming: LM head"] > 10_000 * lines["Gram matrix, Table 4"]
 # %%
 ax = picture(6.4, 3.2)
 colours = [BLUE, *3 * [GREEN], *3 * [ORANGE]]
-ax.barh(list(lines), [100 * value for value in lines.values()], color=colours)
+ax.scatter(100 * np.array(list(lines.values())), list(lines), 50, colours)
 ax.set_xscale("log")
 ax.invert_yaxis()
 with show.rbkit_style():
     for row, value in enumerate(lines.values()):
-        ax.text(115 * value, row, percent(100 * value), va="center", fontsize=8.5)
+        ax.text(150 * value, row, percent(100 * value), va="center", fontsize=8.5)
 ax.set_xlim(right=1e5)
 words = "; ".join(f"{name} {percent(100 * value)}" for name, value in lines.items())
 label(ax, "What is counted, and what is not", "percent of a training run of 2,000 steps", alt=words)
@@ -596,8 +596,7 @@ prices = {
 }
 
 # %%
-for name, price in prices.items():
-    print(f"{name:<12}", "   ".join(f"{what} {100 * value:.3g} %" for what, value in price.items()))
+DataFrame(prices).T.map(lambda value: f"{100 * value:.3g} %")
 
 # %% [markdown]
 # The model of what rbkit does should be near what is counted. **Predict** where the *published*
@@ -634,9 +633,10 @@ show.show(ax)
 # **Your own rule** has a price before you write it, from the signals that it will ask for:
 
 # %%
-for signals in ({"gram"}, {"eval_losses"}, {"target_gradient"}, {"gram", "eval_losses"}):
-    price = signal_overhead(signals, budgets[-1])
-    print(f"{' + '.join(sorted(signals)):<20} {100 * price:8.2f} % of this run")
+asked = [{"gram"}, {"eval_losses"}, {"target_gradient"}, {"gram", "eval_losses"}]
+budget = next((b for run, b in zip(runs, budgets, strict=True) if run.name == "RnB"), budgets[0])
+Series({" + ".join(sorted(signals)): f"{signal_overhead(signals, budget):.2%}"
+           for signals in asked}, name="of a run like R&B's")  # fmt: skip
 
 # %%
 assert total_flops("DoGE", budgets[0]) > total_flops("R&B", budgets[0])

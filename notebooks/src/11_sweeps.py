@@ -139,7 +139,8 @@ def wait_for(something, seconds=120):
 
 # %%
 victim = wait_for(lambda: [job for job in jobs_of("running") if job["kernel"]])[0]
-os.kill(victim["kernel"]["pid"], signal.SIGKILL)
+# Windows knows no SIGKILL: its SIGTERM is as sudden.
+os.kill(victim["kernel"]["pid"], getattr(signal, "SIGKILL", signal.SIGTERM))
 killed = wait_for(lambda: [job for job in jobs_of("killed") if job["id"] == victim["id"]])[0]
 print(killed["id"], "|", killed["status"], "|", killed["error"])
 assert killed["attempts"] == 1

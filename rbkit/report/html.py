@@ -368,8 +368,8 @@ def mathml(latex: str, display: bool = False) -> str:
 
     Examples
     --------
-    >>> mathml("a < b")[:5], mathml(r"\begin{x}")
-    ('<math', '<code class="tex">\\begin{x}</code>')
+    >>> mathml("a < b")[:5], mathml(r"\begin{x}"), mathml(r"\arg x")
+    ('<math', '<code class="tex">\\begin{x}</code>', '<code class="tex">\\arg x</code>')
     """
     from latex2mathml.converter import convert
 
@@ -379,7 +379,9 @@ def mathml(latex: str, display: bool = False) -> str:
         return f'<code class="tex">{escape(latex.strip())}</code>'
     # Its output may hold raw text of \text{...}; nothing but MathML may come out.
     soup = BeautifulSoup(made, "html.parser")
-    if all(tag.name == "math" or tag.name.startswith("m") for tag in soup.find_all(True)):
+    # A command that it does not know comes out as its name, with the backslash.
+    known = "\\" not in soup.get_text()
+    if known and all(tag.name == "math" or tag.name.startswith("m") for tag in soup.find_all(True)):
         return _join_letters(made)
     return f'<code class="tex">{escape(latex.strip())}</code>'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from rbkit.report.engine import execute
-from rbkit.report.html import assert_offline, notebook_to_html
+from rbkit.report.html import assert_offline, mathml, notebook_to_html
 from rbkit.report.notebooks import check
 from rbkit.report.parameters import RunParameters, declared
 from rbkit.train import Run, list_runs
@@ -49,6 +50,16 @@ def test_cells_are_short_and_explained(path):
     assert max(lines) <= 25
     assert len(cells(path, "markdown")) >= len(code) / 2
     assert any("assert " in c.source for c in code), "a claim wants a check"
+
+
+@each
+def test_headings_are_headings_and_every_formula_becomes_mathml(path):
+    markdown = "\n\n".join(cell.source for cell in cells(path, "markdown"))
+    lines = re.sub(r"```.*?```", "", markdown, flags=re.S).splitlines()
+    assert [line for line in lines if re.match("#{1,6} ", line) and len(line) > 78] == []
+    formulas = re.findall(r"\$\$(.+?)\$\$|\$([^$]+?)\$", markdown, re.S)
+    shown = [mathml(display or inline) for display, inline in formulas]
+    assert [formula for formula in shown if not formula.startswith("<math")] == []
 
 
 @each
