@@ -107,7 +107,7 @@ def caption_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, context: int
     >>> rows = Dataset.from_dict({"text": ["an ant"], "image": [Image.new("RGB", (2, 2))]})
     >>> made = caption_rows(rows, tokenizer, context=3)[0]
     >>> tokenizer.decode(made["input_ids"]), made["image"].size
-    ('an a<|endoftext|>', (2, 2))
+    ('an an<|endoftext|>', (2, 2))
     """
     ids = tokenizer(list(rows["text"]), truncation=True, max_length=context)["input_ids"]
     end = tokenizer.eos_token_id
