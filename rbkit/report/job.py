@@ -46,10 +46,12 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
         return _part_of(corpus, domains, params.seed) if smoke else (corpus, domains)
     if smoke:
         corpus = corpus_of(corpus, part_of(corpus, SMOKE_SIZES, params.seed))
-    embedder: Any = params.embedder
-    if embedder != "tfidf":
+    embedder: Any = make_embedder(params.embedder)
+    if isinstance(embedder, TransformerEmbedder):
         prefix = params.embedder_prefix
-        embedder = TransformerEmbedder(embedder, prefix=prefix, max_tokens=params.max_tokens)
+        embedder = TransformerEmbedder(
+            params.embedder, prefix=prefix, max_tokens=params.max_tokens
+        )
     grid: Any = params.k if isinstance(params.k, int) else list(params.k)
     if params.cluster == "hdbscan" and isinstance(grid, list):
         grid = None  # how many there are follows from the data

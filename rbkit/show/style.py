@@ -432,7 +432,7 @@ def _cell(ax: Axes) -> float:
     if spec is None:
         return ax.get_window_extent().width
     # Before the layout, only the share is right: the margins are those of another layout.
-    whole = spec.get_gridspec().figure.subplotpars  # type: ignore[union-attr]
+    whole = spec.get_gridspec().figure.subplotpars  # type: ignore[attr-defined]
     share = spec.get_position(figure).width / (whole.right - whole.left)  # type: ignore[arg-type]
     return float(share * figure.bbox.width)
 

@@ -83,7 +83,7 @@ def final_figure(run: Run) -> Figure:
         _layers(layers, run, snap)
         if matrix is None:  # a rule without gradients: no empty square
             missing = "no Gram matrix recorded"
-            note(layers, missing, (1, 1), (0, 9), ha="right", va="bottom", fontsize=9)
+            note(layers, missing, (0.94, 1), (0, 9), ha="right", va="bottom", fontsize=9)
     shown = (matrix, layers, losses, *metrics, table)
     parts = [alt_text(ax) for ax in shown if ax is not None]
     if matrix is None:
