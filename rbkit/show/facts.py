@@ -252,9 +252,10 @@ def metric_names(runs: Sequence[Run]) -> list[str]:
     """Names of the metrics that any of the runs recorded, in the order of their records."""
     names: dict[str, None] = {}
     for run in runs:
-        final = (run.info.get("final") or {}).get("metrics") or {}
-        rows = [str(row["name"]) for row in run.metrics("metric") if row.get("name")]
-        names |= dict.fromkeys([*final, *rows])
+        if final := run.info.get("final"):
+            names |= dict.fromkeys(final.get("metrics") or {})
+        else:  # many rows: they are read only where they have to be
+            names |= dict.fromkeys(str(row["name"]) for row in run.metrics("metric"))
     return list(names)
 
 

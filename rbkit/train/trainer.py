@@ -165,7 +165,7 @@ class Mixture(_Trainer):  # type: ignore[misc]
         Evaluate metrics every so many rounds, besides before and after training; as often as
         losses by default. 0 only before and after.
     metric_examples : int, optional
-        Only on so many of the eval examples: the same for all rules and seeds.
+        On at most so many of the eval examples: the same for all rules and seeds.
     metric_dataset : map-style dataset, optional
         What functions get as `rows`: these rows of it, with all of their columns, as a
         ``datasets.Dataset`` where it is one, else as a list. In the order of `eval_dataset`,

@@ -184,8 +184,8 @@ def train(
         ``token_f1`` of what the model writes after ``prompt``, compared with ``completion``.
         See :class:`~rbkit.train.MixtureTrainer`.
     metric_rounds, metric_examples : int, optional
-        Evaluate metrics every so many rounds, as often as losses by default; on so many of the
-        eval examples, all by default.
+        Evaluate metrics every so many rounds, as often as losses by default; on at most so many
+        of the eval examples, all by default.
     seed : int
         Of weights, order of examples, and sketches.
     resume : bool

@@ -318,7 +318,8 @@ def orderly(run: Run) -> Run:
     when they are.
     """
     status = run.status  # before the numbers: they may only be newer
-    evaluated, history = run.metrics("eval"), dict(run.history)
+    rows, history = run.metrics(), dict(run.history)
+    kept = {kind: [row for row in rows if row.get("kind") == kind] for kind in ("eval", "metric")}
     if history and not fits_together(history):
         what = f"{run.path / 'history.npz'}: arrays that do not fit each other"
         warnings.warn(f"{what}, left out of the report", RbkitWarning, stacklevel=2)
@@ -337,5 +338,5 @@ def orderly(run: Run) -> Run:
         status=status,
         info=info,
         history=history,
-        metrics=lambda kind: evaluated if kind == "eval" else run.metrics(kind),
+        metrics=lambda kind: kept[kind] if kind in kept else run.metrics(kind),
     )
