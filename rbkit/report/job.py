@@ -11,7 +11,7 @@ from rbkit.balance.mixers.registry import mixer_by_name
 from rbkit.data.corpus import about, corpus_of, load_corpus, part_of
 from rbkit.files import free_name
 from rbkit.regroup.domains import Domains
-from rbkit.regroup.embedders import TransformerEmbedder
+from rbkit.regroup.embedders import TransformerEmbedder, make_embedder
 from rbkit.regroup.operations import EditLog
 from rbkit.regroup.pipeline import regroup
 from rbkit.report.parameters import SMOKE_SIZES, RunParameters
@@ -49,9 +49,7 @@ def load_inputs(params: RunParameters, *, progress: bool = True) -> tuple[Any, D
     embedder: Any = make_embedder(params.embedder)
     if isinstance(embedder, TransformerEmbedder):
         prefix = params.embedder_prefix
-        embedder = TransformerEmbedder(
-            params.embedder, prefix=prefix, max_tokens=params.max_tokens
-        )
+        embedder = TransformerEmbedder(params.embedder, prefix=prefix, max_tokens=params.max_tokens)
     grid: Any = params.k if isinstance(params.k, int) else list(params.k)
     if params.cluster == "hdbscan" and isinstance(grid, list):
         grid = None  # how many there are follows from the data
