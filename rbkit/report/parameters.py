@@ -440,8 +440,8 @@ class RunParameters(Parameters):
     fraction: float = declare(1.0, "share of the steps whose gradients are tracked")
     layer: tuple[str, ...] | str | None = declare(None, "tracked layers; the output layer if None")
     fidelity_rounds: int = declare(0, "rounds between two checks of the tracked layer; 0: none")
-    metrics: tuple[Literal["exact_match", "token_f1"], ...] = declare(
-        (), "scores of answers to prompts"
+    metrics: tuple[Literal["exact_match", "token_f1", "recall_at_1", "recall_at_5"], ...] = declare(
+        (), "scores"
     )
     metric_examples: int | None = declare(None, "eval examples to ask; all if None")
     seed: int = declare(0, "seed of everything random")

@@ -8,7 +8,7 @@ others are those of a micro-batch in one process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -109,13 +109,42 @@ def caption_rows(rows: Dataset, tokenizer: PreTrainedTokenizerBase, context: int
     >>> tokenizer.decode(made["input_ids"]), made["image"].size
     ('an an<|endoftext|>', (2, 2))
     """
-    ids = tokenizer(list(rows["text"]), truncation=True, max_length=context)["input_ids"]
-    end = tokenizer.eos_token_id
-    if end is not None:
-        ids = [row if row and row[-1] == end else [*row[: context - 1], end] for row in ids]
+    ids = _caption_ids(rows["text"], tokenizer, context)
     captions = Dataset.from_dict({"input_ids": ids})
     with quiet(False):  # a bar for copying what was selected
         return concatenate_datasets([captions, rows.select_columns([IMAGE])], axis=1)
+
+
+def _caption_ids(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, context: int
+) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=context)["input_ids"]
+    end = tokenizer.eos_token_id
+    if end is None:
+        return ids
+    return [row if row and row[-1] == end else [*row[: context - 1], end] for row in ids]
+
+
+class PairProcessor:
+    """Make inputs of ``images=``, or of ``text=``, as a ``CLIPProcessor``, of a run's own parts."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, processor: Any, context: int) -> None:
+        self.tokenizer, self.processor, self.context = tokenizer, processor, context
+
+    def __call__(
+        self, images: Sequence[Any] = (), text: Sequence[str] = (), **_: Any
+    ) -> dict[str, Any]:
+        """Return ``pixel_values``, or ``input_ids`` and ``attention_mask``."""
+        if images:
+            shown = self.processor(
+                images=[on_white(image) for image in images], return_tensors="pt"
+            )
+            return {"pixel_values": shown["pixel_values"]}
+        ids = _caption_ids(text, self.tokenizer, self.context)
+        pad = self.tokenizer.pad_token_id
+        batch = PadCollator(int(pad or 0))([{"input_ids": row} for row in ids])
+        del batch["labels"]
+        return batch
 
 
 class PairCollator:

@@ -238,7 +238,7 @@ def _values_of(name: str, function: Metric, model: Any, rows: Any) -> FloatArray
 # ------------------------------------------------------------------------------ what is given
 
 
-def as_metrics(given: Any, tokenizer: Any = None) -> dict[str, Metric]:
+def as_metrics(given: Any, tokenizer: Any = None, processor: Any = None) -> dict[str, Metric]:
     """Return metrics by name, checked; those of this library may be given by name alone.
 
     Parameters
@@ -246,7 +246,9 @@ def as_metrics(given: Any, tokenizer: Any = None) -> dict[str, Metric]:
     given : mapping of str to callable, or sequence of str
         A value may also be the name of a metric of this library.
     tokenizer : PreTrainedTokenizerBase, optional
-        For metrics by name, which write answers to prompts.
+        For metrics by name that write answers to prompts.
+    processor : callable, optional
+        For those that compare images with captions, as :class:`RetrievalMetric` takes it.
 
     Raises
     ------
@@ -283,18 +285,25 @@ def as_metrics(given: Any, tokenizer: Any = None) -> dict[str, Metric]:
         if name.lower() in (before := {each.lower(): each for each in made}):
             what = f"{name!r} and {before[name.lower()]!r} would be one file on some disks"
             raise InputError("metrics", what, "choose another name")
-        made[name] = _by_name(function, tokenizer) if isinstance(function, str) else function
+        made[name] = (
+            _by_name(function, tokenizer, processor) if isinstance(function, str) else function
+        )
         if not callable(made[name]):
             what = f"{type(function).__name__} is not a function"
             raise InputError(f"metric {name}", what, "give fn(model, rows)")
     return made
 
 
-def _by_name(name: str, tokenizer: Any) -> Metric:
-    if name not in SCORES:
-        close = nearest(name, SCORES)
-        remedy = f"did you mean {close}?" if close else f"give a function, or {' or '.join(SCORES)}"
+def _by_name(name: str, tokenizer: Any, processor: Any) -> Metric:
+    if name not in NAMED:
+        close = nearest(name, NAMED)
+        remedy = f"did you mean {close}?" if close else f"give a function, or {' or '.join(NAMED)}"
         raise InputError("metrics", f"no metric is called {name!r}", remedy)
+    if name in _RECALLS:
+        if processor is None:
+            what = "compares images with captions, and the model is of texts alone"
+            raise InputError(f"metric {name}", what, "give a metric of texts")
+        return RetrievalMetric(processor, _RECALLS[name], caption="text")
     if tokenizer is None:
         what = "writes answers, which takes a tokenizer"
         raise InputError(f"metric {name}", what, "give the trainer a processing_class=")
@@ -488,6 +497,8 @@ def token_f1(answers: Sequence[str], references: Sequence[Any]) -> FloatArray:
 
 
 SCORES = {"exact_match": exact_match, "token_f1": token_f1}
+_RECALLS = {"recall_at_1": 1, "recall_at_5": 5}
+NAMED = (*SCORES, *_RECALLS)  # metrics that may be given by name
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 

@@ -37,6 +37,7 @@ from rbkit.text import listed, nearest, progress_bar
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.contrastive import (
     PairCollator,
+    PairProcessor,
     caption_rows,
     contrastive_losses,
     image_processor,
@@ -181,7 +182,8 @@ def train(
         Functions ``fn(model, rows)`` that return a number for each row; `rows` is a
         ``datasets.Dataset``, those rows of ``corpus["eval"]`` that are asked, with all of their
         columns. Or names of metrics of :mod:`rbkit.train.metrics`: ``exact_match`` and
-        ``token_f1`` of what the model writes after ``prompt``, compared with ``completion``.
+        ``token_f1`` of what the model writes after ``prompt``, compared with ``completion``;
+        ``recall_at_1`` and ``recall_at_5`` of captions, of images among those that are asked.
         See :class:`~rbkit.train.MixtureTrainer`.
     metric_rounds, metric_examples : int, optional
         Evaluate metrics every so many rounds, as often as losses by default; on at most so many
@@ -267,7 +269,7 @@ def train(
     if not metrics and (metric_rounds, metric_examples) != (None, None):
         name = "metric_examples" if metric_rounds is None else "metric_rounds"
         raise InputError(name, "decides nothing without metrics", "give metrics too")
-    named = as_metrics(metrics, "to come" if tokenizer is None else tokenizer)
+    named = as_metrics(metrics, "to come" if tokenizer is None else tokenizer, "to come")
     given = arguments["training_args"] = check_training_args(training_args)
     callbacks = arguments["callbacks"] = _callbacks(callbacks)
     _check_device(device)
@@ -319,6 +321,10 @@ def train(
             domains = _with_loss(domains, data)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     pad = int(pad or 0)
+    processor = PairProcessor(tokenizer, to_pixels, context) if pairs else None
+    named = as_metrics(metrics, tokenizer, processor)
+    if packing and pairs:
+        raise InputError("packing", "images and captions are not packed", "leave it out")
     _check_vocabulary(lm, data, pad)
     by = _separated_by(lm, len(tokenizer)) if packing else None
     collator: Any = PairCollator(pad, to_pixels) if pairs else PadCollator(pad)
@@ -373,7 +379,7 @@ def train(
             fraction=fraction,
             eval_rounds=eval_rounds,
             fidelity_rounds=fidelity_rounds,
-            metrics=as_metrics(metrics, tokenizer),
+            metrics=named,
             metric_rounds=metric_rounds,
             metric_examples=metric_examples,
             metric_dataset=corpus["eval"] if metrics else None,
@@ -833,7 +839,7 @@ def as_recorded(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(mixer := values.get("mixer"), Mixer):
         values |= {"mixer": mixer.name, "mixer_options": mixer.options()}
     if metrics := values.get("metrics"):
-        named = as_metrics(metrics, "as it will be")
+        named = as_metrics(metrics, "as it will be", "as it will be")
         values["metrics"] = {name: described(each) for name, each in named.items()}
     for name in ("model", "tokenizer", "live", "callbacks"):
         if name in values:

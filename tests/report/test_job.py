@@ -18,7 +18,7 @@ from rbkit.report.job import load_inputs, train_options
 from rbkit.report.notebooks import find_notebook
 from rbkit.report.parameters import RUN_HINTS, RunParameters
 from rbkit.train import Run
-from rbkit.train.metrics import SCORES
+from rbkit.train.metrics import NAMED
 from rbkit.train.training import train
 
 TOPICS = [
@@ -212,4 +212,4 @@ def test_a_run_evaluates_metrics_by_name_where_the_corpus_has_answers(tmp_path):
 
 
 def test_metrics_by_name_are_those_of_training():
-    assert get_args(get_args(RUN_HINTS["metrics"])[0]) == tuple(SCORES)
+    assert get_args(get_args(RUN_HINTS["metrics"])[0]) == NAMED
