@@ -333,7 +333,7 @@ SHAPES = {  # rows as those of the hub, and what differs from them here
     },
     "s1": lambda i: {
         "question": f"What is {i} {WORDS[i % 3]}?",
-        "thinking_trajectories": f"It is {WORDS[i % 3]}.",
+        "thinking_trajectories": [f"It is {WORDS[i % 3]}."],
         "attempt": f"{i}",
         "source_type": "abc"[i % 3],
     },

@@ -66,7 +66,7 @@ def test_an_example_goes_from_data_in_hand_to_a_page(start_script, strangers_fil
     if name == "answers":
         tell = {"instruction": "Tell.", "category": "open_qa"}
         rows = [{**tell, "context": row["text"], "response": row["text"][:40]} for row in rows]
-    data, frame = tmp_path / "data", pd.DataFrame(rows)
+    data, frame = tmp_path / ("data.csv" if name == "frame" else "data.jsonl"), pd.DataFrame(rows)
     frame.to_csv(data) if name == "frame" else frame.to_json(data, orient="records", lines=True)
     script = (ROOT / "examples" / f"{name}.py").read_text()
     code = [x for x in script.split('"""')[2].splitlines() if x and "import" not in x]
