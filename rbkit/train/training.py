@@ -409,6 +409,8 @@ def train(
     )
     if checkpoint is not None:
         _check_resumed(run_dir, checkpoint, trainer.record)
+    elif is_first():
+        _warn_of_repetition(trainer)
     trainer.drops_side_runs, trainer.ways = not resume, RESUME_OR_OVERWRITE
     trainer.record["parameters"] |= {
         "model": trainer.record["arguments"]["model"],
@@ -440,6 +442,28 @@ def train(
                 trainer.recorder.finish("failed", error=f"TrainingError: {what}")
                 raise TrainingError(what) from error
     return run
+
+
+_MANY = 4  # epochs; up to there repeats are nearly as good as new text (arXiv 2305.16264)
+
+
+def _warn_of_repetition(trainer: MixtureTrainer) -> None:
+    """Say which domains the first mixture would read over and over, and what to do."""
+    mixture, domains = trainer.mixture, trainer.domains
+    rule, sizes = mixture.mixer, np.asarray(domains.sizes)
+    if rule.max_epochs is not None or rule.knows_repetition:
+        return
+    epochs = mixture.sampler.p * (rule.budget or 0) / np.maximum(sizes, 1)
+    often = np.flatnonzero(epochs > _MANY * (1 + 1e-9))
+    if len(often):
+        worst = often[np.argsort(-epochs[often], kind="stable")]
+        names = ", ".join(f"{domains.names[i]!r} {epochs[i]:.1f} times" for i in worst[:4])
+        warnings.warn(
+            f"{rule.name} begins with a mixture that would read {names}: repeated examples teach "
+            "less and less. Train for fewer steps, or with Target(max_epochs=4) or RepeatAware()",
+            RbkitWarning,
+            stacklevel=3,
+        )
 
 
 def _save_model(trainer: MixtureTrainer, prepare: Sequence[Any], folder: Path) -> None:

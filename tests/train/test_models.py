@@ -615,3 +615,20 @@ def test_what_cannot_be_packed_apart_is_said(tmp_path):
         given(tmp_path / "cache", llama(), packing=True, training_args={"use_cache": True})
     with pytest.raises(InputError, match="packing: 'yes' is not a truth value"):
         given(tmp_path / "word", llama(), packing="yes")
+
+
+def test_a_mixture_that_reads_a_domain_over_and_over_is_announced(tmp_path):
+    texts = [f"{word} text {i}" for i in range(60) for word in ("ash", "elm")]
+    corpus = rb.load_corpus(texts, eval_size=20, progress=False)
+    n = len(corpus["train"])
+    few = Domains.from_labels(["few", "many"], [0] * 5 + [1] * (n - 5), [0] * 10 + [1] * 10)
+    options = {"steps": 10, "round_steps": 5, "batch_size": 8, "context": 8, "vocab_size": 300}
+    options |= {"progress": False, "eval_rounds": 0, "save_model": False}
+    with pytest.warns(
+        RbkitWarning, match=r"read 'few' 8\.0 times: .*Target\(max_epochs=4\)"
+    ) as told:
+        rb.train(corpus, few, mixer="Target", run_dir=tmp_path / "often", **options)
+    assert len(told) == 1
+    for name, mixer in {"cap": rb.Target(max_epochs=4), "aware": rb.RepeatAware()}.items():
+        run = rb.train(corpus, few, mixer=mixer, run_dir=tmp_path / name, **options)
+        assert run.status == "ok"

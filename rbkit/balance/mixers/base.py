@@ -75,6 +75,7 @@ class Mixer(ABC):
     acts: Literal["sampling", "loss"] = "sampling"
     normalise_loss: bool = False
     per_step: ClassVar[bool] = False
+    knows_repetition: ClassVar[bool] = False  # so that many epochs of a domain are its own choice
     gram_decay: float = 0.0
     reference_steps: int | None = None
     max_epochs: float | None = None

@@ -73,6 +73,7 @@ class RepeatAware(Rule):
     _evidence: FloatArray | None = field(default=None, init=False, repr=False)  # sums of the fit
 
     signals = frozenset({"visit_losses"})
+    knows_repetition: ClassVar[bool] = True
     paper: ClassVar[str] = "rbkit, after arXiv 2305.16264"
     cost: ClassVar[str] = "none: losses that training yields"
 
