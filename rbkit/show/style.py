@@ -57,8 +57,8 @@ _MIXERS: dict[str, tuple[str, str]] = {
     "GroupDRO": ("#5B6BB5", "8"),
     "MGDA": ("#1B7F8C", "H"),
     "UPGrad": ("#96562A", "*"),
-    "UniMax": ("#6B7F2A", "$u$"),
-    "RepeatAware": ("#008A9A", "X"),
+    "UniMax": ("#6B7F2A", "$U$"),
+    "RepeatAware": ("#008A9A", "$R$"),
 }
 _OTHERS = [("#A23B7C", "v"), ("#8A6D00", "P"), ("#3B8EC2", "X"), ("#7A4FBF", "<"), ("#B3403A", ">")]
 

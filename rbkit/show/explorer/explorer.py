@@ -395,7 +395,8 @@ class Explorer:
         folder = self.save(inside(Path.cwd(), str(message.get("folder") or "domains")))
         files = sorted(path.name for path in folder.iterdir() if path.is_file())
         relative = str(folder.relative_to(Path.cwd().resolve()))
-        self._reply(message, "exported", folder=relative, files=files)
+        code = f"rb.train(corpus, rb.Domains.load({relative!r}), run_dir='reports/first')"
+        self._reply(message, "exported", folder=relative, files=files, next=code)
 
     # --- in the background --------------------------------------------------------------
 

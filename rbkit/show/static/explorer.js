@@ -468,7 +468,8 @@ function exportForm(store) {
     if (reply.type !== "exported") return outcome.replaceChildren(words("span", reply.text));
     const files = (reply.files || []).map((file) => el("li", {}, words("code", file)));
     outcome.replaceChildren(
-      el("b", { text: "Written" }), words("code", reply.folder), el("ul", {}, ...files));
+      el("b", { text: "Written" }), words("code", reply.folder), el("ul", {}, ...files),
+      el("div", { class: "rbx-hint", text: "To train on them:" }), words("code", reply.next));
   }
 
   return popover(

@@ -301,6 +301,7 @@ class FakeSession:
             "token": message["token"],
             "folder": message["folder"],
             "files": files,
+            "next": f"rb.train(corpus, rb.Domains.load({message['folder']!r}), run_dir='...')",
         }
 
     # The two ways to a browser

@@ -90,6 +90,7 @@ def test_export_names_the_files_or_the_reason(open_explorer):
     page.fill("[data-test=export-folder]", "my-domains")
     page.keyboard.press("Enter")
     page.wait_for_selector("[data-test=export-result]:has-text('weights.json')")
+    page.wait_for_selector("[data-test=export-result]:has-text('rb.train(corpus, rb.Domains')")
     page.keyboard.press("Escape")
     assert page.is_hidden("[data-test=export-run]")
     assert page.evaluate("document.activeElement.dataset.test") == "export-open"
