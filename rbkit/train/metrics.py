@@ -80,8 +80,10 @@ class Metrics:
     data : datasets.Dataset, or another map-style dataset
         Eval examples.
     labels : sequence of int
-        Their domains; examples with -1 are not asked.
+        Their domains; -1: of none.
     n_domains : int
+    asked : array of int, optional
+        Rows that may be asked; by default those in a domain.
     examples : int, optional
         Ask only so many examples: those that come first in a fixed order, which is the same for
         all rules and seeds.
@@ -101,12 +103,13 @@ class Metrics:
         labels: ArrayLike,
         n_domains: int,
         examples: int | None = None,
+        asked: ArrayLike | None = None,
     ) -> None:
         self.functions, self._data, self._m = dict(functions), data, n_domains
         self._labels = np.asarray(labels)
         order = np.random.default_rng(_SUBSET).permutation(len(self._labels))
-        inside = order[self._labels[order] >= 0]
-        self.rows = np.sort(inside[:examples])
+        some = self._labels >= 0 if asked is None else np.isin(np.arange(len(order)), asked)
+        self.rows = np.sort(order[some[order]][:examples])
         self.tokens = 0
 
     def check(self, model: Any) -> None:
@@ -166,8 +169,9 @@ def summarise(
         return float(values[counts].mean()) if counts.any() else float("nan")
 
     by_domain = np.array([mean(labels == i) for i in range(m)])
-    counting = int((np.isfinite(values) & (labels >= 0)).sum())
-    return MetricValues(mean(labels >= 0), by_domain, counting, rows, values, higher_is_better)
+    all_asked = np.ones(len(values), dtype=bool)  # the others are NaN
+    counting = int(np.isfinite(values).sum())
+    return MetricValues(mean(all_asked), by_domain, counting, rows, values, higher_is_better)
 
 
 def is_higher_better(function: Metric) -> bool:

@@ -1119,7 +1119,8 @@ class Mixture(_Trainer):  # type: ignore[misc]
         if examples is not None:
             examples = as_count("metric_examples", examples, least=1)
         data = self.eval_dataset if data is None else data
-        made = Metrics(functions, data, self.domains.eval_labels, self.domains.m, examples)
+        labels, m = self.domains.eval_labels, self.domains.m
+        made = Metrics(functions, data, labels, m, examples, self._eval_rows)
         if not len(made.rows):
             raise InputError("metrics", "no eval example is in a domain", "check the eval labels")
         return made

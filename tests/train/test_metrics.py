@@ -29,7 +29,7 @@ from rbkit.train import (
     train,
     zero_shot_accuracy,
 )
-from rbkit.train.metrics import as_metrics
+from rbkit.train.metrics import Metrics, as_metrics
 from rbkit.train.models import build_model, train_tokenizer
 from rbkit.train.trackers import TrackedValues
 
@@ -522,3 +522,14 @@ def test_a_clip_model_gives_its_own_recall(tmp_path):
     best = output.logits_per_image.argsort(1, descending=True)[:, :2]
     assert recalled.tolist() == [float(i in best[i]) for i in range(6)]
     assert as_metrics({"recall@2": RetrievalMetric(processor, k=2)}).keys() == {"recall@2"}
+
+
+def test_examples_outside_the_domains_count_in_the_overall_value_as_they_do_in_the_loss():
+    labels, rows = np.array([0, -1, 1, -1]), [{"x": 1.0}, {"x": 2.0}, {"x": 4.0}, {"x": 9.0}]
+    functions = {"x": lambda model, rows: [row["x"] for row in rows]}
+    model = torch.nn.Linear(1, 1)
+    inside = Metrics(functions, rows, labels, 2)(model)["x"]
+    assert (inside.value, inside.examples) == (2.5, 2)
+    whole = Metrics(functions, rows, labels, 2, asked=np.arange(4))(model)["x"]
+    assert (whole.value, whole.examples) == (4.0, 4)
+    assert whole.by_domain.tolist() == inside.by_domain.tolist() == [1.0, 4.0]
