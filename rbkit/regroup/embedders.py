@@ -6,6 +6,7 @@ torch is imported when a model is first used, so that TF-IDF starts in no time.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -490,7 +491,7 @@ def make_embedder(embedder: AnyEmbedder) -> Embedder:
     Parameters
     ----------
     embedder : str, mapping, Embedder, SentenceTransformer or callable
-        ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder (also of a CLIP) or a hub id; or
+        ``"tfidf"``, ``"minilm"``, ``"pixels"``, a folder or a hub id (also of a CLIP); or
         ``{"name": class, **parameters}``, as in saved domains, where a model may only be rbkit's
         own ``minilm``;
         or an embedder, which is returned; or a model or function that makes vectors of texts,
@@ -539,10 +540,18 @@ def make_embedder(embedder: AnyEmbedder) -> Embedder:
 
 
 def _is_clip(model: str) -> bool:
-    """Whether a model is a folder that holds a CLIP."""
+    """Whether a model is a folder that holds a CLIP, or a hub id that is called so.
+
+    >>> _is_clip("openai/clip-vit-base-patch32"), _is_clip("some/eclipse-embedder")
+    (True, False)
+    """
     config = Path(model).expanduser() / "config.json"
-    facts = read_json(config) if config.is_file() else None
-    return isinstance(facts, dict) and facts.get("model_type") == "clip"
+    if config.is_file():
+        facts = read_json(config)
+        return isinstance(facts, dict) and facts.get("model_type") == "clip"
+    owner, _, name = model.lower().partition("/")
+    # That owner's are models of sentence-transformers, which reads them itself.
+    return "clip" in re.split(r"[^a-z]+", name) and owner != "sentence-transformers"
 
 
 def params_of(estimator: Any) -> dict[str, Any]:
