@@ -1,12 +1,10 @@
 # %% [markdown]
 # # One run: regroup a corpus, balance it while a model trains
 #
-# This notebook is a template. `rbkit run` (or papermill) fills in the parameters, executes it
-# in its own process, and keeps the executed notebook with the numbers in the run folder.
-# You can also simply run it here.
+# What one run did: its parameters, the domains of its corpus, the mixture and the losses while it
+# trained, and what that cost. All numbers are in the run folder, in open formats.
 #
-# **You get** a trained model, a run folder with every number in open formats, and the figures
-# below. **Time**: a minute or two on two CPU cores with the defaults, once texts are embedded.
+# **Time**: a minute or two on two CPU cores with the defaults, once texts are embedded.
 
 # %% tags=["setup"]
 # papermill_description=Import
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 import rbkit as rb
 from rbkit import show
@@ -74,7 +73,10 @@ profile: Literal["full", "smoke"] = "full"  # smoke: seconds, on a part of the c
 # %%
 given = RunParameters.from_globals(globals())
 params = given.resolved()
-params
+usual = RunParameters().to_dict()
+changed = {name: value for name, value in params.to_dict().items() if value != usual[name]}
+print(f"rbkit {rb.__version__}; of {len(usual)} parameters, those that are not at their defaults:")
+pd.DataFrame({"value": {name: str(value) for name, value in changed.items()}})
 
 # %% [markdown]
 # ## Corpus and domains
@@ -84,21 +86,21 @@ params
 
 # %%
 # papermill_description=Corpus_and_domains
-corpus, domains = load_inputs(params)
-domains
+data, regrouped = load_inputs(params)
+regrouped
 
 # %%
-assert len(domains.train_labels) == len(corpus["train"])
-assert np.isclose(domains.q.sum(), 1)
+assert len(regrouped.train_labels) == len(data["train"])
+assert np.isclose(regrouped.q.sum(), 1)
 
 # %%
-show.show(show.domain_sizes(domains))
+show.show(show.domain_sizes(regrouped))
 
 # %% [markdown]
 # What each domain is about: its most telling terms, and the examples nearest to its centre.
 
 # %%
-for card in domains.cards:
+for card in regrouped.cards:
     print(f"{card.name}  ({card.size:,} train, {card.eval_size:,} eval)")
     print("   ", " ".join(card.nearest[0].split())[:110] if card.nearest else "no example")
 
@@ -107,8 +109,8 @@ for card in domains.cards:
 # nearly flat, so its neighbour counts as much: how well do clusterings from other seeds agree?
 
 # %%
-if len(domains.quality.get("grid") or ()) > 1:
-    show.show(show.k_choice(domains.quality["grid"], chosen=domains.m))
+if len(regrouped.quality.get("grid") or ()) > 1:
+    show.show(show.k_choice(regrouped.quality["grid"], chosen=regrouped.m))
 
 # %% [markdown]
 # ## Training
@@ -118,7 +120,7 @@ if len(domains.quality.get("grid") or ()) > 1:
 
 # %%
 # papermill_description=Training
-run = rb.train(corpus, domains, **train_options(params))
+run = rb.train(data, regrouped, **train_options(params))
 run
 
 # %%
@@ -156,7 +158,7 @@ assert (p >= 0).all()
 
 # %%
 if "gram" in run.history:
-    show.show(show.gram_over_time(run.history, domains.names)[0])
+    show.show(show.gram_over_time(run.history, regrouped.names)[0])
 
 # %% [markdown]
 # ## What it cost
@@ -166,7 +168,8 @@ if "gram" in run.history:
 show.show(show.costs([run]))
 
 # %% [markdown]
-# Everything above can be rebuilt from the run folder:
+# Everything above can be rebuilt from the run folder. This notebook is a template: `rbkit run` (or
+# papermill) fills in the parameters and executes it in a process of its own; it also runs by hand.
 
 # %%
 sorted(path.name for path in Path(run.path).iterdir() if not path.name.startswith("."))

@@ -21,10 +21,10 @@ from rbkit.report.collect import collect_runs
 from rbkit.report.compare import compare, differences, reach_baseline
 
 # %% tags=["parameters"]
-runs: tuple[str, ...] | str = ""  # sweeps, folders of runs, run folders; makes two if empty
+runs: tuple[str, ...] | str = ""  # sweeps, folders of runs, run folders; makes four if empty
 baseline: str = ""  # what is compared with, such as mixer=Target; chosen if empty
 metric: Literal["token", "example", "worst"] = "token"  # final eval loss that differences are of
-run_dir: str = ""  # where two runs are made, if none were given
+run_dir: str = ""  # where four runs are made, if none were given
 profile: Literal["full", "smoke"] = "full"  # smoke: a few seconds, to test
 
 # %%
@@ -37,6 +37,8 @@ if not runs:
         for seed in (0, 1):
             rb.train(corpus, domains, mixer=mixer, run_dir=f"{runs}/{mixer}-{seed}", seed=seed,
                      resume=True, **small)  # fmt: skip
+    print("No runs were given, so four small ones were made: what follows says how a comparison")
+    print("looks, and nothing about the rules. Two seeds of eight steps show noise.")
 
 # %% [markdown]
 # ## What there is
@@ -45,7 +47,7 @@ if not runs:
 # papermill_description=Read
 found = collect_runs([runs] if isinstance(runs, str) else list(runs))
 comparison = compare(found, baseline=baseline or None)
-comparison
+print(f"{len(found)} runs of {len(comparison.variants)} variants")
 
 # %%
 assert found, "no runs there"
