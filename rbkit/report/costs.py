@@ -218,13 +218,14 @@ def cost_row(run: Run, one: Setup, d_e: int) -> CostRow:
     extra = [entry for name, entry in entries.items() if name not in NOT_ADAPTING]
     sizes = np.asarray(run.info["domains"]["sizes"])
     last = run.metrics("train")[-1]
-    if "tokens" not in last:  # then examples are counted
+    unit = "tokens" if "tokens" in last else "examples"
+    if unit == "examples":
         d_e = sum(run.info["domains"]["eval_sizes"])
     # Two half-rounds of float32 for each domain.
     tracked = (entries.get("track", {}).get("bytes") or 0) / (8 * len(sizes))
     budget = Budget(
         params=run.info["model"]["parameters"],
-        train_tokens=last.get("tokens", last["examples"]),
+        train_tokens=last[unit],
         domains=int((sizes > 0).sum()),
         eval_tokens=d_e,
         rounds=-(-one.steps // one.round_steps),

@@ -40,6 +40,7 @@ ROW = CostRow("RnB", "8 steps, K = 4", "gram", 0.1, 0.4, 0.4, 8.0, 4096, 12.0, 8
 def test_every_rule_is_run_in_a_way_that_it_can_work(name):
     one = setup(name, RunParameters(steps=100, round_steps=25))
     rule = one.rule()
+    rule.budget = 1000
     rule.start(np.full(12, 1 / 12), np.full(12, 50))
     assert 1 <= rule.round_length(one.round_steps) <= one.steps
     assert one.round_steps == 1 if MIXERS[name].per_step else one.round_steps > 1
