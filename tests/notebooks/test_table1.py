@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from pandas import Series
 
 from rbkit import show
 from rbkit.train.costs import TABLE_4, Budget, relative_overhead, table4
@@ -35,7 +35,7 @@ def table1():
 
     names = {
         "Budget": Budget,
-        "Counter": Counter,
+        "Series": Series,
         "Decimal": Decimal,
         "GREY": "#59636e",
         "Rectangle": Rectangle,
