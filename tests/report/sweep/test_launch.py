@@ -26,7 +26,7 @@ def calls(monkeypatch, template, tmp_path):
         ended = dict(zip([job.id for job in plan.jobs], asked["statuses"], strict=True))
         return SweepResult(plan.out, ended, asked["interrupted"], len(ended))
 
-    def write_report(paths, out, *, baseline=None, pdf=False, progress=True):
+    def write_report(paths, out, *, baseline=None, pdf=False, progress=True, metric=None):
         asked["report"].append((paths, out.name, baseline))
         if baseline == "mixer=target":
             raise InputError("baseline", "no run has it", "give another")
