@@ -126,7 +126,7 @@ run
 # %%
 assert run.status == "ok", f"the run is {run.status}: {run.info['error']}"
 final = run.info["final"]
-print(f"eval loss {final['loss_token']:.4f} per token, {final['loss_example']:.4f} per example")
+print(f"eval loss {final['loss_token']:.4f} {run.loss_unit}")
 for name, measured in final.get("metrics", {}).items():
     print(f"{name} {measured['value']}")
 

@@ -462,7 +462,7 @@ def _warn_of_repetition(trainer: MixtureTrainer) -> None:
             f"{rule.name} begins with a mixture that would read {names}: repeated examples teach "
             "less and less. Train for fewer steps, or with Target(max_epochs=4) or RepeatAware()",
             RbkitWarning,
-            stacklevel=3,
+            stacklevel=4,  # of whoever called rb.train
         )
 
 
