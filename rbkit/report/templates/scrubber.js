@@ -45,7 +45,8 @@
 
     function fit(text, room) {
       if (pen.measureText(text).width <= room) return text;
-      while (text.length > 1 && pen.measureText(text + "…").width > room) text = text.slice(0, -1);
+      const fits = () => pen.measureText(text + "…").width <= room;
+      while (text.length > 1 && !fits()) text = text.slice(0, -1);
       return text + "…";
     }
 

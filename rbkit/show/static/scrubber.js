@@ -1585,7 +1585,8 @@ class Scrubber {
     if (!a) return;
     const tall = !b && !replay;  // one run leaves the room that a replay would take
     // Rules without gradients have no matrices: then there is no panel for them.
-    const grams = runs.some((run) => run.hasGram) ? runs.map((run) => new GramView(store, run)) : [];
+    const any = runs.some((run) => run.hasGram);
+    const grams = any ? runs.map((run) => new GramView(store, run)) : [];
     const mixtures = runs.map((run) => new MixtureView(store, run, {
       height: tall ? 310 : 210, test: `mixture-${run.index}`,
       title: () => (b ? `Proportions, ${run.label}` : "Proportions"),
