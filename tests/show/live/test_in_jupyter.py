@@ -71,7 +71,7 @@ def test_it_is_shown_while_training_and_does_not_flicker(lab, write_notebook, tm
     assert page.noise == []
     assert Run.open(tmp_path / "run").status == "ok"
     (output,) = saved(page, path).cells[-1].outputs  # one, however many frames there were
-    assert set(output.data) == {"image/png", "text/plain"}
+    assert set(output.data) == {"image/png", "text/html", "text/plain"}  # HTML knows the theme
 
     from rbkit.report.html import notebook_to_html
 
