@@ -42,7 +42,7 @@ from rbkit.show.figures.gram import gram_over_time
 from rbkit.show.figures.losses import loss_by_domain, loss_curves
 from rbkit.show.figures.mixture import proportions_side_by_side
 from rbkit.show.gram_layout import blocks, common_scale, domain_order, to_cosine
-from rbkit.show.style import alt_text, png, size_of
+from rbkit.show.style import alt_text, png, size_of, without_glyph_warnings
 from rbkit.text import number, script_json, visible
 from rbkit.train.run import Run
 
@@ -218,7 +218,8 @@ _MOST_OF_A_LINE, _MOST_POINTS = 25, 250  # values that can be read by pointing a
 
 def _points(figure: Any) -> list[dict[str, Any]]:
     """Return the marks of a figure, in thousandths of the picture, and in words what they are."""
-    frame = figure.get_tightbbox().padded(_PAD)  # as it is cut when it is saved
+    with without_glyph_warnings():
+        frame = figure.get_tightbbox().padded(_PAD)  # as it is cut when it is saved
     points = []
     for ax in (ax for whole in figure.axes for ax in (whole, *whole.child_axes)):
         labels = {round(t.get_position()[1]): t.get_text() for t in ax.get_yticklabels()}

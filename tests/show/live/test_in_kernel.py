@@ -61,7 +61,7 @@ def test_the_stop_button_ends_with_a_checkpoint_and_the_figure(kernel, tmp_path)
     shown = [content for _, content in ours]
     assert len({content["transient"]["display_id"] for content in shown}) == 1
     assert all(set(c["data"]) == {"text/html", "text/plain"} for c in shown[:-1])
-    assert set(shown[-1]["data"]) == {"image/png", "text/plain"}
+    assert set(shown[-1]["data"]) == {"image/png", "text/html", "text/plain"}
     assert "INTERRUPTED" in shown[-1]["data"]["text/plain"]
     assert "the ■ button" in shown[0]["data"]["text/html"]
     assert run.info["watch"]["seconds"] < 0.02 * run.info["seconds"] + 0.1
