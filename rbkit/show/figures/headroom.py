@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rbkit.show.style import (
     DASHED,
@@ -58,6 +59,7 @@ def headroom(found: Any) -> Figure:
             ax.plot([mean], [y], "o", ms=7, mec=colour, color=colour if clear else "white")
         label_rows(ax, [shorten(name, 34) for name in rows])
         ax.set_ylim(len(rows) - 0.4, -0.6)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.set_xlabel("eval loss below that of p, in nats; right of the line is better")
         ax.set_title("Gain of each direction")
         _draw_scores(scores, found)
