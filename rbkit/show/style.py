@@ -362,15 +362,15 @@ def legend_above(ax: Axes) -> None:
 
     It covers neither a mark nor the title. Call it after the title is set.
     """
-    names = ax.get_legend_handles_labels()[1]
+    handles, names = ax.get_legend_handles_labels()
     title, room = _left_title(ax), _room(ax)
     type_: dict[str, Any] = {"frameon": False, "fontsize": 9, "borderaxespad": 0.2}
     type_ |= {"handletextpad": 0.3, "columnspacing": 1.2}
     for columns in range(len(names), 0, -1):
         place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
-        legend = ax.legend(
-            labels=[shorten(name, 34) for name in names], ncols=columns, **place, **type_
-        )
+        # With handles: labels alone would go to whatever was drawn first, named or not.
+        shown = [shorten(name, 34) for name in names]
+        legend = ax.legend(handles, shown, ncols=columns, **place, **type_)
         for text in legend.get_texts():
             text.set_parse_math(False)
         with without_glyph_warnings():

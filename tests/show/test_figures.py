@@ -107,6 +107,16 @@ def test_a_run_is_never_held_against_the_baseline_of_another_seed(tmp_path, writ
     assert len(ax.get_legend_handles_labels()[0]) == 1
 
 
+def test_a_legend_shows_the_mark_that_each_run_has(runs):
+    ax = loss_by_domain(runs)
+    drawn = {line.get_label(): line for line in ax.lines}
+    shown = ax.get_legend()
+    assert len(shown.get_texts()) > 1
+    for name, mark in zip(shown.get_texts(), shown.legend_handles, strict=True):
+        line = drawn[name.get_text()]
+        assert (mark.get_color(), mark.get_marker()) == (line.get_color(), line.get_marker())
+
+
 def test_gram_colours_are_centred_at_zero(runs):
     for G in (runs[-1].history["gram"][0], -np.eye(4), np.array([[5.0, 3.0], [3.0, 4.0]])):
         ax = gram(G, [f"d{i}" for i in range(len(G))])
