@@ -113,7 +113,7 @@ def test_the_example_of_images_goes_from_a_folder_to_a_page(start_script, tmp_pa
 
 
 def changed(before, after):
-    """Lines removed and added, docstrings apart, as in README."""
+    """Lines removed and added, docstrings apart, as in the guide."""
     old, new = (
         (ROOT / "examples" / f"{n}.py").read_text().splitlines()[1:] for n in (before, after)
     )
@@ -125,12 +125,13 @@ def changed(before, after):
 
 
 @pytest.mark.parametrize(("kind", "most"), [("trainer", 10), ("loop", 15)])
-def test_few_lines_change_and_readme_shows_just_these(kind, most):
+def test_few_lines_change_and_the_guide_shows_just_these(kind, most):
     lines = [line for line in changed(f"{kind}_plain", f"{kind}_rbkit") if line.strip("+-").strip()]
     assert len(lines) <= most  # removed and added ones
-    blocks = re.findall(r"```diff\n(.*?)```", README.read_text(), re.S)
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    blocks = re.findall(r"```diff\n(.*?)```", guide, re.S)
     shown = [[x for x in b.splitlines() if x[:1] in "+-" and x[1:].strip()] for b in blocks]
-    assert lines in shown, f"README lacks this diff:\n{chr(10).join(lines)}"
+    assert lines in shown, f"the guide lacks this diff:\n{chr(10).join(lines)}"
 
 
 @pytest.mark.parametrize(
