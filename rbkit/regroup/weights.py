@@ -570,14 +570,7 @@ def training_table(
             note.append(f"fills {fills:.2g} batches" if fills >= 1 else "fills no batch")
         notes.append(", ".join(note))
     table["note"] = notes
-    if warn and often.any():
-        worst = table[often].sort_values("epochs", ascending=False)["epochs"]
-        listed = _listed([f"{name!r} {value:.3g} times" for name, value in worst.items()])
-        message = (
-            f"{_domains(often)} would be seen more than {max_epochs:g} times ({listed}): repeated "
-            "text teaches less; train for fewer steps, lower their shares, merge them, or set "
-            "max_epochs"
-        )
+    if warn and (message := repetition(domains.names, epochs, max_epochs)):
         warnings.warn(message, RbkitWarning, stacklevel=2)
     if warn and small.any():
         few = table[small].sort_values("examples", kind="stable")["examples"]
@@ -588,6 +581,29 @@ def training_table(
         )
         warnings.warn(message, RbkitWarning, stacklevel=2)
     return table
+
+
+def repetition(names: Sequence[str], epochs: NDArray[np.float64], most: float = _MAX_EPOCHS) -> str:
+    """Return what to say of domains that are read over and over; nothing, if none is.
+
+    Up to 4 epochs, repeats are nearly as good as new text (arXiv 2305.16264).
+
+    Examples
+    --------
+    >>> print(repetition(["wiki", "code"], np.array([1.0, 10.0])))
+    1 domain would be seen more than 4 times ('code' 10 times): repeated text teaches less; \
+train for fewer steps, lower their shares, merge them, or take Target(max_epochs=4) or RepeatAware()
+    """
+    often = epochs > most * (1 + 1e-9)
+    worst = [i for i in np.argsort(-epochs, kind="stable") if often[i]]
+    if not worst:
+        return ""
+    listed = _listed([f"{one_line(names[i])!r} {epochs[i]:.3g} times" for i in worst])
+    return (
+        f"{_domains(often)} would be seen more than {most:g} times ({listed}): repeated text "
+        "teaches less; train for fewer steps, lower their shares, merge them, or take "
+        f"Target(max_epochs={most:g}) or RepeatAware()"
+    )
 
 
 def _domains(which: NDArray[np.bool_]) -> str:

@@ -8,7 +8,7 @@ others are those of a micro-batch in one process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -125,28 +125,6 @@ def _caption_ids(
     return [row if row and row[-1] == end else [*row[: context - 1], end] for row in ids]
 
 
-class PairProcessor:
-    """Make inputs of ``images=``, or of ``text=``, as a ``CLIPProcessor``, of a run's own parts."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, processor: Any, context: int) -> None:
-        self.tokenizer, self.processor, self.context = tokenizer, processor, context
-
-    def __call__(
-        self, images: Sequence[Any] = (), text: Sequence[str] = (), **_: Any
-    ) -> dict[str, Any]:
-        """Return ``pixel_values``, or ``input_ids`` and ``attention_mask``."""
-        if images:
-            shown = self.processor(
-                images=[on_white(image) for image in images], return_tensors="pt"
-            )
-            return {"pixel_values": shown["pixel_values"]}
-        ids = _caption_ids(text, self.tokenizer, self.context)
-        pad = self.tokenizer.pad_token_id
-        batch = PadCollator(int(pad or 0))([{"input_ids": row} for row in ids])
-        del batch["labels"]
-        return batch
-
-
 class PairCollator:
     """Make batches of images and captions: pixels, padded tokens, and that a loss is wanted.
 
@@ -158,12 +136,33 @@ class PairCollator:
     """
 
     def __init__(self, pad_id: int, processor: Any) -> None:
-        self.captions, self.processor = PadCollator(pad_id), processor
+        self._pad, self.processor = PadCollator(pad_id), processor
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Return ``input_ids``, ``attention_mask``, ``pixel_values`` and ``return_loss``."""
-        batch = self.captions([{"input_ids": row["input_ids"]} for row in rows])
-        images = [on_white(row[IMAGE]) for row in rows]
-        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
+        captions = self.captions([row["input_ids"] for row in rows])
+        return {**captions, **self.pixels([row[IMAGE] for row in rows]), "return_loss": True}
+
+    def captions(self, ids: Sequence[list[int]]) -> dict[str, Any]:
+        """Return ``input_ids`` and ``attention_mask`` of captions as tokens."""
+        batch = self._pad([{"input_ids": row} for row in ids])
         del batch["labels"]
-        return {**batch, "pixel_values": pixels, "return_loss": True}
+        return batch
+
+    def pixels(self, images: Sequence[Any]) -> dict[str, Any]:
+        """Return ``pixel_values``."""
+        shown = self.processor(images=[on_white(image) for image in images], return_tensors="pt")
+        return {"pixel_values": shown["pixel_values"]}
+
+
+def pair_processor(
+    tokenizer: PreTrainedTokenizerBase, collator: PairCollator, context: int
+) -> Callable[..., dict[str, Any]]:
+    """Return what makes inputs of ``images=`` or ``text=``, as ``CLIPProcessor``, for a run."""
+
+    def processor(images: Sequence[Any] = (), text: Sequence[str] = (), **_: Any) -> dict[str, Any]:
+        if images:
+            return collator.pixels(images)
+        return collator.captions(_caption_ids(text, tokenizer, context))
+
+    return processor

@@ -33,14 +33,15 @@ from rbkit.data.corpus import about
 from rbkit.errors import InputError, RbkitError, RbkitWarning, as_count, as_number, as_seed
 from rbkit.files import check_folder, free_name, json_ready
 from rbkit.regroup.domains import Domains
+from rbkit.regroup.weights import repetition
 from rbkit.text import listed, nearest, progress_bar
 from rbkit.train.checkpoint import complete_checkpoints, latest_checkpoint
 from rbkit.train.contrastive import (
     PairCollator,
-    PairProcessor,
     caption_rows,
     contrastive_losses,
     image_processor,
+    pair_processor,
 )
 from rbkit.train.losses import IGNORED
 from rbkit.train.metrics import GenerationMetric, Metric, as_metrics, described
@@ -295,7 +296,7 @@ def train(
         else:
             lm = copy_model(model)
         if pairs := is_contrastive(lm.config):
-            _check_pairs(corpus, completion_only_loss)
+            _check_pairs(corpus, completion_only_loss, packing)
             limit = positions(lm.config)
             context = min(context, limit or context)
             source = None if from_scratch or not isinstance(model, str) else model
@@ -321,14 +322,12 @@ def train(
             domains = _with_loss(domains, data)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     pad = int(pad or 0)
-    processor = PairProcessor(tokenizer, to_pixels, context) if pairs else None
-    named = as_metrics(metrics, tokenizer, processor)
-    if packing and pairs:
-        raise InputError("packing", "images and captions are not packed", "leave it out")
     _check_vocabulary(lm, data, pad)
     by = _separated_by(lm, len(tokenizer)) if packing else None
     collator: Any = PairCollator(pad, to_pixels) if pairs else PadCollator(pad)
     pack = PackCollator(pad, context, masks=by == "attention_mask")
+    processor = pair_processor(tokenizer, collator, context) if pairs else None
+    named = as_metrics(metrics, tokenizer, processor)
     library: dict[str, Any] = {
         "output_dir": str(checkpoints),
         "max_steps": steps,
@@ -444,26 +443,15 @@ def train(
     return run
 
 
-_MANY = 4  # epochs; up to there repeats are nearly as good as new text (arXiv 2305.16264)
-
-
 def _warn_of_repetition(trainer: MixtureTrainer) -> None:
-    """Say which domains the first mixture would read over and over, and what to do."""
-    mixture, domains = trainer.mixture, trainer.domains
-    rule, sizes = mixture.mixer, np.asarray(domains.sizes)
+    """Warn of domains that the first mixture would read over and over."""
+    rule, sampler = trainer.mixture.mixer, trainer.mixture.sampler
     if rule.max_epochs is not None or rule.knows_repetition:
         return
-    epochs = mixture.sampler.p * (rule.budget or 0) / np.maximum(sizes, 1)
-    often = np.flatnonzero(epochs > _MANY * (1 + 1e-9))
-    if len(often):
-        worst = often[np.argsort(-epochs[often], kind="stable")]
-        names = ", ".join(f"{domains.names[i]!r} {epochs[i]:.1f} times" for i in worst[:4])
-        warnings.warn(
-            f"{rule.name} begins with a mixture that would read {names}: repeated examples teach "
-            "less and less. Train for fewer steps, or with Target(max_epochs=4) or RepeatAware()",
-            RbkitWarning,
-            stacklevel=4,  # of whoever called rb.train
-        )
+    epochs = sampler.p * (rule.budget or 0) / np.maximum(sampler.sizes, 1)
+    if message := repetition(trainer.domains.names, epochs):
+        # At the caller of rb.train.
+        warnings.warn(f"{rule.name} begins so that {message}", RbkitWarning, stacklevel=4)
 
 
 def _save_model(trainer: MixtureTrainer, prepare: Sequence[Any], folder: Path) -> None:
@@ -510,7 +498,9 @@ def _texts(corpus: Any, domains: Domains) -> dict[str, list[str]]:
     return texts
 
 
-def _check_pairs(corpus: Any, completion_only_loss: bool) -> None:
+def _check_pairs(corpus: Any, completion_only_loss: bool, packing: bool) -> None:
+    if packing:
+        raise InputError("packing", "images and captions are not packed", "leave it out")
     if completion_only_loss:
         what = "captions have no prompt that could be left out"
         raise InputError("completion_only_loss", what, "leave it out for this model")

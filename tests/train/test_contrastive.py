@@ -379,6 +379,8 @@ def test_rb_train_refuses_what_a_clip_cannot_do(corpus, domains, tmp_path, token
     by_source = rb.regroup(paired, cluster="sources", progress=False)
     with pytest.raises(InputError, match="captions have no prompt"):
         train(paired, by_source, model="clip-tiny", completion_only_loss=True, **options)
+    with pytest.raises(InputError, match="packing: images and captions are not packed"):
+        train(corpus, domains, model="clip-tiny", packing=True, **options)
     with pytest.raises(InputError, match="a CLIPModel that is given as an object brings none"):
         train(corpus, domains, model=small_clip(tokenizer), **options)
     with pytest.raises(InputError, match="trainable_layers"):
