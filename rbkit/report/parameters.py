@@ -454,14 +454,21 @@ class RunParameters(Parameters):
         """Return the parameters that will be run: small ones with ``profile="smoke"``.
 
         Corpus, eval set, sources and clusterer stay the given ones, and saved domains too;
-        :func:`rbkit.report.job.load_inputs` cuts them. Edits made by hand do not fit a part.
+        :func:`rbkit.report.job.load_inputs` cuts them. What does not fit a part of the examples,
+        or a tiny model, is left out with a warning.
         """
         if self.profile != "smoke":
             return self
-        if self.edits:
-            message = "edits: not repeated with profile='smoke', which has a part of the examples"
+        model = "clip-tiny" if self.model == "clip-tiny" else _SMOKE["model"]
+        small = {**_SMOKE, "model": model}
+        if model == self.model:
+            small |= {name: getattr(self, name) for name in ("metrics", "metric_examples")}
+        asked = ("edits", "trainable_layers", "completion_only_loss", "metrics")
+        if out := [n for n in asked if getattr(self, n) not in (None, small[n])]:
+            why = "which has a part of the examples, and a tiny model"
+            message = f"{', '.join(out)}: left out with profile='smoke', {why}"
             warnings.warn(message, RbkitWarning, stacklevel=2)
-        return replace(self, **_SMOKE)
+        return replace(self, **small)
 
     def validate(self) -> None:
         """Refuse numbers that cannot work, by name."""
@@ -500,7 +507,7 @@ _SMOKE: dict[str, Any] = {
     "context": 32,
     "steps": 8,
     "round_steps": 4,
-    "metrics": (),  # that corpus has no answers
+    "metrics": (),  # answers to chats need the template of a model that was given
     "metric_examples": None,
 }
 

@@ -152,9 +152,13 @@ def test_a_smoke_run_has_a_part_of_saved_domains(tmp_path):
     assert kept.split(part)  # they are of this corpus
 
 
-def test_a_smoke_run_repeats_no_edits_and_tells(texts, edits):
-    with pytest.warns(RbkitWarning, match="edits: not repeated with profile='smoke'"):
-        RunParameters(corpus=texts, edits=str(edits[0]), profile="smoke").resolved()
+def test_what_a_smoke_run_leaves_out_is_announced(texts, edits):
+    given = {"edits": str(edits[0]), "model": "small", "metrics": ("token_f1",)}
+    with pytest.warns(RbkitWarning, match="edits, metrics: left out with profile='smoke'"):
+        made = RunParameters(corpus=texts, profile="smoke", **given).resolved()
+    assert (made.edits, made.model, made.metrics) == ("", "tiny", ())
+    kept = RunParameters(profile="smoke", model="clip-tiny", metrics=("recall_at_1",)).resolved()
+    assert (kept.model, kept.metrics) == ("clip-tiny", ("recall_at_1",))
 
 
 @pytest.mark.slow
