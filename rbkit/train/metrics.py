@@ -307,7 +307,7 @@ def _by_name(name: str, tokenizer: Any, processor: Any) -> Metric:
         if processor is None:
             what = "compares images with captions, and the model is of texts alone"
             raise InputError(f"metric {name}", what, "give a metric of texts")
-        return RetrievalMetric(processor, _RECALLS[name], caption="text")
+        return RetrievalMetric(processor, _RECALLS[name])
     if tokenizer is None:
         what = "writes answers, which takes a tokenizer"
         raise InputError(f"metric {name}", what, "give the trainer a processing_class=")
@@ -599,14 +599,14 @@ class RetrievalMetric:
         Makes inputs of ``images=`` and of ``text=``, as a ``CLIPProcessor`` does.
     k : int
     image, caption : str
-        Columns.
+        Columns; by default those of :func:`~rbkit.data.load_corpus`.
     batch_size : int
     """
 
     processor: Any
     k: int = 1
     image: str = "image"
-    caption: str = "caption"
+    caption: str = "text"
     batch_size: int = 64
     higher_is_better: bool = field(default=True, kw_only=True)
 

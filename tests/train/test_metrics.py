@@ -509,13 +509,13 @@ def test_a_clip_model_gives_its_own_recall(tmp_path):
 
     rng = np.random.default_rng(0)
     rows = [
-        {"image": rng.normal(size=(3, 8, 8)).astype("f"), "caption": rng.integers(1, 39, 4)}
+        {"image": rng.normal(size=(3, 8, 8)).astype("f"), "text": rng.integers(1, 39, 4)}
         for _ in range(6)
     ]
     with torch.no_grad():
         output = model(
             pixel_values=torch.tensor(np.array([row["image"] for row in rows])),
-            input_ids=torch.tensor(np.array([row["caption"] for row in rows])),
+            input_ids=torch.tensor(np.array([row["text"] for row in rows])),
             attention_mask=torch.ones(6, 4),
         )
         recalled = RetrievalMetric(processor, k=2, batch_size=4)(model, rows)
