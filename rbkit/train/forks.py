@@ -35,6 +35,7 @@ from rbkit.balance.signals import FloatArray
 from rbkit.errors import InputError, as_count, as_number
 from rbkit.files import read_json, write_json
 from rbkit.regroup.domains import Domains
+from rbkit.regroup.weights import Shares, proportions_of
 from rbkit.text import progress_bar
 from rbkit.train.checkpoint import check_checkpoint, complete_checkpoints
 from rbkit.train.models import PRESETS, load_tokenizer
@@ -228,7 +229,7 @@ def headroom(
     *,
     run_dir: str | Path | None = None,
     checkpoint: str | Path | None = None,
-    mixture: ArrayLike | str | None = None,
+    p: Shares | None = None,
     directions: Mapping[str, ArrayLike] | None = None,
     shift: float = 0.5,
     steps: int = 40,
@@ -253,8 +254,9 @@ def headroom(
         folder by default. The same call continues where a killed one stopped.
     checkpoint : path, optional
         The newest complete one whose learning rate is not yet 0 by default.
-    mixture : "target" or array of shape (m,), optional
-        p; the proportions in force at the checkpoint by default. ``"target"`` is q.
+    p : array of shape (m,), mapping of m names, or {"target", ...}, optional
+        What gains are relative to, as in :func:`rbkit.regroup.proportions_of`; the proportions in
+        force at the checkpoint by default. ``"target"`` is q.
     directions : mapping of names to arrays of shape (m,), optional
         Changes of the log-shares for a shift of 1; by default each domain with data alone.
     shift : float
@@ -288,15 +290,14 @@ def headroom(
     fork = _Checkpoint.of(run, checkpoint)
     sampler = MixtureSampler(domains.train_labels, domains.sizes / np.sum(domains.sizes))
     sampler.load_state_dict(fork.sampler)  # which refuses other data
-    q, available = np.asarray(domains.q), sampler.sizes > 0
-    p = _mixture(mixture, fork.p, q, available)
-    ways = _directions(directions, domains, p)
+    prior = fork.p if p is None else proportions_of(domains, p)
+    ways = _directions(directions, domains, prior)
     options = _options(run, fork, steps, train_options)
     folder = Path(run_dir) if run_dir is not None else run.path / f"headroom-{fork.step}"
     per_stream = steps * options["batch_size"] * options["accumulate"]
 
-    mixtures = {name: tilt(p, way, shift) for name, way in ways.items()}
-    jobs = [("p", p, s) for s in range(2 * streams)]
+    mixtures = {name: tilt(prior, way, shift) for name, way in ways.items()}
+    jobs = [("p", prior, s) for s in range(2 * streams)]
     jobs += [(name, each, s) for name, each in mixtures.items() for s in range(streams)]
     number = len(jobs) + streams
     if progress:
@@ -319,12 +320,12 @@ def headroom(
         gains = np.array([[base[s] - ended[name, s] for s in range(streams)] for name in mixtures])
         mean = gains.mean(axis=1)
         toward = mean @ np.array(list(ways.values())) / max(float(np.abs(mean).max()), 1e-300)
-        combined = tilt(p, toward / max(1.0, float(np.abs(toward).max())), shift)
+        combined = tilt(prior, toward / max(1.0, float(np.abs(toward).max())), shift)
         late = range(streams, 2 * streams)
         combined_gains = np.array([base[s] - loss_on("combined", combined, s) for s in late])
     result = Headroom(
         tuple(ways),
-        p,
+        prior,
         np.array(list(mixtures.values())),
         gains,
         combined,
@@ -334,7 +335,7 @@ def headroom(
         steps,
         fork.step,
         float(worth),
-        bool(np.allclose(p, q)),
+        bool(np.allclose(prior, domains.q)),
         cost_of(runs),
     )
     result.save(folder / "headroom.json")
@@ -459,22 +460,6 @@ def _price(run: Run, forks: int, steps: int, options: Mapping[str, Any]) -> str:
 
 
 # ------------------------------------------------------------------------ mixtures and scores
-
-
-def _mixture(given: Any, current: FloatArray, q: FloatArray, available: Any) -> FloatArray:
-    if given is None:
-        p = current
-    elif isinstance(given, str):
-        if given != "target":
-            raise InputError("mixture", f"{given!r} is unknown", 'give "target", or m shares')
-        p = q
-    else:
-        p = np.asarray(given, dtype=np.float64)
-    usable = p.shape == q.shape and np.isfinite(p).all() and (p >= 0).all()
-    if not (usable and p[available].sum() > 0):
-        raise InputError("mixture", f"{p} is not a mixture of {len(q)} domains", "give m shares")
-    p = np.where(available, p, 0.0)
-    return np.asarray(p / p.sum())
 
 
 def _directions(

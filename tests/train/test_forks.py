@@ -79,7 +79,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(trained):
     corpus, domains, run = trained
-    return headroom(run, corpus, domains, steps=3, mixture="target", progress=False)
+    return headroom(run, corpus, domains, steps=3, p="target", progress=False)
 
 
 @pytest.mark.slow
@@ -105,14 +105,14 @@ def test_every_direction_is_tried_on_every_stream_and_resumed(trained, measured,
     np.testing.assert_array_equal(again.gains, measured.gains)
     assert again.verdict == measured.verdict
     monkeypatch.setattr("rbkit.train.propose.runs.train", lambda *_, **__: pytest.fail("trained"))
-    repeated = headroom(run, corpus, domains, steps=3, mixture="target", progress=False)
+    repeated = headroom(run, corpus, domains, steps=3, p="target", progress=False)
     np.testing.assert_array_equal(repeated.gains, measured.gains)
 
 
 @pytest.mark.slow
 def test_what_it_will_take_is_shown_first(trained, measured, capsys):
     corpus, domains, run = trained
-    headroom(run, corpus, domains, steps=3, mixture="target")
+    headroom(run, corpus, domains, steps=3, p="target")
     shown = capsys.readouterr()
     assert "12 forks of 3 steps, with an evaluation before and after each, about 1 min" in shown.out
     assert "12/12" in shown.err
@@ -127,7 +127,7 @@ def test_inputs_that_cannot_work_are_refused_before_training(trained):
         "labels are others": lambda: headroom(run, corpus, other, progress=False),
         "shift": lambda: headroom(run, corpus, domains, shift=0.0, progress=False),
         "streams": lambda: headroom(run, corpus, domains, streams=1, progress=False),
-        "mixture": lambda: headroom(run, corpus, domains, mixture=[1, 2], progress=False),
+        "p: shape": lambda: headroom(run, corpus, domains, p=[1, 2], progress=False),
         "directions": lambda: headroom(
             run, corpus, domains, directions={"x": [0, 0, 0]}, progress=False
         ),
